@@ -1,0 +1,279 @@
+"""What one app has of Flask-Durable: connections and collaborators, made on first use.
+
+An extension object serves several apps; everything that belongs to one of them is here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import typing as t
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import redis
+
+from .config import mask_url
+from .config import Settings
+from .embedded import data_directory
+from .embedded import find_running
+from .engine.admin import RunAdmin
+from .engine.host import Host
+from .engine.outbox import Outbox
+from .errors import ConfigurationError
+from .errors import DurableError
+from .events.acceptance import to_message
+from .queue.envelope import EVENT_QUEUE
+from .queue.envelope import EventMessage
+from .queue.window import Window
+from .runs import Runs
+from .store.barrier import Barrier
+from .store.directory import Directory
+from .store.run_store import RunStore
+from .store.server import StateServer
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+    from .events.model import EventLike
+    from .events.schemas import Schemas
+    from .functions.registry import FunctionRegistry
+    from .queue.broker import DurableBroker
+
+#: Set for its children by ``flask durable dev``.
+DEVELOPMENT_MARK = "FLASK_DURABLE_DEV"
+
+
+def in_development() -> bool:
+    """Return whether this process was started by ``flask durable dev``."""
+    return os.environ.get(DEVELOPMENT_MARK) == "1"
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """One thing that runs need, and whether it is there.
+
+    :param name: What was looked at, such as ``"state server"``.
+    :param ok: Whether it is as it should be.
+    :param detail: One line for a person, without credentials.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class AppState:
+    """The collaborators of one app in this process."""
+
+    def __init__(
+        self, app: Flask, functions: FunctionRegistry, settings: Settings
+    ) -> None:
+        self.app = app
+        self.functions = functions
+        self.settings = settings
+        #: The run threads of this process; a worker makes it larger.
+        self.window = Window(0)
+        #: Whether the state server answered last; nothing is received while not.
+        self.reachable = True
+
+    @property
+    def schemas(self) -> Schemas:
+        """The event schemas by name."""
+        return self.functions.schemas
+
+    @functools.cached_property
+    def server(self) -> StateServer:
+        """The state server.
+
+        :raises ConfigurationError: None is configured, and none was found.
+        """
+        if changed := self.settings.changed_since(self.app):
+            raise ConfigurationError(
+                f"{', '.join(changed)} changed after init_app.",
+                hint="Settings are read once: set them before init_app.",
+            )
+        url = self.settings.redis_url
+        if url is None:
+            url = find_running(data_directory(self.app.instance_path))
+        if url is None:
+            raise ConfigurationError(
+                "There is no DURABLE_REDIS_URL, and no server of a running "
+                '"flask durable dev" was found.',
+                hint='Set DURABLE_REDIS_URL="redis://…", or start "flask durable dev".',
+            )
+        return StateServer(url)
+
+    @functools.cached_property
+    def store(self) -> RunStore:
+        """The runs."""
+        return RunStore(self.server, self.settings)
+
+    @functools.cached_property
+    def directory(self) -> Directory:
+        """The functions and workers of all processes."""
+        return Directory(self.server, self.store.keys)
+
+    @functools.cached_property
+    def barrier(self) -> Barrier:
+        """What waits until state is durable."""
+        return Barrier(self.server, self.store.keys.root, self.settings.replicas)
+
+    @functools.cached_property
+    def broker(self) -> DurableBroker:
+        """The queues."""
+        # Dramatiq, and boto3 behind it, are imported by whoever sends or works.
+        from .queue.make import make_broker
+
+        waits = self.settings.fsync != "off"
+        return make_broker(
+            self.settings,
+            redis_client_factory=self.server.client_factory,
+            window=self.window,
+            barrier=self.barrier.wait if waits else _no_barrier,
+            healthy=lambda: self.reachable,
+        )
+
+    @functools.cached_property
+    def outbox(self) -> Outbox:
+        """Sends what state changes owe."""
+        return Outbox(self.store, self.broker)
+
+    @functools.cached_property
+    def admin(self) -> RunAdmin:
+        """Changes runs from outside."""
+        return RunAdmin(self.store, self.outbox, self.directory)
+
+    @functools.cached_property
+    def runs(self) -> Runs:
+        """Runs, as the application sees them."""
+        return Runs(self.store, self.admin, self.directory)
+
+    @functools.cached_property
+    def host(self) -> Host:
+        """What the engine is given."""
+        return Host(
+            functions=self.functions,
+            store=self.store,
+            directory=self.directory,
+            barrier=self.barrier,
+            queue=self.broker,
+            scope=self._scope,
+            message_of=self._message_of,
+            check_event=self._check_event,
+            write_through=self.settings.fsync == "step",
+            replay_eagerly=in_development(),
+        )
+
+    def message(
+        self,
+        event: EventLike | str,
+        data: t.Mapping[str, t.Any] | None = None,
+        **given: t.Any,
+    ) -> EventMessage:
+        """Return an event of the user as a checked message.
+
+        :raises EventError: It is not valid.
+        """
+        return to_message(
+            event,
+            data,
+            schemas=self.schemas,
+            limit=self.settings.inline_limit,
+            **given,
+        )
+
+    def send_messages(
+        self, messages: t.Sequence[EventMessage]
+    ) -> list[Exception | None]:
+        """Put events on the event queue; return for each what went wrong."""
+        bodies = [message.encode() for message in messages]
+        outcomes = self.broker.send(EVENT_QUEUE, bodies)
+        if self.settings.fsync == "step":
+            try:
+                self.barrier.wait()
+            except DurableError as error:
+                return [error] * len(messages)
+        return outcomes
+
+    def ready(self) -> list[str]:
+        """Return what keeps this process from accepting events; empty if nothing."""
+        return [
+            f"{check.name}: {check.detail}"
+            for check in (self._check_server(), self._check_queue())
+            if not check.ok
+        ]
+
+    def health(self) -> list[HealthCheck]:
+        """Look at everything that runs need."""
+        server = self._check_server()
+        if not server.ok:
+            return [server]
+        return [
+            server,
+            self._check_promise(),
+            self._check_queue(),
+            self._check_workers(),
+            self._check_paused(),
+        ]
+
+    def _check_server(self) -> HealthCheck:
+        name = "state server"
+        try:
+            self.server.client.ping()
+        except (redis.RedisError, DurableError) as error:
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, mask_url(self.server.url))
+
+    def _check_promise(self) -> HealthCheck:
+        name = "durability"
+        try:
+            promise = self.barrier.promise()
+        except (redis.RedisError, DurableError) as error:
+            return HealthCheck(name, False, str(error))
+        kept = f"DURABLE_FSYNC={self.settings.fsync}: {promise}"
+        return HealthCheck(name, True, kept)
+
+    def _check_queue(self) -> HealthCheck:
+        name = "queue"
+        try:
+            counts = self.broker.counts(EVENT_QUEUE)
+        except Exception as error:
+            return HealthCheck(name, False, f"{type(error).__name__}: {error}")
+        url = mask_url(self.settings.queue_url or self.server.url)
+        dead = f", {counts.dead} dead-lettered" if counts.dead else ""
+        return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait{dead}")
+
+    def _check_workers(self) -> HealthCheck:
+        name = "workers"
+        workers = self.directory.workers()
+        served = {queue for worker in workers for queue in worker["queues"]}
+        if not workers:
+            hint = 'none is alive: start "flask durable worker"'
+            return HealthCheck(name, False, hint)
+        missing = sorted(set(self.functions.queues()) - served)
+        if missing:
+            return HealthCheck(name, False, f"no worker serves {', '.join(missing)}")
+        threads = sum(worker["threads"] for worker in workers)
+        return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
+
+    def _check_paused(self) -> HealthCheck:
+        paused = self.runs.count("paused")
+        detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
+        return HealthCheck("paused runs", True, detail)
+
+    def _scope(self) -> AbstractContextManager[t.Any]:
+        return self.app.app_context()
+
+    def _message_of(self, event: EventLike, derived_id: str) -> EventMessage:
+        generated = getattr(event, "_generated_id", True)
+        if generated:
+            return self.message(event, id=derived_id)
+        return self.message(event)
+
+    def _check_event(self, message: EventMessage) -> None:
+        self.schemas.validate(message.name, message.data)
+
+
+def _no_barrier() -> None:
+    """Nothing is waited for: ``DURABLE_FSYNC="off"``."""

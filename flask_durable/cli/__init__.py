@@ -1,0 +1,54 @@
+"""The ``flask durable`` commands: one module each, imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import typing as t
+
+import click
+from flask.cli import AppGroup
+
+#: In the order of ``flask durable --help``; each module has a command of its name.
+_COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
+
+
+class _DurableCommands(AppGroup):
+    """Imports a command's module on its first use, and explains our errors.
+
+    This package is imported by every ``flask`` call, so it stays light.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in _COMMANDS if importlib.util.find_spec(_module(name))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        return t.cast(
+            click.Command, getattr(importlib.import_module(_module(name)), name)
+        )
+
+    def invoke(self, ctx: click.Context) -> t.Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from .problems import explain
+
+            if explained := explain(error, ctx):
+                raise explained from error
+            raise
+
+
+def _module(name: str) -> str:
+    return f"{__name__}.{name}"
+
+
+durable_cli = _DurableCommands(
+    "durable",
+    help="Run durable functions, send events, look after runs.",
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a server that is needed "
+        "cannot be reached."
+    ),
+)

@@ -1,0 +1,60 @@
+"""What ``flask durable dev`` says at its start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import typing as t
+
+import click
+
+from ..config import mask_url
+
+if t.TYPE_CHECKING:
+    from .stack import DevStack
+
+
+def print_banner(stack: DevStack) -> None:
+    """Print to stderr what runs where, and what for."""
+    lines = [f"  {name:<11}{value}" for name, value in _facts(stack)]
+    title = "Flask-Durable development stack: not for production"
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        title = click.style(title, bold=True, fg="yellow")
+    click.echo("\n".join(["", title, "", *lines, ""]), err=True)
+    click.echo("Press CTRL+C to stop, twice to kill.\n", err=True)
+
+
+def _facts(stack: DevStack) -> t.Iterator[tuple[str, str]]:
+    settings = stack.settings
+    yield "Web app", stack.url
+    if settings.url_prefix is not None:
+        closed = not (stack.is_local or settings.event_keys or settings.signing_secrets)
+        prefix = settings.url_prefix.rstrip("/")
+        state = " (closed: no key is configured)" if closed else ""
+        yield "Events", f"POST {stack.url}{prefix}/events{state}"
+    yield "State", _state(stack)
+    yield "Queue", _queue(stack)
+    yield "Worker", f"{stack.processes} process(es) of {stack.threads} threads"
+    title = "Functions"
+    for function in stack.durable.functions:
+        triggers = ", ".join(function.triggers) or "no event"
+        yield title, f"{function.id} on {triggers} (queue {function.queue})"
+        title = ""
+    if title:
+        yield title, "none yet: add one with @durable.function"
+
+
+def _state(stack: DevStack) -> str:
+    url = mask_url(stack.redis_url)
+    if stack.server is None:
+        return f"{url} (DURABLE_REDIS_URL)"
+    place = os.path.relpath(stack.server.directory)
+    whose = "embedded" if stack.server.owned else "of another flask durable dev"
+    return f"{url} ({whose}, kept in {place})"
+
+
+def _queue(stack: DevStack) -> str:
+    if stack.sqs_endpoint is not None:
+        return f"SQS at {stack.sqs_endpoint} (local, in memory: gone at the end)"
+    url = stack.settings.queue_url
+    return f"{mask_url(url)} (DURABLE_QUEUE_URL)" if url else "the same server"

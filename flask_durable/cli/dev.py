@@ -1,0 +1,87 @@
+"""``flask durable dev``: server, web app and worker, started and stopped as one."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+from flask.cli import with_appcontext
+
+from .banner import print_banner
+from .output import note
+from .stack import DevStack
+
+__all__ = ["DevStack", "dev"]
+
+
+@click.command("dev")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Of the web app.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=5000,
+    show_default=True,
+    help="Of the web app; 0: a free one.",
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["redis", "sqs"]),
+    default="redis",
+    show_default=True,
+    help="sqs: a local SQS endpoint, in memory.",
+)
+@click.option(
+    "--reload/--no-reload",
+    default=True,
+    show_default=True,
+    help="Start web app and worker again when the source changes.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of the worker.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Of each process.",
+)
+@with_appcontext
+def dev(
+    host: str,
+    port: int,
+    queue: t.Literal["redis", "sqs"],
+    reload: bool,
+    processes: int,
+    threads: int,
+) -> None:
+    """Start the app with everything that its runs need. Not for production.
+
+    One command starts an embedded Valkey server, whose data stays in the instance
+    folder, the web app, and a worker. The endpoint for events is open on loopback
+    without a key. An app with a DURABLE_REDIS_URL is run on that server instead.
+
+    Ctrl-C stops all of it; a second Ctrl-C does not wait for the steps that run.
+
+    \b
+    Examples:
+      flask durable dev
+      flask --app example_app --debug durable dev --port 8000
+      flask durable dev --queue sqs
+    """
+    stack = DevStack(
+        host=host,
+        port=port,
+        queue=queue,
+        reload=reload,
+        processes=processes,
+        threads=threads,
+    )
+    with stack:
+        print_banner(stack)
+        stack.wait()
+        note("Stopping. Press CTRL+C again to kill.")

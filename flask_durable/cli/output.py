@@ -1,0 +1,66 @@
+"""What commands print: data to stdout, chatter to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import typing as t
+
+import click
+
+
+def note(message: str) -> None:
+    """Print chatter for a person to stderr."""
+    click.echo(f" * {message}", err=True)
+
+
+def colour() -> bool:
+    """Return whether stdout may be coloured (see https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def style(text: str, **attributes: t.Any) -> str:
+    """Return *text* with terminal attributes where :func:`colour` allows them."""
+    return click.style(text, **attributes) if colour() else text
+
+
+def echo_json(value: t.Any) -> None:
+    """Print *value* as JSON: indented for a person, one line for a program."""
+    indent = 2 if sys.stdout.isatty() else None
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+
+
+def echo_table(headers: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> None:
+    """Print aligned columns on a terminal, else one line a row with tabs between."""
+    lines = [[" ".join(cell.split()) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in lines:
+            click.echo("\t".join(line))
+        return
+    lines.insert(0, [style(header.upper(), bold=True) for header in headers])
+    for text in aligned(lines):
+        click.echo(text)
+
+
+def aligned(rows: t.Sequence[t.Sequence[str]]) -> list[str]:
+    """Return *rows* as lines with columns of equal width, two spaces apart."""
+    # Colours take no room on the screen.
+    sizes = [[len(click.unstyle(cell)) for cell in row] for row in rows]
+    widths = [max(column) for column in zip(*sizes, strict=True)]
+    return [
+        "  ".join(
+            cell + " " * (width - size)
+            for cell, width, size in zip(row, widths, row_sizes, strict=True)
+        ).rstrip()
+        for row, row_sizes in zip(rows, sizes, strict=True)
+    ]
+
+
+def bar_characters() -> tuple[str, str]:
+    """Return what bars are drawn with on this stdout: for work, and for sleep."""
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "#", "."
+    return "█", "░"

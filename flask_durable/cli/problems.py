@@ -1,0 +1,112 @@
+"""How commands fail: exit codes, and errors as a person reads them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+from flask import current_app
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from ..config import mask_url
+from ..errors import ConfigurationError
+from ..errors import DurableError
+from ..errors import EventError
+from ..errors import UnavailableError
+
+if t.TYPE_CHECKING:
+    from ..app_state import AppState
+    from ..extension import Durable
+
+#: What was asked for failed: a run, an event that was refused, a wrong configuration.
+FAILURE = 1
+
+#: A server that is needed cannot be reached.
+UNREACHABLE = 3
+
+
+class CommandError(click.ClickException):
+    """An error message, followed by details and a hint, each on a line of its own."""
+
+    exit_code = FAILURE
+
+    def __init__(self, message: str, lines: t.Sequence[str] = ()) -> None:
+        super().__init__("\n".join([message, *(f"  {line}" for line in lines)]))
+
+
+class Unreachable(CommandError):
+    """An error that says that a server cannot be reached."""
+
+    exit_code = UNREACHABLE
+
+
+def explain(error: Exception, ctx: click.Context) -> CommandError | None:
+    """Return *error* as a message for the terminal, ``None`` if it is not known."""
+    if isinstance(error, DurableError):
+        kind = Unreachable if isinstance(error, UnavailableError) else CommandError
+        return kind(error.message, _details(error))
+    if is_unreachable(error):
+        return Unreachable(
+            f"The state server {_state_server(ctx)} cannot be reached: {error}",
+            [
+                "Hint: Start it, or correct DURABLE_REDIS_URL; `flask durable dev` "
+                "brings one along."
+            ],
+        )
+    return None
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether *error* says that a server did not answer."""
+    import redis
+
+    return isinstance(
+        error, (redis.ConnectionError, redis.TimeoutError, UnavailableError)
+    )
+
+
+def current_durable() -> Durable:
+    """Return the extension object of the app that the command runs for.
+
+    :raises ConfigurationError: The app does not use Flask-Durable.
+    """
+    return durable_of(current_app)
+
+
+def current_state() -> AppState:
+    """Return what that app has of the extension."""
+    app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
+    return current_durable().state_of(app)
+
+
+def durable_of(app: Flask) -> Durable:
+    """Return the extension object of *app*.
+
+    :raises ConfigurationError: It does not use Flask-Durable.
+    """
+    try:
+        return t.cast("Durable", app.extensions["durable"])
+    except KeyError:
+        raise ConfigurationError(
+            f"The app {app.name!r} does not use Flask-Durable.",
+            hint='Add "durable = Durable(app)" to it.',
+        ) from None
+
+
+def _details(error: DurableError) -> list[str]:
+    lines = []
+    if isinstance(error, EventError):
+        lines += [f"{fault['field']}: {fault['message']}" for fault in error.errors]
+    if error.hint:
+        lines.append(f"Hint: {error.hint}")
+    return lines
+
+
+def _state_server(ctx: click.Context) -> str:
+    # The command's app context is gone by now.
+    info = ctx.find_object(ScriptInfo)
+    app = info.load_app() if info else None
+    durable = app.extensions.get("durable") if app else None
+    url = durable.state_of(app).settings.redis_url if durable else None
+    return mask_url(url) if url else "of `flask durable dev`"

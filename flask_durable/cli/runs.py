@@ -1,0 +1,160 @@
+"""``flask durable runs``: list, show, cancel, retry and resume runs."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+from flask.cli import AppGroup
+
+from ..errors import DurableError
+from ..status import RunStatus
+from .output import echo_json
+from .output import echo_table
+from .problems import current_durable
+from .problems import FAILURE
+from .timeline import clock
+from .timeline import coloured
+from .timeline import describe
+from .timeline import run_as_json
+from .timeline import took
+
+if t.TYPE_CHECKING:
+    from ..runs import Run
+
+runs = AppGroup("runs", help="List, show, cancel, retry and resume runs.")
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ids_argument = click.argument("ids", metavar="RUN...", nargs=-1, required=True)
+
+
+@runs.command("list")
+@click.option(
+    "--status",
+    type=click.Choice([str(s) for s in RunStatus]),
+    help="Only in this state.",
+)
+@click.option("--function", metavar="ID", help="Only of this function.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs."
+)
+@_json_option
+def list_command(
+    status: str | None, function: str | None, limit: int, as_json: bool
+) -> None:
+    """List runs, the newest first.
+
+    On a terminal the columns are aligned; elsewhere there is one line a run, with tabs
+    between id, function, status, event, time of creation and duration.
+
+    \b
+    Examples:
+      flask durable runs list --status failed
+      flask durable runs list --function transcribe_audio --json
+    """
+    found = current_durable().runs.list(
+        status=RunStatus(status) if status else None, function=function, limit=limit
+    )
+    if as_json:
+        echo_json([run_as_json(run, steps=False) for run in found])
+        return
+    echo_table(
+        ("run", "function", "status", "event", "created", "took"),
+        [
+            (
+                run.id,
+                run.function,
+                coloured(str(run.status)),
+                run.event.name,
+                clock(run.created),
+                took(run),
+            )
+            for run in found
+        ],
+    )
+
+
+@runs.command("show")
+@click.argument("id", metavar="RUN")
+@_json_option
+def show_command(id: str, as_json: bool) -> None:
+    """Show a run: what started it, its steps over time, its result or failure.
+
+    \b
+    Examples:
+      flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p
+      flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --json | jq .steps
+    """
+    run = current_durable().runs.get(id)
+    if as_json:
+        echo_json(run_as_json(run))
+    else:
+        click.echo("\n".join(describe(run)))
+
+
+@runs.command("cancel")
+@_ids_argument
+@click.option(
+    "--reason",
+    default="cancelled on the command line",
+    show_default=True,
+    metavar="TEXT",
+    help="Kept with the run.",
+)
+@_json_option
+def cancel_command(ids: tuple[str, ...], reason: str, as_json: bool) -> None:
+    """Cancel runs that are not finished. The result of a running step is refused.
+
+    \b
+    Example:
+      flask durable runs cancel 0b5a6v8f3c9e2d7g1h4k0m5n8p --reason "wrong file"
+    """
+    durable = current_durable()
+    _change(ids, lambda id: durable.runs.cancel(id, reason), as_json)
+
+
+@runs.command("retry")
+@_ids_argument
+@_json_option
+def retry_command(ids: tuple[str, ...], as_json: bool) -> None:
+    """Run failed or cancelled runs again, from the step that failed.
+
+    \b
+    Example:
+      flask durable runs list --status failed | cut -f1 | xargs flask durable runs retry
+    """
+    _change(ids, current_durable().runs.retry, as_json)
+
+
+@runs.command("resume")
+@_ids_argument
+@_json_option
+def resume_command(ids: tuple[str, ...], as_json: bool) -> None:
+    """Let paused runs go on.
+
+    \b
+    Example:
+      flask durable runs resume 0b5a6v8f3c9e2d7g1h4k0m5n8p
+    """
+    _change(ids, current_durable().runs.resume, as_json)
+
+
+def _change(
+    ids: t.Sequence[str], change: t.Callable[[str], Run], as_json: bool
+) -> None:
+    """Change each run; what one refuses does not keep the others from it."""
+    rows, failed = [], False
+    for id in dict.fromkeys(ids):
+        try:
+            rows.append({"id": id, "status": str(change(id).status)})
+        except DurableError as error:
+            failed = True
+            rows.append({"id": id, "error": str(error), "code": error.code})
+            click.echo(f"{id}: {error}", err=True)
+    if as_json:
+        echo_json(rows)
+    else:
+        done = [(row["id"], coloured(row["status"])) for row in rows if "status" in row]
+        echo_table(("run", "status"), done)
+    if failed:
+        click.get_current_context().exit(FAILURE)

@@ -1,0 +1,47 @@
+"""``flask durable secret``: make an event key or a signing secret."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..config import ENVIRONMENT_PREFIX
+from ..events.keys import new_event_key
+from ..events.keys import new_signing_secret
+
+_KINDS = {
+    "event-key": (new_event_key, "EVENT_KEYS"),
+    "signing": (new_signing_secret, "SIGNING_SECRETS"),
+}
+
+
+@click.command("secret")
+@click.option(
+    "--kind",
+    type=click.Choice(list(_KINDS)),
+    default="event-key",
+    show_default=True,
+    help="A bearer key for POST events, or a Standard Webhooks signing secret.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def secret(kind: str, as_json: bool) -> None:
+    """Print a new event key or signing secret.
+
+    It is stored nowhere: configure it in the app, and give it to the client.
+    To rotate, list the new one beside the old one with a comma between, move the
+    clients over, then remove the old one.
+
+    \b
+    Examples:
+      flask durable secret
+      flask durable secret --kind signing --json
+    """
+    make, name = _KINDS[kind]
+    value = make()
+    variable = ENVIRONMENT_PREFIX + name
+    if as_json:
+        click.echo(json.dumps({"kind": kind, "secret": value, "variable": variable}))
+        return
+    click.echo(value)
+    click.echo(f"Configure it in the app:\n  export {variable}={value}", err=True)

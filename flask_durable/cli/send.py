@@ -1,0 +1,193 @@
+"""``flask durable send``: send an event, and wait for what it starts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import click
+from flask.cli import with_appcontext
+
+from ..durations import to_seconds
+from ..status import RunStatus
+from .audience import Audience
+from .audience import audience_of
+from .output import echo_json
+from .output import echo_table
+from .output import note
+from .problems import CommandError
+from .problems import current_durable
+from .problems import current_state
+from .problems import FAILURE
+from .problems import is_unreachable
+from .timeline import coloured
+from .timeline import run_as_json
+from .timeline import took
+
+if t.TYPE_CHECKING:
+    from ..extension import Durable
+    from ..runs import Run
+
+#: Seconds between two looks at the runs: at first, and at most.
+_FIRST_LOOK = 0.05
+_LONGEST_LOOK = 1.0
+
+#: Seconds that a function whose ``where=`` may refuse the event has to show a run.
+_PATIENCE = 2.0
+
+
+def _read_duration(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> float | None:
+    try:
+        return None if value is None else to_seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _read_data(
+    ctx: click.Context, param: click.Parameter, value: str
+) -> dict[str, t.Any]:
+    try:
+        found = json.loads(_read(value), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.BadParameter(
+            f'{error}. Write it as \'{{"key": "value"}}\'.', ctx, param
+        ) from None
+    if not isinstance(found, dict):
+        raise click.BadParameter("An event's data is a JSON object.", ctx, param)
+    return found
+
+
+@click.command("send")
+@click.argument("event")
+@click.argument("data", callback=_read_data, default="{}")
+@click.option(
+    "--id", metavar="ID", help="Of two events with one id a function runs once."
+)
+@click.option("--wait", is_flag=True, help="Wait until its runs are finished.")
+@click.option(
+    "--timeout",
+    callback=_read_duration,
+    metavar="DURATION",
+    help="How long --wait waits, such as 90s; default: until they are finished.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_appcontext
+def send(
+    event: str,
+    data: dict[str, t.Any],
+    id: str | None,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Send EVENT with DATA and print its id.
+
+    DATA is a JSON object, @FILE or - for standard input. With --wait the runs it
+    started are printed when they are finished; the exit code is 1 if one of them did
+    not complete.
+
+    \b
+    Examples:
+      flask durable send media/uploaded '{"path": "a.wav"}'
+      flask durable send media/uploaded @event.json --wait --timeout 5m
+      jq .data event.json | flask durable send media/uploaded - --id import-17
+    """
+    durable = current_durable()
+    event_id = durable.send(event, data, id=id)
+    if not wait:
+        click.echo(json.dumps({"id": event_id}) if as_json else event_id)
+    try:
+        audience = audience_of(event, durable.functions, current_state().directory)
+    except Exception as error:
+        # It was sent all the same: through SQS that needs no state server.
+        if wait or not is_unreachable(error):
+            raise
+        return
+    for message in audience.notes():
+        note(message)
+    if not wait:
+        return
+    if not audience.functions:
+        raise CommandError(
+            f"The event {event_id} was sent, but no function waits for it."
+        )
+    found = _follow(durable, event_id, audience, timeout)
+    if as_json:
+        echo_json({"id": event_id, "runs": [run_as_json(run) for run in found]})
+    else:
+        _print(event_id, found)
+    if any(run.status != RunStatus.COMPLETED for run in found):
+        click.get_current_context().exit(FAILURE)
+
+
+def _follow(
+    durable: Durable, event_id: str, audience: Audience, timeout: float | None
+) -> list[Run]:
+    sent = time.monotonic()
+    pause = _FIRST_LOOK
+    seen: dict[str, str] = {}
+    while True:
+        found = durable.runs.of_event(event_id)
+        for run in found:
+            _tell(run, seen)
+        passed = time.monotonic() - sent
+        if _complete(found, audience, passed):
+            return found
+        if timeout is not None and passed > timeout:
+            raise CommandError(
+                f"The event {event_id} was sent, but its runs were not finished after "
+                f"{timeout:g} s."
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+
+
+def _complete(found: t.Sequence[Run], audience: Audience, passed: float) -> bool:
+    """Return whether all runs are there and finished."""
+    functions = {run.function for run in found}
+    if not audience.required <= functions:
+        return False
+    if not audience.functions <= functions and passed < _PATIENCE:
+        return False
+    return all(run.status.finished or run.status == RunStatus.PAUSED for run in found)
+
+
+def _tell(run: Run, seen: dict[str, str]) -> None:
+    state = f"{run.status} ({run.reason})" if run.reason else str(run.status)
+    if seen.get(run.id) != state:
+        seen[run.id] = state
+        note(f"{run.function}: {state}")
+
+
+def _print(event_id: str, found: t.Sequence[Run]) -> None:
+    note(f"event {event_id}")
+    echo_table(
+        ("run", "function", "status", "took", "result"),
+        [
+            (run.id, run.function, coloured(str(run.status)), took(run), _outcome(run))
+            for run in found
+        ],
+    )
+
+
+def _outcome(run: Run) -> str:
+    if run.failure is not None:
+        return f"{run.failure.type}: {run.failure.message}"
+    if run.status == RunStatus.COMPLETED:
+        return json.dumps(run.result, ensure_ascii=False, default=str)
+    return run.reason or ""
+
+
+def _read(text: str) -> str:
+    if text == "-":
+        return sys.stdin.read()
+    return Path(text[1:]).read_text("utf-8") if text.startswith("@") else text
+
+
+def _refuse_constant(name: str) -> t.NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,212 @@
+"""A run as text and as JSON: its facts, and its steps over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+from ..durations import format_seconds
+from ..failure import Failure
+from .output import aligned
+from .output import bar_characters
+from .output import style
+
+if t.TYPE_CHECKING:
+    from ..runs import Run
+    from ..runs import StepRecord
+
+#: Characters of a bar, and of a result or message before it is cut.
+BAR_WIDTH = 24
+_LONGEST_TEXT = 300
+
+_COLOURS = {
+    "completed": "green",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "red",
+    "paused": "yellow",
+    "retrying": "yellow",
+    "intent": "yellow",
+    "running": "cyan",
+    "waiting": "cyan",
+}
+
+
+def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
+    """Return *run* as a JSON object; times are ISO 8601 in UTC."""
+    event = run.event
+    found: dict[str, t.Any] = {
+        "id": run.id,
+        "function": run.function,
+        "status": str(run.status),
+        "reason": run.reason,
+        "due": _iso(run.due),
+        "event": {
+            "id": event.id,
+            "name": event.name,
+            "at": _iso(event.at),
+            "data": event.data,
+        },
+        "queue": run.queue,
+        "created": _iso(run.created),
+        "started": _iso(run.started),
+        "finished": _iso(run.finished),
+        "result": run.result,
+        "failure": _failure(run.failure),
+        "dispatches": run.dispatches,
+        "attempt": run.attempt,
+        "version": run.version,
+    }
+    if steps:
+        found["steps"] = [_step_as_json(step) for step in run.steps]
+    return found
+
+
+def coloured(status: str) -> str:
+    """Return *status* in its colour."""
+    return style(status, fg=_COLOURS.get(status.strip()))
+
+
+def took(run: Run, now: datetime | None = None) -> str:
+    """Return how long *run* took, or has taken up to *now*; empty before its start."""
+    if run.started is None:
+        return ""
+    end = run.finished or now or datetime.now(timezone.utc)
+    return format_seconds(max(0.0, (end - run.started).total_seconds()))
+
+
+def clock(at: datetime | None) -> str:
+    """Return *at* to the second, in UTC, for a person."""
+    return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def describe(run: Run) -> list[str]:
+    """Return the lines that show *run*: facts, steps as bars over time, failure."""
+    now = datetime.now(timezone.utc)
+    lines = [f"{name:<10}{value}" for name, value in _facts(run, now)]
+    if run.steps:
+        lines += ["", *_timeline(run.steps, now)]
+    if run.failure is not None:
+        lines += ["", *_explain(run.failure, run.status)]
+    return lines
+
+
+def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
+    status = coloured(str(run.status))
+    if run.reason:
+        status += f" ({run.reason})"
+    if run.due is not None and not run.status.finished:
+        status += f" until {clock(run.due)} UTC"
+    if duration := took(run, now):
+        status += f", {'took' if run.finished else 'for'} {duration}"
+    yield "run", style(run.id, bold=True)
+    yield "function", f"{run.function}, version {run.version}"
+    yield "status", status
+    yield "event", f"{run.event.name} {run.event.id}"
+    yield "queue", run.queue
+    yield "created", f"{clock(run.created)} UTC"
+    if run.started:
+        waited = (run.started - run.created).total_seconds()
+        yield "started", f"{format_seconds(max(0.0, waited))} later"
+    if run.dispatches > 1:
+        yield "claims", f"{run.dispatches} without progress since"
+    if run.status == "completed":
+        yield "result", _cut(json.dumps(run.result, ensure_ascii=False, default=str))
+
+
+def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
+    starts = [step.started for step in steps if step.started]
+    begin = min(starts, default=now)
+    end = max((_end_of(step, now) for step in steps if step.started), default=now)
+    span = max((end - begin).total_seconds(), 0.001)
+    rows = [_row(step, begin, span, now) for step in steps]
+    lines = []
+    for line, step in zip(aligned(rows), steps, strict=True):
+        lines.append(line)
+        if step.failure is not None:
+            lines.append(f"{'':10}{_one_line(step.failure)}")
+    return lines
+
+
+def _row(step: StepRecord, begin: datetime, span: float, now: datetime) -> list[str]:
+    if step.started is None:
+        return [" " * 8, _named(step), _state(step), _time_of(step), ""]
+    offset = max(0.0, (step.started - begin).total_seconds())
+    length = max(0.0, (_end_of(step, now) - step.started).total_seconds())
+    start = min(int(offset / span * BAR_WIDTH), BAR_WIDTH - 1)
+    width = max(1, min(round(length / span * BAR_WIDTH), BAR_WIDTH - start))
+    full, light = bar_characters()
+    bar = " " * start + (light if step.kind == "sleep" else full) * width
+    colour = _COLOURS.get(step.status)
+    return [
+        f"{'+' + format_seconds(offset):>8}",
+        _named(step),
+        style(_state(step), fg=colour),
+        _time_of(step),
+        style(bar, fg=colour),
+    ]
+
+
+def _named(step: StepRecord) -> str:
+    return step.name if step.kind == "run" else f"{step.name} ({step.kind})"
+
+
+def _state(step: StepRecord) -> str:
+    attempts = f", attempt {step.attempt}" if step.attempt > 1 else ""
+    return f"{step.status}{attempts}"
+
+
+def _time_of(step: StepRecord) -> str:
+    if step.due is not None and step.status in ("waiting", "retrying"):
+        return f"until {clock(step.due)}"
+    return "" if step.duration is None else format_seconds(step.duration)
+
+
+def _end_of(step: StepRecord, now: datetime) -> datetime:
+    assert step.started is not None
+    if step.duration is not None:
+        return step.started + timedelta(seconds=step.duration)
+    # What still sleeps must not squeeze the rest into one character.
+    return now if step.due is None else min(now, step.due)
+
+
+def _explain(failure: Failure, status: str) -> list[str]:
+    where = f"step {failure.step!r}" if failure.step else "the function's body"
+    what = "Failed" if status == "failed" else "Last error"
+    lines = [style(f"{what} in {where}, attempt {failure.attempt}:", fg="red")]
+    text = failure.traceback or f"{failure.type}: {failure.message}"
+    return lines + [f"  {line}" for line in text.rstrip().splitlines()]
+
+
+def _one_line(failure: Failure) -> str:
+    return _cut(f"{failure.type}: {' '.join(failure.message.split())}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
+
+
+def _step_as_json(step: StepRecord) -> dict[str, t.Any]:
+    return {
+        "name": step.name,
+        "kind": step.kind,
+        "status": step.status,
+        "attempt": step.attempt,
+        "started": _iso(step.started),
+        "duration": step.duration,
+        "due": _iso(step.due),
+        "value": step.value,
+        "failure": _failure(step.failure),
+    }
+
+
+def _failure(failure: Failure | None) -> dict[str, t.Any] | None:
+    return None if failure is None else dataclasses.asdict(failure)
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(timezone.utc).isoformat()

@@ -1,0 +1,193 @@
+"""``flask durable worker``: execute runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import types
+import typing as t
+
+import click
+from flask import current_app
+from flask.cli import ScriptInfo
+from flask.cli import with_appcontext
+
+from ..durations import to_seconds
+from .problems import current_durable
+
+if t.TYPE_CHECKING:
+    from ..app_state import AppState
+
+#: Seconds between two looks at the processes and at the source.
+_POLL_INTERVAL = 0.2
+_LOOK_INTERVAL = 1.0
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]
+    name = "duration"
+
+    def convert(
+        self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return to_seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("worker")
+@click.option(
+    "--queues",
+    "-q",
+    metavar="NAMES",
+    help="Queues whose runs are executed here, with commas between; default: all that "
+    "the app's functions name. Events are routed by every worker.",
+)
+@click.option("--processes", "-p", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--threads",
+    "-t",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="Runs that a process executes at once.",
+)
+@click.option(
+    "--drain-timeout",
+    type=_Seconds(),
+    help="How long SIGTERM waits for step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
+)
+@click.option("--watch", is_flag=True, help="Start again when the source changes.")
+@with_appcontext
+def worker(
+    queues: str | None,
+    processes: int,
+    threads: int,
+    drain_timeout: float | None,
+    watch: bool,
+) -> None:
+    """Execute runs until SIGTERM or Ctrl-C.
+
+    On SIGTERM each run goes on to its next step boundary and is handed back; the next
+    worker continues there. What still runs 3 seconds before the end of the drain is
+    interrupted and repeated elsewhere.
+
+    \b
+    Examples:
+      flask durable worker
+      flask durable worker --queues media --processes 2 --threads 4
+      flask durable worker --watch
+    """
+    durable = current_durable()
+    app = t.cast(t.Any, current_app)._get_current_object()
+    state = durable.state_of(app)
+    names = _queues(queues, durable.functions.queues())
+    grace = durable.settings.drain_timeout if drain_timeout is None else drain_timeout
+    if processes == 1 and not watch:
+        from ..worker.service import run_worker
+
+        _print_banner(state, names, processes, threads)
+        run_worker(state, queues=names, threads=threads, grace=grace)
+    else:
+        arguments = [
+            f"--queues={','.join(names)}",
+            f"--threads={threads}",
+            f"--drain-timeout={grace}s",
+        ]
+        sys.exit(_supervise(arguments, processes, grace, watch))
+
+
+def _queues(given: str | None, named: list[str]) -> list[str]:
+    if given is None:
+        return named or ["default"]
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("names no queue.", param_hint="--queues")
+    for name in names:
+        if name not in named:
+            click.echo(
+                f"Note: no function here uses the queue {name!r}; "
+                f"known: {', '.join(named) or 'none'}.",
+                err=True,
+            )
+    return names
+
+
+def _print_banner(
+    state: AppState, queues: list[str], processes: int, threads: int
+) -> None:
+    from ..config import mask_url
+
+    facts = [
+        ("App", state.app.name),
+        ("State", mask_url(state.server.url)),
+        ("Queue", mask_url(state.settings.queue_url or state.server.url)),
+        ("Durable", f"{state.barrier.promise()} (fsync={state.settings.fsync})"),
+        ("Queues", ", ".join(queues)),
+        ("Threads", f"{processes} x {threads}"),
+    ]
+    title = "Functions"
+    for function in state.functions:
+        triggers = ", ".join(function.triggers) or "no event"
+        facts.append((title, f"{function.id} on {triggers} (queue {function.queue})"))
+        title = ""
+    lines = [f"  {name:<11}{value}" for name, value in facts]
+    click.echo("\n".join(["", "Flask-Durable worker", "", *lines, ""]), err=True)
+
+
+def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:
+    """Keep worker processes until a signal; each loads the app anew."""
+    import os
+
+    from .children import Child
+    from .output import note
+    from .watch import SourceWatcher
+
+    stopping: list[int] = []
+
+    def stop(signum: int, frame: types.FrameType | None) -> None:
+        if signum == signal.SIGINT and stopping:
+            for child in children:
+                child.kill()
+        stopping.append(signum)
+
+    command = [sys.executable, "-m", "flask", *_app_option(), "durable", "worker"]
+    children = [
+        Child(
+            f"worker process {number + 1}",
+            [*command, "--processes=1", *arguments],
+            os.environ,
+            grace=grace + 3,
+        )
+        for number in range(processes)
+    ]
+    watcher = SourceWatcher() if watch else None
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    for child in children:
+        child.start()
+    next_look = 0.0
+    while not stopping:
+        time.sleep(_POLL_INTERVAL)
+        for child in children:
+            if message := child.poll():
+                note(message)
+        if watcher is None or time.monotonic() < next_look:
+            continue
+        next_look = time.monotonic() + _LOOK_INTERVAL
+        if files := watcher.changed():
+            note(f"{os.path.relpath(files[0])} changed: starting again.")
+            for child in children:
+                child.restart()
+    for child in children:
+        child.terminate()
+    while not all([child.stopped() for child in children]):
+        time.sleep(_POLL_INTERVAL)
+    return 0
+
+
+def _app_option() -> list[str]:
+    info = click.get_current_context().find_object(ScriptInfo)
+    path = info.app_import_path if info else None
+    return ["--app", path] if path else []

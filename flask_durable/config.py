@@ -1,0 +1,365 @@
+"""Settings: every ``DURABLE_*`` key, read and validated once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import typing as t
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+from pydantic import BaseModel
+from pydantic import BeforeValidator
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import model_validator
+from pydantic import PrivateAttr
+from pydantic import ValidationError
+
+from .durations import format_seconds
+from .durations import MAX_SECONDS
+from .durations import to_seconds
+from .errors import ConfigurationError
+from .events.keys import check_event_key
+from .events.keys import secret_bytes
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+PREFIX = "DURABLE_"
+ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
+
+#: Commands of ``flask durable``. Click reads their options from the environment too
+#: (``FLASK_DURABLE_WORKER_THREADS``), and ``app.config.from_prefixed_env()`` copies
+#: those into ``app.config``, so such names are no unknown keys.
+COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
+
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster")
+QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
+_URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
+_COMMAND_OPTION = re.compile(rf"{PREFIX}(?:{'|'.join(COMMANDS).upper()})_\w+")
+
+
+def _text_or_none(value: t.Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return (value or "").strip() or None
+    raise ValueError("must be text")
+
+
+def _texts(value: t.Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple, set, frozenset)) or not all(
+        isinstance(part, str) for part in parts
+    ):
+        raise ValueError("must be a list of text, or text with commas between")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _whole(value: t.Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _seconds(value: t.Any) -> float:
+    try:
+        return to_seconds(value)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "must be a duration: seconds, a timedelta, or text such as '90s' or '7d'"
+        ) from None
+
+
+def _between(low: float, high: float, unit: str = "") -> AfterValidator:
+    def check(value: t.Any) -> t.Any:
+        if not low <= value <= high:
+            raise ValueError(f"must be between {show(low)} and {show(high)}{unit}")
+        return value
+
+    show = str if unit or isinstance(low, int) else format_seconds
+    return AfterValidator(check)
+
+
+def _url(schemes: tuple[str, ...]) -> AfterValidator:
+    def check(url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme = url.partition("://")[0].lower()
+        if "://" not in url or scheme not in schemes:
+            names = ", ".join(f"{name}://" for name in schemes)
+            raise ValueError(f"must begin with one of {names}")
+        _check_place(url, scheme)
+        return url
+
+    return AfterValidator(check)
+
+
+def _check_place(url: str, scheme: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "is not a well-formed URL: quote special characters of its password "
+            "with urllib.parse.quote, and give the port as a number"
+        ) from None
+    if scheme == "unix" and not parts.path:
+        raise ValueError("must name a socket, as in unix:///run/valkey.sock")
+    if scheme.startswith("redis") and not (parts.hostname and port != 0):
+        raise ValueError(f"must name a host, as in {scheme}://localhost:6379/0")
+
+
+def _namespace(value: t.Any) -> str:
+    if not isinstance(value, str) or not _NAMESPACE.fullmatch(value):
+        raise ValueError("must be 1 to 40 letters, digits, hyphens and underscores")
+    return value
+
+
+def _url_prefix(value: t.Any) -> str | None:
+    text = _text_or_none(value)
+    if text is None:
+        return None
+    path = text.rstrip("/") or "/"
+    if not _URL_PREFIX.fullmatch(path):
+        raise ValueError("must be a path that begins with '/', or None for no routes")
+    return path
+
+
+def _fsync(value: t.Any) -> str:
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text not in ("off", "ack", "step"):
+        raise ValueError('must be "off", "ack" or "step"')
+    return text
+
+
+def _event_keys(value: t.Any) -> tuple[str, ...]:
+    keys = _texts(value)
+    try:
+        return tuple(check_event_key(key) for key in keys)
+    except ValueError as error:
+        raise ValueError(
+            f"must hold keys made of {error}: "
+            f"make one with `flask durable secret --kind event-key`"
+        ) from None
+
+
+def _signing_secrets(value: t.Any) -> tuple[str, ...]:
+    values = _texts(value)
+    try:
+        for secret in values:
+            secret_bytes(secret)
+    except ValueError as error:
+        raise ValueError(
+            f"must hold secrets made of {error}: "
+            f"make one with `flask durable secret --kind signing`"
+        ) from None
+    return values
+
+
+_Text = BeforeValidator(_text_or_none)
+_Whole = BeforeValidator(_whole)
+_Seconds = BeforeValidator(_seconds)
+
+
+class Settings(BaseModel):
+    """The validated settings of one app, as :meth:`from_app` reads them.
+
+    Each value comes from ``app.config``, else from the environment with ``FLASK_``
+    before the name. ``None`` in ``app.config`` means "not given", except for
+    ``DURABLE_URL_PREFIX``. Durations are seconds, a :class:`~datetime.timedelta`, or
+    text such as ``"90s"``, ``"10m"`` and ``"7d"``. Lists may be text with commas.
+
+    ``DURABLE_REDIS_URL``
+        URL, ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``. Default:
+        the server of a running ``flask durable dev``, else an error on first use.
+    ``DURABLE_QUEUE_URL``
+        URL, one of the above or ``sqs://``. Default: the Redis above.
+    ``DURABLE_NAMESPACE``
+        Text of 1 to 40 letters, digits, ``-`` and ``_`` before every key and queue.
+        Default ``"durable"``.
+    ``DURABLE_PARTITIONS``
+        Number of hash tags, 1 to 256, fixed for a namespace. Default 1.
+    ``DURABLE_URL_PREFIX``
+        Path of the HTTP routes, or ``None`` for no routes. Default ``"/durable"``.
+    ``DURABLE_EVENT_KEYS``
+        List of ``evk_`` keys that may send events. Default none.
+    ``DURABLE_SIGNING_SECRETS``
+        List of ``whsec_`` secrets that may sign events. Default none. While both lists
+        are empty the endpoint is closed.
+    ``DURABLE_LEASE``
+        Duration, 100 ms to 1 h, after which a silent worker loses its run.
+        Default 10 s.
+    ``DURABLE_VISIBILITY_TIMEOUT``
+        Duration, 100 ms to 12 h, after which an unconfirmed message is delivered again.
+        Default 10 s.
+    ``DURABLE_DRAIN_TIMEOUT``
+        Duration, at most 1 h, that a stopping worker has. Default 25 s.
+    ``DURABLE_MAX_DISPATCHES``
+        Number, 1 to 1000, of claims without progress after which a run is paused.
+        Default 5.
+    ``DURABLE_FSYNC``
+        ``"off"``, ``"ack"`` (before a message is deleted) or ``"step"`` (before each
+        answer too): when the server must have written to disk. Default ``"ack"``.
+    ``DURABLE_REPLICAS``
+        Number, 0 to 16, of replicas that must have it as well. Default 0.
+    ``DURABLE_INLINE_LIMIT``
+        Bytes, 1 KiB to 1 MiB, of one queue message. Default 65,536.
+    ``DURABLE_MAX_VALUE``
+        Bytes, 1 KiB to 256 MiB, of one stored value, not less than the inline limit.
+        Default 4,194,304.
+    ``DURABLE_RETENTION``
+        Duration, from 1 s, that a completed or cancelled run is kept. Default 7 d.
+    ``DURABLE_FAILED_RETENTION``
+        Duration, from 1 s, that a failed run is kept. Default 30 d.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    redis_url: t.Annotated[str | None, _Text, _url(REDIS_SCHEMES)] = Field(
+        None, repr=False
+    )
+    queue_url: t.Annotated[str | None, _Text, _url(QUEUE_SCHEMES)] = Field(
+        None, repr=False
+    )
+    namespace: t.Annotated[str, BeforeValidator(_namespace)] = "durable"
+    partitions: t.Annotated[int, _Whole, _between(1, 256)] = 1
+    url_prefix: t.Annotated[str | None, BeforeValidator(_url_prefix)] = "/durable"
+    event_keys: t.Annotated[tuple[str, ...], BeforeValidator(_event_keys)] = Field(
+        (), repr=False
+    )
+    signing_secrets: t.Annotated[tuple[str, ...], BeforeValidator(_signing_secrets)] = (
+        Field((), repr=False)
+    )
+    lease: t.Annotated[float, _Seconds, _between(0.1, 3600.0)] = 10.0
+    visibility_timeout: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 10.0
+    drain_timeout: t.Annotated[float, _Seconds, _between(0.0, 3600.0)] = 25.0
+    max_dispatches: t.Annotated[int, _Whole, _between(1, 1000)] = 5
+    fsync: t.Annotated[t.Literal["off", "ack", "step"], BeforeValidator(_fsync)] = "ack"
+    replicas: t.Annotated[int, _Whole, _between(0, 16)] = 0
+    inline_limit: t.Annotated[int, _Whole, _between(1024, 2**20, " bytes")] = 65_536
+    max_value: t.Annotated[int, _Whole, _between(1024, 2**28, " bytes")] = 4_194_304
+    retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
+    failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
+        30 * 86400.0
+    )
+
+    _given: dict[str, t.Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Settings:
+        if self.max_value < self.inline_limit:
+            raise ValueError("DURABLE_MAX_VALUE must not be below DURABLE_INLINE_LIMIT")
+        return self
+
+    @classmethod
+    def from_app(cls, app: Flask) -> Settings:
+        """Read and validate the settings of *app*. Nothing is connected to.
+
+        :raises ConfigurationError: A key is unknown or its value is not valid. The
+            message names every such key and never repeats a value.
+        """
+        given, environment = _given_in(app), _environment()
+        _refuse_unknown(given)
+        _refuse_unknown(environment, "FLASK_")
+        values, labels = {}, {}
+        for field in cls.model_fields:
+            key = PREFIX + field.upper()
+            if key in given and (given[key] is not None or field == "url_prefix"):
+                values[field], labels[field] = app.config[key], key
+            elif key in environment:
+                values[field], labels[field] = environment[key], f"FLASK_{key}"
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            raise _explain(error, values, labels) from None
+        settings._given = given
+        return settings
+
+    def changed_since(self, app: Flask) -> list[str]:
+        """Return the keys of ``app.config`` that changed since they were read.
+
+        Such a change has no effect any more, so the extension raises on first use.
+        """
+        now = _given_in(app)
+        keys = self._given.keys() | now.keys()
+        absent = object()
+        return sorted(
+            key for key in keys if self._given.get(key, absent) != now.get(key, absent)
+        )
+
+
+def _given_in(app: Flask) -> dict[str, t.Any]:
+    # Lists are copied: one that is extended in place later has changed too.
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in app.config.items()
+        if isinstance(key, str)
+        and key.startswith(PREFIX)
+        and not _COMMAND_OPTION.fullmatch(key)
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name.removeprefix("FLASK_"): value
+        for name, value in os.environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+
+
+def _refuse_unknown(names: t.Iterable[str], before: str = "") -> None:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    unknown = sorted(
+        name
+        for name in names
+        if name not in known and not _COMMAND_OPTION.fullmatch(name)
+    )
+    if unknown:
+        raise ConfigurationError(
+            "Flask-Durable does not know "
+            + ", ".join(
+                f"{before}{name} (did you mean {before}{_nearest(name, known)}?)"
+                for name in unknown
+            )
+            + ".",
+            hint="Rename or remove it.",
+        )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+def _explain(
+    error: ValidationError, values: dict[str, t.Any], labels: dict[str, str]
+) -> ConfigurationError:
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        problem = str(fault.get("ctx", {}).get("error") or fault["msg"])
+        if fault["loc"]:
+            field = str(fault["loc"][0])
+            kind = type(values[field]).__name__
+            problem = f"{labels[field]} {problem} (it is of type {kind})"
+        faults.append(problem)
+    return ConfigurationError("; ".join(faults) + ".")
+
+
+_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)?.*@", re.DOTALL)
+_SECRET_PARAMETER = re.compile(
+    r"([?&][^=&#]*(?:user|pass|secret|token|key|auth)[^=&#]*=)[^&#]*", re.IGNORECASE
+)
+
+
+def mask_url(url: str) -> str:
+    """Return *url* with its user name, password and secret parameters as ``***``.
+
+    Everything up to the last ``@`` counts as credentials, since a password that was
+    not quoted may contain ``/``, ``#`` and ``@`` itself.
+    """
+    masked = _CREDENTIALS.sub(lambda found: f"{found[1] or ''}***@", url)
+    return _SECRET_PARAMETER.sub(r"\1***", masked)

@@ -1,0 +1,152 @@
+"""The run that the calling code belongs to, for logs, libraries and step functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import typing as t
+from contextvars import ContextVar
+from datetime import datetime
+
+from .ids import derived_id
+
+if t.TYPE_CHECKING:
+    from .events.model import Event
+    from .steps.step import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+    """The step whose body is running.
+
+    :param name: The step's name in this run, such as ``"transcode#2"``.
+    :param attempt: The number of its attempt, counted from 1.
+    :param is_final_attempt: Whether a failure now is the step's last.
+    :param idempotency_key: The same text for every attempt of this step of this run and
+        for nothing else: hand it to services that take an ``Idempotency-Key``.
+    """
+
+    name: str
+    attempt: int
+    is_final_attempt: bool
+    idempotency_key: str
+
+    @classmethod
+    def of(cls, run_id: str, name: str, attempt: int, *, final: bool) -> StepContext:
+        """Make the context of one attempt of the step *name*."""
+        return cls(name, attempt, final, derived_id("step", run_id, name))
+
+
+@dataclasses.dataclass
+class RunContext:
+    """What :data:`current_run` shows. One exists for each attempt of a run."""
+
+    id: str
+    function: str
+    event: Event[t.Any]
+    attempt: int
+    version: str
+    started_at: datetime
+    log: logging.LoggerAdapter[logging.Logger]
+    tools: Step
+    step: StepContext | None = None
+    cancel_requested: bool = False
+    replaying: bool = False
+
+    @property
+    def events(self) -> tuple[Event[t.Any], ...]:
+        """The events that the run was created for."""
+        return (self.event,)
+
+
+_context: ContextVar[RunContext | None] = ContextVar("flask_durable.run", default=None)
+
+
+class CurrentRun:
+    """Stands for the run that the calling code belongs to; false outside a run.
+
+    Use it through :data:`flask_durable.current_run`.
+    """
+
+    def __bool__(self) -> bool:
+        return _context.get() is not None
+
+    def __repr__(self) -> str:
+        context = _context.get()
+        return f"<current_run {context.id}>" if context else "<current_run: none>"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._get().id
+
+    @property
+    def function(self) -> str:
+        """The id of its function."""
+        return self._get().function
+
+    @property
+    def event(self) -> Event[t.Any]:
+        """The event that it was created for."""
+        return self._get().event
+
+    @property
+    def events(self) -> tuple[Event[t.Any], ...]:
+        """All events that it was created for."""
+        return self._get().events
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt of the function's body, counted from 1."""
+        return self._get().attempt
+
+    @property
+    def version(self) -> str:
+        """The version of the function's code that is running."""
+        return self._get().version
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run was first claimed by a worker."""
+        return self._get().started_at
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the run was cancelled since: long steps may look and stop."""
+        return self._get().cancel_requested
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry the run, and are not repeated on replay."""
+        return self._get().log
+
+    @property
+    def step(self) -> StepContext | None:
+        """The step whose body is running, or ``None`` between steps."""
+        return self._get().step
+
+    def _get(self) -> RunContext:
+        context = _context.get()
+        if context is None:
+            raise RuntimeError(
+                "There is no current run here. It exists in the body of a durable "
+                'function and in its steps; test it with "if current_run:" first.'
+            )
+        return context
+
+
+#: The run that the calling code belongs to.
+current_run = CurrentRun()
+
+
+def run_context() -> RunContext | None:
+    """Return the context of the current run, or ``None`` outside one."""
+    return _context.get()
+
+
+def active_step() -> Step | None:
+    """Return the step tools in a run's body outside any step, else ``None``."""
+    context = _context.get()
+    if context is None or context.step is not None:
+        return None
+    return context.tools

@@ -1,0 +1,81 @@
+"""What is done to a run from outside: cancel, resume, retry."""
+
+from __future__ import annotations
+
+from ..errors import RunNotFound
+from ..errors import RunStateError
+from ..status import RunStatus
+from ..store.directory import Directory
+from ..store.run_store import RunStore
+from . import lifecycle
+from .outbox import Outbox
+
+
+class RunAdmin:
+    """Changes runs that this process does not own."""
+
+    def __init__(self, store: RunStore, outbox: Outbox, directory: Directory) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._directory = directory
+
+    def cancel(self, run_id: str, reason: str, *, only_unstarted: bool = False) -> bool:
+        """End an unfinished run as CANCELLED, at once.
+
+        Whoever executes it is refused from then on; a step's body that is running is
+        not interrupted.
+
+        :param only_unstarted: Leave it alone if it ever started.
+        :returns: Whether it was cancelled; ``False`` if there was nothing to cancel.
+        :raises RunNotFound: There is no such run.
+        """
+        record, _ = self._store.read(run_id)
+        if not record:
+            raise _not_found(run_id)
+        published = self._directory.current()
+        events = lifecycle.events_of(run_id, record, RunStatus.CANCELLED, "", published)
+        action = "unstarted" if only_unstarted else "cancel"
+        reply = self._store.admin(run_id, action, reason=reason, events=events)
+        if reply[0] != "ok":
+            return False
+        self._outbox.send_events(lifecycle.entries(run_id, record, events))
+        return True
+
+    def resume(self, run_id: str) -> None:
+        """Queue a PAUSED run again.
+
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: It is not paused.
+        """
+        self._requeue(run_id, "resume", "only a paused run can be resumed")
+
+    def retry(self, run_id: str) -> None:
+        """Queue a FAILED or CANCELLED run again, from the step that failed.
+
+        Steps that were done are not run again; a failed step that the function caught
+        keeps its failure.
+
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: It is neither failed nor cancelled.
+        """
+        self._requeue(run_id, "retry", "only a failed or cancelled run can be retried")
+
+    def _requeue(self, run_id: str, action: str, rule: str) -> None:
+        reply = self._store.admin(run_id, action)
+        if reply[0] == "missing":
+            raise _not_found(run_id)
+        if reply[0] == "state":
+            raise RunStateError(f"Run {run_id} is {reply[1]}: {rule}.")
+        record, _ = self._store.read(run_id)
+        if record:
+            queued = int(reply[1])
+            self._outbox.send_runs(
+                [(run_id, record["function"], record["queue"], queued)]
+            )
+
+
+def _not_found(run_id: str) -> RunNotFound:
+    return RunNotFound(
+        f"There is no run {run_id!r}.",
+        hint="It never existed, or was removed after its retention.",
+    )

@@ -1,0 +1,351 @@
+"""One attempt of a run: from its claim until it suspends, ends, or loses the run.
+
+An attempt owns a fencing token. Every write carries it and is refused once the run is
+somebody else's; after one refusal, or once it has let go, the attempt is sealed and
+writes nothing more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ..current import RunContext
+from ..errors import ReplayMismatch
+from ..errors import StepUsageError
+from ..failure import Failure
+from ..functions.function import Function
+from ..ids import failure_run_id
+from ..status import RunStatus
+from ..store.memo import Memo
+from ..store.run_store import after
+from ..store.run_store import Record
+from ..store.run_store import Refused
+from . import lifecycle
+from .control import Ended
+from .control import OwnershipLost
+from .control import Replayed
+from .control import Signal
+from .control import Suspended
+from .host import Host
+from .interruption import Body
+from .outbox import Outbox
+from .usage import check_use
+from .usage import warn_if_changed
+
+if t.TYPE_CHECKING:
+    from ..steps.step import Step
+
+T = t.TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A run that this process owns.
+
+    :param record: Its fields.
+    :param memos: Step key to the stored text of its memo.
+    :param claimed: ``time.monotonic()`` of the moment the claim was sent.
+    """
+
+    run_id: str
+    token: str
+    record: Record
+    memos: dict[str, str]
+    claimed: float
+
+
+class Attempt:
+    """The owner of a run in this process.
+
+    :param memos: Step key to the stored text of its memo; new ones are added.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        outbox: Outbox,
+        function: Function[t.Any, t.Any],
+        run: ClaimedRun,
+        memos: dict[str, str],
+    ) -> None:
+        self.host = host
+        self.outbox = outbox
+        self.function = function
+        self.run_id = run.run_id
+        self.token = run.token
+        self.record = run.record
+        self.memos = memos
+        #: Seconds; longer than usual while a step asks for it.
+        self.lease = host.store.lease
+        #: Set by the executor before the body is called.
+        self.context: RunContext | None = None
+        self.tools: Step
+        #: The step body that is running, for whoever has to interrupt it.
+        self.body: Body | None = None
+        #: Whether this attempt committed a step: then a failure of the body is the
+        #: first one since.
+        self.committed = False
+        #: Whether the attempt is over.
+        self.ended = False
+        self._unseen = set(memos)
+        self._uses: dict[str, int] = {}
+        self._arguments: dict[str, t.Any] = {}
+        self._renewed = run.claimed
+        self._sealed: Signal | None = None
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+
+    # -- Steps ask ----------------------------------------------------------------
+
+    def enter(self, name: str, arguments: t.Any = None) -> str:
+        """Begin the step *name* and return its key: the n-th use is ``name#n``.
+
+        :param arguments: Compared with those of the first use of the name.
+        :raises StepUsageError: It is used where it cannot be durable.
+        """
+        self.check()
+        check_use(self, name)
+        used = self._uses[name] = self._uses.get(name, 0) + 1
+        if used == 1:
+            self._arguments[name] = arguments
+            return name
+        if used == 2:
+            warn_if_changed(name, self._arguments[name], arguments)
+        return f"{name}#{used}"
+
+    def recall(self, key: str, kind: str) -> Memo | None:
+        """Return the memo of a step, or ``None`` if it has none yet.
+
+        :raises Signal: Another kind of step is stored under that name; the run is
+            paused.
+        """
+        text = self.memos.get(key)
+        if text is None:
+            self._unseen.clear()
+        self._unseen.discard(key)
+        self._context.replaying = bool(self._unseen)
+        if text is None:
+            return None
+        memo = Memo.parse(text)
+        if memo.kind != kind:
+            self._pause_on_mismatch(key, kind, memo.kind)
+        return memo
+
+    def check(self) -> None:
+        """Raise again what sealed this attempt, if something did."""
+        if self._sealed is not None:
+            raise self._sealed
+
+    def close(self) -> None:
+        """Note that the attempt has ended: its step tools are of no use any more."""
+        self.ended = True
+
+    def before_body(self, lease: float | None) -> None:
+        """Stop at a step boundary if the worker drains, and be sure of the lease.
+
+        An attempt that slept past its lease, in a stopped process, must not start
+        another body: past two thirds of the lease it asks before it goes on.
+        """
+        self._context.replaying = False
+        self.check()
+        if self.host.draining.is_set():
+            self.hand_back()
+        if lease is not None:
+            self.lease = lease
+        elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
+            return
+        self.host.insist(self._renew)
+        self.check()
+
+    def commit(
+        self, key: str, status: str, number: int, payload: str
+    ) -> tuple[str, Memo]:
+        """Write a step's memo.
+
+        :returns: ``("ok", memo)``, ``("exists", the memo that stands)`` or
+            ``("interrupted", memo)``.
+        :raises Signal: The run is not ours any more, or has reached its limit.
+        """
+        self.lease = self.host.store.lease
+        sent = time.monotonic()
+        reply = self._own(
+            lambda: self.host.store.commit(
+                self.run_id, self.token, key, status, number, payload
+            )
+        )
+        self.renewed(sent)
+        if reply[0] == "full":
+            self._fail_over_limit(reply[1])
+        self.host.settle()
+        memo = Memo(status, self.token, number, payload)
+        if reply[0] == "exists":
+            memo = Memo.parse(reply[1])
+        if memo.final and reply[0] != "interrupted":
+            self.committed = True
+            self.memos[key] = str(memo)
+        return reply[0], memo
+
+    def after_step(self) -> None:
+        """Replay the body from the top, where effects outside steps are to show.
+
+        :raises Signal: In development; the executor calls the body again.
+        """
+        if self.host.replay_eagerly:
+            raise self.seal(Replayed())
+
+    def suspend(
+        self,
+        how: str,
+        due: str,
+        *,
+        reason: str,
+        step: str = "",
+        number: int = 0,
+        payload: str = "",
+    ) -> Memo:
+        """Let go of the run, see ``run_suspend.lua``.
+
+        :returns: The awaited memo, if it is there already and the run is still ours.
+        :raises Signal: The run was let go of, or is not ours any more.
+        """
+        reply = self._own(
+            lambda: self.host.store.suspend(
+                self.run_id,
+                self.token,
+                how,
+                due,
+                reason=reason,
+                step=step,
+                number=number,
+                payload=payload,
+            )
+        )
+        self.host.settle()
+        if reply[0] == "resolved":
+            return Memo.parse(reply[1])
+        if reply[0] == "queued":
+            self._announce(int(reply[1]))
+        raise self.seal(Suspended(reason))
+
+    def hand_back(self, delay: float = 0.0) -> t.NoReturn:
+        """Give the run back to the queue because this worker stops.
+
+        :param delay: Seconds until another worker may start it.
+        """
+        self.suspend("handback", after(delay), reason="worker shutdown")
+        raise AssertionError("a run that is handed back has nothing to resolve")
+
+    def finish(
+        self, *, failed: bool, outcome: str, failed_step: str = "", reason: str = ""
+    ) -> None:
+        """End the run, and send what its end owes.
+
+        :param outcome: The result or the failure, as JSON text.
+        :raises Signal: The run is not ours any more.
+        """
+        handler = self.function.failure_handler if failed else None
+        handler_run = ("", "", "")
+        if handler is not None:
+            generation = int(self.record["generation"])
+            child = failure_run_id(self.run_id, generation)
+            handler_run = (child, handler.id, handler.queue)
+        status = RunStatus.FAILED if failed else RunStatus.COMPLETED
+        events = lifecycle.events_of(
+            self.run_id, self.record, status, outcome, self.host.directory.remembered
+        )
+        queued = self._own(
+            lambda: self.host.store.finish(
+                self.run_id,
+                self.token,
+                failed=failed,
+                outcome=outcome,
+                failed_step=failed_step,
+                reason=reason,
+                handler=handler_run,
+                events=events,
+            )
+        )
+        self.host.settle()
+        if queued:
+            self.outbox.send_runs([(*handler_run, queued)])
+        self.outbox.send_events(lifecycle.entries(self.run_id, self.record, events))
+
+    # -- Others tell --------------------------------------------------------------
+
+    def renewed(self, sent: float) -> None:
+        """Note a renewal that succeeded, by the moment it was sent."""
+        self._renewed = max(self._renewed, sent)
+
+    def lose(self, *, cancelled: bool) -> None:
+        """Note that the run is not ours any more."""
+        if self.context is not None:
+            self.context.cancel_requested = cancelled
+        self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
+
+    def seal(self, signal: Signal) -> Signal:
+        """Make *signal* the end of this attempt; the first one stands."""
+        with self._lock:
+            if self._sealed is None:
+                self._sealed = signal
+            return self._sealed
+
+    # -- Inside -------------------------------------------------------------------
+
+    @property
+    def thread(self) -> int:
+        """The thread that the run's body is called in."""
+        return self._thread
+
+    @property
+    def _context(self) -> RunContext:
+        assert self.context is not None, "steps are used inside the body only"
+        return self.context
+
+    def _renew(self) -> None:
+        sent = time.monotonic()
+        tag = self.host.store.keys.tag_of(self.run_id)
+        (reply,) = self.host.store.renew(tag, [(self.run_id, self.token, self.lease)])
+        if reply == "ok":
+            self.renewed(sent)
+        else:
+            self.lose(cancelled=reply == "cancelled")
+
+    def _own(self, call: t.Callable[[], T]) -> T:
+        self.check()
+        try:
+            return self.host.insist(call)
+        except Refused as refused:
+            self.lose(cancelled=refused.cancelled)
+        self.check()
+        raise AssertionError("a lost attempt is sealed")
+
+    def _announce(self, queued: int) -> None:
+        record = self.record
+        self.outbox.send_runs(
+            [(self.run_id, record["function"], record["queue"], queued)]
+        )
+
+    def _pause_on_mismatch(self, key: str, kind: str, stored: str) -> t.NoReturn:
+        error = ReplayMismatch(
+            f"Step {key!r} is a {kind!r} step now, but {stored!r} is stored of it.",
+            hint="Give the new step another name, or deploy the old code; then resume.",
+        )
+        self.suspend(
+            "pause",
+            after(0),
+            reason=str(error),
+            payload=Failure.of(error, step=key).to_json(),
+        )
+        raise AssertionError("a paused run has nothing to resolve")
+
+    def _fail_over_limit(self, what: str) -> t.NoReturn:
+        limit = "10,000 steps" if what == "steps" else "32 MiB of step results"
+        error = StepUsageError(
+            f"The run has reached its limit of {limit}.",
+            hint="Split the work over several runs, or return less from each step.",
+        )
+        self.finish(failed=True, outcome=Failure.of(error).to_json())
+        raise self.seal(Ended(str(error)))

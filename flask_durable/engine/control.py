@@ -1,0 +1,42 @@
+"""The private signals that end an attempt without ending its run.
+
+They derive from :class:`BaseException`, because a function that says
+``except Exception`` around a step means the step's errors, not its own suspension. And
+because even a bare ``except:`` must not be able to stop them, an attempt that raised
+one is sealed: every later step raises it again, and what the body returns is thrown
+away.
+"""
+
+from __future__ import annotations
+
+
+class Signal(BaseException):
+    """Base class of the signals. Let it pass."""
+
+
+class Suspended(Signal):
+    """The run was let go of; something else will wake it."""
+
+
+class OwnershipLost(Signal):
+    """The run is somebody else's, or was cancelled: nothing more may be written."""
+
+
+class Ended(Signal):
+    """The run was ended or paused from inside a step."""
+
+
+class Replayed(Signal):
+    """The body is called again from the top, to show what it does outside steps."""
+
+
+class Interrupt(BaseException):
+    """Base class of what is raised into a step's body from another thread."""
+
+
+class TimeoutInterrupt(Interrupt):
+    """The step's body took longer than its timeout."""
+
+
+class ShutdownInterrupt(Interrupt):
+    """The worker has to exit before the step's body is done."""

@@ -1,0 +1,234 @@
+"""Executing runs: claim, replay what is memoized, go on, and settle how it ended.
+
+===================  =======================================================
+the body …           the run …
+===================  =======================================================
+returns              is COMPLETED with the value
+raises a step error  is FAILED at once: the step had its retries
+raises otherwise     is tried again under the function's retries, then FAILED
+is suspended         was let go of by the step that suspended it
+lost its lease       is somebody else's; nothing is written
+===================  =======================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+from datetime import datetime
+from datetime import timezone
+
+from ..current import _context
+from ..current import RunContext
+from ..errors import StepError
+from ..failure import Failure
+from ..functions.function import Function
+from ..ids import new_token
+from ..observe.logging import run_logger
+from ..queue.envelope import decode
+from ..queue.envelope import EventMessage
+from ..queue.envelope import RunMessage
+from ..serialization import codec_for
+from ..serialization import UnserializableValue
+from ..steps.step import Step
+from ..store.run_store import after
+from .attempt import Attempt
+from .attempt import ClaimedRun
+from .control import Interrupt
+from .control import Replayed
+from .control import Signal
+from .host import Host
+from .leases import Leases
+from .outbox import Outbox
+from .retry import delay_after
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Executes runs in the calling thread."""
+
+    def __init__(self, host: Host, outbox: Outbox, leases: Leases) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._leases = leases
+
+    def claim(self, message: RunMessage) -> ClaimedRun | None:
+        """Claim the run that *message* hints at.
+
+        :returns: ``None`` if there is nothing to execute here: it is somebody else's,
+            finished, paused, or its code is not here. In each case the message has
+            done what it was for.
+        """
+        function = self._host.functions.get(message.function)
+        if function is None:
+            answer = self._host.insist(lambda: self._host.store.park(message.run))
+            logger.warning(
+                "The code of %r is not here: run %s is %s.",
+                message.function,
+                message.run,
+                answer,
+                extra={"action": "run_deferred"},
+            )
+            return None
+        token = new_token()
+        sent = time.monotonic()
+        claim = self._host.insist(
+            lambda: self._host.store.claim(
+                message.run, token, version=function.version, queued=message.queued
+            )
+        )
+        if claim.answer == "paused":
+            logger.error(
+                "Run %s is paused: it was claimed too often without progress.",
+                message.run,
+                extra={"action": "run_paused"},
+            )
+        if claim.answer != "claimed":
+            return None
+        return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
+
+    def execute(self, run: ClaimedRun) -> None:
+        """Execute one attempt of *run*. Never raises because of the user's code."""
+        function = self._host.functions.get(run.record["function"])
+        if function is None:
+            raise LookupError(f"the code of {run.record['function']!r} is not here")
+        memos = dict(run.memos)
+        while self._attempt(function, run, memos):
+            pass
+
+    def _attempt(
+        self, function: Function[t.Any, t.Any], run: ClaimedRun, memos: dict[str, str]
+    ) -> bool:
+        attempt = Attempt(self._host, self._outbox, function, run, memos)
+        self._leases.add(attempt)
+        try:
+            self._execute(attempt)
+        except Replayed:
+            return True
+        except Signal as signal:
+            logger.debug("Run %s: %s", run.run_id, signal)
+        finally:
+            attempt.close()
+            self._leases.remove(attempt)
+        return False
+
+    def _execute(self, attempt: Attempt) -> None:
+        try:
+            message = decode(attempt.record["event"])
+            assert isinstance(message, EventMessage)
+            event = attempt.function.event_for(message)
+        except Exception as error:
+            # The event's data does not fit this function: trying again cannot help.
+            return self._fail(attempt, error)
+        attempt.tools = Step(attempt)
+        attempt.context = _new_context(attempt, event)
+        reset = _context.set(attempt.context)
+        try:
+            with self._host.scope():
+                self._call(attempt, event)
+        except Exception:
+            # The run is settled by now; what is left can only be the scope's end.
+            logger.exception("The end of a context of %s failed.", attempt.function.id)
+        finally:
+            _context.reset(reset)
+
+    def _call(self, attempt: Attempt, event: t.Any) -> None:
+        try:
+            if _is_filtered_out(attempt, event):
+                return attempt.finish(failed=False, outcome="null", reason="filtered")
+            result = _call_body(attempt, event)
+            attempt.check()
+            outcome = codec_for(attempt.function.body).dump(result)
+        except Signal:
+            raise
+        except Interrupt:
+            attempt.hand_back(delay=1.0)
+        except BaseException as error:
+            # What follows a signal that the body swallowed is not the body's to say.
+            attempt.check()
+            return self._raised(attempt, error)
+        attempt.finish(failed=False, outcome=outcome)
+
+    def _raised(self, attempt: Attempt, error: BaseException) -> None:
+        number = int(attempt.record["attempt"]) + 1
+        if attempt.committed:
+            number = 1  # progress was made since: it is a new first attempt
+        delay = None
+        if not _is_final(error):
+            delay = delay_after(
+                number,
+                error,
+                retries=attempt.function.retries,
+                backoff=attempt.function.backoff,
+                non_retriable=attempt.function.non_retriable,
+            )
+        if delay is None:
+            return self._fail(attempt, error, number=number)
+        failure = Failure.of(error, attempt=number)
+        logger.warning(
+            "Attempt %d of the body of %s failed, next in %.1f s.",
+            number,
+            attempt.function.id,
+            delay,
+            exc_info=error,
+            extra={"action": "body_retry"},
+        )
+        attempt.suspend(
+            "body",
+            after(delay),
+            reason="retry",
+            number=number,
+            payload=failure.to_json(),
+        )
+
+    def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:
+        failed_step = ""
+        if isinstance(error, StepError):
+            failed_step = error.step
+            failure = error.failure
+        else:
+            failure = Failure.of(error, attempt=number)
+        logger.error(
+            "Run %s of %s failed: %s: %s",
+            attempt.run_id,
+            attempt.function.id,
+            failure.type,
+            failure.message,
+            exc_info=error,
+            extra={"action": "run_failed"},
+        )
+        attempt.finish(failed=True, outcome=failure.to_json(), failed_step=failed_step)
+
+
+def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
+    started = int(attempt.record.get("started", 0)) / 1000
+    return RunContext(
+        id=attempt.run_id,
+        function=attempt.function.id,
+        event=event,
+        attempt=int(attempt.record["attempt"]) + 1,
+        version=attempt.function.version,
+        started_at=datetime.fromtimestamp(started, timezone.utc),
+        log=run_logger(attempt.function.id),
+        tools=attempt.tools,
+        replaying=bool(attempt.memos),
+    )
+
+
+def _is_filtered_out(attempt: Attempt, event: t.Any) -> bool:
+    """Ask the function's ``where``, if the router did not have it to ask."""
+    where = attempt.function.where
+    return "unfiltered" in attempt.record and where is not None and not where(event)
+
+
+def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
+    arguments = [event, attempt.tools]
+    if "cause" in attempt.record:
+        arguments.append(Failure.from_json(attempt.record["cause"]))
+    return attempt.function.body(*arguments)
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, (StepError, UnserializableValue))

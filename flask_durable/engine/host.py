@@ -1,0 +1,85 @@
+"""What the engine is given by the process that it runs in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..errors import UnavailableError
+from ..events.model import EventLike
+from ..functions.registry import FunctionRegistry
+from ..queue.envelope import EventMessage
+from ..store.barrier import Barrier
+from ..store.directory import Directory
+from ..store.run_store import RunStore
+from ..store.run_store import TRANSIENT
+
+T = t.TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class MessageQueue(t.Protocol):
+    """The queue, as far as the engine sees it."""
+
+    def send(self, queue: str, bodies: t.Sequence[str]) -> list[Exception | None]:
+        """Send message texts; return for each what went wrong, or ``None``."""
+
+
+@dataclass
+class Host:
+    """The collaborators of router, executor and sweeper in one process.
+
+    :param scope: Makes the context that an attempt's body, and each step's body, runs
+        in: for a Flask app its application context.
+    :param message_of: Makes a checked message of an event; the id is for events that
+        were not given one.
+    :param check_event: Raises :class:`EventError` if an event that was received does
+        not fit the schema of its name.
+    :param write_through: Whether a state change is answered only when it is durable
+        (``DURABLE_FSYNC="step"``).
+    :param replay_eagerly: Whether a body is replayed after every step, so that effects
+        outside steps show in development.
+    """
+
+    functions: FunctionRegistry
+    store: RunStore
+    directory: Directory
+    barrier: Barrier
+    queue: MessageQueue
+    scope: t.Callable[[], AbstractContextManager[t.Any]]
+    message_of: t.Callable[[EventLike, str], EventMessage]
+    check_event: t.Callable[[EventMessage], None]
+    write_through: bool = False
+    replay_eagerly: bool = False
+    draining: threading.Event = field(default_factory=threading.Event)
+
+    def insist(self, call: t.Callable[[], T]) -> T:
+        """Repeat *call* until the state server answers it.
+
+        A lost reply says nothing about whether the call was carried out; repeating it
+        is harmless and the only way to know. While the server is away nobody can take
+        the run either.
+        """
+        pause = 0.05
+        while True:
+            try:
+                return call()
+            except TRANSIENT as error:
+                logger.warning("The state server does not answer: %s", error)
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def settle(self) -> None:
+        """Wait for the barrier if a state change may not be answered before it."""
+        while self.write_through:
+            try:
+                return self.barrier.wait()
+            except UnavailableError as error:
+                logger.warning("%s", error)
+                time.sleep(0.2)

@@ -1,0 +1,97 @@
+"""Raising an interrupt into a thread that runs a step's body, and into nothing else.
+
+CPython delivers an asynchronous exception at some later bytecode of the thread. It
+could come when the body has returned and its result is being committed; so the end of
+a body and the raising of an interrupt exclude each other, and what was raised but not
+yet delivered is taken back. A body inside a C call is interrupted when that returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import itertools
+import threading
+import time
+import typing as t
+
+from .control import Interrupt
+from .control import TimeoutInterrupt
+
+_raise = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_raise.restype = ctypes.c_int
+_NOTHING = ctypes.py_object()  # a NULL pointer: takes back what is pending
+
+
+class Body:
+    """One execution of a step's body in the calling thread; a context manager.
+
+    :param timeout: Seconds after which it is interrupted, or ``None``.
+    """
+
+    def __init__(self, timeout: float | None = None) -> None:
+        self._timeout = timeout
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+        self._active = False
+        #: The kind of interrupt that was raised into the body, if any.
+        self.interrupted: type[Interrupt] | None = None
+
+    def __enter__(self) -> Body:
+        self._active = True
+        if self._timeout is not None:
+            watchdog.add(self, self._timeout, TimeoutInterrupt)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._active = False
+            if self.interrupted is not None:
+                # Not delivered yet, or delivered already: then this does nothing.
+                _raise(self._thread, _NOTHING)
+
+    def interrupt(self, kind: type[Interrupt]) -> None:
+        """Raise *kind* in the body's thread, if the body is still running."""
+        with self._lock:
+            if self._active and self.interrupted is None:
+                self.interrupted = kind
+                _raise(self._thread, kind)
+
+
+class Watchdog:
+    """One thread that interrupts the bodies whose time is over."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._deadlines: list[tuple[float, int, Body, type[Interrupt]]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def add(self, body: Body, timeout: float, kind: type[Interrupt]) -> None:
+        """Interrupt *body* with *kind* in *timeout* seconds unless it ended before."""
+        entry = (time.monotonic() + timeout, next(self._order), body, kind)
+        with self._condition:
+            heapq.heappush(self._deadlines, entry)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._watch, name="durable-watchdog", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify()
+
+    def _watch(self) -> t.NoReturn:
+        while True:
+            with self._condition:
+                while not self._deadlines:
+                    self._condition.wait()
+                due, _, body, kind = self._deadlines[0]
+                left = due - time.monotonic()
+                if left > 0:
+                    self._condition.wait(left)
+                    continue
+                heapq.heappop(self._deadlines)
+            body.interrupt(kind)
+
+
+watchdog = Watchdog()

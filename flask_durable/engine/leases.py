@@ -1,0 +1,93 @@
+"""The leases that this process holds, and the thread that renews them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+from collections import defaultdict
+
+from ..store.run_store import RENEW_LIMIT
+from ..store.run_store import RunStore
+from ..store.run_store import TRANSIENT
+
+if t.TYPE_CHECKING:
+    from .attempt import Attempt
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    """Keeps every run that is being executed here.
+
+    :param store: Where the leases are renewed.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._held: set[Attempt] = set()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Renew every third of a lease, on a thread of its own."""
+        self._thread = threading.Thread(
+            target=self._beat, name="durable-leases", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. It is the last thing that a worker stops."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def add(self, attempt: Attempt) -> None:
+        """Renew the lease of *attempt* from now on."""
+        with self._lock:
+            self._held.add(attempt)
+
+    def remove(self, attempt: Attempt) -> None:
+        """Stop renewing the lease of *attempt*."""
+        with self._lock:
+            self._held.discard(attempt)
+
+    @property
+    def held(self) -> list[Attempt]:
+        """The attempts that run now."""
+        with self._lock:
+            return list(self._held)
+
+    def renew(self) -> None:
+        """Renew all leases, a batch a partition, and tell those who lost theirs.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        by_tag: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in self.held:
+            by_tag[self._store.keys.tag_of(attempt.run_id)].append(attempt)
+        for tag, attempts in by_tag.items():
+            for start in range(0, len(attempts), RENEW_LIMIT):
+                self._renew(tag, attempts[start : start + RENEW_LIMIT])
+
+    def _renew(self, tag: str, attempts: list[Attempt]) -> None:
+        sent = time.monotonic()
+        replies = self._store.renew(
+            tag, [(a.run_id, a.token, a.lease) for a in attempts]
+        )
+        for attempt, reply in zip(attempts, replies, strict=True):
+            if reply == "ok":
+                attempt.renewed(sent)
+            else:
+                attempt.lose(cancelled=reply == "cancelled")
+
+    def _beat(self) -> None:
+        while not self._stopping.wait(self._store.lease / 3):
+            try:
+                self.renew()
+            except TRANSIENT as error:
+                logger.warning("Could not renew leases: %s", error)
+            except Exception:
+                logger.exception("Could not renew leases.")

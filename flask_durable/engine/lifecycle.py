@@ -1,0 +1,77 @@
+"""The ``durable/function.*`` events that the end of a run owes."""
+
+from __future__ import annotations
+
+import json
+import time
+import typing as t
+
+from ..events.lifecycle import FunctionCancelled
+from ..events.lifecycle import FunctionFailed
+from ..events.lifecycle import FunctionFinished
+from ..events.model import RESERVED_PREFIX
+from ..ids import derived_id
+from ..queue.envelope import EventMessage
+from ..status import RunStatus
+from ..store.directory import Published
+from ..store.run_store import Record
+
+_ABOUT: dict[RunStatus, tuple[type[FunctionFinished], ...]] = {
+    RunStatus.COMPLETED: (FunctionFinished,),
+    RunStatus.FAILED: (FunctionFinished, FunctionFailed),
+    RunStatus.CANCELLED: (FunctionFinished, FunctionCancelled),
+}
+
+
+def events_of(
+    run_id: str, record: Record, status: RunStatus, outcome: str, published: Published
+) -> list[str]:
+    """Return the event messages that somebody listens to, as JSON texts.
+
+    :param outcome: The result or the failure, as JSON text; ``""`` for none.
+    """
+    if record["event_name"].startswith(RESERVED_PREFIX):
+        return []
+    wanted = {
+        trigger
+        for description in published.functions.values()
+        for trigger in description["triggers"]
+    }
+    schemas = [s for s in _ABOUT[status] if s.__event_name__ in wanted]
+    if not schemas:
+        return []
+    data = _data(run_id, record, status, outcome)
+    generation = record["generation"]
+    return [
+        EventMessage(
+            name=str(schema.__event_name__),
+            data=data,
+            id=derived_id(str(schema.__event_name__), run_id, generation),
+            at=int(time.time() * 1000),
+        ).encode()
+        for schema in schemas
+    ]
+
+
+def entries(
+    run_id: str, record: Record, events: t.Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return the outbox entries of *events*, named as the script named them."""
+    prefix = f"event:{run_id}:{record['generation']}"
+    return [(f"{prefix}:{index}", text) for index, text in enumerate(events)]
+
+
+def _data(
+    run_id: str, record: Record, status: RunStatus, outcome: str
+) -> dict[str, t.Any]:
+    event = json.loads(record["event"])
+    data: dict[str, t.Any] = {
+        "function_id": record["function"],
+        "run_id": run_id,
+        "status": status.value,
+        "event": {name: event[name] for name in ("name", "data", "id", "at")},
+    }
+    if outcome:
+        key = "failure" if status is RunStatus.FAILED else "result"
+        data[key] = json.loads(outcome)
+    return data

@@ -1,0 +1,245 @@
+"""Routing: one event becomes one run of each function that it fits.
+
+::
+
+    event message ──► match ──► where ──► run_create ──► run message, or a free thread
+                                               │
+                     deleted ◄── barrier ◄─────┘
+
+Every write can be repeated: a run's id is derived from function and event, so whatever
+dies on the way leaves the message, and the next delivery goes the same way again.
+Functions do not touch each other: what fails for one makes its run FAILED.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+from dataclasses import dataclass
+from dataclasses import replace
+
+from ..errors import EventError
+from ..failure import Failure
+from ..functions.function import Function
+from ..functions.triggers import TriggerIndex
+from ..ids import new_token
+from ..ids import run_id
+from ..queue.envelope import EventMessage
+from ..store.directory import Published
+from ..store.run_store import NewRun
+from .attempt import ClaimedRun
+from .host import Host
+from .outbox import Outbox
+
+#: Seconds until an event that could not be routed is delivered again.
+REDELIVERY = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery(t.Protocol):
+    """An event message in hand."""
+
+    @property
+    def message(self) -> t.Any: ...
+
+    def done(self) -> None: ...
+
+    def release(self, delay: float = 0.0) -> None: ...
+
+    def dead(self, reason: str) -> None: ...
+
+
+class RunThreads(t.Protocol):
+    """The threads of this process that execute runs."""
+
+    def serves(self, queue: str) -> bool:
+        """Return whether runs of *queue* are executed here."""
+
+    def reserve(self) -> bool:
+        """Take a free thread; return whether there was one."""
+
+    def release(self) -> None:
+        """Give back a thread that was not used."""
+
+    def hand_over(self, queue: str, run: ClaimedRun) -> None:
+        """Have *run* executed by the thread that was taken."""
+
+
+@dataclass
+class _Routing:
+    """What is known of one delivery while it is routed."""
+
+    delivery: Delivery
+    message: EventMessage
+    text: str
+    functions: set[str]
+    failed: bool = False
+
+
+class Router:
+    """Turns events into runs.
+
+    :param threads: Where a run may be executed at once; ``None`` if nowhere.
+    """
+
+    def __init__(
+        self, host: Host, outbox: Outbox, threads: RunThreads | None = None
+    ) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._threads = threads
+        self._index = (-1, TriggerIndex())
+
+    def route(self, deliveries: t.Sequence[Delivery]) -> None:
+        """Route the events in hand, in as few round trips as one event needs."""
+        routings = [r for d in deliveries if (r := self._accept(d)) is not None]
+        published = self._host.directory.remembered
+        while routings:
+            version = self._create(routings, published)
+            if version == published.version:
+                break
+            # A function was published since: an event that it fits may be in hand.
+            published = self._host.insist(lambda: self._host.directory.current())
+        self._host.settle()
+        for routing in routings:
+            if routing.failed:
+                routing.delivery.release(REDELIVERY)
+            else:
+                routing.delivery.done()
+
+    def _accept(self, delivery: Delivery) -> _Routing | None:
+        message = delivery.message
+        if not isinstance(message, EventMessage):
+            delivery.dead("not an event")
+            return None
+        try:
+            self._host.check_event(message)
+        except EventError as error:
+            delivery.dead(str(error))
+            return None
+        return _Routing(delivery, message, message.encode(), set())
+
+    def _create(self, routings: list[_Routing], published: Published) -> int:
+        """Create the runs that are missing; return the directory's version."""
+        planned = [
+            (routing, run)
+            for routing in routings
+            for run in self._plan(routing, published)
+        ]
+        calls = [self._host.store.creation(run) for _, run in planned]
+        command = self._host.directory.version_command
+        sent = time.monotonic()
+        replies = self._host.insist(lambda: self._ask(calls, command))
+        queued = []
+        for (routing, run), reply in zip(planned, replies, strict=False):
+            if self._created(routing, run, reply, sent):
+                queued.append((run.id, run.function, run.queue, reply[1]))
+        self._outbox.send_runs(queued)
+        return int(replies[-1] or 0)
+
+    def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
+        replies = self._host.store.server.call_many(calls, command)
+        if isinstance(replies[-1], Exception):
+            raise replies[-1]
+        return replies
+
+    def _created(
+        self, routing: _Routing, run: NewRun, reply: t.Any, sent: float
+    ) -> bool:
+        """Do what *reply* asks for; return whether a run message is owed."""
+        claimed = not isinstance(reply, Exception) and reply[0] == "claimed"
+        if run.token and self._threads is not None:
+            if claimed:
+                self._threads.hand_over(run.queue, _claimed_run(run, reply[1], sent))
+            else:
+                self._threads.release()
+        if isinstance(reply, Exception):
+            logger.error("Could not create run %s: %s", run.id, reply)
+            routing.failed = True
+            return False
+        return bool(reply[0] == "queued")
+
+    def _plan(self, routing: _Routing, published: Published) -> t.Iterator[NewRun]:
+        for id in self._match(routing.message.name, published):
+            if id in routing.functions:
+                continue
+            routing.functions.add(id)
+            function = self._host.functions.get(id)
+            if function is None:
+                yield self._remote_run(routing, published.functions[id])
+            elif (run := self._local_run(routing, function)) is not None:
+                yield run
+
+    def _match(self, name: str, published: Published) -> list[str]:
+        if self._index[0] != published.version:
+            patterns = {id: d["triggers"] for id, d in published.functions.items()}
+            self._index = (published.version, TriggerIndex.of(patterns))
+        return self._index[1].match(name)
+
+    def _new_run(self, routing: _Routing, function_id: str, queue: str) -> NewRun:
+        message = routing.message
+        starts_later = message.at > time.time() * 1000
+        return NewRun(
+            id=run_id(function_id, message.id),
+            function=function_id,
+            queue=queue,
+            event=routing.text,
+            event_id=message.id,
+            event_name=message.name,
+            start_at=message.at if starts_later else 0,
+        )
+
+    def _remote_run(self, routing: _Routing, description: dict[str, t.Any]) -> NewRun:
+        """Make a run of a function whose code is elsewhere; it filters there."""
+        return replace(
+            self._new_run(routing, description["id"], description["queue"]),
+            timeout=description["timeout"],
+            start_timeout=description["start_timeout"],
+            unfiltered=bool(description["where"]),
+        )
+
+    def _local_run(
+        self, routing: _Routing, function: Function[t.Any, t.Any]
+    ) -> NewRun | None:
+        run = replace(
+            self._new_run(routing, function.id, function.queue),
+            timeout=function.timeout,
+            start_timeout=function.start_timeout,
+            version=function.version,
+        )
+        if function.where is not None:
+            try:
+                with self._host.scope():
+                    if not function.where(function.event_for(routing.message)):
+                        return None
+            except Exception as error:
+                return replace(run, failure=Failure.of(error).to_json())
+        if self._may_run_here(run):
+            return replace(run, token=new_token())
+        return run
+
+    def _may_run_here(self, run: NewRun) -> bool:
+        threads = self._threads
+        return (
+            threads is not None
+            and not run.start_at
+            and not self._host.draining.is_set()
+            and threads.serves(run.queue)
+            and threads.reserve()
+        )
+
+
+def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
+    record = {
+        "function": run.function,
+        "queue": run.queue,
+        "event": run.event,
+        "event_id": run.event_id,
+        "event_name": run.event_name,
+        "generation": "0",
+        "attempt": "0",
+        "started": started,
+    }
+    return ClaimedRun(run.id, run.token, record, {}, sent)

@@ -1,0 +1,103 @@
+"""The sweeper: once a second, in every worker, it mends what lost its owner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ..errors import RunNotFound
+from ..store.run_store import TRANSIENT
+from .admin import RunAdmin
+from .host import Host
+from .outbox import Outbox
+
+#: Seconds between two sweeps.
+INTERVAL = 1.0
+
+#: Sweeps of one partition in a row while there is more to do.
+MAX_ROUNDS = 100
+
+logger = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Calls the sweep script on all partitions and does what it finds."""
+
+    def __init__(self, host: Host, outbox: Outbox, admin: RunAdmin) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._admin = admin
+        self._lock = threading.Lock()
+        self._empty: set[str] = set()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Sweep on a thread of its own."""
+        self._thread = threading.Thread(
+            target=self._run, name="durable-sweeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and confirm what was sent."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self._outbox.confirm()
+        except TRANSIENT as error:
+            logger.warning("What was sent is not confirmed: %s", error)
+
+    def saw_empty(self, queue: str) -> None:
+        """Note that a receive found *queue* empty."""
+        with self._lock:
+            self._empty.add(queue)
+
+    def sweep(self) -> None:
+        """Sweep every partition once.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        with self._lock:
+            empty, self._empty = self._empty, set()
+        self._host.directory.current()
+        for tag in self._host.store.keys.tags:
+            for _ in range(MAX_ROUNDS):
+                if not self._sweep(tag, empty):
+                    break
+        self._outbox.confirm()
+
+    def _sweep(self, tag: str, empty: set[str]) -> bool:
+        swept = self._host.store.sweep(tag, empty)
+        self._outbox.send_runs(swept.runs)
+        self._outbox.send_events(swept.events)
+        for timer in swept.timeouts:
+            self._time_out(timer)
+        for run_id in swept.expired:
+            self._host.store.expire(run_id)
+        return swept.more
+
+    def _time_out(self, timer: str) -> None:
+        kind, _, run_id = timer.partition(":")
+        unstarted = kind == "start"
+        reason = "not started in time" if unstarted else "timeout"
+        try:
+            if self._admin.cancel(run_id, reason, only_unstarted=unstarted):
+                logger.warning(
+                    "Run %s is cancelled: %s.",
+                    run_id,
+                    reason,
+                    extra={"action": "run_timeout"},
+                )
+        except RunNotFound:
+            self._host.store.forget_timer(run_id, timer)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL):
+            try:
+                self.sweep()
+            except TRANSIENT as error:
+                logger.warning("Could not sweep: %s", error)
+            except Exception:
+                logger.exception("Could not sweep.")

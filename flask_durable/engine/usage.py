@@ -1,0 +1,79 @@
+"""Where a step may be used, and what is told to whoever uses it elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import typing as t
+
+from ..errors import StepUsageError
+
+if t.TYPE_CHECKING:
+    from .attempt import Attempt
+
+#: Characters of a step's name.
+MAX_STEP_NAME = 200
+
+_COUNTED = re.compile(r"#\d+$")
+
+logger = logging.getLogger(__name__)
+
+
+def check_name(name: t.Any) -> None:
+    """Check that a step may be called *name*.
+
+    :raises StepUsageError: It is empty, too long, or looks like a counted name.
+    """
+    if not isinstance(name, str) or not name or len(name) > MAX_STEP_NAME:
+        raise StepUsageError(
+            f"{name!r} is not a step's name.",
+            hint=f"Give text of 1 to {MAX_STEP_NAME} characters.",
+        )
+    if _COUNTED.search(name):
+        raise StepUsageError(
+            f"The step name {name!r} ends like the n-th use of another name.",
+            hint='Leave out "#" before the number.',
+        )
+
+
+def check_use(attempt: Attempt, name: str) -> None:
+    """Check that a step may be used here and now.
+
+    :raises StepUsageError: It is used in another thread, after its attempt, or inside
+        another step's body.
+    """
+    check_name(name)
+    if attempt.ended:
+        raise StepUsageError(
+            f"Step {name!r} is used after its attempt has ended.",
+            hint="Do not keep the step object: each attempt brings a new one.",
+        )
+    if threading.get_ident() != attempt.thread:
+        raise StepUsageError(
+            f"Step {name!r} is used in another thread than its run.",
+            hint="Call steps in the function's own thread.",
+        )
+    inside = attempt.context and attempt.context.step
+    if inside:
+        raise StepUsageError(
+            f"Step {name!r} is used inside step {inside.name!r}.",
+            hint="A step cannot contain steps: call the function plainly, or move the "
+            "inner step into the function's body.",
+        )
+
+
+def warn_if_changed(name: str, first: t.Any, second: t.Any) -> None:
+    """Warn about a name that is used for two different things."""
+    try:
+        same = bool(first == second)
+    except Exception:  # a user's __eq__, or an array's
+        same = True
+    if not same:
+        logger.warning(
+            "The step name %r is used again with other arguments. Results are found by "
+            'name and count: put what differs into the name, such as f"%s-{row.id}".',
+            name,
+            name,
+            extra={"action": "step_name_reused"},
+        )

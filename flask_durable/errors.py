@@ -1,0 +1,183 @@
+"""The public errors: one tree under :class:`DurableError`.
+
+Every class has a stable ``code`` (a dotted word that logs, the JSON API and stored
+failures carry), and every instance may carry a ``hint``: what to do next. The signals
+that suspend a run are not errors and not public; they live in
+:mod:`flask_durable.engine.control`.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import timedelta
+
+if t.TYPE_CHECKING:
+    from .failure import Failure
+
+
+class DurableError(Exception):
+    """Base class of every error that Flask-Durable raises on purpose.
+
+    :param message: One sentence that says what is wrong.
+    :param hint: One sentence that says what to do next.
+    """
+
+    #: Stable identifier of the kind of error.
+    code: t.ClassVar[str] = "durable"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(DurableError):
+    """Raised when a ``DURABLE_*`` key is unknown, malformed or contradicts another."""
+
+    code = "configuration"
+
+
+class DefinitionError(DurableError):
+    """Raised while a function, step, group or event schema is declared wrongly."""
+
+    code = "definition"
+
+
+class EventError(DurableError):
+    """Raised when an event cannot be accepted as it is.
+
+    :param errors: One mapping a fault, with ``field`` (a dotted path such as
+        ``"data.audio_url"``) and ``message``.
+    """
+
+    code = "event.invalid"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errors: t.Sequence[t.Mapping[str, str]] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.errors = [dict(error) for error in errors]
+
+
+class UnavailableError(DurableError):
+    """Raised when the queue or the state server could not take what was sent.
+
+    :param sent: The ids of the events of the same call that were accepted. Sending
+        all of them again with the same ids is harmless.
+    """
+
+    code = "unavailable"
+
+    def __init__(
+        self, message: str, *, sent: t.Sequence[str] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = list(sent)
+
+
+class RunNotFound(DurableError):
+    """Raised when no run has the given id, or it was removed after its retention."""
+
+    code = "run.not_found"
+
+
+class RunStateError(DurableError):
+    """Raised when a run is not in a state that allows what was asked."""
+
+    code = "run.state"
+
+
+class StepUsageError(DurableError):
+    """Raised when a step is used where it cannot be kept durable."""
+
+    code = "step.usage"
+
+
+class ReplayMismatch(DurableError):
+    """Raised when a stored step is replayed as another kind of step.
+
+    The run is paused with its state kept; deploy code that matches, then resume it.
+    """
+
+    code = "replay.mismatch"
+
+
+class StepError(DurableError):
+    """Raised in a function's body by a step that failed for good.
+
+    It may be caught: the failure is memoized, and the function goes on.
+
+    :param step: The step's name.
+    :param failure: What the last attempt of the step raised.
+    """
+
+    code = "step.failed"
+
+    def __init__(self, step: str, failure: Failure, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"Step {step!r} failed after {failure.attempt} attempt(s): "
+            f"{failure.type}: {failure.message}",
+            hint=hint,
+        )
+        self.step = step
+        self.failure = failure
+
+
+class StepTimeout(StepError):
+    """Raised by a step whose last attempt took longer than its ``timeout``."""
+
+    code = "step.timeout"
+
+
+class StepInterrupted(StepError):
+    """Raised by an ``at_most_once`` step that started and left no outcome.
+
+    Whether its effect happened is unknown; it is not run again.
+    """
+
+    code = "step.interrupted"
+
+
+class UnserializableResult(StepError):
+    """Raised when a step's result would not be the same after a replay.
+
+    :param path: Where in the result the value is, for example ``"[0].created"``.
+    """
+
+    code = "step.unserializable"
+
+    def __init__(
+        self, step: str, failure: Failure, *, path: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(step, failure, hint=hint)
+        self.path = path
+
+
+class NonRetriable(Exception):
+    """Raise this in a step or a function to fail at once, without further retries.
+
+    :param message: Why retrying cannot help.
+    """
+
+
+class RetryAfter(Exception):
+    """Raise this in a step or a function to choose when its next attempt starts.
+
+    It counts as a failed attempt.
+
+    :param delay: Seconds, a :class:`~datetime.timedelta`, or text such as ``"90s"``.
+    :param message: What is being waited for.
+    """
+
+    def __init__(self, delay: float | timedelta | str, message: str = "") -> None:
+        from .durations import to_seconds
+
+        super().__init__(message or f"retry after {delay}")
+        self.delay = to_seconds(delay)

@@ -1,0 +1,1 @@
+"""The event model, schemas by name, and the HTTP endpoint that accepts events."""

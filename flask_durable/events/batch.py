@@ -1,0 +1,183 @@
+"""Reading a request's body: one event or a list of them, all valid or none taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import typing as t
+
+from ..errors import EventError
+from ..ids import derived_event_id
+from ..ids import new_event_id
+from ..queue.envelope import EventMessage
+from .acceptance import check_message
+from .names import check_event_id
+from .schemas import path_of
+from .schemas import Schemas
+
+#: Events of one request.
+MAX_EVENTS = 100
+
+#: Faults of one request that are reported.
+MAX_ERRORS = 100
+
+_FIELDS = {"name", "data", "id", "at"}
+
+#: What a Standard Webhooks payload calls two of them.
+_WEBHOOK_NAMES = {"name": "type", "at": "timestamp"}
+
+
+class Refused(Exception):
+    """Raised when a request is answered with an error and none of its events is taken.
+
+    :param status: The HTTP status that says so.
+    :param errors: One mapping a fault with ``index``, ``field`` and ``message``.
+    """
+
+    def __init__(
+        self, status: int, message: str, errors: t.Sequence[dict[str, t.Any]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.errors = list(errors)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchReader:
+    """Turns bodies into messages.
+
+    :param schemas: The schemas that data has to fit.
+    :param limit: Bytes that one encoded message may have.
+    """
+
+    schemas: Schemas
+    limit: int
+
+    def read(
+        self,
+        body: bytes,
+        *,
+        headers: t.Mapping[str, str],
+        seed: str | None = None,
+        webhook_id: str | None = None,
+    ) -> list[EventMessage]:
+        """Return the events of *body*.
+
+        :param headers: Trace headers that every message gets.
+        :param seed: Text that generated ids derive from, so that a repeated request
+            repeats them.
+        :param webhook_id: The id of a signed request. It is then the seed, and the body
+            may be a Standard Webhooks payload.
+        :raises Refused: The body is malformed, or at least one event is not valid.
+        """
+        parsed = _parse(body)
+        webhook_form = webhook_id is not None and _is_webhook(parsed)
+        items = [_from_webhook(parsed)] if webhook_form else _items_of(parsed)
+        own_id = _own_id(parsed, webhook_id)
+        messages: list[EventMessage] = []
+        errors: list[dict[str, t.Any]] = []
+        for index, item in enumerate(items):
+            try:
+                default = own_id or _default_id(webhook_id or seed, index)
+                messages.append(self._message(item, default, headers))
+            except EventError as error:
+                errors += _located(error, index, webhook_form)
+        if errors:
+            raise Refused(
+                422,
+                "At least one event is not valid; none was accepted.",
+                errors[:MAX_ERRORS],
+            )
+        return messages
+
+    def _message(
+        self, item: t.Any, default_id: str, headers: t.Mapping[str, str]
+    ) -> EventMessage:
+        if not isinstance(item, dict):
+            raise _fault("", "must be an object")
+        if unknown := item.keys() - _FIELDS:
+            known = ", ".join(sorted(_FIELDS))
+            raise EventError(
+                "unknown fields",
+                errors=[
+                    {"field": path_of((), root=name), "message": f"is none of {known}"}
+                    for name in sorted(unknown)[:MAX_ERRORS]
+                ],
+            )
+        return check_message(
+            item.get("name"),
+            _or(item.get("data"), {}),
+            _or(item.get("id"), default_id),
+            _or(item.get("at"), int(time.time() * 1000)),
+            schemas=self.schemas,
+            limit=self.limit,
+            headers=headers,
+        )
+
+
+def _parse(body: bytes) -> t.Any:
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Refused(400, "The body is not UTF-8.") from None
+    except RecursionError:
+        raise Refused(400, "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Refused(400, f"The body is not JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> t.NoReturn:
+    raise ValueError(f"{name} is no number there")
+
+
+def _items_of(body: t.Any) -> list[t.Any]:
+    if isinstance(body, list):
+        if len(body) > MAX_EVENTS:
+            raise Refused(
+                413, f"A request may have {MAX_EVENTS} events, not {len(body)}."
+            )
+        return body
+    if not isinstance(body, dict):
+        raise Refused(400, "The body is neither an event nor a list of events.")
+    return [body]
+
+
+def _is_webhook(body: t.Any) -> bool:
+    return isinstance(body, dict) and "type" in body and "name" not in body
+
+
+def _from_webhook(payload: dict[str, t.Any]) -> dict[str, t.Any]:
+    fields = {field: payload.get(name) for field, name in _WEBHOOK_NAMES.items()}
+    return {**fields, "data": payload.get("data")}
+
+
+def _located(
+    error: EventError, index: int, webhook_form: bool
+) -> list[dict[str, t.Any]]:
+    names = _WEBHOOK_NAMES if webhook_form else {}
+    faults = error.errors or [{"field": "", "message": error.message}]
+    return [
+        {"index": index, **fault, "field": names.get(fault["field"], fault["field"])}
+        for fault in faults
+    ]
+
+
+def _own_id(body: t.Any, webhook_id: str | None) -> str | None:
+    """Return the id of a signed request's single event, when it can be one."""
+    if isinstance(body, list) or check_event_id(webhook_id):
+        return None
+    return webhook_id
+
+
+def _default_id(seed: str | None, index: int) -> str:
+    return new_event_id() if seed is None else derived_event_id(seed, index)
+
+
+def _or(value: t.Any, default: t.Any) -> t.Any:
+    return default if value is None else value
+
+
+def _fault(field: str, message: str) -> EventError:
+    return EventError(message, errors=[{"field": field, "message": message}])

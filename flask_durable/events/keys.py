@@ -1,0 +1,74 @@
+"""Event keys and signing secrets: what a client shows, or signs with."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import re
+import secrets
+import typing as t
+
+#: Text that an event key begins with; 32 random bytes in URL-safe base64 follow.
+EVENT_KEY_PREFIX = "evk_"
+
+#: Text that a signing secret begins with; base64 follows, as in Standard Webhooks.
+SIGNING_SECRET_PREFIX = "whsec_"
+
+#: Bytes that a signing secret may have.
+MIN_SECRET_BYTES = 24
+MAX_SECRET_BYTES = 64
+
+_EVENT_KEY = re.compile(r"evk_[A-Za-z0-9_\-]{43}")
+
+
+def new_event_key() -> str:
+    """Return a new event key: 256 random bits behind ``evk_``."""
+    return EVENT_KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_signing_secret() -> str:
+    """Return a new Standard Webhooks secret: 256 random bits behind ``whsec_``."""
+    return SIGNING_SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def check_event_key(key: str) -> str:
+    """Return *key* when it has the form that :func:`new_event_key` gives.
+
+    :raises ValueError: It has not; the text never repeats the key.
+    """
+    if not _EVENT_KEY.fullmatch(key):
+        raise ValueError('"evk_" and 43 characters of URL-safe base64')
+    return key
+
+
+def secret_bytes(secret: str) -> bytes:
+    """Return the bytes of a ``whsec_`` secret.
+
+    :raises ValueError: It is malformed; the text never repeats the secret.
+    """
+    raw = b""
+    if secret.startswith(SIGNING_SECRET_PREFIX):
+        with contextlib.suppress(ValueError):
+            raw = base64.b64decode(secret[len(SIGNING_SECRET_PREFIX) :], validate=True)
+    if not MIN_SECRET_BYTES <= len(raw) <= MAX_SECRET_BYTES:
+        raise ValueError(
+            f'"whsec_" and the base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes'
+        )
+    return raw
+
+
+def hash_event_key(key: str) -> bytes:
+    """Return the SHA-256 of *key*, which is all that is kept to compare with."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def matches_event_key(key: str, hashes: t.Iterable[bytes]) -> bool:
+    """Say whether *key* is one of those whose *hashes* are given.
+
+    All of them are compared, so that the time taken tells nothing about which one.
+    """
+    shown = hash_event_key(key)
+    found = [hmac.compare_digest(shown, known) for known in hashes]
+    return any(found)

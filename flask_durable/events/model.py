@@ -1,0 +1,128 @@
+"""Events: what happened, with typed data when a schema names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from datetime import datetime
+from datetime import timezone
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from typing_extensions import TypeVar
+
+from ..errors import DefinitionError
+from ..errors import EventError
+from ..ids import new_event_id
+from .names import check_event_id
+from .names import check_event_name
+
+#: Names under this prefix are sent by Flask-Durable itself only.
+RESERVED_PREFIX = "durable/"
+
+
+class EventData(BaseModel):
+    """Base class of event schemas: a frozen pydantic model that knows its event's name.
+
+    ::
+
+        class TranscriptionRequested(EventData, name="transcription/requested"):
+            audio_url: str
+            tenant: str
+
+    A subclass without ``name=`` is abstract: it can be inherited from, not sent.
+    Fields that the schema does not have are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    #: The event's name, or ``None`` on an abstract schema.
+    __event_name__: t.ClassVar[str | None] = None
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: t.Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            problem = check_event_name(name)
+            if problem:
+                raise DefinitionError(f"The event name {name!r} {problem}.")
+        cls.__event_name__ = name
+
+
+D = TypeVar("D", default=t.Any)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Event(t.Generic[D]):
+    """One thing that happened. Its id is fixed when the object is made.
+
+    :param name: What happened, such as ``"media/uploaded"``: 1 to 255 characters.
+    :param data: A JSON object, or the schema's model.
+    :param id: Identifies the event: of two events with one id a function runs once.
+    :param at: When it happened (an aware datetime; default now). A run does not start
+        before it.
+    :raises EventError: The name or id is malformed, *data* is not an object, or *at*
+        has no time zone.
+    """
+
+    name: str
+    data: D
+    id: str
+    at: datetime
+
+    def __init__(
+        self,
+        name: str,
+        data: D = t.cast(t.Any, None),
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        generated = id is None
+        if id is None:
+            id = new_event_id()
+        if at is None:
+            at = datetime.now(timezone.utc)
+        errors = _faults(name, data, id, at)
+        if errors:
+            raise EventError(
+                f"The event {name!r} is not valid: "
+                + "; ".join(f"{e['field']} {e['message']}" for e in errors),
+                errors=errors,
+            )
+        put = object.__setattr__
+        put(self, "name", name)
+        put(self, "data", {} if data is None else data)
+        put(self, "id", id)
+        put(self, "at", at.astimezone(timezone.utc))
+        put(self, "_generated_id", generated)
+
+    @classmethod
+    def of(cls, data: D, *, id: str | None = None, at: datetime | None = None) -> Event[D]:
+        """Make an event from an :class:`EventData` model, named by its class.
+
+        :raises EventError: The model's class has no event name.
+        """
+        name = getattr(type(data), "__event_name__", None)
+        if name is None:
+            raise EventError(
+                f"{type(data).__name__} has no event name and cannot be sent.",
+                hint='Declare it as "class X(EventData, name=\'a/b\')".',
+            )
+        return cls(name, data, id=id, at=at)
+
+
+def _faults(name: t.Any, data: t.Any, id: t.Any, at: t.Any) -> list[dict[str, str]]:
+    found = []
+    if problem := check_event_name(name):
+        found.append({"field": "name", "message": problem})
+    if problem := check_event_id(id):
+        found.append({"field": "id", "message": problem})
+    if data is not None and not isinstance(data, (dict, BaseModel)):
+        found.append({"field": "data", "message": "must be an object"})
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        found.append({"field": "at", "message": "must be a datetime with a time zone"})
+    return found
+
+
+#: What :meth:`flask_durable.Durable.send` takes besides a name.
+EventLike = EventData | Event[t.Any]

@@ -1,0 +1,124 @@
+"""Event schemas by name, one registry an app."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+
+from pydantic import ValidationError
+
+from ..errors import DefinitionError
+from ..errors import EventError
+from .model import EventData
+
+logger = logging.getLogger(__name__)
+
+#: Faults of one event that are reported.
+MAX_FAULTS = 20
+
+#: Characters of a path and of a message that are repeated to the sender.
+MAX_FIELD = 120
+MAX_MESSAGE = 300
+
+
+class Schemas:
+    """The event schemas that one app knows."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, type[EventData]] = {}
+
+    def add(self, schema: type[EventData]) -> None:
+        """Remember *schema* under its event's name. Repeating it is harmless.
+
+        :raises DefinitionError: It has no name, or another class has the same one.
+        """
+        name = schema.__event_name__
+        if name is None:
+            raise DefinitionError(
+                f"{_place(schema)} has no event name.",
+                hint="Declare it as \"class X(EventData, name='a/b')\".",
+            )
+        known = self._by_name.setdefault(name, schema)
+        if known is not schema:
+            raise DefinitionError(
+                f"The event {name!r} has two schemas: {_place(known)} and "
+                f"{_place(schema)}.",
+                hint="Import the first one where the second one is used.",
+            )
+
+    def get(self, name: str) -> type[EventData] | None:
+        """Return the schema of the event *name*, if there is one."""
+        return self._by_name.get(name)
+
+    def validate(self, name: str, data: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Return *data* unchanged when it fits the schema of *name*, or has none.
+
+        Fields that the schema lacks stay, since another consumer may know them.
+
+        :raises EventError: It does not fit; each fault names its field.
+        """
+        schema = self._by_name.get(name)
+        if schema is not None:
+            load(schema, data)
+        return data
+
+
+S = t.TypeVar("S", bound=EventData)
+
+
+def load(schema: type[S], data: t.Mapping[str, t.Any]) -> S:
+    """Return *data*, a JSON object, as a model of *schema*.
+
+    :raises EventError: It does not fit; each fault names its field.
+    """
+    try:
+        # As JSON, so that text is read as a date, UUID or bytes in strict models too.
+        return schema.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise _event_error(schema, error) from None
+    except Exception as error:
+        # A validator of the schema is broken. The sender gets an answer all the same,
+        # and whoever runs the app gets the traceback.
+        logger.exception("The event schema %s raised an error.", _place(schema))
+        fault = {"field": "data", "message": f"made the schema raise {_kind(error)}"}
+        raise EventError(
+            f"The event {schema.__event_name__!r} cannot be checked.", errors=[fault]
+        ) from error
+
+
+def path_of(parts: t.Iterable[str | int], root: str = "data") -> str:
+    """Return a path such as ``"data.items[3].title"``, shortened and safe to print."""
+    path = root
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if len(path) > MAX_FIELD:
+            return clean(path, MAX_FIELD)
+    return clean(path, MAX_FIELD)
+
+
+def clean(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Return *text* in at most *limit* characters that UTF-8 can encode."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _event_error(schema: type[EventData], error: ValidationError) -> EventError:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    faults = [
+        {"field": path_of(fault["loc"]), "message": clean(fault["msg"])}
+        for fault in found[:MAX_FAULTS]
+    ]
+    return EventError(
+        f"The data of {schema.__event_name__!r} does not fit {schema.__name__}: "
+        + "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults),
+        errors=faults,
+    )
+
+
+def _place(schema: type[EventData]) -> str:
+    return f"{schema.__module__}.{schema.__qualname__}"
+
+
+def _kind(error: Exception) -> str:
+    return type(error).__name__

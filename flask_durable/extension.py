@@ -1,0 +1,210 @@
+"""The extension object: what a Flask app has of durable functions."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import typing as t
+import weakref
+from datetime import datetime
+
+from flask import current_app
+from flask import Flask
+from flask import has_app_context
+
+from .app_state import AppState
+from .app_state import HealthCheck
+from .app_state import in_development
+from .config import Settings
+from .current import active_step
+from .errors import StepUsageError
+from .errors import UnavailableError
+from .events.endpoint import events_blueprint
+from .functions.decorators import Decorators
+from .functions.registry import FunctionRegistry
+
+if t.TYPE_CHECKING:
+    from .events.model import EventLike
+    from .functions.groups import DurableGroup
+    from .queue.envelope import EventMessage
+    from .runs import Runs
+
+logger = logging.getLogger(__name__)
+
+
+class Durable(Decorators):
+    """Durable background functions for Flask apps.
+
+    ::
+
+        durable = Durable()
+
+        @durable.function(on="user/signed-up")
+        def welcome(event: Event[Any], step: Step) -> None:
+            step.run("send-mail", send_mail, event.data["address"])
+
+        def create_app() -> Flask:
+            app = Flask(__name__)
+            durable.init_app(app)
+            return app
+
+    :param app: An app to initialise at once, see :meth:`init_app`.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        #: Everything that is declared.
+        self.functions = FunctionRegistry()
+        self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._warned: set[str] = set()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Prepare *app*: read its settings, and register the routes.
+
+        Connects to nothing. The settings are the ``DURABLE_*`` keys that
+        :class:`~flask_durable.config.Settings` lists.
+
+        :raises ConfigurationError: A setting is unknown or malformed.
+        :raises RuntimeError: The app has a Durable already.
+        """
+        if "durable" in app.extensions:
+            raise RuntimeError(
+                "A 'Durable' instance has already been registered on this Flask app. "
+                "Import and use that instance instead."
+            )
+        settings = Settings.from_app(app)
+        state = AppState(app, self.functions, settings)
+        if settings.url_prefix is not None:
+            blueprint = events_blueprint(state, open_ingest=in_development())
+            app.register_blueprint(blueprint)
+        self._states[app] = state
+        app.extensions["durable"] = self
+
+    def register(self, group: DurableGroup) -> None:
+        """Add the functions, steps and schemas of *group*.
+
+        :raises DefinitionError: One of its names is taken, or it is here already.
+        """
+        group.apply(self.functions)
+
+    def send(
+        self,
+        event: EventLike | str,
+        data: t.Mapping[str, t.Any] | None = None,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+    ) -> str:
+        """Send an event; from the return on it is owned by the queue.
+
+        :param event: A model, an :class:`Event`, or an event's name.
+        :param data: The event's data, with a name.
+        :param id: The event's id: of several with one id a function runs once.
+        :param at: When it happened (an aware datetime). Runs do not start before.
+        :returns: The event's id.
+        :raises EventError: The event is not valid.
+        :raises UnavailableError: The queue did not take it. Sending it again with the
+            same id is harmless.
+        """
+        state = self._state
+        _refuse_in_body()
+        message = state.message(event, data, id=id, at=at)
+        self._send(state, [message])
+        return message.id
+
+    def send_many(self, events: t.Iterable[EventLike]) -> list[str]:
+        """Send events in as few calls as the queue allows.
+
+        :returns: Their ids, in order.
+        :raises EventError: One of them is not valid; none was sent.
+        :raises UnavailableError: The queue did not take all of them; its ``sent`` has
+            the ids of those that it took.
+        """
+        state = self._state
+        _refuse_in_body()
+        messages = [state.message(event) for event in events]
+        self._send(state, messages)
+        return [message.id for message in messages]
+
+    @property
+    def runs(self) -> Runs:
+        """The runs of the current app."""
+        return self._state.runs
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the current app."""
+        return self._state.settings
+
+    def health(self) -> list[HealthCheck]:
+        """Look at everything that runs of the current app need."""
+        return self._state.health()
+
+    def state_of(self, app: Flask) -> AppState:
+        """Return what *app* has of this extension. For our own processes.
+
+        :raises RuntimeError: The app was not initialised with this object.
+        """
+        try:
+            return self._states[app]
+        except KeyError:
+            raise RuntimeError(
+                "The current Flask app is not registered with this 'Durable' instance. "
+                "Call 'init_app' with it first."
+            ) from None
+
+    def __repr__(self) -> str:
+        if not has_app_context():
+            return f"<Durable with {len(self.functions)} functions>"
+        return f"<Durable of {current_app.name!r}, {len(self.functions)} functions>"
+
+    @property
+    def _state(self) -> AppState:
+        if not has_app_context():
+            raise RuntimeError(
+                "There is no app context here. Wrap the call in "
+                '"with app.app_context():".'
+            )
+        return self.state_of(current_app._get_current_object())  # type: ignore[attr-defined]
+
+    def _send(self, state: AppState, messages: t.Sequence[EventMessage]) -> None:
+        if not messages:
+            return
+        outcomes = state.send_messages(messages)
+        failures = [error for error in outcomes if error is not None]
+        if failures:
+            pairs = zip(messages, outcomes, strict=True)
+            raise UnavailableError(
+                f"The queue did not take {len(failures)} of {len(messages)} event(s): "
+                f"{failures[0]}",
+                sent=[message.id for message, error in pairs if error is None],
+                hint="Send them again with the same ids; that is harmless.",
+            ) from failures[0]
+        if state.app.debug:
+            for message in messages:
+                self._warn_if_unheard(message.name)
+
+    def _warn_if_unheard(self, name: str) -> None:
+        if name in self._warned or self.functions.matching(name):
+            return
+        self._warned.add(name)
+        known = [trigger for f in self.functions for trigger in f.triggers]
+        near = difflib.get_close_matches(name, known, n=3)
+        logger.warning(
+            "No function here is started by %r.%s",
+            name,
+            f" Did you mean {' or '.join(map(repr, near))}?" if near else "",
+            extra={"action": "event_unheard"},
+        )
+
+
+def _refuse_in_body() -> None:
+    if active_step() is not None:
+        raise StepUsageError(
+            "durable.send in a function's body outside a step would be repeated by "
+            "every replay.",
+            hint='Use step.send_event("name", event).',
+        )

@@ -1,0 +1,1 @@
+"""Durable functions: how they are declared, checked, matched with events and found."""

@@ -1,0 +1,185 @@
+"""A durable function: a body, what starts it, and how its runs are treated."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+from typing_extensions import TypeVar
+
+from ..errors import DefinitionError
+from ..errors import EventError
+from ..events.model import D
+from ..events.model import Event
+from ..events.model import EventData
+from ..events.schemas import load
+from .backoff import Backoff
+from .options import FunctionOptions
+from .signatures import code_version
+from .signatures import place_of
+
+if t.TYPE_CHECKING:
+    from ..failure import Failure
+    from ..queue.envelope import EventMessage
+    from ..steps.step import Step
+
+R = TypeVar("R", default=t.Any)
+
+#: What the id of a failure handler ends with, after that of its function.
+FAILURE_SUFFIX = "/on_failure"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Function(t.Generic[D, R]):
+    """A function whose runs are durable. ``@durable.function`` makes it.
+
+    Calling it calls the plain body, so that a unit test needs no engine.
+    """
+
+    #: Unique in an app.
+    id: str
+    #: Names and wildcards of the events that start it.
+    triggers: tuple[str, ...]
+    #: The schema of each event that ``on=`` names by class.
+    schemas: t.Mapping[str, type[EventData]]
+    #: Says for an event that fits whether it starts a run.
+    where: t.Callable[[Event[t.Any]], bool] | None
+    #: Has the steps the run makes after it failed for good.
+    failure_handler: Function[D, object] | None
+    #: Changes with the body's code.
+    version: str
+    #: Where it is defined, as ``"file:line"``.
+    defined_at: str
+
+    def __init__(
+        self,
+        body: t.Callable[..., R],
+        *,
+        id: str,
+        triggers: tuple[str, ...] = (),
+        schemas: t.Mapping[str, type[EventData]] | None = None,
+        where: t.Callable[[Event[t.Any]], bool] | None = None,
+        options: FunctionOptions | None = None,
+    ) -> None:
+        functools.update_wrapper(self, body, updated=())
+        self.body = body
+        self.id = id
+        self.triggers = triggers
+        self.schemas = dict(schemas or {})
+        self.where = where
+        self.options = options or FunctionOptions()
+        self.failure_handler = None
+        self.version = code_version(body)
+        self.defined_at = place_of(body)
+
+    @property
+    def queue(self) -> str:
+        """The queue that its runs wait in."""
+        return self.options.queue
+
+    @property
+    def retries(self) -> int:
+        """How many attempts follow the first one of a step or of the body."""
+        return self.options.retries
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts a step or the body has in all."""
+        return self.options.retries + 1
+
+    @property
+    def backoff(self) -> Backoff:
+        """The delays between attempts."""
+        return self.options.backoff
+
+    @property
+    def non_retriable(self) -> tuple[type[Exception], ...]:
+        """Errors that end a step or the run at once."""
+        return self.options.non_retriable
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds from a run's start after which it is cancelled."""
+        return self.options.timeout
+
+    @property
+    def start_timeout(self) -> float | None:
+        """Seconds from a run's creation within which it must start."""
+        return self.options.start_timeout
+
+    def __call__(self, event: Event[D], step: Step) -> R:
+        """Call the plain body."""
+        return self.body(event, step)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.id!r} on {', '.join(self.triggers) or 'invoke only'}>"
+
+    def on_failure(
+        self, handler: t.Callable[[Event[D], Step, Failure], object]
+    ) -> t.Callable[[Event[D], Step, Failure], object]:
+        """Call *handler* once for each run that failed, with its event and failure.
+
+        The handler has steps of its own, and the queue and retries of the function. Its
+        outcome does not change that of the run.
+
+        :raises DefinitionError: There is a handler already, or this one does not take
+            ``(event, step, failure)``.
+        """
+        from .definition import check_body
+
+        if self.failure_handler is not None:
+            raise DefinitionError(
+                f"The function {self.id!r} has a failure handler already, at "
+                f"{self.failure_handler.defined_at}; the second is at "
+                f"{place_of(handler)}.",
+                hint="Keep one: it may call the other.",
+            )
+        check_body(handler, ("event", "step", "failure"), self.schemas)
+        self.failure_handler = Function(
+            handler,
+            id=self.id + FAILURE_SUFFIX,
+            schemas=self.schemas,
+            options=self.options.for_failure_handler(),
+        )
+        return handler
+
+    def event_for(self, message: EventMessage) -> Event[D]:
+        """Return the event that the body gets for *message*.
+
+        Its data is a model exactly when ``on=`` names the class for the event's name,
+        otherwise a plain dict.
+
+        :raises EventError: The data does not fit the class, with a fault a field.
+        """
+        schema = self.schemas.get(message.name)
+        data: t.Any = message.data
+        if schema is not None:
+            data = load(schema, message.data)
+        try:
+            at = _EPOCH + timedelta(milliseconds=message.at)
+        except OverflowError:
+            fault = {"field": "at", "message": "is not a time"}
+            raise EventError(
+                f"The event {message.name!r} is not valid: at is not a time.",
+                errors=[fault],
+            ) from None
+        return Event(message.name, data, id=message.id, at=at)
+
+    def spec(self) -> dict[str, t.Any]:
+        """Return what a process publishes about the function, as a JSON object."""
+        handler = self.failure_handler
+        return {
+            "id": self.id,
+            "triggers": list(self.triggers),
+            "queue": self.queue,
+            "where": self.where is not None,
+            "timeout": self.timeout,
+            "start_timeout": self.start_timeout,
+            "version": self.version,
+            "failure_handler": None if handler is None else handler.id,
+            "max_attempts": self.max_attempts,
+        }

@@ -1,0 +1,62 @@
+"""Functions that are declared away from the app, as blueprints are."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import DefinitionError
+from .decorators import Decorators
+from .definition import check_id
+from .options import FunctionKeywords
+from .options import FunctionOptions
+from .registry import FunctionRegistry
+
+
+class DurableGroup(Decorators):
+    """Functions, steps and schemas that ``durable.register(group)`` adds to an app.
+
+    ::
+
+        media = DurableGroup("media", queue="media", retries=5)
+
+        @media.function(on="media/uploaded")
+        def transcode(event, step): ...
+
+        durable.register(media)     # the function's id is "media.transcode"
+
+    :param name: Put before the ids of its functions and the names of its declared
+        steps, with a dot.
+    :param function_defaults: Options of its functions that give none of their own.
+    :raises DefinitionError: The name or a default is not what it should be.
+    """
+
+    def __init__(
+        self, name: str, **function_defaults: t.Unpack[FunctionKeywords]
+    ) -> None:
+        check_id(name)
+        FunctionOptions.of(function_defaults)
+        self.name = name
+        self.functions = FunctionRegistry()
+        self._prefix = f"{name}."
+        self._defaults = function_defaults
+        self._registered = False
+
+    def apply(self, registry: FunctionRegistry) -> None:
+        """Add everything that the group declares to *registry*.
+
+        :raises DefinitionError: A group of this name is in it already, or one of the
+            group's ids, names or schemas is taken.
+        """
+        registry.include_group(self.name, self.functions)
+        self._registered = True
+
+    def _open(self) -> None:
+        if self._registered:
+            raise DefinitionError(
+                f"The group {self.name!r} is registered already; what is declared "
+                "now would be missing.",
+                hint="Import the group's modules before durable.register(group).",
+            )
+
+    def __repr__(self) -> str:
+        return f"<DurableGroup {self.name!r}>"

@@ -1,0 +1,68 @@
+"""``@durable.step``: a function that is a step where a run's body calls it."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing as t
+
+from ..current import active_step
+from ..errors import DefinitionError
+from ..errors import StepUsageError
+from .options import StepKeywords
+from .options import StepOptions
+from .signatures import place_of
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+
+class StepFunction(t.Generic[P, R]):
+    """A function that runs as a step when a run's body calls it, between other steps.
+
+    Everywhere else, a step's body included, it is a plain call. It can also be given to
+    ``step.run``, with another name.
+
+    :raises DefinitionError: An option is not what it should be.
+    """
+
+    #: The step's name in a run.
+    name: str
+    #: The plain function.
+    function: t.Callable[P, R]
+    #: What was given, checked.
+    options: StepOptions
+    #: Where it is defined, as ``"file:line"``.
+    defined_at: str
+
+    def __init__(
+        self,
+        function: t.Callable[P, R],
+        *,
+        name: str,
+        keywords: StepKeywords | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.name = name
+        self.function = function
+        self._keywords: StepKeywords = keywords or {}
+        try:
+            self.options = StepOptions.of(self._keywords)
+        except StepUsageError as error:
+            raise DefinitionError(f"The step {name!r}: {error}") from None
+        self.defined_at = place_of(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run as a step in a run's body, else call the plain function."""
+        step = active_step()
+        if step is None:
+            return self.function(*args, **kwargs)
+        step = step.options(**self._keywords)
+        return step.run(self.name, self.function, *args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> t.Any:
+        # Declared in a class, it is a method like any function there.
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<StepFunction {self.name!r}>"

@@ -1,0 +1,131 @@
+"""Which events start which functions: exact names and wildcards."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import DefinitionError
+from ..events.model import EventData
+from ..events.model import RESERVED_PREFIX
+from ..events.names import check_pattern
+
+#: One trigger as users write it.
+Trigger = type[EventData] | str
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether an event called *name* fits the trigger *pattern*.
+
+    ``media/*`` fits every name that begins with ``media/``, ``app/user.*`` every one
+    that begins with ``app/user.``, and ``*`` fits all, except that wildcards never fit
+    the events of Flask-Durable itself, ``durable/…``: a function on ``*`` would
+    otherwise start itself for ever.
+    """
+    if not pattern.endswith("*"):
+        return pattern == name
+    return name.startswith(pattern[:-1]) and not name.startswith(RESERVED_PREFIX)
+
+
+class TriggerIndex:
+    """Finds the functions for an event in time that depends on its name alone."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[str]] = {}
+        self._prefixes: dict[str, list[str]] = {}
+
+    @classmethod
+    def of(cls, functions: t.Mapping[str, t.Iterable[str]]) -> TriggerIndex:
+        """Make an index from function ids and their patterns."""
+        index = cls()
+        for function_id, patterns in functions.items():
+            for pattern in patterns:
+                index.add(pattern, function_id)
+        return index
+
+    def add(self, pattern: str, function_id: str) -> None:
+        """Note that *pattern* starts the function *function_id*."""
+        if pattern.endswith("*"):
+            self._prefixes.setdefault(pattern[:-1], []).append(function_id)
+        else:
+            self._exact.setdefault(pattern, []).append(function_id)
+
+    def match(self, name: str) -> list[str]:
+        """Return the ids of the functions for an event called *name*, each once."""
+        found = dict.fromkeys(self._exact.get(name, ()))
+        if self._prefixes and not name.startswith(RESERVED_PREFIX):
+            for prefix in _prefixes(name):
+                found.update(dict.fromkeys(self._prefixes.get(prefix, ())))
+        return list(found)
+
+
+def _prefixes(name: str) -> t.Iterator[str]:
+    yield ""
+    for position, character in enumerate(name, start=1):
+        if character in "/.":
+            yield name[:position]
+
+
+def read_triggers(
+    on: t.Any,
+) -> tuple[tuple[str, ...], dict[str, type[EventData]]]:
+    """Return the patterns and the schemas by event name that *on* asks for.
+
+    :param on: A name, a wildcard, an :class:`EventData` class, a sequence of these, or
+        ``None`` for a function that no event starts.
+    :raises DefinitionError: *on* is something else, empty, or says a thing twice.
+    """
+    if on is None:
+        return (), {}
+    if not isinstance(on, (list, tuple, set, frozenset)):
+        on = (on,)
+    elif not on:
+        raise DefinitionError(
+            "on= is an empty sequence, so that no event starts the function.",
+            hint="Name an event, or write on=None for a function that is only invoked.",
+        )
+    patterns: list[str] = []
+    schemas: dict[str, type[EventData]] = {}
+    for trigger in on:
+        pattern = _pattern_of(trigger)
+        if pattern in patterns:
+            raise DefinitionError(f"on= names {pattern!r} twice.", hint="Remove one.")
+        patterns.append(pattern)
+        if isinstance(trigger, type):
+            schemas[pattern] = trigger
+    return tuple(patterns), schemas
+
+
+def _pattern_of(trigger: t.Any) -> str:
+    if isinstance(trigger, type) and issubclass(trigger, EventData):
+        return event_name_of(trigger)
+    if not isinstance(trigger, str):
+        raise DefinitionError(
+            f"on= has {trigger!r}, which is neither an event's name nor an EventData "
+            "class.",
+            hint='Write on="media/uploaded", on="media/*" or on=MediaUploaded.',
+        )
+    if problem := check_pattern(trigger):
+        raise DefinitionError(
+            f"The trigger {trigger!r} {problem}.",
+            hint='Wildcards are "media/*", "app/user.*" and "*".',
+        )
+    if trigger.endswith("*") and trigger.startswith(RESERVED_PREFIX):
+        raise DefinitionError(
+            f"The wildcard {trigger!r} matches nothing: wildcards leave out the events "
+            f"under {RESERVED_PREFIX!r}.",
+            hint='Name each, such as "durable/function.failed".',
+        )
+    return trigger
+
+
+def event_name_of(schema: type[EventData]) -> str:
+    """Return the event name of *schema*.
+
+    :raises DefinitionError: The class has none.
+    """
+    if schema.__event_name__ is None:
+        raise DefinitionError(
+            f"{schema.__name__} has no event name.",
+            hint=f"Declare it as \"class {schema.__name__}(EventData, name='a/b')\".",
+        )
+    return schema.__event_name__

@@ -1,0 +1,48 @@
+"""Identifiers: time-ordered for events, derived for runs, random for tokens."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+import uuid
+
+_SEPARATOR = "\x1f"
+
+
+def new_event_id() -> str:
+    """Return a new id of 26 characters that sorts by the time it was made."""
+    return _encode(int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10))
+
+
+def derived_event_id(seed: str, index: int = 0) -> str:
+    """Return the id that the event at *index* of a request with *seed* always gets.
+
+    It makes a client's retry of the same request repeat the same ids.
+    """
+    return derived_id("event", seed, str(index))
+
+
+def run_id(function_id: str, event_id: str) -> str:
+    """Return the id of the one run that *function_id* gets for *event_id*."""
+    return derived_id("run", function_id, event_id)
+
+
+def failure_run_id(parent: str, generation: int) -> str:
+    """Return the id of the failure handler's run; it shares its parent's partition."""
+    return f"{parent}.failure" + (f"-{generation}" if generation else "")
+
+
+def new_token() -> str:
+    """Return a fencing token: unique by its claimant alone, compared for equality."""
+    return uuid.uuid4().hex
+
+
+def derived_id(*parts: str) -> str:
+    """Return 26 characters that depend on all *parts* and nothing else."""
+    return _encode(hashlib.sha256(_SEPARATOR.join(parts).encode()).digest()[:16])
+
+
+def _encode(raw: bytes) -> str:
+    return base64.b32hexencode(raw).decode().rstrip("=").lower()

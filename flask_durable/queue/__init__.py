@@ -1,0 +1,1 @@
+"""Queues behind one broker: Redis Streams or SQS, with the same semantics."""

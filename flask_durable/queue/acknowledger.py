@@ -1,0 +1,176 @@
+"""Carries out what was decided about messages: one thread, in batches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+from collections import defaultdict
+
+from .delivery import DeadLetter
+from .delivery import Delete
+from .delivery import Held
+from .delivery import Release
+from .heartbeat import Hand
+from .transport import Outcome
+from .transport import ReceiptLost
+from .transport import Transport
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a settled message waits for others to share a call with.
+LINGER = 0.02
+
+#: Seconds before the first repetition of what failed, and at most.
+FIRST_BACKOFF = 0.1
+MAX_BACKOFF = 5.0
+
+
+class Acknowledger:
+    """A buffer of settled messages, and the thread that empties it.
+
+    A message is deleted only after a barrier that began when the message was settled
+    already, so the state it led to is durable. What fails is kept and repeated.
+
+    :param transport: Where the messages are from.
+    :param hand: Which a message leaves when it is carried out.
+    :param barrier: Returns once all state written so far is durable, else raises.
+    """
+
+    def __init__(
+        self, transport: Transport, hand: Hand, barrier: t.Callable[[], None]
+    ) -> None:
+        self._transport = transport
+        self._hand = hand
+        self._barrier = barrier
+        self._condition = threading.Condition()
+        self._settled: list[Held] = []
+        self._working = 0
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many settled messages were not carried out yet."""
+        return len(self._settled) + self._working
+
+    def put(self, held: Held) -> None:
+        """Take over *held*, whose settlement is set."""
+        with self._condition:
+            self._settled.append(held)
+            self._condition.notify_all()
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(
+                    target=self._run, name="durable-acknowledger", daemon=True
+                )
+                self._thread.start()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds until all is carried out; return whether."""
+        with self._condition:
+            return self._condition.wait_for(lambda: not self.backlog, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Carry out what can be within *timeout* seconds, then end the thread."""
+        deadline = time.monotonic() + timeout
+        self.flush(timeout)
+        self._closing.set()
+        with self._condition:
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join(max(0.1, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        backoff = FIRST_BACKOFF
+        while batch := self._take():
+            try:
+                left = self._carry_out(batch)
+            except Exception:
+                logger.exception("%d messages were not settled", len(batch))
+                left = batch
+            with self._condition:
+                self._settled[:0] = left
+                self._working = 0
+                self._condition.notify_all()
+            if not left:
+                backoff = FIRST_BACKOFF
+            elif self._closing.wait(backoff):
+                return
+            else:
+                backoff = min(backoff * 2, MAX_BACKOFF)
+
+    def _take(self) -> list[Held]:
+        """Return all that is settled; nothing means that the thread is to end."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._settled or self._closing.is_set())
+        self._closing.wait(LINGER)
+        with self._condition:
+            batch, self._settled = self._settled, []
+            self._working = len(batch)
+            return batch
+
+    def _carry_out(self, batch: list[Held]) -> list[Held]:
+        """Do what was decided about *batch*; return what is to be repeated."""
+        groups: dict[t.Any, list[Held]] = defaultdict(list)
+        for held in batch:
+            groups[type(held.settlement)].append(held)
+        left = self._release(groups[Release])
+        left += [held for held in groups[DeadLetter] if not self._dead_letter(held)]
+        if deletes := groups[Delete]:
+            left += self._delete(deletes)
+        self._hand.remove(set(batch).difference(left))
+        return left
+
+    def _delete(self, messages: list[Held]) -> list[Held]:
+        try:
+            self._barrier()
+        except Exception as error:
+            logger.warning("%d messages are kept: %s", len(messages), error)
+            return messages
+        left = []
+        for queue, group in _by(messages, lambda held: held.queue):
+            receipts = [held.received.receipt for held in group]
+            left += _failed(group, self._transport.delete(queue, receipts))
+        return left
+
+    def _release(self, messages: list[Held]) -> list[Held]:
+        left = []
+        for (queue, delay), group in _by(messages, _release_key):
+            receipts = [held.received.receipt for held in group]
+            with self._hand.changing:
+                outcomes = self._transport.release(queue, receipts, delay)
+            left += _failed(group, outcomes)
+        return left
+
+    def _dead_letter(self, held: Held) -> bool:
+        reason = t.cast(DeadLetter, held.settlement).reason
+        try:
+            self._transport.dead_letter(held.queue, held.received, reason)
+        except Exception as error:
+            return not _failed([held], [error])
+        logger.warning("A message of %s was dead-lettered: %s", held.queue, reason)
+        return True
+
+
+def _release_key(held: Held) -> tuple[str, float]:
+    return held.queue, t.cast(Release, held.settlement).delay
+
+
+def _by(
+    messages: list[Held], key: t.Callable[[Held], t.Any]
+) -> list[tuple[t.Any, list[Held]]]:
+    groups: dict[t.Any, list[Held]] = defaultdict(list)
+    for held in messages:
+        groups[key(held)].append(held)
+    return list(groups.items())
+
+
+def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
+    left = []
+    for held, error in zip(messages, outcomes, strict=True):
+        # A message that another consumer has is that one's to settle.
+        if error is not None and not isinstance(error, ReceiptLost):
+            logger.warning("A message of %s was not settled: %s", held.queue, error)
+            left.append(held)
+    return left

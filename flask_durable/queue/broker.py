@@ -1,0 +1,277 @@
+"""One Dramatiq broker for every kind of queue."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+import weakref
+
+import dramatiq
+from dramatiq.errors import QueueNotFound
+
+from .acknowledger import Acknowledger
+from .consumer import Inbox
+from .consumer import LocalMessage
+from .consumer import ProcessingMiddleware
+from .consumer import QueueConsumer
+from .delivery import Delivery
+from .delivery import Held
+from .envelope import decode
+from .envelope import UndecodableMessage
+from .heartbeat import Hand
+from .receiver import PAUSE
+from .receiver import Receiver
+from .transport import Outcome
+from .transport import QueueCounts
+from .transport import Received
+from .transport import Transport
+from .window import Window
+
+logger = logging.getLogger(__name__)
+
+#: Settled messages that may wait to be carried out before receiving pauses.
+MAX_BACKLOG = 1000
+
+#: Seconds between two reports that a queue is empty.
+EMPTY_INTERVAL = 1.0
+
+#: Seconds that Dramatiq's calls wait for settled messages to be carried out.
+FLUSH_TIMEOUT = 2.0
+
+
+class DurableBroker(dramatiq.Broker):
+    """Gives Dramatiq's worker the messages of any :class:`Transport`.
+
+    Nothing is connected to, and no thread started, before it is needed. A message
+    leaves its queue when its :class:`Delivery` says so, or when the actor returns. The
+    engine owns retries and time limits, so none of Dramatiq's middleware is used.
+
+    :param transport: The queues.
+    :param visibility: Seconds that a received message is hidden from others.
+    :param window: The free run threads of this process.
+    :param barrier: Returns once all state written so far is durable, else raises.
+        Called before messages are deleted.
+    :param healthy: Whether the state server answers; nothing is received while not.
+    :param middleware: Further Dramatiq middleware.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        visibility: float,
+        window: Window,
+        barrier: t.Callable[[], None],
+        healthy: t.Callable[[], bool] | None = None,
+        middleware: t.Sequence[dramatiq.Middleware] = (),
+    ) -> None:
+        own = ProcessingMiddleware(self.stop_receiving)
+        super().__init__(middleware=[own, *middleware])
+        self.queues: set[str] = set()
+        self.transport = transport
+        self.window = window
+        #: Called with a queue's name, at most once a second, when it was seen empty.
+        self.on_empty: t.Callable[[str], None] | None = None
+        #: Called with each payload handed over that is not going to be started.
+        self.on_unstarted: t.Callable[[t.Any], None] | None = None
+        self._healthy = healthy
+        self._hand = Hand(transport, visibility)
+        self._acknowledger = Acknowledger(transport, self._hand, barrier)
+        self._lock = threading.Lock()
+        self._inboxes: dict[str, Inbox] = {}
+        self._receivers: list[Receiver] = []
+        # Weak: a message leaves it with its processing, however that ended.
+        self._waiting: weakref.WeakSet[LocalMessage] = weakref.WeakSet()
+        self._stopping = threading.Event()
+        self._seen_empty: dict[str, float] = {}
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Note that *queue_name* is used. It is made when it is first needed."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def get_declared_queues(self) -> set[str]:
+        """Return the names of the queues that were declared."""
+        return self.queues.copy()
+
+    def enqueue(
+        self, message: dramatiq.Message[t.Any], *, delay: int | None = None
+    ) -> dramatiq.Message[t.Any]:
+        """Send the event or run message that is the first argument of *message*.
+
+        :param delay: Milliseconds before it may be received.
+        """
+        self.emit_before("enqueue", message, delay)
+        bodies = [message.args[0].encode()]
+        [error] = self.send(message.queue_name, bodies, (delay or 0) / 1000)
+        if error is not None:
+            raise error
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def send(
+        self, queue: str, bodies: t.Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        """Send encoded messages, in batches, from any process.
+
+        :param delay: Seconds before they may be received, at most 900.
+        :returns: One entry a body: ``None`` if it was sent, else the error.
+        """
+        return self.transport.send(queue, bodies, delay)
+
+    def consume(
+        self, queue_name: str, prefetch: int = 1, timeout: int = 30000
+    ) -> QueueConsumer:
+        """Return a consumer of *queue_name*; its receiver starts with the first one.
+
+        :param prefetch: Not used: the window counts what is in hand.
+        :param timeout: Milliseconds that the consumer waits for a message.
+        """
+        with self._lock:
+            if queue_name not in self._inboxes:
+                self._inboxes[queue_name] = Inbox()
+                self._start_receiver(queue_name)
+        return QueueConsumer(
+            self._inboxes[queue_name],
+            timeout / 1000,
+            give_back=self._give_back,
+            flush=lambda: self.flush_settled(FLUSH_TIMEOUT),
+        )
+
+    def serves(self, queue_name: str) -> bool:
+        """Return whether this process consumes *queue_name* and is not stopping."""
+        return queue_name in self._inboxes and not self._stopping.is_set()
+
+    def hand_over(self, queue_name: str, payload: t.Any) -> None:
+        """Give *payload* to a run thread, past the queue and without I/O.
+
+        The caller has reserved a slot of the window for it. If the process stops first,
+        :attr:`on_unstarted` is called with it.
+
+        :raises dramatiq.errors.QueueNotFound: *queue_name* is not consumed here.
+        """
+        if queue_name not in self._inboxes:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
+        self._put(LocalMessage(queue_name, payload, self.window))
+
+    def deliveries(self, queue: str, limit: int, wait: float) -> list[Delivery]:
+        """Receive messages for a thread that is not Dramatiq's; no slot is taken.
+
+        :param limit: How many at most.
+        :param wait: Seconds to wait for the first; the queue may wait less.
+        :raises dramatiq.errors.ConnectionClosed: The queue cannot be reached.
+        """
+        if not self._may_receive():
+            self._stopping.wait(min(wait, PAUSE))
+            return []
+        received = self.transport.receive(queue, limit, wait)
+        if not received:
+            self._found_empty(queue)
+        deliveries = self._open(queue, received)
+        if self._stopping.is_set():
+            for delivery in deliveries:
+                delivery.release()
+            return []
+        return deliveries
+
+    def counts(self, queue: str) -> QueueCounts:
+        """Return how many messages *queue* holds in which state."""
+        return self.transport.counts(queue)
+
+    def stop_receiving(self) -> None:
+        """Fetch nothing more, and give back what was fetched and not started."""
+        self._stopping.set()
+        with self._lock:
+            waiting = list(self._waiting)
+        self._give_back(waiting)
+
+    def flush_settled(self, timeout: float) -> bool:
+        """Wait until every settled message is deleted, released or dead-lettered.
+
+        :param timeout: Seconds to wait.
+        :returns: Whether it came to that.
+        """
+        return self._acknowledger.flush(timeout)
+
+    def close(self) -> None:
+        """Stop receiving, settle what is decided, and close the connections."""
+        self.stop_receiving()
+        deadline = time.monotonic() + FLUSH_TIMEOUT + 0.5
+        if self.transport.longest_wait <= FLUSH_TIMEOUT:
+            # So that what a read brings now is given back. A longer one is left alone:
+            # its messages become visible again by themselves.
+            for receiver in self._receivers:
+                receiver.join(max(0.0, deadline - time.monotonic()))
+        self._acknowledger.close(FLUSH_TIMEOUT)
+        self._hand.close()
+        self.transport.close()
+
+    def _start_receiver(self, queue: str) -> None:
+        receiver = Receiver(
+            queue,
+            self.transport,
+            self.window,
+            allowed=self._may_receive,
+            accept=self._accept,
+            empty=self._found_empty,
+            stopping=self._stopping,
+        )
+        self._receivers.append(receiver)
+        receiver.start()
+
+    def _may_receive(self) -> bool:
+        if self._stopping.is_set() or self._acknowledger.backlog > MAX_BACKLOG:
+            return False
+        return self._healthy is None or self._healthy()
+
+    def _accept(self, queue: str, received: list[Received]) -> None:
+        deliveries = self._open(queue, received)
+        self.window.release(len(received) - len(deliveries))
+        for delivery in deliveries:
+            self._put(LocalMessage(queue, delivery, self.window))
+
+    def _open(self, queue: str, received: list[Received]) -> list[Delivery]:
+        """Return what can be decoded, and dead-letter the rest."""
+        deliveries = []
+        put = self._acknowledger.put
+        for item in received:
+            try:
+                message = decode(item.body)
+            except UndecodableMessage as error:
+                held = Held(queue, item, put)
+                self._hand.add([held])
+                held.dead(str(error))
+            else:
+                deliveries.append(Delivery(queue, item, put, message))
+        self._hand.add(deliveries)
+        return deliveries
+
+    def _put(self, message: LocalMessage) -> None:
+        with self._lock:
+            self._waiting.add(message)
+        self._inboxes[message.queue_name].put(message)
+        if self._stopping.is_set():
+            # It came after stop_receiving() looked at what waits.
+            self._give_back([message])
+
+    def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
+        for message in messages:
+            if not message.withdraw():
+                continue
+            message.leave()
+            if message.delivery is not None:
+                message.delivery.release()
+            elif self.on_unstarted is not None:
+                self.on_unstarted(message.payload)
+
+    def _found_empty(self, queue: str) -> None:
+        now = time.monotonic()
+        if self.on_empty is None:
+            return
+        if now - self._seen_empty.get(queue, -EMPTY_INTERVAL) >= EMPTY_INTERVAL:
+            self._seen_empty[queue] = now
+            self.on_empty(queue)

@@ -1,0 +1,161 @@
+"""What Dramatiq's worker reads messages from: a local queue, without any I/O."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import typing as t
+
+from dramatiq import Message
+from dramatiq import Middleware
+from dramatiq.broker import Broker
+from dramatiq.broker import Consumer
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import SkipMessage
+
+from .delivery import Delivery
+from .window import Window
+
+#: The name of the one actor that all messages are for.
+ACTOR = "execute"
+
+#: Seconds after which a message whose processing raised is received again: this times
+#: two to the power of its earlier receives.
+FIRST_BACKOFF = 1.0
+MAX_BACKOFF = 30.0
+
+Inbox = queue.SimpleQueue["LocalMessage"]
+
+
+class LocalMessage(MessageProxy):
+    """A message on its way to a run thread; it has a slot of the window.
+
+    :param queue_name: The queue whose consumer gives it to Dramatiq.
+    :param payload: The actor's argument: a :class:`Delivery`, or what was handed over.
+    :param window: Where its slot is freed.
+    """
+
+    def __init__(self, queue_name: str, payload: t.Any, window: Window) -> None:
+        message: Message[t.Any] = Message(
+            queue_name=queue_name,
+            actor_name=ACTOR,
+            args=(payload,),
+            kwargs={},
+            options={},
+        )
+        super().__init__(message)
+        self.payload = payload
+        self._window = window
+        self._lock = threading.Lock()
+        self._decided = False
+        self._left = False
+
+    # A proxy compares by its message, which makes it unhashable.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """The delivery it carries, if it came from a queue."""
+        return self.payload if isinstance(self.payload, Delivery) else None
+
+    def start(self) -> bool:
+        """Return whether it may be processed; it cannot be withdrawn any more then."""
+        if self.delivery is not None and self.delivery.lost:
+            return False
+        return self._decide()
+
+    def withdraw(self) -> bool:
+        """Return whether it may be given back; it cannot be started any more then."""
+        return self._decide()
+
+    def leave(self) -> None:
+        """Free its slot, the first time this is called."""
+        with self._lock:
+            left, self._left = self._left, True
+        if not left:
+            self._window.release()
+
+    def _decide(self) -> bool:
+        with self._lock:
+            decided, self._decided = self._decided, True
+        return not decided
+
+
+class QueueConsumer(Consumer):
+    """Reads one queue's inbox, which lives on the broker.
+
+    Dramatiq makes a new consumer after any error, and settles messages of the old one
+    through it: so nothing is kept here.
+
+    :param inbox: The messages.
+    :param timeout: Seconds to wait for one.
+    :param give_back: Called with messages that are not going to be started.
+    :param flush: Called to carry out what was settled.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        timeout: float,
+        *,
+        give_back: t.Callable[[t.Iterable[LocalMessage]], None],
+        flush: t.Callable[[], object],
+    ) -> None:
+        self._inbox = inbox
+        self._timeout = timeout
+        self._give_back = give_back
+        self._flush = flush
+
+    def __next__(self) -> LocalMessage | None:
+        try:
+            return self._inbox.get(timeout=self._timeout)
+        except queue.Empty:
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        local = t.cast(LocalMessage, message)
+        local.leave()
+        if local.delivery is not None:
+            local.delivery.done()
+
+    def nack(self, message: MessageProxy) -> None:
+        local = t.cast(LocalMessage, message)
+        local.leave()
+        if local.delivery is not None:
+            earlier = min(local.delivery.receive_count - 1, 10)
+            local.delivery.release(min(FIRST_BACKOFF * 2**earlier, MAX_BACKOFF))
+
+    def requeue(self, messages: t.Iterable[MessageProxy]) -> None:
+        self._give_back(t.cast("t.Iterable[LocalMessage]", messages))
+        self._flush()
+
+    def close(self) -> None:
+        self._flush()
+
+
+class ProcessingMiddleware(Middleware):
+    """Starts messages, gives back those that raised, and stops receiving in time."""
+
+    def __init__(self, stop_receiving: t.Callable[[], None]) -> None:
+        self._stop_receiving = stop_receiving
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        if not t.cast(LocalMessage, message).start():
+            raise SkipMessage("It was given back, or another consumer has it.")
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: t.Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        # Without this Dramatiq acknowledges a message whose actor raised.
+        if exception is not None:
+            message.fail()
+
+    def before_worker_shutdown(self, broker: Broker, worker: t.Any) -> None:
+        # Dramatiq's consumers go on fetching until its last worker thread is done.
+        self._stop_receiving()

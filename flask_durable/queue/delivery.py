@@ -1,0 +1,108 @@
+"""A received message, and what is to become of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .envelope import Message
+from .transport import Received
+
+#: Characters of a reason that are kept.
+MAX_REASON = 500
+
+
+@dataclass(frozen=True)
+class Delete:
+    """The message is done with."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """The message is given back, to be received again after *delay* seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """The message goes to the dead-letter queue, with *reason*."""
+
+    reason: str
+
+
+Settlement = Delete | Release | DeadLetter
+
+
+class Held:
+    """A received message that this process answers for until it is settled.
+
+    Settling it does no I/O and cannot fail: the acknowledger carries it out. The first
+    settlement counts, later ones do nothing.
+
+    :param queue: Where it came from.
+    :param received: It, as the transport gave it.
+    :param settle: Called once with this object when it was settled.
+    """
+
+    def __init__(
+        self, queue: str, received: Received, settle: t.Callable[[Held], None]
+    ) -> None:
+        self.queue = queue
+        self.received = received
+        self.settlement: Settlement | None = None
+        #: Whether its visibility ran out and another consumer has it.
+        self.lost = False
+        #: When it was received or extended last, on the monotonic clock.
+        self.renewed = time.monotonic()
+        self._settle = settle
+        self._lock = threading.Lock()
+
+    @property
+    def receive_count(self) -> int:
+        """How often the message was received, this time included."""
+        return self.received.receive_count
+
+    def done(self) -> None:
+        """Delete the message once everything written so far is durable."""
+        self._decide(Delete())
+
+    def release(self, delay: float = 0.0) -> None:
+        """Give the message back, to be received again after *delay* seconds."""
+        self._decide(Release(delay))
+
+    def dead(self, reason: str) -> None:
+        """Move the message to the dead-letter queue, with *reason* beside it."""
+        # It may quote the message: anything at all, of any length.
+        text = reason[:MAX_REASON].encode("utf-8", "replace").decode()
+        self._decide(DeadLetter(text))
+
+    def _decide(self, settlement: Settlement) -> None:
+        with self._lock:
+            if self.settlement is not None:
+                return
+            self.settlement = settlement
+        self._settle(self)
+
+
+class Delivery(Held):
+    """A received message of ours, decoded.
+
+    :param message: What it says.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        received: Received,
+        settle: t.Callable[[Held], None],
+        message: Message,
+    ) -> None:
+        super().__init__(queue, received, settle)
+        self.message = message
+
+    def __repr__(self) -> str:
+        kind = type(self.message).__name__
+        return f"<Delivery {kind} from {self.queue!r}, receive {self.receive_count}>"

@@ -1,0 +1,109 @@
+"""The two messages that travel through a queue, as JSON that a person can read.
+
+* An **event message** waits on the event queue until a router has turned it into runs.
+* A **run message** waits on a function's queue. It is a hint that a run is ready, never
+  the owner of the run: it may be late, doubled or lost without harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+
+#: Version of the form; a message with another one is not decodable here.
+VERSION = 1
+
+#: The logical name of the queue that events wait in.
+EVENT_QUEUE = "events"
+
+#: Nested objects and lists that a message may have.
+MAX_DEPTH = 64
+
+
+class UndecodableMessage(ValueError):
+    """Raised when a queue's message is none of ours; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EventMessage:
+    """An accepted event on its way to the router.
+
+    :param name: The event's name.
+    :param data: Its JSON object.
+    :param id: Its id.
+    :param at: When it happened: milliseconds since 1970, UTC.
+    :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
+    """
+
+    name: str
+    data: dict[str, t.Any]
+    id: str
+    at: int
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def encode(self) -> str:
+        """Return the message as JSON text."""
+        fields = {"v": VERSION, "kind": "event", **_fields(self)}
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunMessage:
+    """A hint that a run is QUEUED.
+
+    :param run: The run's id.
+    :param function: Its function's id.
+    :param queued: When the run was queued: milliseconds since 1970, server clock.
+    """
+
+    run: str
+    function: str
+    queued: int
+
+    def encode(self) -> str:
+        """Return the message as JSON text."""
+        fields = {"v": VERSION, "kind": "run", **_fields(self)}
+        return json.dumps(fields, separators=(",", ":"))
+
+
+Message = EventMessage | RunMessage
+
+_TYPES: dict[str, tuple[type[t.Any], dict[str, type]]] = {
+    "event": (
+        EventMessage,
+        {"name": str, "data": dict, "id": str, "at": int, "headers": dict},
+    ),
+    "run": (RunMessage, {"run": str, "function": str, "queued": int}),
+}
+
+
+def decode(body: str | bytes) -> Message:
+    """Return the message that *body* holds.
+
+    :raises UndecodableMessage: It is not JSON, not an object, of another version or
+        kind, lacks a field, or has one of another type.
+    """
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableMessage(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UndecodableMessage("not a JSON object")
+    if fields.get("v") != VERSION:
+        raise UndecodableMessage(f"message version {fields.get('v')!r}, not {VERSION}")
+    try:
+        cls, types = _TYPES[fields["kind"]]
+    except (KeyError, TypeError):
+        raise UndecodableMessage(f"kind {fields.get('kind')!r} is unknown") from None
+    values = {}
+    for name, kind in types.items():
+        value = fields.get(name, {} if name == "headers" else None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UndecodableMessage(f"field {name!r} is not {kind.__name__}")
+        values[name] = value
+    return t.cast(Message, cls(**values))
+
+
+def _fields(message: t.Any) -> dict[str, t.Any]:
+    return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}

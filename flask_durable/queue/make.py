@@ -1,0 +1,89 @@
+"""Makes the broker that ``DURABLE_QUEUE_URL`` names."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import typing as t
+
+import dramatiq
+import redis
+
+from ..config import mask_url
+from ..config import Settings
+from ..errors import ConfigurationError
+from .broker import DurableBroker
+from .redis_streams import ClientFactory
+from .redis_streams import RedisTransport
+from .sqs import SQSTransport
+from .sqs_client import needs_boto3
+from .sqs_client import SQSAddress
+from .transport import Transport
+from .window import Window
+
+
+def make_broker(
+    settings: Settings,
+    *,
+    redis_client_factory: ClientFactory | None = None,
+    window: Window,
+    barrier: t.Callable[[], None],
+    healthy: t.Callable[[], bool] | None = None,
+    middleware: t.Sequence[dramatiq.Middleware] = (),
+) -> DurableBroker:
+    """Return a broker for the queues of *settings*. Nothing is connected to.
+
+    :param redis_client_factory: Makes clients of the state server, for queues that
+        live there too; called with options of :class:`redis.Redis`. By default they
+        are made from ``DURABLE_REDIS_URL``.
+    :param window: The free run threads of this process.
+    :param barrier: Returns once all state written so far is durable, else raises.
+    :param healthy: Whether the state server answers; nothing is received while not.
+    :param middleware: Further Dramatiq middleware.
+    :raises ConfigurationError: The URL cannot be used, or needs an extra.
+    """
+    return DurableBroker(
+        make_transport(settings, redis_client_factory=redis_client_factory),
+        visibility=settings.visibility_timeout,
+        window=window,
+        barrier=barrier,
+        healthy=healthy,
+        middleware=middleware,
+    )
+
+
+def make_transport(
+    settings: Settings, *, redis_client_factory: ClientFactory | None = None
+) -> Transport:
+    """Return the queues of *settings*, as :func:`make_broker` does."""
+    url = settings.queue_url
+    visibility = settings.visibility_timeout
+    if url is not None and url.startswith("sqs://"):
+        if importlib.util.find_spec("boto3") is None:
+            raise needs_boto3()
+        return SQSTransport(
+            SQSAddress.parse(url), namespace=settings.namespace, visibility=visibility
+        )
+    connect = redis_client_factory
+    if connect is None or url not in (None, settings.redis_url):
+        connect = client_factory(url or settings.redis_url)
+    return RedisTransport(connect, namespace=settings.namespace, visibility=visibility)
+
+
+def client_factory(url: str | None) -> ClientFactory:
+    """Return what makes clients of the Redis-protocol server at *url*.
+
+    :raises ConfigurationError: There is no URL, or it is malformed.
+    """
+    if url is None:
+        raise ConfigurationError(
+            "There is no server for the queues.",
+            hint="Set DURABLE_QUEUE_URL or DURABLE_REDIS_URL.",
+        )
+    try:
+        redis.ConnectionPool.from_url(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The queue's URL {mask_url(url)!r} cannot be used: {error}."
+        ) from None
+    return functools.partial(redis.Redis.from_url, url)

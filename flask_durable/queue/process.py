@@ -1,0 +1,58 @@
+"""Values that belong to one process: made on first use, and anew after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+import weakref
+
+T = t.TypeVar("T")
+
+
+class PerProcess(t.Generic[T]):
+    """Holds what *make* returns, made once in each process that asks for it.
+
+    Connections do not survive a fork, and making a boto3 client is not thread-safe.
+
+    :param make: Called under a lock.
+    """
+
+    def __init__(self, make: t.Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        _holders.add(self)
+
+    def get(self) -> T:
+        """Return this process's value."""
+        value = self._value
+        if value is None:
+            with self._lock:
+                value = self._value
+                if value is None:
+                    value = self._value = self._make()
+        return value
+
+    def pop(self) -> T | None:
+        """Return the value if one was made, and hold it no longer."""
+        with self._lock:
+            value, self._value = self._value, None
+            return value
+
+    def _forget(self) -> None:
+        # The lock is new as well: another thread may have held it during the fork.
+        self._lock = threading.Lock()
+        self._value = None
+
+
+_holders: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for holder in list(_holders):
+        holder._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,105 @@
+"""The thread that receives from one queue while run threads are free."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+
+from .transport import Received
+from .transport import Transport
+from .window import Window
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at whether receiving is allowed again.
+PAUSE = 0.25
+
+#: Seconds before the first repetition of a failed receive, and at most.
+FIRST_BACKOFF = 0.1
+MAX_BACKOFF = 5.0
+
+#: Messages that one receive may bring at most.
+MOST = 10
+
+
+class Receiver(threading.Thread):
+    """Receives as many messages as the window has room for.
+
+    Waiting for a message reserves no slot: an idle queue would keep it from a busy one.
+
+    :param queue: The queue.
+    :param transport: Where it is.
+    :param window: The free run threads.
+    :param allowed: Whether to receive at all now.
+    :param accept: Called with what was received, its slots taken.
+    :param empty: Called when there was nothing to receive.
+    :param stopping: Set when the thread is to end.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        transport: Transport,
+        window: Window,
+        *,
+        allowed: t.Callable[[], bool],
+        accept: t.Callable[[str, list[Received]], None],
+        empty: t.Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name=f"durable-receiver-{queue}", daemon=True)
+        self._queue = queue
+        self._transport = transport
+        self._window = window
+        self._allowed = allowed
+        self._accept = accept
+        self._empty = empty
+        self._stopping = stopping
+
+    def run(self) -> None:
+        declared = False
+        backoff = FIRST_BACKOFF
+        while not self._stopping.is_set():
+            if not self._window.wait_free(PAUSE):
+                continue
+            try:
+                if not self._allowed():
+                    self._stopping.wait(PAUSE)
+                    continue
+                if not declared:
+                    self._transport.declare(self._queue)
+                    declared = True
+                self._receive()
+            except Exception as error:
+                logger.warning("Cannot receive from %s: %s", self._queue, error)
+                self._stopping.wait(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF)
+            else:
+                backoff = FIRST_BACKOFF
+
+    def _receive(self) -> None:
+        limit = max(1, min(self._window.free, self._transport.waiting_limit))
+        received = self._transport.receive(
+            self._queue, limit, self._transport.longest_wait
+        )
+        if not received:
+            self._empty(self._queue)
+            return
+        self._window.take(len(received))
+        self._accept(self._queue, received)
+        if self._transport.waiting_limit == 1:
+            self._receive_more()
+
+    def _receive_more(self) -> None:
+        """Fill the window, without waiting."""
+        room = self._window.reserve(MOST)
+        if not room:
+            return
+        received: list[Received] = []
+        try:
+            received = self._transport.receive(self._queue, room, 0)
+        finally:
+            self._window.release(room - len(received))
+        if received:
+            self._accept(self._queue, received)

@@ -1,0 +1,361 @@
+"""Queues on Redis Streams: a consumer group a queue, and a sorted set for delays.
+
+Written for the commands of Redis 7.0. A pending entry is a message in flight, its idle
+time the visibility, its delivery count the receive count. Work streams are never
+trimmed: that would remove messages nobody received.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import socket
+import time
+import typing as t
+import uuid
+from dataclasses import dataclass
+from dataclasses import field
+from importlib import resources
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from .process import PerProcess
+from .transport import bad_delay
+from .transport import connection_closed
+from .transport import MAX_DELAY
+from .transport import MAX_RECEIVES
+from .transport import Outcome
+from .transport import QueueCounts
+from .transport import ReceiptLost
+from .transport import Received
+
+logger = logging.getLogger(__name__)
+
+GROUP = "workers"
+
+#: Seconds that a command may take, and that a blocking read may take beyond its block.
+SOCKET_TIMEOUT = 5.0
+
+#: Entries of one script call.
+BATCH = 100
+
+#: Milliseconds that dead letters are kept: as long as SQS can.
+DEAD_LETTERS_KEPT = 14 * 86400 * 1000
+
+#: Milliseconds after which a consumer that reads nothing any more is removed.
+CONSUMER_IDLE = 3600 * 1000
+
+#: Called with keyword options of :class:`redis.Redis`, returns a new client.
+ClientFactory = t.Callable[..., redis.Redis]
+
+
+@dataclass
+class _Mending:
+    """When a queue is looked over for due and expired messages, and where."""
+
+    at: float = 0.0
+    cursor: str = "0-0"
+    next_due: float = math.inf
+
+
+@dataclass
+class _Process:
+    """What belongs to one process.
+
+    :param client: For commands, which may be repeated.
+    :param reader: For reads. Never repeated: messages of a lost reply would stay
+        pending with nobody to handle them.
+    """
+
+    client: redis.Redis
+    reader: redis.Redis
+    consumer: str
+    scripts: dict[str, Script] = field(default_factory=dict)
+    mendings: dict[str, _Mending] = field(default_factory=dict)
+
+
+class RedisTransport:
+    """Queues on a Redis-protocol server.
+
+    :param connect: Makes a client; called with ``decode_responses``,
+        ``socket_timeout``, ``socket_connect_timeout`` and ``retry``.
+    :param namespace: Prefix of every key.
+    :param visibility: Seconds that a received message is hidden.
+    :param max_receives: How often a message is received before it is dead-lettered.
+    """
+
+    #: A server must be asked now and then whether delayed messages are due and others'
+    #: visibility ran out: neither wakes a blocked reader.
+    longest_wait = 2.0
+    waiting_limit = 1
+
+    def __init__(
+        self,
+        connect: ClientFactory,
+        *,
+        namespace: str,
+        visibility: float,
+        max_receives: int = MAX_RECEIVES,
+    ) -> None:
+        self._connect = connect
+        self._namespace = namespace
+        self._visibility = visibility
+        self._max_receives = max_receives
+        self._process = PerProcess(self._start)
+
+    def declare(self, queue: str) -> None:
+        self._make_group(queue)
+        self._run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE])
+
+    def send(
+        self, queue: str, bodies: t.Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        if refused := bad_delay(delay):
+            return [refused] * len(bodies)
+        try:
+            if delay:
+                return self._send_delayed(queue, bodies, delay)
+            pipeline = self._process.get().client.pipeline(transaction=False)
+            for body in bodies:
+                pipeline.xadd(self._stream(queue), {"body": body})
+            replies = pipeline.execute(raise_on_error=False)
+        except redis.RedisError as error:
+            return [error] * len(bodies)
+        return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+    def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
+        try:
+            try:
+                received = self._receive(queue, limit, wait)
+            except redis.ResponseError as error:
+                # The server was flushed, or lost the queue: also under a blocked read.
+                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise
+                self._make_group(queue)
+                received = self._receive(queue, limit, 0)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise connection_closed(error) from error
+        return [item for item in received if not self._used_up(queue, item)]
+
+    def delete(self, queue: str, receipts: t.Sequence[str]) -> list[Outcome]:
+        return self._for_each("q_ack", [self._stream(queue)], [], receipts)
+
+    def extend(
+        self, queue: str, receipts: t.Sequence[str], seconds: float
+    ) -> list[Outcome]:
+        idle = max(0, round((self._visibility - seconds) * 1000))
+        return self._for_each("q_extend", [self._stream(queue)], [idle], receipts)
+
+    def release(
+        self, queue: str, receipts: t.Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        keys = [self._stream(queue), self._delayed(queue)]
+        milliseconds = round(min(delay, MAX_DELAY) * 1000)
+        return self._for_each("q_release", keys, [milliseconds], receipts)
+
+    def dead_letter(self, queue: str, received: Received, reason: str) -> None:
+        keys = [self._stream(queue), self._dead(queue)]
+        [error] = self._for_each(
+            "q_dead", keys, [reason, DEAD_LETTERS_KEPT], [received.receipt]
+        )
+        if error is not None:
+            raise error
+
+    def counts(self, queue: str) -> QueueCounts:
+        pipeline = self._process.get().client.pipeline(transaction=False)
+        pipeline.xlen(self._stream(queue))
+        pipeline.xpending(self._stream(queue), GROUP)
+        pipeline.zcard(self._delayed(queue))
+        pipeline.xlen(self._dead(queue))
+        held, pending, delayed, dead = pipeline.execute(raise_on_error=False)
+        for reply in (held, delayed, dead):
+            if isinstance(reply, Exception):
+                raise reply
+        # Without a group nothing was received yet.
+        in_flight = 0 if isinstance(pending, Exception) else pending["pending"]
+        return QueueCounts(max(0, held - in_flight), in_flight, delayed, dead)
+
+    def close(self) -> None:
+        process = self._process.pop()
+        if process is None:
+            return
+        try:
+            for queue in process.mendings:
+                script = self._script(process, "q_retire")
+                script([self._stream(queue)], [process.consumer, CONSUMER_IDLE])
+        except redis.RedisError:
+            logger.debug("The consumer %s was not removed", process.consumer)
+        finally:
+            process.client.close()
+            process.reader.close()
+
+    def _receive(self, queue: str, limit: int, wait: float) -> list[Received]:
+        process = self._process.get()
+        mending = process.mendings.setdefault(queue, _Mending())
+        if time.monotonic() >= min(mending.at, mending.next_due):
+            if received := self._mend(process, mending, queue, limit):
+                return received
+            mending.at = time.monotonic() + min(1.0, self._visibility / 4)
+        wait = min(wait, self.longest_wait, self._visibility)
+        if wait > 0:
+            wait = min(wait, max(0.001, mending.next_due - time.monotonic()))
+        return self._read(process, queue, limit, wait)
+
+    def _mend(
+        self, process: _Process, mending: _Mending, queue: str, limit: int
+    ) -> list[Received]:
+        stream = self._stream(queue)
+        promote = self._script(process, "q_promote", process.reader)
+        due = int(promote([stream, self._delayed(queue)], [BATCH]))
+        mending.next_due = math.inf if due < 0 else time.monotonic() + due / 1000
+        reclaim = self._script(process, "q_reclaim", process.reader)
+        visibility = round(self._visibility * 1000)
+        cursor, *taken = reclaim(
+            [stream], [process.consumer, visibility, mending.cursor, min(limit, BATCH)]
+        )
+        mending.cursor = cursor.decode()
+        return [
+            Received(
+                body=body,
+                receipt=f"{id.decode()} {count} {process.consumer}",
+                receive_count=earlier + count,
+                sent=sent,
+            )
+            for id, count, body, earlier, sent in taken
+        ]
+
+    def _read(
+        self, process: _Process, queue: str, limit: int, wait: float
+    ) -> list[Received]:
+        block = max(1, round(wait * 1000)) if wait > 0 else None
+        reply = t.cast(
+            "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
+            process.reader.xreadgroup(
+                GROUP,
+                process.consumer,
+                {self._stream(queue): ">"},
+                count=limit,
+                block=block,
+            ),
+        )
+        if not reply:
+            return []
+        [(_, entries)] = reply
+        return [
+            Received(
+                body=values.get(b"body", b""),
+                receipt=f"{id.decode()} 1 {process.consumer}",
+                receive_count=int(values.get(b"receives", 0)) + 1,
+                sent=int(values.get(b"sent") or id.partition(b"-")[0]),
+            )
+            for id, values in entries
+        ]
+
+    def _used_up(self, queue: str, received: Received) -> bool:
+        if received.receive_count <= self._max_receives:
+            return False
+        reason = f"received {self._max_receives} times without being deleted"
+        try:
+            self.dead_letter(queue, received, reason)
+        except (redis.RedisError, ReceiptLost) as error:
+            # It stays pending, and is tried again when it is received again.
+            logger.warning("A message of %s was not dead-lettered: %s", queue, error)
+        return True
+
+    def _send_delayed(
+        self, queue: str, bodies: t.Sequence[str], delay: float
+    ) -> list[Outcome]:
+        for start in range(0, len(bodies), BATCH):
+            arguments: list[str | int] = [round(delay * 1000)]
+            for body in bodies[start : start + BATCH]:
+                arguments += [uuid.uuid4().hex, body]
+            self._run("q_delay", [self._delayed(queue)], arguments)
+        return [None] * len(bodies)
+
+    def _for_each(
+        self,
+        script: str,
+        keys: list[str],
+        arguments: t.Sequence[str | int],
+        receipts: t.Sequence[str],
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(receipts), BATCH):
+            batch = receipts[start : start + BATCH]
+            parts = [part for receipt in batch for part in receipt.split(" ")]
+            try:
+                replies = self._run(script, keys, [*arguments, *parts])
+            except redis.RedisError as error:
+                outcomes += [error] * len(batch)
+            else:
+                outcomes += [None if reply else ReceiptLost() for reply in replies]
+        return outcomes
+
+    def _run(
+        self, name: str, keys: list[str], arguments: t.Sequence[str | int]
+    ) -> t.Any:
+        return self._script(self._process.get(), name)(keys, arguments)
+
+    def _script(
+        self, process: _Process, name: str, client: redis.Redis | None = None
+    ) -> t.Callable[..., t.Any]:
+        script = process.scripts.get(name)
+        if script is None:
+            script = process.client.register_script(_source(name))
+            process.scripts[name] = script
+        return functools.partial(script, client=client)
+
+    def _make_group(self, queue: str) -> None:
+        # From the first entry on, not from now on: else what was sent before the first
+        # worker came would be skipped.
+        try:
+            self._process.get().client.xgroup_create(
+                self._stream(queue), GROUP, id="0", mkstream=True
+            )
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def _start(self) -> _Process:
+        options = {
+            "decode_responses": False,
+            "socket_timeout": SOCKET_TIMEOUT,
+            "socket_connect_timeout": SOCKET_TIMEOUT,
+        }
+        client = self._connect(
+            **options, retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 3)
+        )
+        options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT
+        reader = self._connect(**options, retry=Retry(NoBackoff(), 0))
+        # A name of its own for each start: a former process's messages are not ours.
+        consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        return _Process(client, reader, consumer.replace(" ", "-"))
+
+    def _tag(self, queue: str) -> str:
+        return f"{{{self._namespace}:q:{queue}}}"
+
+    def _stream(self, queue: str) -> str:
+        return f"{self._tag(queue)}:stream"
+
+    def _delayed(self, queue: str) -> str:
+        return f"{self._tag(queue)}:delayed"
+
+    def _dead(self, queue: str) -> str:
+        return f"{self._tag(queue)}:dlq"
+
+
+@functools.cache
+def _source(name: str) -> str:
+    folder = resources.files(__package__) / "lua"
+    common = (folder / "common.lua").read_text("utf-8")
+    own = (folder / f"{name}.lua").read_text("utf-8")
+    flags = ""
+    if own.startswith("#!"):  # the server wants it on the first line
+        flags, own = own.split("\n", 1)
+    return f"{flags}\n{common}\n{own}"

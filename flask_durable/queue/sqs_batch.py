@@ -1,0 +1,80 @@
+"""Batches of SQS: how entries are divided, and what is said about each of them."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from .transport import Outcome
+from .transport import ReceiptLost
+
+#: Entries and bytes of one batch call.
+BATCH = 10
+MAX_BYTES = 2**20
+
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LOST = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
+
+Entry = dict[str, t.Any]
+
+
+class QueueRefused(Exception):
+    """SQS refused one entry of a batch.
+
+    :param code: Its error code.
+    :param final: Whether it would refuse the entry again.
+    """
+
+    def __init__(self, code: str, message: str, final: bool) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.final = final
+
+
+def refusal(failed: Entry) -> QueueRefused:
+    """Return what a batch call's ``Failed`` list says about one entry."""
+    return QueueRefused(
+        code=failed.get("Code", "unknown"),
+        message=failed.get("Message", ""),
+        final=bool(failed.get("SenderFault")),
+    )
+
+
+def outcome_of_receipt(error: Exception | None) -> Outcome:
+    """Return *error* as :class:`ReceiptLost` if the receipt is what is wrong."""
+    if isinstance(error, QueueRefused) and error.code in _LOST:
+        return ReceiptLost(str(error))
+    return error
+
+
+def is_repeatable(error: Exception | None) -> bool:
+    """Return whether the same entry may be taken when it is sent again."""
+    return isinstance(error, QueueRefused) and not error.final
+
+
+def problem(body: str) -> Exception | None:
+    """Return why SQS would refuse *body*; one such refuses a whole batch."""
+    if not body or _ILLEGAL.search(body):
+        return ValueError("the message is empty, or has characters that SQS refuses")
+    if len(body.encode()) > MAX_BYTES:
+        return ValueError(f"the message has more than {MAX_BYTES} bytes")
+    return None
+
+
+def legal(text: str) -> str:
+    """Return *text* with what SQS refuses replaced."""
+    return _ILLEGAL.sub("?", text)
+
+
+def batches(numbers: t.Iterable[int], sizes: t.Sequence[int]) -> t.Iterator[list[int]]:
+    """Divide entries, given by *numbers*, so that no batch is too long or too large."""
+    batch: list[int] = []
+    total = 0
+    for number in numbers:
+        if len(batch) == BATCH or total + sizes[number] > MAX_BYTES:
+            yield batch
+            batch, total = [], 0
+        batch.append(number)
+        total += sizes[number]
+    if batch:
+        yield batch

@@ -1,0 +1,130 @@
+"""What a queue can do, whatever it is made of.
+
+A received message is hidden from everybody else for the visibility timeout and then
+comes back, with a higher receive count, unless its receipt was used to delete, extend,
+release or dead-letter it. Delivery is at least once and in no promised order.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from dramatiq.errors import ConnectionClosed
+
+#: How often a message is received before it goes to the dead-letter queue instead.
+MAX_RECEIVES = 10
+
+#: Seconds that a message may be delayed or released for, at most.
+MAX_DELAY = 900.0
+
+#: What became of one entry of a call: ``None`` if it was done, else why it was not.
+Outcome = Exception | None
+
+
+class ReceiptLost(Exception):
+    """The message is no longer ours: its visibility expired and another took it."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message in hand.
+
+    :param body: Its text as it was sent; bytes where a queue does not promise text.
+    :param receipt: Proves who received it, and which time.
+    :param receive_count: How often it was received, this time included.
+    :param sent: When it was sent: milliseconds since 1970, the queue's clock.
+    """
+
+    body: bytes | str
+    receipt: str
+    receive_count: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How many messages a queue holds; approximate on SQS, where it lags.
+
+    :param waiting: Ready to be received.
+    :param in_flight: Received and neither deleted nor visible again.
+    :param delayed: Not ready yet.
+    :param dead: In the dead-letter queue.
+    """
+
+    waiting: int
+    in_flight: int
+    delayed: int
+    dead: int
+
+
+class Transport(t.Protocol):
+    """A kind of queue. Every method may be called from any thread.
+
+    A transport connects on first use, anew in every forked process, and makes queues
+    that do not exist yet. Methods that take several entries batch them as the queue
+    needs it and return one :data:`Outcome` each, also when nothing could be reached.
+    """
+
+    #: Seconds that one call to :meth:`receive` waits, at most.
+    longest_wait: float
+    #: How many messages a receiver asks for while it waits: one where asking again
+    #: costs little, more where each call is paid for.
+    waiting_limit: int
+
+    def declare(self, queue: str) -> None:
+        """Make *queue* and its dead-letter queue unless they exist.
+
+        :raises Exception: The queue's server refused, or cannot be reached.
+        """
+
+    def send(
+        self, queue: str, bodies: t.Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        """Send messages, not to be received within the next *delay* seconds."""
+
+    def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
+        """Receive up to *limit* messages, waiting up to *wait* seconds for the first.
+
+        A message received more than the maximum goes to the dead-letter queue instead.
+
+        :raises dramatiq.errors.ConnectionClosed: The queue cannot be reached, or
+            asked for fewer calls.
+        """
+
+    def delete(self, queue: str, receipts: t.Sequence[str]) -> list[Outcome]:
+        """Delete messages. One that is gone already counts as deleted."""
+
+    def extend(
+        self, queue: str, receipts: t.Sequence[str], seconds: float
+    ) -> list[Outcome]:
+        """Hide messages in hand for *seconds* from now."""
+
+    def release(
+        self, queue: str, receipts: t.Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        """Give messages back, to be received again after *delay* seconds."""
+
+    def dead_letter(self, queue: str, received: Received, reason: str) -> None:
+        """Move a message to the dead-letter queue, with the reason beside it.
+
+        :raises ReceiptLost: Another consumer has it.
+        """
+
+    def counts(self, queue: str) -> QueueCounts:
+        """Return how many messages there are in which state."""
+
+    def close(self) -> None:
+        """Close this process's connections. A later call opens new ones."""
+
+
+def bad_delay(delay: float) -> ValueError | None:
+    """Return an error unless messages can be delayed for *delay* seconds."""
+    if 0 <= delay <= MAX_DELAY:
+        return None
+    return ValueError(f"a delay of {delay} s is not between 0 and {MAX_DELAY:.0f}")
+
+
+def connection_closed(error: Exception) -> ConnectionClosed:
+    """Return *error* as the one that Dramatiq knows for a queue out of reach."""
+    return ConnectionClosed(str(error))  # type: ignore[no-untyped-call]

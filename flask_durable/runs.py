@@ -1,0 +1,271 @@
+"""Runs as the application sees them: ``durable.runs``."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import time
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timezone
+
+from .engine.admin import RunAdmin
+from .errors import RunNotFound
+from .events.model import Event
+from .failure import Failure
+from .ids import run_id
+from .queue.envelope import decode
+from .queue.envelope import EventMessage
+from .status import RunStatus
+from .store.directory import Directory
+from .store.memo import Memo
+from .store.run_store import Record
+from .store.run_store import RunStore
+
+#: Seconds between two looks at a run that is waited for: the first and the longest.
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+
+_STEP_STATUS = {"tried": "retrying"}
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What is kept of one step of a run.
+
+    :param name: Its name in the run, such as ``"transcode#2"``.
+    :param kind: ``run``, ``sleep`` or ``send_event``.
+    :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
+    :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
+    :param started: When that attempt began, by its worker's clock.
+    :param duration: Seconds that it took.
+    :param due: When a sleep ends.
+    :param value: The result, as JSON gives it back.
+    :param failure: What the last attempt raised.
+    """
+
+    name: str
+    kind: str
+    status: str
+    attempt: int
+    started: datetime | None
+    duration: float | None
+    due: datetime | None
+    value: t.Any
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a function, as it was when it was read.
+
+    :param id: Derived from function and event, so an event's run is always found.
+    :param function: The function's id.
+    :param status: Where it is in its life.
+    :param reason: Why it is suspended, paused or cancelled, or did nothing.
+    :param due: When a suspended run goes on.
+    :param event: What it was created for; its data is a plain object.
+    :param queue: The queue that it waits in.
+    :param created: When it was created.
+    :param started: When it was first claimed.
+    :param finished: When it ended.
+    :param result: What the function returned, as JSON gives it back.
+    :param failure: Why it failed, or is paused, or what its body raised last.
+    :param dispatches: Claims since the last progress.
+    :param attempt: The number of the body's attempt, counted from 1.
+    :param version: The version of the code that ran it last.
+    :param steps: Its steps in the order they started; empty in a list of runs.
+    """
+
+    id: str
+    function: str
+    status: RunStatus
+    reason: str | None
+    due: datetime | None
+    event: Event[dict[str, t.Any]]
+    queue: str
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    result: t.Any
+    failure: Failure | None
+    dispatches: int
+    attempt: int
+    version: str
+    steps: tuple[StepRecord, ...] = ()
+
+
+class Runs:
+    """Finds runs and changes them, for one app."""
+
+    def __init__(self, store: RunStore, admin: RunAdmin, directory: Directory) -> None:
+        self._store = store
+        self._admin = admin
+        self._directory = directory
+
+    def get(self, id: str) -> Run:
+        """Return the run *id* with its steps.
+
+        :raises RunNotFound: There is none.
+        """
+        record, memos = self._store.read(id)
+        if not record:
+            raise RunNotFound(
+                f"There is no run {id!r}.",
+                hint="It never existed, or was removed after its retention.",
+            )
+        return _run({"id": id, **record}, memos)
+
+    def list(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        function: str | None = None,
+        limit: int = 50,
+        before: datetime | None = None,
+    ) -> list[Run]:
+        """Return runs without their steps, the newest first.
+
+        :param status: Only those in this state.
+        :param function: Only those of this function.
+        :param limit: How many at most, up to 1,000.
+        :param before: Only those created before this moment.
+        :raises ValueError: *status* is no state of a run.
+        """
+        wanted = None if status is None else RunStatus(status)
+        limit = max(1, min(limit, 1000))
+        index = "runs"
+        if function is not None:
+            index = f"function:{function}"
+        elif wanted is not None:
+            index = f"status:{wanted}"
+        edge = None if before is None else int(before.timestamp() * 1000)
+        found: list[Run] = []
+        # Bounded: a filter that fits little stops after some thousands of runs.
+        for _ in range(20):
+            ids = self._store.newest(index, before=edge, limit=limit)
+            records = self._store.read_records(ids)
+            runs = [_run(record, {}) for record in records]
+            found += [run for run in runs if wanted in (None, run.status)]
+            if len(found) >= limit or len(ids) < limit or not runs:
+                break
+            edge = int(runs[-1].created.timestamp() * 1000)
+        return found[:limit]
+
+    def of_event(self, event_id: str) -> builtins.list[Run]:
+        """Return the runs that the event *event_id* has, of all published functions."""
+        functions = self._directory.current().functions
+        ids = [run_id(function, event_id) for function in functions]
+        return [_run(record, {}) for record in self._store.read_records(ids)]
+
+    def count(self, status: RunStatus | str) -> int:
+        """Return how many runs are in a state."""
+        return self._store.count(RunStatus(status).value)
+
+    def cancel(self, id: str, reason: str = "cancelled by the application") -> Run:
+        """End an unfinished run as CANCELLED, at once; a finished one is left alone.
+
+        What its worker still writes is refused. A step's body that is running is not
+        interrupted; it can look at ``current_run.cancel_requested``.
+
+        :raises RunNotFound: There is no such run.
+        """
+        self._admin.cancel(id, reason)
+        return self.get(id)
+
+    def retry(self, id: str) -> Run:
+        """Queue a FAILED or CANCELLED run again, from the step that failed.
+
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: It is neither failed nor cancelled.
+        """
+        self._admin.retry(id)
+        return self.get(id)
+
+    def resume(self, id: str) -> Run:
+        """Queue a PAUSED run again.
+
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: It is not paused.
+        """
+        self._admin.resume(id)
+        return self.get(id)
+
+    def wait(self, id: str, timeout: float | None = None) -> Run:
+        """Return the run once it is finished.
+
+        :param timeout: Seconds to wait; ``None`` waits without a limit.
+        :raises RunNotFound: There is no such run.
+        :raises TimeoutError: It is not finished in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_PAUSE
+        while True:
+            run = self.get(id)
+            if run.status.finished:
+                return run
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise TimeoutError(f"Run {id} is still {run.status} after {timeout} s.")
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _run(record: Record, memos: dict[str, Memo]) -> Run:
+    failure = record.get("failure")
+    result = record.get("result")
+    return Run(
+        id=record["id"],
+        function=record["function"],
+        status=RunStatus(record["status"]),
+        reason=record.get("reason"),
+        due=_moment(record.get("due")),
+        event=_event(record["event"]),
+        queue=record["queue"],
+        created=t.cast(datetime, _moment(record["created"])),
+        started=_moment(record.get("started")),
+        finished=_moment(record.get("finished")),
+        result=None if result is None else json.loads(result),
+        failure=Failure.from_json(failure) if failure else None,
+        dispatches=int(record["dispatches"]),
+        attempt=int(record["attempt"]) + 1,
+        version=record.get("version", ""),
+        steps=_steps(memos),
+    )
+
+
+def _event(text: str) -> Event[dict[str, t.Any]]:
+    message = decode(text)
+    assert isinstance(message, EventMessage)
+    at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
+    return Event(message.name, message.data, id=message.id, at=at)
+
+
+def _steps(memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
+    steps = [_step(name, memo) for name, memo in memos.items()]
+    last = datetime.max.replace(tzinfo=timezone.utc)
+    steps.sort(key=lambda step: step.started or step.due or last)
+    return tuple(steps)
+
+
+def _step(name: str, memo: Memo) -> StepRecord:
+    sleeps = memo.kind == "sleep"
+    fields = memo.fields
+    failed = memo.status in ("failed", "tried")
+    return StepRecord(
+        name=name,
+        kind=memo.kind,
+        status=_STEP_STATUS.get(memo.status, memo.status),
+        attempt=0 if sleeps else memo.number,
+        started=_moment(fields["at"] or None),
+        duration=None if sleeps else fields["ms"] / 1000,
+        due=_moment(memo.number) if sleeps else None,
+        value=json.loads(memo.body) if memo.status == "done" else None,
+        failure=Failure.from_json(memo.body) if failed else None,
+    )
+
+
+def _moment(milliseconds: str | int | None) -> datetime | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)

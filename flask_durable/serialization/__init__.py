@@ -1,0 +1,15 @@
+"""Step results as JSON text that reads back as the same value.
+
+What a step returned the first time is what every replay returns. A function's return
+annotation says how its result is stored; without one, only values that JSON gives back
+equal are taken. Nothing is changed silently: what would not come back the same is
+refused, with the place where it is.
+"""
+
+from __future__ import annotations
+
+from .codecs import check_arguments as check_arguments
+from .codecs import Codec as Codec
+from .codecs import codec_for as codec_for
+from .refusal import UnreadableValue as UnreadableValue
+from .refusal import UnserializableValue as UnserializableValue

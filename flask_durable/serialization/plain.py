@@ -1,0 +1,138 @@
+"""Results without a type: what JSON gives back equal."""
+
+from __future__ import annotations
+
+import json
+import math
+import typing as t
+from enum import Enum
+
+from .refusal import MAX_DEPTH
+from .refusal import place_in_container
+from .refusal import refuse_depth
+from .refusal import refuse_orm_object
+from .refusal import Refused
+
+#: Types of values that hold no others.
+ATOMS = frozenset({str, int, float, bool, type(None)})
+
+_CONTAINERS = frozenset({dict, list, tuple})
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
+
+
+class PlainCodec:
+    """Stores what JSON gives back equal; tuples come back as lists."""
+
+    def dump(self, value: t.Any) -> str:
+        """Return *value* as JSON text.
+
+        :raises UnserializableValue: It would not come back equal.
+        """
+        try:
+            if type(value) not in ATOMS:
+                _check(value, 1)
+            text = _encode(value)
+            if not text.isascii():
+                text.encode()  # fails for half of a surrogate pair
+        except Refused as error:
+            raise error.public() from None
+        except ValueError as error:
+            raise _locate(value, error).public() from None
+        return text
+
+    def load(self, text: str | bytes) -> t.Any:
+        """Return the value that :meth:`dump` stored."""
+        return json.loads(text)
+
+
+def _check(value: t.Any, depth: int) -> None:
+    """Refuse types that JSON does not have; atoms are judged when they are written."""
+    if type(value) not in _CONTAINERS:
+        _check_subclass(value)
+    if depth > MAX_DEPTH:
+        refuse_depth()
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) is not str:
+                _check_key(key)
+    for key, item in _items(value):
+        if type(item) not in ATOMS:
+            try:
+                _check(item, depth + 1)
+            except Refused as error:
+                raise error.inside(place_in_container(key)) from None
+
+
+def _items(value: t.Any) -> t.Iterable[tuple[t.Any, t.Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, (list, tuple)) else ()
+
+
+def _check_key(key: t.Any) -> None:
+    if not isinstance(key, str) or isinstance(key, Enum):
+        kind = "Any" if key is None else type(key).__name__
+        raise Refused(
+            f"has the key {key!r}, which would come back as text.",
+            f'Annotate the step\'s function, such as "-> dict[{kind}, Any]".',
+        )
+
+
+def _check_subclass(value: t.Any) -> None:
+    """Refuse *value* unless it is equal to an instance of one of JSON's types."""
+    refuse_orm_object(value)
+    # Members of enumerations and fields of named tuples have names, which would go.
+    named = isinstance(value, Enum) or hasattr(type(value), "_fields")
+    if named or not isinstance(value, (dict, list, tuple, str, int, float)):
+        name = type(value).__name__
+        raise Refused(
+            f"is of the type {name}, which JSON does not have.",
+            f'Annotate the step\'s function: "-> {name}", or a type that has it.',
+        )
+
+
+def _locate(value: t.Any, error: ValueError) -> Refused:
+    """Return why and where a value of the right types cannot be written."""
+    found = _unwritable(value)
+    return found or Refused(f"cannot be stored: {error}.", "Return something else.")
+
+
+def _unwritable(value: t.Any) -> Refused | None:
+    if isinstance(value, str):
+        return _unencodable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return Refused(
+            f"is {value}, which JSON does not have.",
+            'Return None in its place, or annotate the step\'s function "-> float".',
+        )
+    if isinstance(value, int):
+        return _too_large(value)
+    for key, item in _items(value):
+        found = _unwritable(item) or (
+            _unencodable(key) if isinstance(key, str) else None
+        )
+        if found:
+            return found.inside(place_in_container(key))
+    return None
+
+
+def _unencodable(text: str) -> Refused | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Refused(
+            "has text with half of a surrogate pair.",
+            'Return bytes, or decode with errors="replace".',
+        )
+    return None
+
+
+def _too_large(number: int) -> Refused | None:
+    try:
+        int.__repr__(number)
+    except ValueError as error:
+        return Refused(f"is too large a number: {error}.", "Return it as bytes.")
+    return None

@@ -1,0 +1,133 @@
+"""Results with a type: what pydantic writes as that type and reads back the same."""
+
+from __future__ import annotations
+
+import typing as t
+
+from pydantic import ConfigDict
+from pydantic import TypeAdapter
+from pydantic import ValidationError
+from typing_extensions import TypeAliasType
+
+from ..errors import StepUsageError
+from .comparison import compare
+from .refusal import ORM_HINT
+from .refusal import place_in_container
+from .refusal import Refused
+from .refusal import UnreadableValue
+
+#: Applies to everything but pydantic models, which have a configuration of their own.
+_CONFIG = ConfigDict(
+    ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
+)
+
+
+class TypedCodec:
+    """Stores values of one type, which come back as that type.
+
+    :param annotation: A type that pydantic knows how to write and to read.
+    :raises StepUsageError: It is not one.
+    """
+
+    def __init__(self, annotation: t.Any) -> None:
+        self._name = _name_of(annotation)
+        self._adapter = _adapter_of(annotation, self._name)
+
+    def dump(self, value: t.Any) -> str:
+        """Return *value* as JSON text.
+
+        :raises UnserializableValue: It is not of the type, or would not come back the
+            same.
+        """
+        try:
+            # Fields by their names: an alias for writing need not be one for reading.
+            text = self._adapter.dump_json(
+                value, by_alias=False, round_trip=True, warnings="error"
+            )
+            compare(value, self._read(text))
+        except Refused as error:
+            raise error.public() from None
+        except Exception as error:  # also what a user's serializer raises
+            raise self._explain(value, error).public() from error
+        return text.decode()
+
+    def load(self, text: str | bytes) -> t.Any:
+        """Return the value that :meth:`dump` stored.
+
+        :raises UnreadableValue: The type changed since, and the text does not fit it.
+        """
+        try:
+            return self._read(text)
+        except ValueError as error:
+            raise UnreadableValue(
+                f'The stored result does not fit "-> {self._name}" any more: {error}'
+            ) from None
+
+    def _read(self, text: str | bytes) -> t.Any:
+        return self._adapter.validate_json(text, by_alias=False, by_name=True)
+
+    def _explain(self, value: t.Any, error: Exception) -> Refused:
+        """Return why *value* could not be written or read, and where."""
+        hint = f'Return what the annotation "-> {self._name}" says, or change it.'
+        fault = self._first_fault(value)
+        if fault is None:
+            return Refused(f"cannot be stored: {_text_of(error)}.", hint)
+        refused = Refused(f"is not as annotated: {fault['msg']}.", hint)
+        refused.path = _path_of(fault["loc"], value)[::-1]
+        return refused
+
+    def _first_fault(self, value: t.Any) -> t.Mapping[str, t.Any] | None:
+        try:
+            self._adapter.validate_python(
+                value, strict=True, by_alias=False, by_name=True
+            )
+        except ValidationError as error:
+            return error.errors(include_url=False, include_context=False)[0]
+        except Exception:  # what a user's validator raises
+            return None
+        return None
+
+
+def _adapter_of(annotation: t.Any, name: str) -> TypeAdapter[t.Any]:
+    if isinstance(annotation, type) and hasattr(annotation, "__mapper__"):
+        raise StepUsageError(f"A step cannot return {name!r}.", hint=ORM_HINT)
+    try:
+        # Under another name: for a dataclass or a TypedDict itself, pydantic takes no
+        # configuration.
+        renamed: t.Any = TypeAliasType("Result", annotation)
+        adapter = TypeAdapter[t.Any](renamed, config=_CONFIG)
+        adapter.rebuild(raise_errors=True)
+    except Exception as error:
+        raise StepUsageError(
+            f'Results annotated "-> {name}" cannot be stored: {_text_of(error)}.',
+            hint="Annotate a pydantic model, a dataclass or a type of plain values.",
+        ) from None
+    return adapter
+
+
+def _path_of(location: t.Sequence[t.Any], value: t.Any) -> list[str]:
+    """Return pydantic's *location* in *value*, without the names of union members."""
+    path = []
+    for part in location:
+        if isinstance(value, (dict, list, tuple)):
+            try:
+                value = value[part]
+            except (LookupError, TypeError):
+                continue
+            path.append(place_in_container(part))
+        elif isinstance(part, str) and part.isidentifier() and hasattr(value, part):
+            value = getattr(value, part)
+            path.append(f".{part}")
+    return path
+
+
+def _name_of(annotation: t.Any) -> str:
+    if isinstance(annotation, type) and not t.get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+def _text_of(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.endswith("warnings:")]
+    return (told[0] if told else type(error).__name__).rstrip(".")[:300]

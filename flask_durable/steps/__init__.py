@@ -1,0 +1,1 @@
+"""The operations that a function's body is made of, one a module."""

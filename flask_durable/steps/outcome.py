@@ -1,0 +1,38 @@
+"""Failures of steps, as they are stored and as they are raised again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..durations import format_seconds
+from ..engine.control import TimeoutInterrupt
+from ..errors import StepError
+from ..errors import StepInterrupted
+from ..errors import StepTimeout
+from ..errors import UnserializableResult
+from ..failure import Failure
+from ..serialization import UnserializableValue
+
+_RAISED_AS: dict[str, type[StepError]] = {
+    error.code: error for error in (StepTimeout, StepInterrupted, UnserializableResult)
+}
+
+
+def failure_of(
+    error: BaseException, step: str, attempt: int, timeout: float | None
+) -> Failure:
+    """Return what is stored of *error*, which an attempt of a step raised."""
+    failure = Failure.of(error, step=step, attempt=attempt)
+    if isinstance(error, TimeoutInterrupt):
+        took = f"took longer than {format_seconds(timeout or 0)}"
+        return replace(failure, type="StepTimeout", message=took, code=StepTimeout.code)
+    if isinstance(error, UnserializableValue):
+        return replace(
+            failure, type="UnserializableResult", code=UnserializableResult.code
+        )
+    return failure
+
+
+def error_of(step: str, failure: Failure) -> StepError:
+    """Return the error that a step raises in the body for a stored *failure*."""
+    return _RAISED_AS.get(failure.code, StepError)(step, failure)

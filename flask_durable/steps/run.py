@@ -1,0 +1,209 @@
+"""``step.run``: call a function once, and keep its result.
+
+==========  ======================================================================
+memo found  what happens
+==========  ======================================================================
+none        the body is called as attempt 1
+tried       the body is called as the next attempt
+done        the stored result is returned
+failed      the stored failure is raised
+intent      an at-most-once body started and left no outcome: ``StepInterrupted``
+==========  ======================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+
+from ..current import StepContext
+from ..engine.attempt import Attempt
+from ..engine.control import ShutdownInterrupt
+from ..engine.control import TimeoutInterrupt
+from ..engine.interruption import Body
+from ..engine.retry import delay_after
+from ..failure import Failure
+from ..functions.options import StepOptions
+from ..functions.step_function import StepFunction
+from ..serialization import check_arguments
+from ..serialization import Codec
+from ..serialization import codec_for
+from ..serialization import UnserializableValue
+from ..store.memo import Memo
+from ..store.memo import payload
+from ..store.run_store import after
+from .outcome import error_of
+from .outcome import failure_of
+
+KIND = "run"
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    attempt: Attempt,
+    options: StepOptions,
+    name: str,
+    fn: t.Callable[..., t.Any],
+    args: tuple[t.Any, ...],
+    kwargs: dict[str, t.Any],
+) -> t.Any:
+    """Do what :meth:`flask_durable.Step.run` says."""
+    if isinstance(fn, StepFunction):
+        options = fn.options.merged(options)
+    key = attempt.enter(name, (fn, args, kwargs))
+    execution = Execution(attempt, options, key, KIND, codec_for(fn))
+    return execution.resolve(attempt.recall(key, KIND), fn, args, kwargs)
+
+
+class Execution:
+    """One use of a step in one attempt of a run."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        options: StepOptions,
+        key: str,
+        kind: str,
+        codec: Codec,
+    ) -> None:
+        self._attempt = attempt
+        self._options = options
+        self._key = key
+        self._kind = kind
+        self._codec = codec
+        self._retries = options.effective_retries(attempt.function.retries)
+        self._number = 1
+
+    def resolve(
+        self,
+        memo: Memo | None,
+        fn: t.Callable[..., t.Any],
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+    ) -> t.Any:
+        if memo is not None and memo.final:
+            return self._outcome(memo)
+        if memo is not None and memo.status == "tried":
+            self._number = memo.number + 1
+        check_arguments(args, kwargs)
+        self._attempt.before_body(self._options.lease)
+        if self._options.at_most_once:
+            self._intend()
+        started = time.time()
+        try:
+            text = self._call(fn, args, kwargs)
+        except (Exception, SystemExit, TimeoutInterrupt) as error:
+            memo = self._failed(error, started)
+        else:
+            memo = self._commit("done", text, started)
+        value = self._outcome(memo)
+        self._attempt.after_step()
+        return value
+
+    def _call(
+        self,
+        fn: t.Callable[..., t.Any],
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+    ) -> str:
+        attempt = self._attempt
+        context = attempt.context
+        assert context is not None
+        body = attempt.body = Body(self._options.timeout)
+        context.step = StepContext.of(
+            attempt.run_id, self._key, self._number, final=self._number > self._retries
+        )
+        try:
+            # The context's end, where a database session is given back, belongs to
+            # the body: its failure is the step's, and comes before the commit.
+            with body, attempt.host.scope():
+                text = self._codec.dump(fn(*args, **kwargs))
+            if body.interrupted is not None:
+                raise body.interrupted  # the body swallowed it
+        except ShutdownInterrupt:
+            attempt.hand_back(delay=1.0)
+        finally:
+            context.step = None
+            attempt.body = None
+        return text
+
+    def _intend(self) -> None:
+        """Say that the body is about to start, so that it never starts twice."""
+        reply, _ = self._attempt.commit(
+            self._key, "intent", self._number, payload(self._kind, "null")
+        )
+        if reply == "interrupted":
+            raise self._fail(
+                Failure(
+                    type="StepInterrupted",
+                    message="it started once and left no outcome",
+                    step=self._key,
+                    attempt=self._number,
+                    code="step.interrupted",
+                ),
+                time.time(),
+            )
+
+    def _failed(self, error: BaseException, started: float) -> Memo:
+        """Suspend until the next attempt, or return the memo of the final failure."""
+        failure = failure_of(error, self._key, self._number, self._options.timeout)
+        delay = None
+        if not isinstance(error, UnserializableValue):
+            delay = delay_after(
+                self._number,
+                error,
+                retries=self._retries,
+                backoff=self._options.backoff or self._attempt.function.backoff,
+                non_retriable=(
+                    *self._attempt.function.non_retriable,
+                    *self._options.non_retriable,
+                ),
+            )
+        if delay is None:
+            logger.error(
+                "Step %r failed for good in attempt %d.",
+                self._key,
+                self._number,
+                exc_info=error,
+                extra={"action": "step_failed"},
+            )
+            return self._commit("failed", failure.to_json(), started)
+        logger.warning(
+            "Attempt %d of step %r failed, next in %.1f s.",
+            self._number,
+            self._key,
+            delay,
+            exc_info=error,
+            extra={"action": "step_retry"},
+        )
+        return self._attempt.suspend(
+            "retry",
+            after(delay),
+            reason="retry",
+            step=self._key,
+            number=self._number,
+            payload=self._payload(failure.to_json(), started),
+        )
+
+    def _fail(self, failure: Failure, started: float) -> Exception:
+        memo = self._commit("failed", failure.to_json(), started)
+        return error_of(self._key, Failure.from_json(memo.body))
+
+    def _commit(self, status: str, body: str, started: float) -> Memo:
+        text = self._payload(body, started)
+        return self._attempt.commit(self._key, status, self._number, text)[1]
+
+    def _payload(self, body: str, started: float) -> str:
+        return payload(
+            self._kind,
+            body,
+            started=int(started * 1000),
+            milliseconds=int((time.time() - started) * 1000),
+        )
+
+    def _outcome(self, memo: Memo) -> t.Any:
+        if memo.status == "failed":
+            raise error_of(self._key, Failure.from_json(memo.body))
+        return self._codec.load(memo.body)

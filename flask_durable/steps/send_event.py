@@ -1,0 +1,56 @@
+"""``step.send_event``: events that a replay does not send again."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..engine.attempt import Attempt
+from ..errors import UnavailableError
+from ..functions.options import StepOptions
+from ..ids import derived_id
+from ..queue.envelope import EVENT_QUEUE
+from ..queue.envelope import EventMessage
+from ..serialization import codec_for
+from .run import Execution
+
+if t.TYPE_CHECKING:
+    from ..events.model import EventLike
+
+KIND = "send_event"
+
+
+def send_event(
+    attempt: Attempt, options: StepOptions, name: str, events: tuple[EventLike, ...]
+) -> list[str]:
+    """Do what :meth:`flask_durable.Step.send_event` says."""
+    key = attempt.enter(name)
+    memo = attempt.recall(key, KIND)
+    # Checked before the body, so that an invalid event is the caller's error and not
+    # one to retry. An id that the user did not give depends on run, step and place:
+    # were the process to die after the queue took the events and before the step is
+    # committed, the next attempt would send the same ids, and routing would drop them.
+    messages = [
+        attempt.host.message_of(event, derived_id("sent", attempt.run_id, key, str(i)))
+        for i, event in enumerate(events)
+    ]
+
+    def send() -> list[str]:
+        return _send(attempt, messages)
+
+    execution = Execution(attempt, options, key, KIND, codec_for(send))
+    return t.cast("list[str]", execution.resolve(memo, send, (), {}))
+
+
+def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
+    bodies = [message.encode() for message in messages]
+    outcomes = attempt.host.queue.send(EVENT_QUEUE, bodies)
+    ids = [message.id for message in messages]
+    refused = [error for error in outcomes if error is not None]
+    if refused:
+        sent = [id for id, error in zip(ids, outcomes, strict=True) if error is None]
+        raise UnavailableError(
+            f"The queue did not take {len(refused)} of {len(ids)} event(s): "
+            f"{refused[0]}.",
+            sent=sent,
+        )
+    return ids

@@ -1,0 +1,114 @@
+"""The step tools that a function's body is given."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+from ..durations import Duration
+from ..functions.backoff import Backoff
+from ..functions.options import StepOptions
+from . import run
+from . import send_event
+from . import sleep
+
+if t.TYPE_CHECKING:
+    from ..engine.attempt import Attempt
+    from ..events.model import EventLike
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+_DEFAULTS = StepOptions()
+
+
+class Step:
+    """Makes parts of a function's body durable.
+
+    Every operation takes a name first. Its outcome is stored under that name, and a
+    later execution of the body gets it from there instead of doing the work again. The
+    n-th use of a name in one run is stored as ``name#n``.
+
+    An object of this class belongs to one attempt of one run and to its thread.
+    """
+
+    __slots__ = ("_attempt", "_options")
+
+    def __init__(self, attempt: Attempt, options: StepOptions = _DEFAULTS) -> None:
+        self._attempt = attempt
+        self._options = options
+
+    def run(
+        self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call *fn* and keep what it returns.
+
+        The body runs in an application context of its own. If it raises, it is tried
+        again under the function's retries; what the last attempt raised is kept.
+
+        :param id: The step's name.
+        :param fn: Any callable. Its return annotation says how the result is stored;
+            without one only values that JSON gives back equal are accepted.
+        :returns: The result as a replay will return it.
+        :raises StepError: The last attempt failed. It may be caught.
+        :raises StepUsageError: The step is used where it cannot be durable.
+        """
+        value = run.run(self._attempt, self._options, id, fn, args, kwargs)
+        return t.cast(R, value)
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        non_retriable: t.Sequence[type[Exception]] = (),
+        timeout: Duration | None = None,
+        lease: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> Step:
+        """Return step tools with other options; ``None`` is "as the function says".
+
+        :param retries: Attempts after the first one.
+        :param backoff: The delays between attempts.
+        :param non_retriable: Errors that end the step at once, besides the function's.
+        :param timeout: How long one attempt may take.
+        :param lease: How long the body may hold the interpreter in C code: for so long
+            the run is kept without a heartbeat.
+        :param at_most_once: Never start a body again that started and left no outcome;
+            such a step raises :class:`~flask_durable.StepInterrupted`.
+        """
+        given = StepOptions.of(
+            {
+                "retries": retries,
+                "backoff": backoff,
+                "non_retriable": non_retriable,
+                "timeout": timeout,
+                "lease": lease,
+                "at_most_once": at_most_once,
+            }
+        )
+        return Step(self._attempt, self._options.merged(given))
+
+    def sleep(self, id: str, duration: Duration, /) -> None:
+        """Let go of the run for *duration*, counted from when this is first reached.
+
+        :raises StepUsageError: *duration* is none.
+        """
+        sleep.sleep(self._attempt, id, duration)
+
+    def sleep_until(self, id: str, when: datetime, /) -> None:
+        """Let go of the run until *when*. A moment in the past is no sleep.
+
+        :raises StepUsageError: *when* has no time zone.
+        """
+        sleep.sleep_until(self._attempt, id, when)
+
+    def send_event(self, id: str, /, *events: EventLike) -> list[str]:
+        """Send events exactly as often as this step is committed: once.
+
+        :returns: The events' ids; those that were not given are derived from the run
+            and the step, so that a repeated send is recognised.
+        :raises EventError: An event is not valid.
+        :raises StepError: The queue could not take them, retries included.
+        """
+        return send_event.send_event(self._attempt, self._options, id, events)

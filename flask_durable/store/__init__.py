@@ -1,0 +1,1 @@
+"""Everything that talks to the state server: keys, scripts, runs, the directory."""

@@ -1,0 +1,163 @@
+"""The barrier: nothing is deleted from a queue before what it led to is on disk.
+
+One small write, then ``WAITAOF`` or ``WAIT``: when that is answered, everything this
+server acknowledged before the write is as durable as the server was asked to make it.
+One barrier runs at a time, and everybody who asked before it began shares it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+
+import redis
+
+from ..errors import ConfigurationError
+from ..errors import UnavailableError
+from .server import execute
+from .server import StateServer
+
+#: Seconds that the disk or the replicas have; ``everysec`` takes up to about two.
+TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the server is able to keep, as far as it can be asked.
+
+    :param aof: Whether it has an append-only file.
+    :param fsync: Its ``appendfsync`` policy, or ``"unknown"``.
+    :param waitaof: Whether it can be asked to wait for the file.
+    :param replicas: How many replicas are waited for.
+    """
+
+    aof: bool
+    fsync: str
+    waitaof: bool
+    replicas: int
+
+    def __str__(self) -> str:
+        if not self.aof:
+            kept = "memory only: a restart of the server loses all state"
+        elif self.fsync == "always":
+            kept = "on disk at each write"
+        elif self.waitaof:
+            kept = f"on disk before a message is deleted (appendfsync {self.fsync})"
+        else:
+            kept = f"on disk within about a second (appendfsync {self.fsync})"
+        return kept + (f", on {self.replicas} replica(s)" if self.replicas else "")
+
+
+class Barrier:
+    """Waits until what was written so far is durable.
+
+    :param server: The state server.
+    :param tag: Under which its small write goes.
+    :param replicas: How many replicas must have it, ``DURABLE_REPLICAS``.
+    """
+
+    def __init__(self, server: StateServer, tag: str, replicas: int) -> None:
+        self._server = server
+        self._key = f"{tag}:barrier"
+        self._replicas = replicas
+        self._condition = threading.Condition()
+        self._running = False
+        self._begun = 0
+        self._passed = 0
+        self._error: Exception | None = None
+        self._client: redis.Redis | None = None
+        self._promise: Promise | None = None
+
+    def promise(self) -> Promise:
+        """Ask the server what it keeps; remembered after the first answer.
+
+        :raises ConfigurationError: Its ``maxmemory-policy`` may evict state.
+        """
+        if self._promise is None:
+            self._promise = self._ask()
+        return self._promise
+
+    def wait(self) -> None:
+        """Return once everything acknowledged before this call is durable.
+
+        :raises UnavailableError: The server did not confirm it in time.
+        """
+        with self._condition:
+            # A barrier that has begun may have written before our state was: only the
+            # next one covers it.
+            ticket = self._begun + 1
+            while self._running and self._passed < ticket:
+                self._condition.wait(TIMEOUT)
+            if self._passed >= ticket and self._error is None:
+                return
+            self._begun += 1
+            ticket = self._begun
+            self._running = True
+        error: Exception | None = None
+        try:
+            self._pass()
+        except (redis.RedisError, UnavailableError) as raised:
+            error = raised
+        with self._condition:
+            self._running = False
+            self._passed = ticket
+            self._error = error
+            self._condition.notify_all()
+        if error is not None:
+            raise UnavailableError(f"The state is not durable yet: {error}.") from error
+
+    def _pass(self) -> None:
+        promise = self.promise()
+        waits_for_file = promise.aof and promise.waitaof and promise.fsync != "always"
+        if not waits_for_file and not self._replicas:
+            return
+        if self._client is None:
+            # No client retries: a repeated WAIT would be for a later write.
+            self._client = self._server.new_client(retries=0, timeout=TIMEOUT + 2)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.set(self._key, int(time.time() * 1000))
+        limit = int(TIMEOUT * 1000)
+        if waits_for_file:
+            execute(pipeline, "WAITAOF", 1, self._replicas, limit)
+        else:
+            execute(pipeline, "WAIT", self._replicas, limit)
+        reply = pipeline.execute()[1]
+        local, replicas = reply if waits_for_file else (1, reply)
+        if (waits_for_file and local < 1) or replicas < self._replicas:
+            raise UnavailableError("the server did not confirm the write in time")
+
+    def _ask(self) -> Promise:
+        client = self._server.client
+        config: dict[str, str] = {}
+        try:
+            for name in ("appendonly", "appendfsync", "maxmemory-policy"):
+                config.update(t.cast("dict[str, str]", client.config_get(name)))
+        except redis.ResponseError:
+            # Managed servers forbid CONFIG; INFO says most of it.
+            info = client.info()
+            config["appendonly"] = "yes" if info.get("aof_enabled") else "no"
+            config["maxmemory-policy"] = info.get("maxmemory_policy", "noeviction")
+        policy = config.get("maxmemory-policy", "noeviction")
+        if policy != "noeviction":
+            raise ConfigurationError(
+                f"The state server may evict what it was given to keep "
+                f"(maxmemory-policy {policy}).",
+                hint="Set its maxmemory-policy to noeviction.",
+            )
+        return Promise(
+            aof=config.get("appendonly") == "yes",
+            fsync=config.get("appendfsync", "unknown"),
+            waitaof=_knows(client, "WAITAOF"),
+            replicas=self._replicas,
+        )
+
+
+def _knows(client: redis.Redis, command: str) -> bool:
+    try:
+        found = execute(client, "COMMAND", "INFO", command)
+    except redis.ResponseError:
+        return False
+    values = found.values() if isinstance(found, dict) else found
+    return any(value is not None for value in values)

@@ -1,0 +1,122 @@
+-- Put before every other script of this folder when it is loaded.
+--
+-- KEYS[1] is always a partition's tag, "{<namespace>:<partition>}". Every key that a
+-- script touches begins with it, so all of them live in one slot of a cluster.
+--
+--   <tag>:run:<id>        hash   the run
+--   <tag>:steps:<id>      hash   step key -> memo, "<status> <token> <number>\n<opaque text>"
+--   <tag>:runs            zset   every run by the time it was created
+--   <tag>:status:<s>      zset   the same, by status
+--   <tag>:function:<f>    zset   the same, by function
+--   <tag>:leases          zset   RUNNING runs by the end of their lease
+--   <tag>:looks           hash   run -> "<token> <end of lease> <time of the first look>"
+--   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
+--   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
+--   <tag>:marks           hash   what the workers saw of each queue (see sweep.lua)
+--   <tag>:outbox          zset   "run:<id>" and "event:<...>" by the time to send again
+--   <tag>:outbox:events   hash   "event:<...>" -> message text
+--   <tag>:expire          zset   finished runs by the end of their retention
+--
+-- All times are milliseconds of this server's clock. User data is never looked into.
+
+local tag = KEYS[1]
+
+-- An outbox entry that nobody confirmed is sent again after this long.
+local RESEND = 5000
+-- A QUEUED run's message is doubted for the first time after this long.
+local DOUBT = 60000
+
+local function run_key(id) return tag .. ':run:' .. id end
+local function steps_key(id) return tag .. ':steps:' .. id end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function text(number) return string.format('%.0f', number) end
+
+local function get(id, ...) return redis.call('HMGET', run_key(id), ...) end
+
+local function put(id, ...) redis.call('HSET', run_key(id), ...) end
+
+local function terminal(status)
+  return status == 'completed' or status == 'failed' or status == 'cancelled'
+end
+
+-- The status, token and number at the head of a memo.
+local function head(memo)
+  local status, token, number = string.match(memo, '^(%S+) (%S+) (%d+)\n')
+  return status, token, tonumber(number)
+end
+
+local function memo(status, token, number, payload)
+  return status .. ' ' .. token .. ' ' .. text(number) .. '\n' .. payload
+end
+
+local function set_status(id, from, to, created)
+  redis.call('ZREM', tag .. ':status:' .. from, id)
+  redis.call('ZADD', tag .. ':status:' .. to, created, id)
+  put(id, 'status', to)
+end
+
+local function disown(id)
+  redis.call('ZREM', tag .. ':leases', id)
+  redis.call('HDEL', tag .. ':looks', id)
+  redis.call('HDEL', run_key(id), 'token')
+end
+
+-- Makes a run QUEUED and writes the message that is owed in the same breath, so that
+-- no crash can leave a QUEUED run that nobody will ever hear of.
+local function enqueue(id, from, created, now)
+  set_status(id, from, 'queued', created)
+  put(id, 'queued_at', text(now))
+  redis.call('HDEL', run_key(id), 'reason', 'due')
+  redis.call('ZADD', tag .. ':queued', now + DOUBT, id)
+  redis.call('ZADD', tag .. ':outbox', now + RESEND, 'run:' .. id)
+end
+
+local function unqueue(id)
+  redis.call('ZREM', tag .. ':queued', id)
+  redis.call('ZREM', tag .. ':outbox', 'run:' .. id)
+end
+
+-- What a run that ends for whatever reason leaves behind: nothing but its record.
+local function settle(id, from, to, created, now, retention)
+  disown(id)
+  unqueue(id)
+  redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
+  redis.call('HDEL', run_key(id), 'due', 'waiting')
+  set_status(id, from, to, created)
+  put(id, 'finished', text(now))
+  redis.call('ZADD', tag .. ':expire', now + retention, id)
+end
+
+-- Events that are owed are kept whole, apart from the run that owes them.
+local function owe_events(id, generation, first, now)
+  for i = first, #ARGV do
+    local entry = 'event:' .. id .. ':' .. generation .. ':' .. (i - first)
+    redis.call('HSET', tag .. ':outbox:events', entry, ARGV[i])
+    redis.call('ZADD', tag .. ':outbox', now + RESEND, entry)
+  end
+end
+
+-- Why an owner's write is refused: its run was cancelled, or somebody else has it.
+local function refusal(status)
+  if status == 'cancelled' then return {'cancelled'} end
+  return {'lost'}
+end
+
+local function arm_timeouts(id, now, timeout, start_timeout)
+  if timeout > 0 then
+    redis.call('ZADD', tag .. ':timers', now + timeout, 'timeout:' .. id)
+  end
+  if start_timeout > 0 then
+    redis.call('ZADD', tag .. ':timers', now + start_timeout, 'start:' .. id)
+  end
+end
+
+local function index(id, function_id, created)
+  redis.call('ZADD', tag .. ':runs', created, id)
+  redis.call('ZADD', tag .. ':function:' .. function_id, created, id)
+end

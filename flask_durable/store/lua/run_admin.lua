@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- What an operator, a timeout or an application does to a run from outside. (G3, G4)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+-- ARGV[2] "cancel"   any unfinished run ends as CANCELLED, at once
+--         "unstarted" the same, only if it never started
+--         "resume"   PAUSED -> QUEUED
+--         "retry"    FAILED or CANCELLED -> QUEUED, from the step that failed
+-- ARGV[3] reason
+-- ARGV[4] retention, milliseconds (cancel)
+-- ARGV[5..] event messages to send (cancel)
+--
+-- Reply   {"ok", time}        time: when it was queued, or "0"
+--         {"state", status}   the run is in no state for it; nothing was changed
+--         {"missing"}
+--
+-- Cancelling voids the token in the same write, so that nothing its owner does after it
+-- can land.
+
+local id, action = ARGV[1], ARGV[2]
+local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started')
+local status, created = run[1], run[2]
+if not status then return {'missing'} end
+local now = clock()
+
+if action == 'cancel' or action == 'unstarted' then
+  if terminal(status) or (action == 'unstarted' and run[6]) then
+    redis.call('ZREM', tag .. ':timers', 'timeout:' .. id, 'start:' .. id)
+    return {'state', status}
+  end
+  settle(id, status, 'cancelled', created, now, tonumber(ARGV[4]))
+  put(id, 'reason', ARGV[3])
+  owe_events(id, run[3], 5, now)
+  return {'ok', '0'}
+end
+
+if action == 'resume' then
+  if status ~= 'paused' then return {'state', status} end
+  redis.call('HDEL', run_key(id), 'deferred_since', 'failure')
+else
+  if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
+  -- Only the step that ended the run is tried again. A failed step that the function
+  -- caught keeps its memo: the function has already gone another way because of it.
+  if run[4] and run[4] ~= '' then redis.call('HDEL', steps_key(id), run[4]) end
+  redis.call('HDEL', run_key(id), 'failed_step', 'failure', 'result', 'finished', 'reason')
+  redis.call('ZREM', tag .. ':expire', id)
+  put(id, 'generation', text(tonumber(run[3]) + 1))
+  arm_timeouts(id, now, tonumber(run[5]), 0)
+end
+put(id, 'dispatches', '0', 'attempt', '0')
+enqueue(id, status, created, now)
+return {'ok', text(now)}

@@ -1,0 +1,67 @@
+-- Creates a run: QUEUED with its message owed, SUSPENDED until it may start, FAILED at
+-- once, or RUNNING in the hands of the caller. (G1, G4)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+-- ARGV[2] token to claim it with, or "" to queue it
+-- ARGV[3] lease, milliseconds
+-- ARGV[4] milliseconds until the run is cancelled, 0 for never
+-- ARGV[5] milliseconds until a run that has not started is cancelled, 0 for never
+-- ARGV[6] not to start before this time, milliseconds since 1970, 0 for now
+-- ARGV[7] a failure that the run begins and ends with, or ""
+-- ARGV[8] retention of a failed run, milliseconds
+-- ARGV[9..] field, value, ...: function, queue, event and the rest of the record
+--
+-- Reply   {"claimed", now}     the caller owns the run
+--         {"queued", time}     a run message is owed, and nobody has confirmed it yet
+--         {"failed"}           the run was created as failed
+--         {"old", status}      the run exists; nothing was changed
+--
+-- The run's key is the dedupe record. The race of two routers that hold the same event
+-- is decided by EXISTS and HSET standing in one script; a router that repeats its call
+-- is told what it was told before, by its token or by the entry still in the outbox.
+
+local id, token = ARGV[1], ARGV[2]
+local key = run_key(id)
+
+if redis.call('EXISTS', key) == 1 then
+  local run = get(id, 'status', 'token', 'queued_at', 'claimed_at')
+  if token ~= '' and run[2] == token then return {'claimed', run[4]} end
+  if run[1] == 'queued' and redis.call('ZSCORE', tag .. ':outbox', 'run:' .. id) then
+    return {'queued', run[3]}
+  end
+  return {'old', run[1]}
+end
+
+local now = clock()
+local start = tonumber(ARGV[6])
+redis.call('HSET', key, 'created', text(now), 'generation', '0', 'dispatches', '0',
+  'attempt', '0', 'timeout', ARGV[4], unpack(ARGV, 9))
+index(id, redis.call('HGET', key, 'function'), now)
+
+if ARGV[7] ~= '' then
+  put(id, 'failure', ARGV[7])
+  settle(id, '', 'failed', now, now, tonumber(ARGV[8]))
+  return {'failed'}
+end
+
+arm_timeouts(id, math.max(now, start), tonumber(ARGV[4]), tonumber(ARGV[5]))
+
+if start > now then
+  set_status(id, '', 'suspended', now)
+  put(id, 'reason', 'scheduled', 'due', text(start))
+  redis.call('ZADD', tag .. ':timers', start, 'wake:' .. id)
+  return {'old', 'suspended'}
+end
+
+if token ~= '' then
+  set_status(id, '', 'running', now)
+  put(id, 'token', token, 'dispatches', '1', 'started', text(now), 'claimed_at', text(now),
+    'queued_at', text(now))
+  redis.call('ZREM', tag .. ':timers', 'start:' .. id)
+  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  return {'claimed', text(now)}
+end
+
+enqueue(id, '', now, now)
+return {'queued', text(now)}

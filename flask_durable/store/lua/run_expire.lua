@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- Removes a finished run whole, once its retention is over. (G10)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+--
+-- Reply   1 if it was removed, else 0
+--
+-- State and time are looked at again here: between the sweep that named the run and
+-- this call somebody may have retried it.
+
+local id = ARGV[1]
+local run = get(id, 'status', 'function')
+local ends = redis.call('ZSCORE', tag .. ':expire', id)
+if not run[1] then
+  redis.call('ZREM', tag .. ':expire', id)
+  return 0
+end
+if not ends or not terminal(run[1]) or tonumber(ends) > clock() then return 0 end
+
+redis.call('UNLINK', run_key(id), steps_key(id))
+redis.call('ZREM', tag .. ':runs', id)
+redis.call('ZREM', tag .. ':status:' .. run[1], id)
+redis.call('ZREM', tag .. ':function:' .. run[2], id)
+redis.call('ZREM', tag .. ':expire', id)
+return 1

@@ -1,0 +1,109 @@
+#!lua flags=allow-oom
+-- Lets go of a run: writes why, what wakes it, and the end of the lease, all at once.
+-- (G3, G4, G5)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+-- ARGV[2] token
+-- ARGV[3] lease, milliseconds (renewed where the run stays with its owner)
+-- ARGV[4] how: "sleep"     a step that waits for a time
+--              "retry"     a step whose attempt failed
+--              "body"      the function's body failed outside any step
+--              "handback"  a worker that shuts down
+--              "pause"     an operator has to look
+-- ARGV[5] when to go on: milliseconds from now, or since 1970 with a leading "@"
+-- ARGV[6] reason, for a person
+-- ARGV[7] step key, or ""
+-- ARGV[8] number of the attempt (retry, body), else 0
+-- ARGV[9] payload of the step's memo, or the failure (body, pause), opaque
+--
+-- Reply   {"suspended", due} | {"queued", time} | {"paused"}
+--         {"resolved", memo}   what it would wait for is there; the caller still owns it
+--         {"lost"} | {"cancelled"}
+--
+-- The race with whatever writes the awaited memo is closed by looking for the memo here,
+-- where the run becomes wakeable: before this script the memo is found, after it the
+-- writer finds a SUSPENDED run. A repeat finds its token remembered.
+
+local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
+local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches')
+if run[2] ~= token then
+  if run[3] == token then return {string.match(run[4], '^(%S+) (%S+)$')} end
+  return refusal(run[1])
+end
+
+local now = clock()
+local due
+if string.sub(ARGV[5], 1, 1) == '@' then
+  due = tonumber(string.sub(ARGV[5], 2))
+else
+  due = now + tonumber(ARGV[5])
+end
+
+local function leave(to, reply)
+  disown(id)
+  redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
+  put(id, 'last_token', token, 'last_reply', to .. ' ' .. reply)
+  return {to, reply}
+end
+
+local function wait_until(time, reason)
+  set_status(id, run[1], 'suspended', run[5])
+  put(id, 'reason', reason, 'due', text(time))
+  local reply = leave('suspended', text(time))
+  redis.call('ZADD', tag .. ':timers', time, 'wake:' .. id)
+  return reply
+end
+
+if how == 'pause' then
+  set_status(id, run[1], 'paused', run[5])
+  put(id, 'reason', ARGV[6], 'failure', ARGV[9])
+  return leave('paused', '0')
+end
+
+if how == 'handback' then
+  -- An interruption by a shutdown is no failure of the run: the claim is not counted.
+  put(id, 'dispatches', text(math.max(tonumber(run[6]) - 1, 0)))
+  if due > now then return wait_until(due, ARGV[6]) end
+  enqueue(id, run[1], run[5], now)
+  return leave('queued', text(now))
+end
+
+if how == 'body' then
+  put(id, 'attempt', ARGV[8], 'dispatches', '0', 'failure', ARGV[9])
+  return wait_until(due, ARGV[6])
+end
+
+local steps = steps_key(id)
+local existing = redis.call('HGET', steps, step)
+local was, number
+if existing then
+  local _
+  was, _, number = head(existing)
+  if was == 'done' or was == 'failed' then
+    redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+    return {'resolved', existing}
+  end
+end
+put(id, 'dispatches', '0', 'attempt', '0')
+
+if how == 'retry' then
+  if not (was == 'tried' and number >= tonumber(ARGV[8])) then
+    redis.call('HSET', steps, step, memo('tried', token, tonumber(ARGV[8]), ARGV[9]))
+  end
+  return wait_until(due, ARGV[6])
+end
+
+-- A sleep's end is fixed when it is first reached, however often it is replayed.
+if was == 'waiting' then due = number end
+if due <= now then
+  local value = memo('done', token, due, ARGV[9])
+  redis.call('HSET', steps, step, value)
+  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  return {'resolved', value}
+end
+if was ~= 'waiting' then
+  redis.call('HSET', steps, step, memo('waiting', token, due, ARGV[9]))
+end
+put(id, 'waiting', step)
+return wait_until(due, ARGV[6])

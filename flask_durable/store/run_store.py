@@ -1,0 +1,384 @@
+"""Runs in the state server: one method a script, see STATE in ``docs/architecture.md``.
+
+Every method may be repeated with the same arguments and gives its first answer again.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+import redis
+
+from ..config import Settings
+from .keys import Keys
+from .memo import Memo
+from .server import Argument
+from .server import Call
+from .server import StateServer
+
+#: Steps and bytes of memos that a run may have.
+MAX_STEPS = 10_000
+MAX_MEMO_BYTES = 32 * 1024 * 1024
+
+#: Milliseconds between two tries to run a function whose code is not here, and until
+#: the run is given to a person.
+DEFER_DELAY = 30_000
+DEFER_LIMIT = 24 * 3600 * 1000
+
+#: How many of a kind one sweep handles.
+SWEEP_LIMIT = 100
+
+#: Leases renewed by one call.
+RENEW_LIMIT = 100
+
+Record = dict[str, str]
+
+
+class Refused(Exception):
+    """An owner's write was refused. Internal: the attempt stops on it.
+
+    :param cancelled: Whether the run was cancelled, or belongs to somebody else.
+    """
+
+    def __init__(self, *, cancelled: bool) -> None:
+        super().__init__("cancelled" if cancelled else "lost")
+        self.cancelled = cancelled
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What a run begins with.
+
+    :param event: The event message, as JSON text.
+    :param token: Claims the run for the caller; ``""`` queues it.
+    :param start_at: Not to start before this time, milliseconds since 1970; 0 for now.
+    :param failure: Makes the run begin and end as failed; ``""`` if not.
+    :param unfiltered: Whether the function's ``where`` is still to be asked.
+    """
+
+    id: str
+    function: str
+    queue: str
+    event: str
+    event_id: str
+    event_name: str
+    token: str = ""
+    timeout: float | None = None
+    start_timeout: float | None = None
+    start_at: int = 0
+    failure: str = ""
+    unfiltered: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep found for its caller to do."""
+
+    runs: list[list[str]]
+    events: list[list[str]]
+    timeouts: list[str]
+    expired: list[str]
+    more: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim: the record and memos, or why there are none.
+
+    :param answer: ``claimed``, ``paused`` or ``no``.
+    """
+
+    answer: str
+    record: Record = field(default_factory=dict)
+    memos: dict[str, str] = field(default_factory=dict)
+
+
+class RunStore:
+    """Reads and writes runs.
+
+    :param server: Where they are.
+    :param settings: Lease, limits and retention.
+    """
+
+    def __init__(self, server: StateServer, settings: Settings) -> None:
+        self.server = server
+        self.keys = Keys(settings.namespace, settings.partitions)
+        self.lease = settings.lease
+        self._max_dispatches = settings.max_dispatches
+        self._retention = _milliseconds(settings.retention)
+        self._failed_retention = _milliseconds(settings.failed_retention)
+
+    def creation(self, run: NewRun) -> Call:
+        """Return the call that creates *run*, to be sent with others in a pipeline.
+
+        Its reply is ``["claimed", time]``, ``["queued", time]``, ``["failed"]`` or
+        ``["old", status]``.
+        """
+        fields = ["function", run.function, "queue", run.queue, "event", run.event]
+        fields += ["event_id", run.event_id, "event_name", run.event_name]
+        if run.unfiltered:
+            fields += ["unfiltered", "1"]
+        if run.version:
+            fields += ["version", run.version]
+        args: list[Argument] = [
+            run.id,
+            run.token,
+            _milliseconds(self.lease),
+            _milliseconds(run.timeout),
+            _milliseconds(run.start_timeout),
+            run.start_at,
+            run.failure,
+            self._failed_retention,
+            *fields,
+        ]
+        return "run_create", self.keys.tag_of(run.id), args
+
+    def claim(self, run_id: str, token: str, *, version: str, queued: int) -> Claim:
+        """Claim a QUEUED run and read its memos, in one pipeline."""
+        tag = self.keys.tag_of(run_id)
+        args: list[Argument] = [
+            run_id,
+            token,
+            _milliseconds(self.lease),
+            self._max_dispatches,
+            version,
+            queued,
+        ]
+        reply, memos = self.server.call_many(
+            [("run_claim", tag, args)], ("HGETALL", f"{tag}:steps:{run_id}")
+        )
+        for answer in (reply, memos):
+            if isinstance(answer, Exception):
+                raise answer
+        return Claim(reply[0], _pairs(reply[1:]), _pairs(memos))
+
+    def park(self, run_id: str) -> str:
+        """Set a QUEUED run aside whose code is not here; return what became of it."""
+        return str(self._call("run_park", run_id, DEFER_DELAY, DEFER_LIMIT)[0])
+
+    def commit(
+        self,
+        run_id: str,
+        token: str,
+        step: str,
+        status: str,
+        number: int,
+        payload: str,
+        lease: float | None = None,
+    ) -> list[str]:
+        """Write a step's memo and renew the lease.
+
+        :param lease: Seconds, if not the usual.
+        :returns: ``["ok"]``, ``["exists", memo]``, ``["interrupted"]`` or
+            ``["full", what]``.
+        :raises Refused: The run is not the caller's any more.
+        """
+        return self._own(
+            "step_commit",
+            run_id,
+            token,
+            _milliseconds(lease or self.lease),
+            step,
+            status,
+            number,
+            payload,
+            MAX_STEPS,
+            MAX_MEMO_BYTES,
+        )
+
+    def suspend(
+        self,
+        run_id: str,
+        token: str,
+        how: str,
+        due: str,
+        *,
+        reason: str,
+        step: str = "",
+        number: int = 0,
+        payload: str = "",
+    ) -> list[str]:
+        """Let go of a run, see ``run_suspend.lua``.
+
+        :param due: From :func:`after` or :func:`at`.
+        :returns: ``["suspended", due]``, ``["queued", time]``, ``["paused"]``, or
+            ``["resolved", memo]`` where the caller still owns the run.
+        :raises Refused: The run is not the caller's any more.
+        """
+        lease = _milliseconds(self.lease)
+        return self._own(
+            "run_suspend",
+            run_id,
+            token,
+            lease,
+            how,
+            due,
+            reason,
+            step,
+            number,
+            payload,
+        )
+
+    def finish(
+        self,
+        run_id: str,
+        token: str,
+        *,
+        failed: bool,
+        outcome: str,
+        failed_step: str = "",
+        reason: str = "",
+        handler: tuple[str, str, str] = ("", "", ""),
+        events: t.Sequence[str] = (),
+    ) -> int:
+        """End a run.
+
+        :param outcome: The result or the failure, as JSON text.
+        :param handler: Id, function and queue of the failure handler's run.
+        :param events: Event messages that are owed.
+        :returns: When the handler's run was queued (milliseconds), or 0.
+        :raises Refused: The run is not the caller's any more.
+        """
+        reply = self._own(
+            "run_finish",
+            run_id,
+            token,
+            "failed" if failed else "completed",
+            outcome,
+            self._failed_retention if failed else self._retention,
+            failed_step,
+            reason,
+            *handler,
+            *events,
+        )
+        return int(reply[1])
+
+    def renew(self, tag: str, leases: t.Sequence[tuple[str, str, float]]) -> list[str]:
+        """Renew the leases of runs in one partition.
+
+        :param leases: Run id, token and seconds, at most :data:`RENEW_LIMIT`.
+        :returns: ``ok``, ``lost`` or ``cancelled`` each.
+        """
+        args: list[Argument] = []
+        for run_id, token, seconds in leases:
+            args += [run_id, token, _milliseconds(seconds)]
+        return t.cast("list[str]", self.server.call("lease_renew", tag, *args))
+
+    def admin(
+        self,
+        run_id: str,
+        action: str,
+        *,
+        reason: str = "",
+        events: t.Sequence[str] = (),
+    ) -> list[str]:
+        """Cancel, resume or retry a run, see ``run_admin.lua``."""
+        retention = self._failed_retention
+        return self._call("run_admin", run_id, action, reason, retention, *events)
+
+    def sweep(self, tag: str, empty_queues: t.Iterable[str] = ()) -> Swept:
+        """Mend what lost its owner in one partition."""
+        lease = _milliseconds(self.lease)
+        reply = self.server.call("sweep", tag, lease, SWEEP_LIMIT, *empty_queues)
+        runs, events, timeouts, expired, more = reply
+        return Swept(runs, events, timeouts, expired, bool(more))
+
+    def expire(self, run_id: str) -> bool:
+        """Remove a finished run whose retention is over; return whether it was."""
+        tag = self.keys.tag_of(run_id)
+        return bool(self.server.call("run_expire", tag, run_id))
+
+    def forget_timer(self, run_id: str, timer: str) -> None:
+        """Take away a timer whose run is gone."""
+        self.server.client.zrem(f"{self.keys.tag_of(run_id)}:timers", timer)
+
+    def confirm(self, tag: str, entries: t.Sequence[str]) -> None:
+        """Take outbox entries away that were sent."""
+        pipeline = self.server.client.pipeline(transaction=False)
+        pipeline.zrem(f"{tag}:outbox", *entries)
+        events = [entry for entry in entries if entry.startswith("event:")]
+        if events:
+            pipeline.hdel(f"{tag}:outbox:events", *events)
+        pipeline.execute()
+
+    def read(self, run_id: str) -> tuple[Record, dict[str, Memo]]:
+        """Return a run's record and memos; both are empty if there is no such run."""
+        tag = self.keys.tag_of(run_id)
+        pipeline = self.server.client.pipeline(transaction=False)
+        pipeline.hgetall(f"{tag}:run:{run_id}")
+        pipeline.hgetall(f"{tag}:steps:{run_id}")
+        record, memos = pipeline.execute()
+        return record, {key: Memo.parse(text) for key, text in memos.items()}
+
+    def read_records(self, run_ids: t.Sequence[str]) -> list[Record]:
+        """Return the records of *run_ids*, without those that are gone."""
+        pipeline = self.server.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.hgetall(f"{self.keys.tag_of(run_id)}:run:{run_id}")
+        found = []
+        for run_id, record in zip(run_ids, pipeline.execute(), strict=True):
+            if record:
+                found.append({"id": run_id, **record})
+        return found
+
+    def newest(self, index: str, *, before: int | None, limit: int) -> list[str]:
+        """Return the newest run ids of an index, over all partitions.
+
+        :param index: ``runs``, ``status:<status>`` or ``function:<id>``.
+        :param before: Only runs created before this time, milliseconds.
+        """
+        highest = "+inf" if before is None else f"({before}"
+        found: list[tuple[str, float]] = []
+        for tag in self.keys.tags:
+            found += t.cast(
+                "list[tuple[str, float]]",
+                self.server.client.zrevrangebyscore(
+                    f"{tag}:{index}", highest, "-inf", 0, limit, withscores=True
+                ),
+            )
+        found.sort(key=lambda pair: pair[1], reverse=True)
+        return [run_id for run_id, _ in found[:limit]]
+
+    def count(self, status: str) -> int:
+        """Return how many runs have *status*."""
+        client = self.server.client
+        tags = self.keys.tags
+        return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])
+
+    def _call(self, name: str, run_id: str, *args: Argument) -> list[str]:
+        tag = self.keys.tag_of(run_id)
+        return t.cast("list[str]", self.server.call(name, tag, run_id, *args))
+
+    def _own(self, name: str, run_id: str, *args: Argument) -> list[str]:
+        reply = self._call(name, run_id, *args)
+        if reply[0] in ("lost", "cancelled"):
+            raise Refused(cancelled=reply[0] == "cancelled")
+        return reply
+
+
+def after(seconds: float) -> str:
+    """Return a time counted from now by the server's clock, as scripts take it."""
+    return str(_milliseconds(seconds))
+
+
+def at(timestamp: float) -> str:
+    """Return a time given in seconds since 1970, as scripts take it."""
+    return f"@{_milliseconds(timestamp)}"
+
+
+def _milliseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else round(seconds * 1000)
+
+
+def _pairs(flat: t.Any) -> dict[str, str]:
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+#: Errors after which the same call is made again until it is answered: nobody knows
+#: whether it was carried out, and repeating it is how to find out.
+TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)

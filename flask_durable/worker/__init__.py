@@ -1,0 +1,1 @@
+"""Worker processes: Dramatiq's threads, the router, leases, the sweeper, the drain."""

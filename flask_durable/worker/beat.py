@@ -1,0 +1,93 @@
+"""What a worker says of itself, and whether it hears the state server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import typing as t
+
+from ..app_state import AppState
+from ..store.run_store import TRANSIENT
+
+#: Seconds between two beats.
+INTERVAL = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Beat:
+    """Publishes the functions and the state of one worker process."""
+
+    def __init__(
+        self, state: AppState, worker: str, queues: t.Sequence[str], threads: int
+    ) -> None:
+        self._state = state
+        self._worker = worker
+        self._threads = threads
+        self._queues = list(queues)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="durable-beat", daemon=True
+        )
+
+    def publish(self) -> None:
+        """Say which functions this process has the code of.
+
+        Done before anything is received: an event must not be routed by a directory
+        that lacks what this process could run.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        specs = {function.id: function.spec() for function in self._state.functions}
+        self._state.directory.publish(specs)
+        self._state.directory.current()
+        self._beat()
+
+    def start(self) -> None:
+        """Beat on a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and say that the worker is gone."""
+        self._stopping.set()
+        self._thread.join()
+        try:
+            self._state.directory.leave(self._worker)
+        except TRANSIENT as error:
+            logger.warning("Could not sign off: %s", error)
+
+    def _publish_again_if_forgotten(self) -> None:
+        # The server lost the directory, or nobody was alive for an hour.
+        known = self._state.directory.remembered.functions
+        if any(function.id not in known for function in self._state.functions):
+            self.publish()
+
+    def _beat(self) -> None:
+        description = {
+            "id": self._worker,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": self._queues,
+            "threads": self._threads,
+            "busy": self._threads - self._state.window.free,
+        }
+        self._state.directory.beat(
+            self._worker,
+            description,
+            [function.id for function in self._state.functions],
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL):
+            try:
+                self._publish_again_if_forgotten()
+                self._beat()
+                self._state.reachable = True
+            except TRANSIENT as error:
+                # A queue elsewhere goes on; what it gave us could not be kept now.
+                self._state.reachable = False
+                logger.warning("The state server does not answer: %s", error)
+            except Exception:
+                logger.exception("Could not beat.")

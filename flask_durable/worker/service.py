@@ -1,0 +1,77 @@
+"""Running one worker in the calling process until a signal stops it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import types
+import typing as t
+
+from ..app_state import AppState
+from ..observe.logging import CONSOLE_FORMAT
+from ..observe.logging import install
+from .process import WorkerProcess
+
+#: Seconds past the grace after which the process exits whatever it is doing.
+LAST_RESORT = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def run_worker(
+    state: AppState, *, queues: t.Sequence[str], threads: int, grace: float
+) -> None:
+    """Work until ``SIGTERM`` or ``SIGINT``, then drain and return, or exit hard.
+
+    A second ``SIGTERM`` means no more than the first: whoever signals a process group
+    and its leader sends two. A second Ctrl-C exits at once.
+
+    :param queues: The queues whose runs are executed here.
+    :param threads: How many runs are executed at once.
+    :param grace: Seconds that the drain may take.
+    """
+    set_up_logging(state)
+    stopping = threading.Event()
+
+    def stop(signum: int, frame: types.FrameType | None) -> None:
+        if stopping.is_set() and signum == signal.SIGINT:
+            os._exit(130)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
+    process.start()
+    logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
+    stopping.wait()
+    last_resort = threading.Timer(grace + LAST_RESORT, os._exit, (1,))
+    last_resort.daemon = True
+    last_resort.start()
+    ended = process.stop()
+    logger.info("Worker %s has ended.", process.id, extra={"action": "worker_end"})
+    if not ended:
+        # A body is still inside C code: the interpreter would wait for its thread.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+    last_resort.cancel()
+
+
+def set_up_logging(state: AppState) -> None:
+    """Write records to stderr, with the run they belong to.
+
+    Handlers that the app has set up stay, and get the fields.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(CONSOLE_FORMAT))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        # Dramatiq logs each message, which is each run, at a level of its own choice.
+        logging.getLogger("dramatiq").setLevel(logging.WARNING)
+    for each in (root, state.app.logger):
+        install(each)

@@ -1,0 +1,86 @@
+"""The threads that execute runs: Dramatiq's worker, and what comes past the queue.
+
+A run reaches a thread in one of two ways. A *run message* comes through its queue and
+is claimed here; it is deleted as soon as the claim is durable, because from then on
+the lease owns the run. A *claimed run* comes straight from this process's router.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+import dramatiq
+from dramatiq.worker import Worker
+
+from ..engine.attempt import ClaimedRun
+from ..engine.executor import Executor
+from ..queue.broker import DurableBroker
+from ..queue.consumer import ACTOR
+from ..queue.delivery import Delivery
+from ..queue.envelope import RunMessage
+
+logger = logging.getLogger(__name__)
+
+
+class RunThreads:
+    """The run threads of this process.
+
+    :param queues: The queues whose runs are executed here.
+    :param threads: How many runs are executed at once.
+    """
+
+    def __init__(
+        self,
+        broker: DurableBroker,
+        executor: Executor,
+        *,
+        queues: t.Sequence[str],
+        threads: int,
+    ) -> None:
+        self._broker = broker
+        self._executor = executor
+        for queue in queues:
+            broker.declare_queue(queue)
+        dramatiq.actor(actor_name=ACTOR, queue_name=queues[0], broker=broker)(
+            self._execute
+        )
+        self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
+
+    def start(self) -> None:
+        """Start to receive run messages."""
+        self._worker.start()
+
+    def stop(self, timeout: float) -> None:
+        """Receive nothing more, and wait for the runs that are executed.
+
+        :param timeout: Seconds to wait.
+        """
+        self._worker.stop(timeout=max(0, int(timeout * 1000)))
+
+    def serves(self, queue: str) -> bool:
+        """Return whether runs of *queue* are executed here."""
+        return self._broker.serves(queue)
+
+    def reserve(self) -> bool:
+        """Take a free thread; return whether there was one."""
+        return self._broker.window.reserve(1) == 1
+
+    def release(self) -> None:
+        """Give back a thread that was not used."""
+        self._broker.window.release()
+
+    def hand_over(self, queue: str, run: ClaimedRun) -> None:
+        """Have *run* executed by the thread that was taken."""
+        self._broker.hand_over(queue, run)
+
+    def _execute(self, payload: t.Any) -> None:
+        if isinstance(payload, ClaimedRun):
+            return self._executor.execute(payload)
+        delivery: Delivery = payload
+        if not isinstance(delivery.message, RunMessage):
+            return delivery.dead("not a run")
+        run = self._executor.claim(delivery.message)
+        delivery.done()
+        if run is not None:
+            self._executor.execute(run)

@@ -1,0 +1,47 @@
+"""Checks, each in an environment of its own: ``nox``, or ``nox -s tests``."""
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "typing"]
+nox.options.reuse_venv = "yes"
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests."""
+    session.install("-e", ".[tests]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and form."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types, those of users' code included."""
+    session.install("-e", ".[tests]", "pyright")
+    session.run("mypy")
+    session.run("mypy", "tests/typing")
+    session.run("pyright", "tests/typing")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the packages and look at what is in them."""
+    session.install("build", "twine")
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", "dist/*")
+
+
+@nox.session
+def example(session: nox.Session) -> None:
+    """Run the example's demo."""
+    session.install("-e", ".[dev,example]")
+    session.run("flask", "--app", "example_app", "demo")

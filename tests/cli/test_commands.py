@@ -1,0 +1,440 @@
+"""``flask durable`` commands on a real server; runs are driven by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import threading
+import typing as t
+
+import pytest
+import redis
+from click.testing import CliRunner
+from click.testing import Result
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_durable import Durable
+from flask_durable import RunStatus
+from flask_durable import UnavailableError
+from flask_durable.cli import durable_cli
+from flask_durable.cli import send as send_module
+from flask_durable.extension import Durable as DurableClass
+
+from ..harness import Harness
+from ..servers import free_port
+
+
+def explode(*args: object) -> None:
+    raise RuntimeError("out of order")
+
+
+def declare(durable: Durable) -> None:
+    """Declare the functions that the tests send events to."""
+
+    @durable.function(on="greeting/asked", retries=0)
+    def greet(event: t.Any, step: t.Any) -> t.Any:
+        return {"greeting": step.run("look-up", str.title, event.data["name"])}
+
+    @durable.function(on="repair/asked", queue="garage", retries=0)
+    def repair(event: t.Any, step: t.Any) -> None:
+        step.run("prepare", int, 1)
+        step.run("repair", explode)
+
+    @durable.function(on="nap/asked")
+    def nap(event: t.Any, step: t.Any) -> None:
+        step.sleep("nap", "1h")
+
+    @durable.function(on="media/*", where=lambda event: bool(event.data["fits"]))
+    def pick(event: t.Any, step: t.Any) -> str:
+        return "picked"
+
+
+@pytest.fixture
+def driven(harness: Harness) -> Harness:
+    declare(harness.durable)
+    harness.publish()
+    return harness
+
+
+Run = t.Callable[..., Result]
+
+
+def runner_of(app: Flask) -> Run:
+    def run(*arguments: str, input: str | None = None) -> Result:
+        info = ScriptInfo(create_app=lambda: app)
+        return CliRunner().invoke(durable_cli, arguments, obj=info, input=input)
+
+    return run
+
+
+@pytest.fixture
+def run(driven: Harness) -> Run:
+    return runner_of(driven.app)
+
+
+@contextlib.contextmanager
+def working(harness: Harness) -> t.Iterator[None]:
+    """Execute what comes in, as a worker would, meanwhile."""
+    stopping = threading.Event()
+
+    def work() -> None:
+        while not stopping.wait(0.01):
+            harness.settle()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def rows(result: Result) -> list[list[str]]:
+    """Return the cells of a table."""
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+# The group
+
+
+def test_every_command_has_help_with_examples(run: Run) -> None:
+    commands = run("--help")
+    assert commands.exit_code == 0
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3" in commands.output
+    for name in ("dev", "worker", "send", "functions", "health", "secret"):
+        assert f"  {name} " in commands.output
+        shown = run(name, "--help")
+        assert shown.exit_code == 0
+        assert f"flask durable {name}" in shown.output
+    for name in ("list", "show", "cancel", "retry", "resume"):
+        assert f"flask durable runs {name}" in run("runs", name, "--help").output
+
+
+def test_an_app_without_the_extension_is_told_how_to_add_it() -> None:
+    result = runner_of(Flask(__name__))("runs", "list")
+    assert result.exit_code == 1
+    assert 'Add "durable = Durable(app)"' in result.stderr
+
+
+def test_a_server_that_does_not_answer_is_exit_code_3_and_its_password_is_masked() -> (
+    None
+):
+    app = Flask(__name__)
+    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    app.config.update(DURABLE_REDIS_URL=url)
+    DurableClass(app)
+    result = runner_of(app)("runs", "list")
+    assert result.exit_code == 3
+    assert "cannot be reached" in result.stderr
+    assert "redis://***@127.0.0.1" in result.stderr
+    assert "secret" not in result.output
+    assert "Hint: " in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_app_that_has_no_server_at_all_is_told_what_to_do(
+    tmp_path: pathlib.Path,
+) -> None:
+    app = Flask(__name__, instance_path=str(tmp_path))
+    DurableClass(app)
+    result = runner_of(app)("runs", "list")
+    assert result.exit_code == 1
+    assert "flask durable dev" in result.stderr
+
+
+# send
+
+
+def test_send_prints_the_event_id_alone(run: Run, driven: Harness) -> None:
+    result = run("send", "greeting/asked", '{"name": "ada"}')
+    assert result.exit_code == 0
+    event_id = result.stdout.strip()
+    done = driven.run_of_settled(event_id)
+    assert done.result == {"greeting": "Ada"}
+
+
+def test_send_takes_data_from_a_file_or_from_standard_input(
+    run: Run, driven: Harness, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "event.json"
+    path.write_text('{"name": "ada"}')
+    first = run("send", "greeting/asked", f"@{path}").stdout.strip()
+    second = run("send", "greeting/asked", "-", input='{"name": "bob"}').stdout.strip()
+    assert driven.run_of_settled(first).result == {"greeting": "Ada"}
+    assert driven.run_of_settled(second).result == {"greeting": "Bob"}
+
+
+def test_send_twice_with_one_id_starts_one_run(run: Run, driven: Harness) -> None:
+    for _ in range(2):
+        result = run("send", "greeting/asked", '{"name": "a"}', "--id", "import-17")
+        assert result.stdout.strip() == "import-17"
+    driven.settle()
+    assert len(driven.runs.list()) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("{", "Expecting"),
+        ("[]", "JSON object"),
+        ('{"x": NaN}', "NaN is not JSON"),
+        ("@missing.json", "No such file"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_data_that_is_not_a_json_object_is_wrong_usage(
+    run: Run, data: str, said: str
+) -> None:
+    result = run("send", "greeting/asked", data)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_an_event_that_is_refused_is_answered_field_by_field(run: Run) -> None:
+    result = run("send", "bad name!", "{}")
+    assert result.exit_code == 1
+    assert "name: may only have letters" in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_event_that_nobody_waits_for_names_the_nearest_triggers(run: Run) -> None:
+    result = run("send", "greting/asked", "{}")
+    assert result.exit_code == 0
+    assert "No function waits for 'greting/asked'" in result.stderr
+    assert "greeting/asked" in result.stderr
+
+
+def test_send_says_when_no_worker_is_alive(run: Run, driven: Harness) -> None:
+    assert "No worker is alive" in run("send", "nap/asked").stderr
+    driven.state.directory.beat("w1", {"queues": ["default"], "threads": 1}, [])
+    assert run("send", "nap/asked").stderr == ""
+
+
+def test_a_function_that_only_a_worker_has_counts_as_known(
+    run: Run, driven: Harness
+) -> None:
+    spec = {**next(iter(driven.durable.functions)).spec(), "triggers": ["new/*"]}
+    driven.state.directory.publish({"newer": {**spec, "id": "newer"}})
+    assert "No function" not in run("send", "new/thing").stderr
+
+
+def test_send_and_wait_prints_the_runs_and_their_results(
+    run: Run, driven: Harness
+) -> None:
+    with working(driven):
+        result = run("send", "greeting/asked", '{"name": "ada"}', "--wait")
+    assert result.exit_code == 0
+    ((id, function, status, _, value),) = rows(result)
+    assert (function, status, value) == ("greet", "completed", '{"greeting": "Ada"}')
+    assert driven.runs.get(id).status is RunStatus.COMPLETED
+
+
+def test_send_and_wait_is_exit_code_1_when_a_run_fails(
+    run: Run, driven: Harness
+) -> None:
+    with working(driven):
+        result = run("send", "repair/asked", "--wait", "--json")
+    assert result.exit_code == 1
+    (shown,) = json.loads(result.stdout)["runs"]
+    assert shown["status"] == "failed"
+    assert shown["failure"]["message"] == "out of order"
+
+
+def test_send_and_wait_gives_up_after_its_timeout(run: Run) -> None:
+    result = run("send", "nap/asked", "--wait", "--timeout", "50ms")
+    assert result.exit_code == 1
+    assert "not finished after 0.05 s" in result.stderr
+
+
+def test_waiting_for_an_event_that_nobody_waits_for_fails_at_once(run: Run) -> None:
+    result = run("send", "unheard", "--wait")
+    assert result.exit_code == 1
+    assert "no function waits for it" in result.stderr
+
+
+def test_send_and_wait_ends_although_the_filter_of_a_function_refused(
+    run: Run, driven: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_module, "_PATIENCE", 0.05)
+    with working(driven):
+        result = run("send", "media/cut", '{"fits": false}', "--wait", "--json")
+    assert result.exit_code == 0
+    assert [r for r in json.loads(result.stdout)["runs"] if r["result"]] == []
+
+
+def test_an_event_that_was_sent_is_not_reported_as_failed_by_a_look_afterwards(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> t.NoReturn:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(send_module, "audience_of", fail)
+    result = run("send", "nap/asked")
+    assert result.exit_code == 0
+    assert result.stdout.strip()
+
+
+def test_a_queue_that_takes_nothing_is_exit_code_3(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> t.NoReturn:
+        raise UnavailableError("The queue is full.", hint="Start a worker.")
+
+    monkeypatch.setattr(DurableClass, "send", refuse)
+    result = run("send", "nap/asked")
+    assert result.exit_code == 3
+    assert result.stderr == "Error: The queue is full.\n  Hint: Start a worker.\n"
+
+
+@pytest.mark.parametrize("timeout", ["soon", "-1s", ""])
+def test_a_timeout_that_is_no_duration_is_wrong_usage(run: Run, timeout: str) -> None:
+    result = run("send", "nap/asked", "--wait", "--timeout", timeout)
+    assert result.exit_code == 2
+    assert "--timeout" in result.stderr
+
+
+# runs
+
+
+def test_runs_are_listed_newest_first_and_filtered(run: Run, driven: Harness) -> None:
+    for name in ("greeting/asked", "nap/asked", "repair/asked"):
+        driven.send_and_settle(name, {"name": "ada"})
+    assert [row[1] for row in rows(run("runs", "list"))] == ["repair", "nap", "greet"]
+    assert [row[1] for row in rows(run("runs", "list", "--limit", "1"))] == ["repair"]
+    failed = rows(run("runs", "list", "--status", "failed"))
+    assert [row[1:4] for row in failed] == [["repair", "failed", "repair/asked"]]
+    assert [row[1] for row in rows(run("runs", "list", "--function", "nap"))] == ["nap"]
+    listed = json.loads(run("runs", "list", "--json").stdout)
+    assert [item["status"] for item in listed] == ["failed", "suspended", "completed"]
+
+
+def test_an_unknown_status_is_wrong_usage(run: Run) -> None:
+    assert run("runs", "list", "--status", "tired").exit_code == 2
+
+
+def test_a_run_is_shown_with_its_steps_and_its_failure(
+    run: Run, driven: Harness
+) -> None:
+    failed = driven.send_and_settle("repair/asked", {})
+    result = run("runs", "show", failed.id)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert f"run       {failed.id}" in lines
+    assert any(line.startswith("status    failed, took ") for line in lines)
+    assert any("prepare  done" in line for line in lines)
+    assert any("repair   failed" in line for line in lines)
+    assert "          RuntimeError: out of order" in lines
+    assert "Traceback (most recent call last):" in result.stdout
+
+
+def test_a_sleeping_run_is_shown_with_the_time_it_wakes(
+    run: Run, driven: Harness
+) -> None:
+    asleep = driven.send_and_settle("nap/asked", {})
+    assert asleep.due is not None
+    until = asleep.due.strftime("until %Y-%m-%d %H:%M:%S")
+    shown = run("runs", "show", asleep.id).stdout
+    assert f"suspended (sleep) {until} UTC" in shown
+    assert f"nap (sleep)  waiting  {until}" in shown
+
+
+def test_a_run_as_json_has_everything(run: Run, driven: Harness) -> None:
+    done = driven.send_and_settle("greeting/asked", {"name": "ada"})
+    shown = json.loads(run("runs", "show", done.id, "--json").stdout)
+    assert shown["id"] == done.id
+    assert shown["event"]["data"] == {"name": "ada"}
+    assert shown["result"] == {"greeting": "Ada"}
+    (step,) = shown["steps"]
+    assert (step["name"], step["status"], step["value"]) == ("look-up", "done", "Ada")
+    assert step["started"].endswith("+00:00")
+
+
+def test_a_run_that_does_not_exist_is_an_error(run: Run) -> None:
+    result = run("runs", "show", "nothing")
+    assert result.exit_code == 1
+    assert "There is no run 'nothing'." in result.stderr
+
+
+def test_runs_are_cancelled_with_a_reason(run: Run, driven: Harness) -> None:
+    asleep = [driven.send_and_settle("nap/asked", {}) for _ in range(2)]
+    ids = [one.id for one in asleep]
+    result = run("runs", "cancel", *ids, "--reason", "not tired")
+    assert result.exit_code == 0
+    assert rows(result) == [[id, "cancelled"] for id in ids]
+    assert driven.runs.get(ids[0]).reason == "not tired"
+
+
+def test_what_one_run_refuses_does_not_keep_the_others_from_it(
+    run: Run, driven: Harness
+) -> None:
+    failed = driven.send_and_settle("repair/asked", {})
+    done = driven.send_and_settle("greeting/asked", {"name": "ada"})
+    result = run("runs", "retry", done.id, "nothing", failed.id, "--json")
+    assert result.exit_code == 1
+    first, second, third = json.loads(result.stdout)
+    assert first["code"] == "run.state"
+    assert second["code"] == "run.not_found"
+    assert third == {"id": failed.id, "status": "queued"}
+    assert "There is no run 'nothing'." in result.stderr
+
+
+def test_a_run_that_is_not_paused_cannot_be_resumed(run: Run, driven: Harness) -> None:
+    asleep = driven.send_and_settle("nap/asked", {})
+    result = run("runs", "resume", asleep.id)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert asleep.id in result.stderr
+
+
+# functions and health
+
+
+def test_functions_are_listed_with_where_their_code_is(
+    run: Run, driven: Harness
+) -> None:
+    spec = {**next(iter(driven.durable.functions)).spec(), "id": "newer"}
+    driven.state.directory.publish({"newer": spec})
+    listed = {row[0]: row[1:] for row in rows(run("functions"))}
+    assert listed["greet"] == ["greeting/asked", "default", "0", "here, published"]
+    assert listed["repair"][1] == "garage"
+    assert listed["newer"][3] == "published"
+    shown = json.loads(run("functions", "--json").stdout)
+    assert {item["id"]: item["here"] for item in shown}["newer"] is False
+
+
+def test_functions_are_listed_without_the_state_server_too() -> None:
+    app = Flask(__name__)
+    app.config.update(DURABLE_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    durable = DurableClass(app)
+    declare(durable)
+    result = runner_of(app)("functions")
+    assert result.exit_code == 0
+    assert [row[0] for row in rows(result)] == ["greet", "repair", "nap", "pick"]
+    assert "What workers published is not known" in result.stderr
+
+
+def test_health_is_exit_code_3_until_a_worker_serves_every_queue(
+    run: Run, driven: Harness
+) -> None:
+    result = run("health")
+    assert result.exit_code == 3
+    checks = {row[0]: row[1] for row in rows(result)}
+    assert checks["state server"] == "ok"
+    assert checks["workers"] == "FAILED"
+    queues = driven.durable.functions.queues()
+    driven.state.directory.beat("w1", {"queues": queues, "threads": 1}, [])
+    result = run("health", "--json")
+    assert result.exit_code == 0
+    assert all(check["ok"] for check in json.loads(result.stdout))
+
+
+def test_health_without_a_state_server_is_exit_code_3() -> None:
+    app = Flask(__name__)
+    app.config.update(DURABLE_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    DurableClass(app)
+    result = runner_of(app)("health")
+    assert result.exit_code == 3
+    assert rows(result)[0][:2] == ["state server", "FAILED"]

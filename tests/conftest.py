@@ -1,0 +1,57 @@
+"""Fixtures that most tests need: servers for a session, an app for each test."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import pytest
+
+from .harness import Harness
+from .servers import sqs_server
+from .servers import SQSServer
+from .servers import valkey_server
+from .servers import ValkeyServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> t.Iterator[ValkeyServer]:
+    """A Valkey server that nobody kills. Tests keep to namespaces of their own."""
+    with valkey_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs() -> t.Iterator[SQSServer]:
+    """moto's SQS."""
+    with sqs_server() as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test uses."""
+    return f"test{next(_numbers)}"
+
+
+@pytest.fixture
+def harness(valkey: ValkeyServer, namespace: str) -> t.Iterator[Harness]:
+    """An app on real servers whose events, runs and clock the test drives itself."""
+    harness = Harness(valkey.url, namespace)
+    yield harness
+    harness.close()
+
+
+@pytest.fixture(params=["redis", "sqs"])
+def any_harness(
+    request: pytest.FixtureRequest, valkey: ValkeyServer, namespace: str
+) -> t.Iterator[Harness]:
+    """The same, once on each kind of queue."""
+    queue_url = None
+    if request.param == "sqs":
+        queue_url = request.getfixturevalue("sqs").url
+    harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=queue_url)
+    yield harness
+    harness.close()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ..servers import sqs_server
+from ..servers import SQSServer
+from ..servers import valkey_server
+from ..servers import ValkeyServer
+from .kit import Kit
+from .kit import RedisKit
+from .kit import SQSKit
+
+
+@pytest.fixture(scope="session")
+def valkey() -> t.Iterator[ValkeyServer]:
+    with valkey_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs() -> t.Iterator[SQSServer]:
+    with sqs_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_kit(valkey: ValkeyServer) -> t.Iterator[RedisKit]:
+    made = RedisKit(valkey.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sqs_kit(sqs: SQSServer) -> t.Iterator[SQSKit]:
+    made = SQSKit(sqs.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["redis", "sqs"])
+def kit(request: pytest.FixtureRequest) -> Kit:
+    made: Kit = request.getfixturevalue(f"{request.param}_kit")
+    return made

@@ -1,0 +1,500 @@
+"""What every kind of queue must do: one suite, run on Redis Streams and on SQS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+
+import dramatiq
+import pytest
+from dramatiq.errors import ConnectionClosed
+
+from flask_durable.queue.delivery import Delivery
+from flask_durable.queue.envelope import decode
+from flask_durable.queue.envelope import EventMessage
+from flask_durable.queue.envelope import RunMessage
+from flask_durable.queue.transport import QueueCounts
+from flask_durable.queue.transport import ReceiptLost
+
+from ..servers import wait_until
+from .kit import bodies
+from .kit import body
+from .kit import collect
+from .kit import Kit
+from .kit import Log
+from .kit import QUEUE
+from .kit import send
+from .kit import text
+from .kit import working
+
+
+def test_what_is_sent_is_received_and_stays_away_once_deleted(kit: Kit) -> None:
+    transport = kit.transport()
+    send(transport, bodies(3))
+    received = collect(transport, 3)
+    # The order is not promised.
+    assert sorted(map(text, received)) == bodies(3)
+    assert {item.receive_count for item in received} == {1}
+    assert all(abs(item.sent / 1000 - time.time()) < 60 for item in received)
+    assert transport.delete(QUEUE, [item.receipt for item in received]) == [None] * 3
+    wait_until(lambda: transport.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    time.sleep(kit.visibility * 1.2)
+    assert transport.receive(QUEUE, 10, 0) == []
+
+
+def test_messages_sent_before_the_first_receiver_came_are_not_skipped(
+    kit: Kit,
+) -> None:
+    send(kit.transport(), [body(1)])
+    receiver = kit.transport()
+    receiver.declare(QUEUE)
+    assert [text(item) for item in collect(receiver, 1)] == [body(1)]
+
+
+def test_a_message_whose_visibility_expired_is_received_again(kit: Kit) -> None:
+    transport, other = kit.transport(), kit.transport()
+    send(transport, [body(1)])
+    [first] = collect(transport, 1)
+    assert other.receive(QUEUE, 10, 0) == []
+    [second] = collect(other, 1)
+    assert (text(second), second.receive_count) == (body(1), 2)
+    assert second.sent == first.sent
+
+
+def test_an_extended_message_stays_hidden(kit: Kit) -> None:
+    transport, other = kit.transport(), kit.transport()
+    send(transport, [body(1)])
+    [held] = collect(transport, 1)
+    until = time.monotonic() + 2.5 * kit.visibility
+    while time.monotonic() < until:
+        assert transport.extend(QUEUE, [held.receipt], kit.visibility) == [None]
+        assert other.receive(QUEUE, 10, 0.1) == []
+    [again] = collect(other, 1)
+    assert again.receive_count == 2
+
+
+def test_a_stale_receipt_cannot_extend(kit: Kit) -> None:
+    if kit.kind == "sqs":
+        pytest.skip(
+            "moto accepts a stale receipt for a visibility change; on Amazon's SQS it "
+            "is refused or without effect"
+        )
+    transport, other = kit.transport(), kit.transport()
+    send(transport, [body(1)])
+    [stale] = collect(transport, 1)
+    [current] = collect(other, 1)
+    [outcome] = transport.extend(QUEUE, [stale.receipt], kit.visibility)
+    assert isinstance(outcome, ReceiptLost)
+    assert other.extend(QUEUE, [current.receipt], kit.visibility) == [None]
+
+
+def test_a_stale_receipt_cannot_delete(kit: Kit) -> None:
+    if kit.kind == "sqs":
+        pytest.skip(
+            "moto deletes with a stale receipt; Amazon's SQS reports success and may "
+            "not delete, which is why nothing but a durable claim rests on it"
+        )
+    transport, other = kit.transport(), kit.transport()
+    send(transport, [body(1)])
+    [stale] = collect(transport, 1)
+    [current] = collect(other, 1)
+    [outcome] = transport.delete(QUEUE, [stale.receipt])
+    assert isinstance(outcome, ReceiptLost)
+    assert transport.counts(QUEUE).in_flight == 1
+    assert other.delete(QUEUE, [current.receipt]) == [None]
+    assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
+
+
+def test_deleting_again_is_no_error(kit: Kit) -> None:
+    transport = kit.transport()
+    send(transport, [body(1)])
+    [held] = collect(transport, 1)
+    assert transport.delete(QUEUE, [held.receipt]) == [None]
+    assert transport.delete(QUEUE, [held.receipt]) == [None]
+
+
+def test_a_released_message_is_received_at_once(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    send(transport, [body(1)])
+    [held] = collect(transport, 1)
+    assert transport.release(QUEUE, [held.receipt]) == [None]
+    [again] = collect(transport, 1)
+    assert (text(again), again.receive_count) == (body(1), 2)
+    assert again.sent == held.sent
+
+
+def test_a_message_released_with_a_delay_is_received_after_it(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    send(transport, [body(1)])
+    [held] = collect(transport, 1)
+    assert transport.release(QUEUE, [held.receipt], 1.0) == [None]
+    assert transport.receive(QUEUE, 10, 0) == []
+    [again] = collect(transport, 1)
+    assert again.receive_count == 2
+
+
+def test_a_dead_letter_has_its_reason_and_receive_count(kit: Kit) -> None:
+    transport = kit.transport()
+    send(transport, [body(1)])
+    collect(transport, 1)
+    [held] = collect(transport, 1)
+    transport.dead_letter(QUEUE, held, "no such event\x00")
+    [letter] = kit.dead_letters()
+    assert (letter.body, letter.receives) == (body(1), 2)
+    assert str(letter.reason).startswith("no such event")
+    assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+
+def test_a_message_received_more_than_the_maximum_is_dead_lettered(kit: Kit) -> None:
+    transport = kit.transport(max_receives=2)
+    send(transport, [body(1)])
+    for count in (1, 2):
+        [held] = collect(transport, 1)
+        assert held.receive_count == count
+        assert transport.release(QUEUE, [held.receipt]) == [None]
+
+    def moved() -> bool:
+        assert transport.receive(QUEUE, 10, 0) == []
+        return transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+    wait_until(moved)
+    [letter] = kit.dead_letters()
+    assert letter.body == body(1)
+
+
+def test_more_messages_than_one_batch_holds(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    send(transport, bodies(25))
+    received = collect(transport, 25)
+    assert sorted(map(text, received)) == sorted(bodies(25))
+    receipts = [item.receipt for item in received]
+    assert transport.extend(QUEUE, receipts, 30) == [None] * 25
+    assert transport.delete(QUEUE, receipts) == [None] * 25
+    assert transport.counts(QUEUE).in_flight == 0
+
+
+def test_large_messages_are_batched_by_size(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    large = [str(number) * 400_000 for number in range(5)]
+    send(transport, large)
+    received = collect(transport, 5)
+    assert sorted(map(text, received)) == large
+
+
+def test_the_outcome_of_each_entry_is_reported(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    send(transport, bodies(2))
+    one, two = collect(transport, 2)
+    foreign = f"0-1 1 {kit.namespace}" if kit.kind == "redis" else "no-receipt"
+    outcomes = transport.extend(QUEUE, [one.receipt, foreign, two.receipt], 30)
+    assert [type(outcome) for outcome in outcomes[::2]] == [type(None)] * 2
+    assert isinstance(outcomes[1], ReceiptLost)
+
+
+def test_a_server_out_of_reach_is_an_outcome_for_each_entry(kit: Kit) -> None:
+    kit.url = kit.url.rpartition(":")[0] + ":1"  # nothing listens there
+    transport = kit.transport()
+    for outcomes in (
+        transport.send(QUEUE, bodies(2)),
+        transport.delete(QUEUE, ["1-1 1 me", "1-2 1 me"]),
+        transport.extend(QUEUE, ["1-1 1 me", "1-2 1 me"], 1),
+    ):
+        assert len(outcomes) == 2
+        assert all(isinstance(outcome, Exception) for outcome in outcomes)
+    with pytest.raises(ConnectionClosed):
+        transport.receive(QUEUE, 1, 0)
+
+
+def test_a_delayed_message_is_received_when_it_is_due(kit: Kit) -> None:
+    transport = kit.transport()
+    send(transport, [body(1)], delay=1)
+    assert transport.receive(QUEUE, 10, 0) == []
+    assert transport.counts(QUEUE) == QueueCounts(0, 0, 1, 0)
+    [held] = collect(transport, 1)
+    assert (text(held), held.receive_count) == (body(1), 1)
+
+
+def test_a_delay_that_the_queue_cannot_keep_is_refused(kit: Kit) -> None:
+    for delay in (-1, 901):
+        [outcome] = kit.transport().send(QUEUE, [body(1)], delay)
+        assert isinstance(outcome, ValueError)
+
+
+def test_messages_are_counted_by_state(kit: Kit) -> None:
+    transport = kit.transport(visibility=30)
+    send(transport, bodies(4))
+    send(transport, [body(9)], delay=60)
+    received = transport.receive(QUEUE, 2, 1)
+    while len(received) < 2:
+        received += transport.receive(QUEUE, 2 - len(received), 1)
+    transport.dead_letter(QUEUE, received[0], "because")
+    assert transport.counts(QUEUE) == QueueCounts(2, 1, 1, 1)
+
+
+def test_nothing_is_lost_when_a_process_dies_with_messages_in_hand(kit: Kit) -> None:
+    transport = kit.transport()
+    send(transport, bodies(5))
+    command = [sys.executable, "-m", "tests.queue.holder", kit.kind, kit.url]
+    command += [kit.namespace, str(kit.visibility), "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"5 {QUEUE}\n"
+        process.kill()
+    received = collect(transport, 5)
+    assert sorted(map(text, received)) == bodies(5)
+    assert {item.receive_count for item in received} == {2}
+
+
+def test_a_worker_runs_two_hundred_messages(kit: Kit) -> None:
+    broker = kit.broker(visibility=10)
+    log = Log()
+    with working(broker, log):
+        assert broker.send(QUEUE, bodies(200)) == [None] * 200
+        wait_until(lambda: len(log) >= 200, "200 runs", 30)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert sorted(log.runs) == sorted(f"run-{number}" for number in range(200))
+    assert broker.window.free == broker.window.size
+
+
+def test_an_enqueued_message_arrives_as_a_delivery(kit: Kit) -> None:
+
+    broker = kit.broker()
+    event = EventMessage("media/added", {"a": "ä"}, "e1", 5, {"baggage": "b"})
+    seen: list[Delivery] = []
+    with working(broker, seen.append):
+        broker.enqueue(dramatiq.Message(QUEUE, "execute", (event,), {}, {}))
+        wait_until(lambda: seen)
+    assert (seen[0].queue, seen[0].message) == (QUEUE, event)
+
+
+def test_undecodable_messages_are_dead_lettered_by_the_worker(kit: Kit) -> None:
+    broker = kit.broker()
+    bad = ["not json", '{"v":1,"kind":"other"}', '{"v":99}', "[" * 5000, "☃"]
+    log = Log()
+    with working(broker, log):
+        assert broker.send(QUEUE, [*bad, body(1)]) == [None] * 6
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 5))
+    assert log.runs == ["run-1"]
+    letters = kit.dead_letters()
+    assert sorted(letter.body for letter in letters) == sorted(bad)
+    assert all(letter.reason and letter.receives == 1 for letter in letters)
+    assert broker.window.free == broker.window.size
+
+
+def test_a_message_in_hand_is_kept_hidden_by_the_heartbeat(kit: Kit) -> None:
+    broker, other = kit.broker(), kit.transport()
+    finish = threading.Event()
+    log = Log()
+
+    def slow(delivery: Delivery) -> None:
+        log(delivery)
+        finish.wait(20)
+
+    with working(broker, slow):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: len(log) == 1)
+        until = time.monotonic() + 2.5 * kit.visibility
+        while time.monotonic() < until:
+            assert other.receive(QUEUE, 10, 0.1) == []
+        finish.set()
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert log.runs == ["run-1"]
+
+
+def test_nothing_is_deleted_while_the_barrier_fails(kit: Kit) -> None:
+    failing = threading.Event()
+    failing.set()
+    asked: list[int] = []
+
+    def barrier() -> None:
+        asked.append(1)
+        if failing.is_set():
+            raise OSError("the disk is not there")
+
+    broker = kit.broker(barrier=barrier)
+    log = Log()
+    with working(broker, log):
+        broker.send(QUEUE, bodies(3))
+        wait_until(lambda: len(log) == 3 and len(asked) >= 3)
+        # Hidden all the while, so nothing runs twice.
+        assert broker.counts(QUEUE) == QueueCounts(0, 3, 0, 0)
+        assert broker.window.free == broker.window.size
+        failing.clear()
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert len(log) == 3
+
+
+def test_the_barrier_comes_before_the_delete(kit: Kit) -> None:
+    counted: list[QueueCounts] = []
+    transport = kit.transport()
+    broker = kit.broker(barrier=lambda: counted.append(transport.counts(QUEUE)))
+    with working(broker, lambda delivery: None):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert counted == [QueueCounts(0, 1, 0, 0)]
+
+
+def test_a_message_may_be_done_with_before_its_actor_ends(kit: Kit) -> None:
+    broker = kit.broker()
+    finish = threading.Event()
+
+    def early(delivery: Delivery) -> None:
+        delivery.done()
+        delivery.done()
+        finish.wait(20)
+
+    with working(broker, early):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.window.free == 7)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+        assert broker.window.free == 7
+        finish.set()
+        wait_until(lambda: broker.window.free == 8)
+
+
+def test_a_message_whose_actor_raised_is_received_again(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = kit.broker(visibility=30)
+    counts: list[int] = []
+
+    def fails_once(delivery: Delivery) -> None:
+        counts.append(delivery.receive_count)
+        if len(counts) == 1:
+            raise RuntimeError("the first time")
+
+    with working(broker, fails_once):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: len(counts) == 2)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert counts == [1, 2]
+    assert broker.window.free == broker.window.size
+
+
+def test_a_message_can_be_dead_lettered_by_its_actor(kit: Kit) -> None:
+    broker = kit.broker()
+    with working(broker, lambda delivery: delivery.dead("it fails its model")):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1))
+    [letter] = kit.dead_letters()
+    assert (letter.body, letter.reason) == (body(1), "it fails its model")
+
+
+def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
+    # A window wider than the threads, so that messages wait in the process.
+    broker, other = kit.broker(size=5, visibility=30), kit.transport()
+    started, finish = threading.Event(), threading.Event()
+    log = Log()
+
+    def blocked(delivery: Delivery) -> None:
+        log(delivery)
+        started.set()
+        finish.wait(20)
+
+    broker.send(QUEUE, bodies(5))
+    with working(broker, blocked, threads=1):
+        assert started.wait(20)
+        wait_until(lambda: broker.window.free == 0)
+        broker.stop_receiving()
+        # At once, while the running one goes on.
+        received = collect(other, 4)
+        assert other.delete(QUEUE, [item.receipt for item in received]) == [None] * 4
+        finish.set()
+    wait_until(lambda: other.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert len(log) == 1
+    assert sorted([*log.runs, *(_run(text(item)) for item in received)]) == [
+        f"run-{number}" for number in range(5)
+    ]
+    assert broker.window.free == broker.window.size
+
+
+def test_a_stopped_dramatiq_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
+    broker, other = kit.broker(size=5, visibility=30), kit.transport()
+    started = threading.Event()
+    broker.send(QUEUE, bodies(5))
+
+    def short(delivery: Delivery) -> None:
+        started.set()
+        wait_until(lambda: broker._stopping.is_set())
+
+    with working(broker, short, threads=1):
+        assert started.wait(20)
+        wait_until(lambda: broker.window.free == 0)
+    assert {item.receive_count for item in collect(other, 4)} == {2}
+    assert broker.window.free == broker.window.size
+
+
+def test_messages_fetched_by_a_replaced_consumer_are_still_settled(kit: Kit) -> None:
+    broker = kit.broker(visibility=30)
+    broker.declare_queue(QUEUE)
+    old = broker.consume(queue_name=QUEUE, prefetch=2, timeout=5000)
+    broker.send(QUEUE, bodies(2))
+    first = _next(old)
+    old.close()
+    new = broker.consume(queue_name=QUEUE, prefetch=2, timeout=5000)
+    second = _next(new)
+    new.ack(first)
+    new.ack(second)
+    wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert broker.window.free == broker.window.size
+
+
+def test_nothing_is_received_while_the_state_server_is_away(kit: Kit) -> None:
+    healthy = threading.Event()
+    broker = kit.broker(healthy=healthy.is_set)
+    log = Log()
+    with working(broker, log):
+        broker.send(QUEUE, [body(1)])
+        assert broker.deliveries(QUEUE, 10, 0.3) == []
+        assert broker.counts(QUEUE) == QueueCounts(1, 0, 0, 0)
+        healthy.set()
+        wait_until(lambda: log.runs == ["run-1"])
+
+
+def test_an_empty_queue_is_reported(kit: Kit) -> None:
+    broker = kit.broker()
+    empty: list[str] = []
+    broker.on_empty = empty.append
+    for _ in range(3):
+        assert broker.deliveries(QUEUE, 10, 0) == []
+    assert empty == [QUEUE]
+
+
+def test_a_router_receives_without_taking_slots(kit: Kit) -> None:
+    broker = kit.broker()
+    broker.send(QUEUE, bodies(3))
+    found: list[Delivery] = []
+
+    def all_there() -> bool:
+        found.extend(broker.deliveries(QUEUE, 10, 1))
+        return len(found) == 3
+
+    wait_until(all_there)
+    assert broker.window.free == broker.window.size
+    found[0].done()
+    found[1].dead("because")
+    found[2].release()
+    assert broker.flush_settled(10)
+    wait_until(lambda: broker.counts(QUEUE) == QueueCounts(1, 0, 0, 1))
+
+
+def _next(consumer: t.Any) -> t.Any:
+    message = None
+
+    def there() -> bool:
+        nonlocal message
+        message = next(consumer)
+        return message is not None
+
+    wait_until(there)
+    return message
+
+
+def _run(text: str) -> str:
+
+    message = decode(text)
+    assert isinstance(message, RunMessage)
+    return message.run
