@@ -40,8 +40,9 @@ if t.TYPE_CHECKING:
     from .functions.registry import FunctionRegistry
     from .queue.broker import DurableBroker
 
-#: Set for its children by ``flask durable dev``.
-DEVELOPMENT_MARK = "FLASK_DURABLE_DEV"
+#: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as
+#: the environment's settings do: an app that reads those must not meet it.
+DEVELOPMENT_MARK = "DURABLE_DEVELOPMENT_STACK"
 
 
 def in_development() -> bool:

@@ -27,6 +27,9 @@ from .store.run_store import RunStore
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 
+#: Pages that a filtered list looks through.
+MAX_PAGES = 20
+
 _STEP_STATUS = {"tried": "retrying"}
 
 
@@ -141,16 +144,14 @@ class Runs:
         elif wanted is not None:
             index = f"status:{wanted}"
         edge = None if before is None else int(before.timestamp() * 1000)
-        found: list[Run] = []
+        found: builtins.list[Run] = []
         # Bounded: a filter that fits little stops after some thousands of runs.
-        for _ in range(20):
-            ids = self._store.newest(index, before=edge, limit=limit)
-            records = self._store.read_records(ids)
-            runs = [_run(record, {}) for record in records]
+        for page in range(MAX_PAGES):
+            ids = self._store.newest(index, before=edge, skip=page * limit, limit=limit)
+            runs = [_run(record, {}) for record in self._store.read_records(ids)]
             found += [run for run in runs if wanted in (None, run.status)]
-            if len(found) >= limit or len(ids) < limit or not runs:
+            if len(found) >= limit or len(ids) < limit:
                 break
-            edge = int(runs[-1].created.timestamp() * 1000)
         return found[:limit]
 
     def of_event(self, event_id: str) -> builtins.list[Run]:
@@ -250,15 +251,14 @@ def _steps(memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
 
 def _step(name: str, memo: Memo) -> StepRecord:
     sleeps = memo.kind == "sleep"
-    fields = memo.fields
     failed = memo.status in ("failed", "tried")
     return StepRecord(
         name=name,
         kind=memo.kind,
         status=_STEP_STATUS.get(memo.status, memo.status),
         attempt=0 if sleeps else memo.number,
-        started=_moment(fields["at"] or None),
-        duration=None if sleeps else fields["ms"] / 1000,
+        started=_moment(memo.started or None),
+        duration=None if sleeps else memo.milliseconds / 1000,
         due=_moment(memo.number) if sleeps else None,
         value=json.loads(memo.body) if memo.status == "done" else None,
         failure=Failure.from_json(memo.body) if failed else None,

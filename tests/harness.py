@@ -157,6 +157,19 @@ class Harness:
                 members = t.cast("list[str]", client.zrange(key, 0, -1))
                 for member in members:
                     client.zincrby(key, -seconds * 1000, member)
+            looks = t.cast("dict[str, str]", client.hgetall(f"{tag}:looks"))
+            for run_id, look in looks.items():
+                token, *times = look.split(" ")
+                moved = " ".join(str(int(time) - int(seconds * 1000)) for time in times)
+                client.hset(f"{tag}:looks", run_id, f"{token} {moved}")
+
+    def expire_leases(self) -> None:
+        """Let every lease run out, look at it twice, and take the runs."""
+        lease = self.state.settings.lease
+        self.move_clock(lease + 1)
+        self.sweep()
+        self.move_clock(lease / 2)
+        self.sweep()
 
     def run_of(self, event_id: str, function: str | None = None) -> Run:
         """Return the one run of an event, or that of a function, with its steps."""

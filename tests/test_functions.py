@@ -150,13 +150,13 @@ def test_any_callable_can_be_a_body(durable: App) -> None:
         def method(self, event: t.Any, step: t.Any) -> int:
             return 2
 
-    bodies = {
+    bodies: dict[str, t.Any] = {
         "object": Body(),
         "bound": Body().method,
         "partial": functools.partial(lambda more, event, step: more, 3),
         "anonymous": lambda event, step: 4,
     }
-    results = [
+    results: list[t.Any] = [
         durable.function(on=None, id=id)(body)(t.cast(t.Any, 0), t.cast(t.Any, 0))
         for id, body in bodies.items()
     ]
@@ -630,7 +630,7 @@ def test_a_declared_step_can_be_a_method(durable: App, body: RecordedStep) -> No
             return url
 
     client = Client()
-    assert client.fetch("a") == "stored"  # type: ignore[call-arg,arg-type]
+    assert client.fetch("a") == "stored"
     assert body.asked[-1][2] == (client, "a")
     assert Client.fetch.name == "fetch"
 

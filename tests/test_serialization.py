@@ -19,7 +19,7 @@ from unittest import mock
 
 import pydantic
 import pytest
-from flask import Flask
+from flask import current_app
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import MappedAsDataclass
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
 from werkzeug.local import LocalProxy
 
 from flask_durable.errors import StepUsageError
@@ -74,7 +75,7 @@ class Point(t.NamedTuple):
     y: int
 
 
-class Fields(t.TypedDict):
+class Fields(TypedDict):
     data: bytes
 
 
@@ -114,7 +115,6 @@ def through(annotation: t.Any, value: t.Any) -> t.Any:
     text = codec.dump(value)
     json.loads(text, parse_constant=pytest.fail)
     text.encode()
-    assert codec.dump(codec.load(text)) == text
     return codec.load(text.encode())
 
 
@@ -176,7 +176,7 @@ chunks = st.builds(
     Chunk,
     path=words.filter(lambda text: "\0" not in text).map(Path),
     data=st.binary(),
-    gain=st.floats(),
+    gain=st.floats(allow_nan=False),
     meta=st.none() | metas,
 )
 
@@ -233,6 +233,9 @@ def test_a_time_is_the_same_instant_in_every_zone(
     time: dt.datetime, zone: dt.tzinfo | None
 ) -> None:
     value = time.replace(tzinfo=zone)
+    if (value.utcoffset() or dt.timedelta()) % dt.timedelta(minutes=1):
+        refusal(returning(dt.datetime), value)  # before zones had whole minutes
+        return
     loaded = through(dt.datetime, value)
     assert (loaded.tzinfo is None) == (zone is None)
     if zone is None:
@@ -334,16 +337,16 @@ def test_what_a_model_keeps_in_private_is_not_stored() -> None:
         (list[Meta], [Richer(owner="a", created=NOW)], "[0]"),
         (tuple[int, int], (1, 2, 3), ""),
         (dict[str, int], {"a": {"b": 1}}, '["a"]'),
-        (dict[str, int], {1: 1}, ""),
+        (dict[str, int], {1: 1}, "[1]"),
         (list[t.Any], [Point(1, 2)], "[0]"),
         (list[t.Any], [{"a": NOW}], '[0]["a"]'),
         (dict[str, t.Any], {"a": [1, {2}]}, '["a"][1]'),
         (dict, {"a": {1: 2}}, '["a"]'),
         (dict, {"a": float("inf")}, '["a"]'),
         (Meta, Meta(owner="a", created=NOW, tags={"x": [NOW]}), '.tags["x"][0]'),
-        (Meta, Meta.model_construct(owner=1, created=NOW), ""),
+        (Meta, Meta.model_construct(owner=1, created=NOW), ".owner"),
         (Chunk, Chunk(Path("a"), t.cast(t.Any, 3)), ".data"),
-        (Meta | dict, {"owner": "a", "created": "2026-01-02"}, ""),
+        (Meta | Richer, {"owner": "a", "created": "2026-01-02"}, '["created"]'),
         (pydantic.SecretStr, pydantic.SecretStr("a"), ""),
         (str, "\ud800", ""),
         (list[str], ["\ud800"], None),
@@ -382,7 +385,7 @@ def test_a_number_that_is_none_is_refused_in_a_model_that_writes_null() -> None:
 
 def test_a_field_that_is_left_out_is_refused() -> None:
     class Hidden(pydantic.BaseModel):
-        token: str = pydantic.Field("none", exclude=True)
+        token: str = pydantic.Field(default="none", exclude=True)
 
     assert through(Hidden, Hidden()) == Hidden()
     assert refusal(returning(Hidden), Hidden(token="a")).path == ".token"
@@ -430,7 +433,7 @@ def test_equal_subclasses_of_what_json_has_are_kept() -> None:
     assert through_plain([Text("a"), collections.OrderedDict(b=1)]) == ["a", {"b": 1}]
 
 
-@pytest.mark.parametrize("annotation", [None, t.Any, object, t.TypeVar("T"), "None"])  # type: ignore[misc]
+@pytest.mark.parametrize("annotation", [None, t.Any, object, t.TypeVar("T"), "None"])
 def test_an_annotation_that_says_nothing_is_like_none(annotation: t.Any) -> None:
     assert through(annotation, {"a": (1,)}) == {"a": [1]}
     assert refusal(returning(annotation), [NOW]).path == "[0]"
@@ -503,12 +506,17 @@ def test_an_orm_object_is_refused_as_a_result_with_a_hint_of_its_own() -> None:
         assert "id" in error.hint
 
 
+def test_an_orm_object_is_refused_where_anything_is_annotated() -> None:
+    error = refusal(returning(dict[str, t.Any]), {"songs": [Song(id=1)]})
+    assert error.path == '["songs"][0]'
+    assert "ORM object" in error.message
+
+
 @pytest.mark.parametrize("model", [User, Song])
 def test_an_orm_class_is_refused_as_an_annotation(model: t.Any) -> None:
-    for annotation in (model, list[model]):
-        with pytest.raises((StepUsageError, UnserializableValue)) as error:
-            codec_for(returning(annotation)).dump([model(id=1)])
-        assert "ORM" in str(error.value) or "id" in str(error.value)
+    for annotation in (model, list[model], dict[str, model] | None):
+        with pytest.raises(StepUsageError, match=r"Use its id"):
+            codec_for(returning(annotation))
 
 
 def test_an_orm_row_is_refused_as_an_argument() -> None:
@@ -519,7 +527,7 @@ def test_an_orm_row_is_refused_as_an_argument() -> None:
         session.flush()
         row = session.get(User, 1)
         for args, kwargs in [((1, row), {}), ((), {"user": row})]:
-            with pytest.raises(StepUsageError, match="User.*Use its id"):
+            with pytest.raises(StepUsageError, match=r"User.*Use its id"):
                 check_arguments(args, kwargs)
         with pytest.raises(StepUsageError):
             check_arguments([LocalProxy(lambda: row)])
@@ -527,18 +535,8 @@ def test_an_orm_row_is_refused_as_an_argument() -> None:
 
 
 def test_other_arguments_are_not_looked_into() -> None:
-    unbound: t.Any = LocalProxy(lambda: Flask.unbound)  # type: ignore[attr-defined]
-    values = [
-        1,
-        None,
-        "a",
-        [User(id=1)],
-        User,
-        mock.MagicMock(),
-        object(),
-        NOW,
-        unbound,
-    ]
+    # A proxy that stands for nothing here raises whatever is asked of it.
+    values = [1, None, "a", [User(id=1)], User, mock.MagicMock(), object(), current_app]
     check_arguments(values, {"a": NOW})
     check_arguments([])
 
@@ -655,7 +653,7 @@ def test_async_functions_and_generators_are_refused_before_the_body() -> None:
         yield 1
 
     for function in (asynchronous, generator, functools.partial(generator)):
-        with pytest.raises(StepUsageError, match="async|generator"):
+        with pytest.raises(StepUsageError, match=r"async|generator"):
             codec_for(function)
 
 

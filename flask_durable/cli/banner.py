@@ -34,7 +34,7 @@ def _facts(stack: DevStack) -> t.Iterator[tuple[str, str]]:
         yield "Events", f"POST {stack.url}{prefix}/events{state}"
     yield "State", _state(stack)
     yield "Queue", _queue(stack)
-    yield "Worker", f"{stack.processes} process(es) of {stack.threads} threads"
+    yield "Worker", f"processes: {stack.processes}, threads of each: {stack.threads}"
     title = "Functions"
     for function in stack.durable.functions:
         triggers = ", ".join(function.triggers) or "no event"

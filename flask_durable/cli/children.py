@@ -143,7 +143,7 @@ class Child:
         delay = min(FIRST_DELAY * 2 ** (self.deaths - 1), LONGEST_DELAY)
         self._next_start = now + delay
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        return f"The {self.name} died ({how}). It starts again in {delay:g} s."
+        return f"{self.name} died ({how}). It starts again in {delay:g} s."
 
     def _signal_group(self, signum: int) -> None:
         if self._process is not None:

@@ -116,7 +116,7 @@ class Keeper:
             deadline = time.monotonic() + _START_TIMEOUT
             while not child.ready():
                 if self.stopping.wait(_POLL_INTERVAL) or time.monotonic() > deadline:
-                    raise UnavailableError(f"The {child.name} did not start.")
+                    raise UnavailableError(f"{child.name} did not start.")
 
     def _watch_all(self) -> None:
         watcher = SourceWatcher() if self._restart_on_change else None
@@ -137,7 +137,7 @@ class Keeper:
         # The source of an app that is being edited may be broken for a while.
         if child.deaths >= MAX_DEATHS and child.name not in self._restart_on_change:
             hint = f"Its output is in {child.log}." if child.log else None
-            raise UnavailableError(f"The {child.name} keeps dying.", hint=hint)
+            raise UnavailableError(f"{child.name} keeps dying.", hint=hint)
 
     def _mend_server(self) -> None:
         if self.server is not None and not self.server.alive():

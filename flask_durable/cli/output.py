@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import typing as t
 
 import click
 
+#: Characters that would move the cursor or worse, when they come with a user's data.
+#: Colours are let through.
+_CONTROL = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print *text*; what cannot be shown is escaped."""
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    encoding = _encoding(sys.stderr if err else sys.stdout)
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
 
 def note(message: str) -> None:
     """Print chatter for a person to stderr."""
-    click.echo(f" * {message}", err=True)
+    echo(f" * {message}", err=True)
 
 
 def colour() -> bool:
@@ -28,7 +40,10 @@ def style(text: str, **attributes: t.Any) -> str:
 def echo_json(value: t.Any) -> None:
     """Print *value* as JSON: indented for a person, one line for a program."""
     indent = 2 if sys.stdout.isatty() else None
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    if _CONTROL.search(text) or not _can_encode(text):
+        text = json.dumps(value, indent=indent, default=str)
+    click.echo(text)
 
 
 def echo_table(headers: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> None:
@@ -36,11 +51,11 @@ def echo_table(headers: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> N
     lines = [[" ".join(cell.split()) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in lines:
-            click.echo("\t".join(line))
+            echo("\t".join(line))
         return
     lines.insert(0, [style(header.upper(), bold=True) for header in headers])
     for text in aligned(lines):
-        click.echo(text)
+        echo(text)
 
 
 def aligned(rows: t.Sequence[t.Sequence[str]]) -> list[str]:
@@ -59,8 +74,16 @@ def aligned(rows: t.Sequence[t.Sequence[str]]) -> list[str]:
 
 def bar_characters() -> tuple[str, str]:
     """Return what bars are drawn with on this stdout: for work, and for sleep."""
+    return ("█", "░") if _can_encode("█░") else ("#", ".")
+
+
+def _can_encode(text: str) -> bool:
     try:
-        "█░".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return "#", "."
-    return "█", "░"
+        text.encode(_encoding(sys.stdout))
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encoding(stream: t.TextIO) -> str:
+    return stream.encoding or "utf-8"

@@ -9,8 +9,10 @@ from flask.cli import AppGroup
 
 from ..errors import DurableError
 from ..status import RunStatus
+from .output import echo
 from .output import echo_json
 from .output import echo_table
+from .output import note
 from .problems import current_durable
 from .problems import FAILURE
 from .timeline import clock
@@ -58,6 +60,9 @@ def list_command(
     if as_json:
         echo_json([run_as_json(run, steps=False) for run in found])
         return
+    if not found:
+        note("No such runs.")
+        return
     echo_table(
         ("run", "function", "status", "event", "created", "took"),
         [
@@ -89,7 +94,7 @@ def show_command(id: str, as_json: bool) -> None:
     if as_json:
         echo_json(run_as_json(run))
     else:
-        click.echo("\n".join(describe(run)))
+        echo("\n".join(describe(run)))
 
 
 @runs.command("cancel")
@@ -150,7 +155,7 @@ def _change(
         except DurableError as error:
             failed = True
             rows.append({"id": id, "error": str(error), "code": error.code})
-            click.echo(f"{id}: {error}", err=True)
+            echo(f"{id}: {error}", err=True)
     if as_json:
         echo_json(rows)
     else:

@@ -32,6 +32,7 @@ from .ports import answers
 from .ports import check_port
 from .ports import is_loopback
 from .problems import durable_of
+from .problems import is_unreachable
 
 if t.TYPE_CHECKING:
     from ..config import Settings
@@ -288,7 +289,14 @@ class DevStack:
         return answers(self._reachable_host, self.port, path)
 
     def _worker_lives(self) -> bool:
-        return "worker" in self.pids
+        if "worker" not in self.pids:
+            return False
+        try:
+            return bool(self.durable.state_of(self.app).directory.workers())
+        except Exception as error:
+            if is_unreachable(error):  # the server may be starting again
+                return False
+            raise
 
 
 def _running_app_import() -> str | None:

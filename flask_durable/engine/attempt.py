@@ -131,7 +131,15 @@ class Attempt:
             return None
         memo = Memo.parse(text)
         if memo.kind != kind:
-            self._pause_on_mismatch(key, kind, memo.kind)
+            self.pause(
+                ReplayMismatch(
+                    f"Step {key!r} is a {kind!r} step now, but {memo.kind!r} is stored "
+                    "of it.",
+                    hint="Give the new step another name, or deploy the old code; "
+                    "then resume.",
+                ),
+                key,
+            )
         return memo
 
     def check(self) -> None:
@@ -223,6 +231,8 @@ class Attempt:
                 payload=payload,
             )
         )
+        if reply[0] == "full":
+            self._fail_over_limit(reply[1])
         self.host.settle()
         if reply[0] == "resolved":
             return Memo.parse(reply[1])
@@ -237,6 +247,15 @@ class Attempt:
         """
         self.suspend("handback", after(delay), reason="worker shutdown")
         raise AssertionError("a run that is handed back has nothing to resolve")
+
+    def pause(self, error: ReplayMismatch, step: str) -> t.NoReturn:
+        """Set the run aside for a person, with its state kept.
+
+        :raises Signal: Always.
+        """
+        failure = Failure.of(error, step=step)
+        self.suspend("pause", after(0), reason=str(error), payload=failure.to_json())
+        raise AssertionError("a paused run has nothing to resolve")
 
     def finish(
         self, *, failed: bool, outcome: str, failed_step: str = "", reason: str = ""
@@ -327,19 +346,6 @@ class Attempt:
         self.outbox.send_runs(
             [(self.run_id, record["function"], record["queue"], queued)]
         )
-
-    def _pause_on_mismatch(self, key: str, kind: str, stored: str) -> t.NoReturn:
-        error = ReplayMismatch(
-            f"Step {key!r} is a {kind!r} step now, but {stored!r} is stored of it.",
-            hint="Give the new step another name, or deploy the old code; then resume.",
-        )
-        self.suspend(
-            "pause",
-            after(0),
-            reason=str(error),
-            payload=Failure.of(error, step=key).to_json(),
-        )
-        raise AssertionError("a paused run has nothing to resolve")
 
     def _fail_over_limit(self, what: str) -> t.NoReturn:
         limit = "10,000 steps" if what == "steps" else "32 MiB of step results"

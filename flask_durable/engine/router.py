@@ -131,7 +131,11 @@ class Router:
         calls = [self._host.store.creation(run) for _, run in planned]
         command = self._host.directory.version_command
         sent = time.monotonic()
-        replies = self._host.insist(lambda: self._ask(calls, command))
+        try:
+            replies = self._host.insist(lambda: self._ask(calls, command))
+        except Exception:
+            self._release_threads(planned)
+            raise
         queued = []
         for (routing, run), reply in zip(planned, replies, strict=False):
             if self._created(routing, run, reply, sent):
@@ -144,6 +148,11 @@ class Router:
         if isinstance(replies[-1], Exception):
             raise replies[-1]
         return replies
+
+    def _release_threads(self, planned: list[tuple[_Routing, NewRun]]) -> None:
+        for _, run in planned:
+            if run.token and self._threads is not None:
+                self._threads.release()
 
     def _created(
         self, routing: _Routing, run: NewRun, reply: t.Any, sent: float

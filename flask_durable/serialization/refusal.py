@@ -20,6 +20,9 @@ class UnserializableValue(ValueError):
     :param hint: What to do instead.
     """
 
+    #: What a stored failure carries.
+    code: t.ClassVar[str] = "step.unserializable"
+
     def __init__(self, path: str, message: str, hint: str) -> None:
         # Text that was refused for its surrogates could not be logged or stored.
         self.path = _printable(path)

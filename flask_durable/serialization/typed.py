@@ -40,10 +40,7 @@ class TypedCodec:
             same.
         """
         try:
-            # Fields by their names: an alias for writing need not be one for reading.
-            text = self._adapter.dump_json(
-                value, by_alias=False, round_trip=True, warnings="error"
-            )
+            text = self._write(value, warnings="error")
             compare(value, self._read(text))
         except Refused as error:
             raise error.public() from None
@@ -63,38 +60,52 @@ class TypedCodec:
                 f'The stored result does not fit "-> {self._name}" any more: {error}'
             ) from None
 
+    # Fields by their names: an alias for writing need not be one for reading.
+
+    def _write(self, value: t.Any, *, warnings: t.Literal["error", "none"]) -> bytes:
+        return self._adapter.dump_json(
+            value, by_alias=False, round_trip=True, warnings=warnings
+        )
+
     def _read(self, text: str | bytes) -> t.Any:
         return self._adapter.validate_json(text, by_alias=False, by_name=True)
 
     def _explain(self, value: t.Any, error: Exception) -> Refused:
         """Return why *value* could not be written or read, and where."""
         hint = f'Return what the annotation "-> {self._name}" says, or change it.'
-        fault = self._first_fault(value)
-        if fault is None:
-            return Refused(f"cannot be stored: {_text_of(error)}.", hint)
-        refused = Refused(f"is not as annotated: {fault['msg']}.", hint)
-        refused.path = _path_of(fault["loc"], value)[::-1]
-        return refused
+        for look in (self._look_at_value, self._look_at_text):
+            try:
+                look(value)
+            except ValidationError as invalid:
+                fault = invalid.errors(include_url=False, include_context=False)[0]
+                refused = Refused(f"is not as annotated: {fault['msg']}.", hint)
+                refused.path = _path_of(fault["loc"], value)[::-1]
+                return refused
+            except Refused as refused:
+                return refused
+            except Exception:  # what a user's validator raises
+                continue
+        return Refused(f"cannot be stored: {_text_of(error)}.", hint)
 
-    def _first_fault(self, value: t.Any) -> t.Mapping[str, t.Any] | None:
-        try:
-            self._adapter.validate_python(
-                value, strict=True, by_alias=False, by_name=True
-            )
-        except ValidationError as error:
-            return error.errors(include_url=False, include_context=False)[0]
-        except Exception:  # what a user's validator raises
-            return None
-        return None
+    def _look_at_value(self, value: t.Any) -> None:
+        self._adapter.validate_python(value, strict=True, by_alias=False, by_name=True)
+
+    def _look_at_text(self, value: t.Any) -> None:
+        # Finds what is wrong in a model, which is not looked into as a value.
+        compare(value, self._read(self._write(value, warnings="none")))
 
 
 def _adapter_of(annotation: t.Any, name: str) -> TypeAdapter[t.Any]:
-    if isinstance(annotation, type) and hasattr(annotation, "__mapper__"):
-        raise StepUsageError(f"A step cannot return {name!r}.", hint=ORM_HINT)
+    if _has_orm_class(annotation):
+        raise StepUsageError(
+            f'Results annotated "-> {name}" cannot be stored: ORM objects belong to '
+            "the session of one step.",
+            hint=ORM_HINT,
+        )
     try:
         # Under another name: for a dataclass or a TypedDict itself, pydantic takes no
         # configuration.
-        renamed: t.Any = TypeAliasType("Result", annotation)
+        renamed = t.cast(t.Any, TypeAliasType)("Result", annotation)
         adapter = TypeAdapter[t.Any](renamed, config=_CONFIG)
         adapter.rebuild(raise_errors=True)
     except Exception as error:
@@ -103,6 +114,12 @@ def _adapter_of(annotation: t.Any, name: str) -> TypeAdapter[t.Any]:
             hint="Annotate a pydantic model, a dataclass or a type of plain values.",
         ) from None
     return adapter
+
+
+def _has_orm_class(annotation: t.Any) -> bool:
+    if isinstance(annotation, type) and hasattr(annotation, "__mapper__"):
+        return True
+    return any(_has_orm_class(inner) for inner in t.get_args(annotation))
 
 
 def _path_of(location: t.Sequence[t.Any], value: t.Any) -> list[str]:

@@ -12,9 +12,10 @@ from ..errors import StepTimeout
 from ..errors import UnserializableResult
 from ..failure import Failure
 from ..serialization import UnserializableValue
+from ..store.memo import Memo
 
 _RAISED_AS: dict[str, type[StepError]] = {
-    error.code: error for error in (StepTimeout, StepInterrupted, UnserializableResult)
+    error.code: error for error in (StepTimeout, StepInterrupted)
 }
 
 
@@ -33,6 +34,9 @@ def failure_of(
     return failure
 
 
-def error_of(step: str, failure: Failure) -> StepError:
-    """Return the error that a step raises in the body for a stored *failure*."""
+def error_of(step: str, memo: Memo) -> StepError:
+    """Return the error that a step raises in the body for the *memo* of a failure."""
+    failure = Failure.from_json(memo.body)
+    if failure.code == UnserializableResult.code:
+        return UnserializableResult(step, failure, path=memo.path)
     return _RAISED_AS.get(failure.code, StepError)(step, failure)

@@ -23,12 +23,14 @@ from ..engine.control import ShutdownInterrupt
 from ..engine.control import TimeoutInterrupt
 from ..engine.interruption import Body
 from ..engine.retry import delay_after
+from ..errors import ReplayMismatch
 from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
 from ..serialization import check_arguments
 from ..serialization import Codec
 from ..serialization import codec_for
+from ..serialization import UnreadableValue
 from ..serialization import UnserializableValue
 from ..store.memo import Memo
 from ..store.memo import payload
@@ -169,7 +171,8 @@ class Execution:
                 exc_info=error,
                 extra={"action": "step_failed"},
             )
-            return self._commit("failed", failure.to_json(), started)
+            path = error.path if isinstance(error, UnserializableValue) else ""
+            return self._commit("failed", failure.to_json(), started, path)
         logger.warning(
             "Attempt %d of step %r failed, next in %.1f s.",
             self._number,
@@ -189,21 +192,33 @@ class Execution:
 
     def _fail(self, failure: Failure, started: float) -> Exception:
         memo = self._commit("failed", failure.to_json(), started)
-        return error_of(self._key, Failure.from_json(memo.body))
+        return error_of(self._key, memo)
 
-    def _commit(self, status: str, body: str, started: float) -> Memo:
-        text = self._payload(body, started)
+    def _commit(self, status: str, body: str, started: float, path: str = "") -> Memo:
+        text = self._payload(body, started, path)
         return self._attempt.commit(self._key, status, self._number, text)[1]
 
-    def _payload(self, body: str, started: float) -> str:
+    def _payload(self, body: str, started: float, path: str = "") -> str:
         return payload(
             self._kind,
             body,
             started=int(started * 1000),
             milliseconds=int((time.time() - started) * 1000),
+            path=path,
         )
 
     def _outcome(self, memo: Memo) -> t.Any:
         if memo.status == "failed":
-            raise error_of(self._key, Failure.from_json(memo.body))
-        return self._codec.load(memo.body)
+            raise error_of(self._key, memo)
+        try:
+            return self._codec.load(memo.body)
+        except UnreadableValue as error:
+            self._attempt.pause(
+                ReplayMismatch(
+                    f"What is stored of step {self._key!r} does not fit its type now: "
+                    f"{error}.",
+                    hint="Give the changed step another name, or deploy code that can "
+                    "read it; then resume.",
+                ),
+                self._key,
+            )

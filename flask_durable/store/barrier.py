@@ -8,14 +8,15 @@ One barrier runs at a time, and everybody who asked before it began shares it.
 from __future__ import annotations
 
 import threading
-import time
 import typing as t
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import redis
 
 from ..errors import ConfigurationError
 from ..errors import UnavailableError
+from .scripts import load
 from .server import execute
 from .server import StateServer
 
@@ -60,13 +61,13 @@ class Barrier:
 
     def __init__(self, server: StateServer, tag: str, replicas: int) -> None:
         self._server = server
-        self._key = f"{tag}:barrier"
+        self._tag = tag
         self._replicas = replicas
-        self._condition = threading.Condition()
-        self._running = False
-        self._begun = 0
-        self._passed = 0
-        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        #: The barrier that has not begun yet, if somebody waits for one.
+        self._next: Future[None] | None = None
+        #: Held by the barrier that has begun.
+        self._turn = threading.Lock()
         self._client: redis.Redis | None = None
         self._promise: Promise | None = None
 
@@ -84,29 +85,41 @@ class Barrier:
 
         :raises UnavailableError: The server did not confirm it in time.
         """
-        with self._condition:
+        with self._lock:
             # A barrier that has begun may have written before our state was: only the
             # next one covers it.
-            ticket = self._begun + 1
-            while self._running and self._passed < ticket:
-                self._condition.wait(TIMEOUT)
-            if self._passed >= ticket and self._error is None:
-                return
-            self._begun += 1
-            ticket = self._begun
-            self._running = True
-        error: Exception | None = None
+            shared, leads = self._next, self._next is None
+            if shared is None:
+                shared = self._next = Future()
+        if leads:
+            self._lead(shared)
         try:
-            self._pass()
-        except (redis.RedisError, UnavailableError) as raised:
-            error = raised
-        with self._condition:
-            self._running = False
-            self._passed = ticket
-            self._error = error
-            self._condition.notify_all()
-        if error is not None:
+            shared.result()
+        except (redis.RedisError, UnavailableError) as error:
             raise UnavailableError(f"The state is not durable yet: {error}.") from error
+
+    def _lead(self, shared: Future[None]) -> None:
+        """Carry *shared* out for all who wait for it, however it ends."""
+        try:
+            with self._turn:
+                self._begin(shared)
+                self._pass()
+        except Exception as error:
+            self._begin(shared)
+            shared.set_exception(error)
+        except BaseException:
+            # An interrupt is meant for this thread alone.
+            self._begin(shared)
+            shared.set_exception(UnavailableError("the wait for it was interrupted"))
+            raise
+        else:
+            shared.set_result(None)
+
+    def _begin(self, shared: Future[None]) -> None:
+        """Let nobody join *shared* any more."""
+        with self._lock:
+            if self._next is shared:
+                self._next = None
 
     def _pass(self) -> None:
         promise = self.promise()
@@ -117,7 +130,9 @@ class Barrier:
             # No client retries: a repeated WAIT would be for a later write.
             self._client = self._server.new_client(retries=0, timeout=TIMEOUT + 2)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(self._key, int(time.time() * 1000))
+        # A script, because a SET is refused where the server's memory is full: then
+        # nothing could be deleted from a queue that lives elsewhere.
+        execute(pipeline, "EVAL", load("barrier").source, 1, self._tag)
         limit = int(TIMEOUT * 1000)
         if waits_for_file:
             execute(pipeline, "WAITAOF", 1, self._replicas, limit)

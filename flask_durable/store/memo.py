@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import typing as t
 from dataclasses import dataclass
+from urllib.parse import quote
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,38 @@ class Memo:
         return self.payload.partition(" ")[0]
 
     @property
-    def fields(self) -> dict[str, t.Any]:
-        """When it started and how long it took."""
-        return t.cast("dict[str, t.Any]", json.loads(self._parts()[1]))
+    def started(self) -> int:
+        """When the attempt began: milliseconds since 1970, by its worker's clock."""
+        return int(self._parts[1])
+
+    @property
+    def milliseconds(self) -> int:
+        """How long the attempt took."""
+        return int(self._parts[2])
+
+    @property
+    def path(self) -> str:
+        """Where in a result the value is that could not be kept."""
+        return unquote(self._parts[3])
 
     @property
     def body(self) -> str:
         """The result or the failure, as JSON text."""
-        return self._parts()[2]
+        return self._parts[4]
 
+    @property
     def _parts(self) -> list[str]:
-        return self.payload.split(" ", 2)
+        return self.payload.split(" ", 4)
 
 
-def payload(kind: str, body: str, *, started: int = 0, milliseconds: int = 0) -> str:
+def payload(
+    kind: str, body: str, *, started: int = 0, milliseconds: int = 0, path: str = ""
+) -> str:
     """Return a memo's payload: the operation, its times, and its JSON text.
 
     :param started: When the attempt began: milliseconds since 1970, worker's clock
         (for people only).
     :param milliseconds: How long the attempt took.
+    :param path: Where in a result the value is that could not be kept.
     """
-    return f'{kind} {{"at":{started},"ms":{milliseconds}}} {body}'
+    return f"{kind} {started} {milliseconds} {quote(path)} {body}"

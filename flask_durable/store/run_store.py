@@ -12,6 +12,7 @@ from dataclasses import field
 import redis
 
 from ..config import Settings
+from ..ids import new_token
 from .keys import Keys
 from .memo import Memo
 from .server import Argument
@@ -153,6 +154,8 @@ class RunStore:
         for answer in (reply, memos):
             if isinstance(answer, Exception):
                 raise answer
+        if reply[0] != "claimed":
+            return Claim(reply[0])
         return Claim(reply[0], _pairs(reply[1:]), _pairs(memos))
 
     def park(self, run_id: str) -> str:
@@ -204,8 +207,9 @@ class RunStore:
         """Let go of a run, see ``run_suspend.lua``.
 
         :param due: From :func:`after` or :func:`at`.
-        :returns: ``["suspended", due]``, ``["queued", time]``, ``["paused"]``, or
-            ``["resolved", memo]`` where the caller still owns the run.
+        :returns: ``["suspended", due]``, ``["queued", time]`` or ``["paused", "0"]``;
+            ``["resolved", memo]`` or ``["full", what]`` where the caller still owns
+            the run.
         :raises Refused: The run is not the caller's any more.
         """
         lease = _milliseconds(self.lease)
@@ -220,6 +224,8 @@ class RunStore:
             step,
             number,
             payload,
+            MAX_STEPS,
+            MAX_MEMO_BYTES,
         )
 
     def finish(
@@ -276,8 +282,15 @@ class RunStore:
         events: t.Sequence[str] = (),
     ) -> list[str]:
         """Cancel, resume or retry a run, see ``run_admin.lua``."""
-        retention = self._failed_retention
-        return self._call("run_admin", run_id, action, reason, retention, *events)
+        return self._call(
+            "run_admin",
+            run_id,
+            action,
+            new_token(),
+            reason,
+            self._failed_retention,
+            *events,
+        )
 
     def sweep(self, tag: str, empty_queues: t.Iterable[str] = ()) -> Swept:
         """Mend what lost its owner in one partition."""
@@ -287,7 +300,7 @@ class RunStore:
         return Swept(runs, events, timeouts, expired, bool(more))
 
     def expire(self, run_id: str) -> bool:
-        """Remove a finished run whose retention is over; return whether it was."""
+        """Remove a finished run whose retention is over; return whether it is gone."""
         tag = self.keys.tag_of(run_id)
         return bool(self.server.call("run_expire", tag, run_id))
 
@@ -324,11 +337,14 @@ class RunStore:
                 found.append({"id": run_id, **record})
         return found
 
-    def newest(self, index: str, *, before: int | None, limit: int) -> list[str]:
+    def newest(
+        self, index: str, *, before: int | None, skip: int, limit: int
+    ) -> list[str]:
         """Return the newest run ids of an index, over all partitions.
 
         :param index: ``runs``, ``status:<status>`` or ``function:<id>``.
         :param before: Only runs created before this time, milliseconds.
+        :param skip: How many of the newest to leave out.
         """
         highest = "+inf" if before is None else f"({before}"
         found: list[tuple[str, float]] = []
@@ -336,11 +352,11 @@ class RunStore:
             found += t.cast(
                 "list[tuple[str, float]]",
                 self.server.client.zrevrangebyscore(
-                    f"{tag}:{index}", highest, "-inf", 0, limit, withscores=True
+                    f"{tag}:{index}", highest, "-inf", 0, skip + limit, withscores=True
                 ),
             )
-        found.sort(key=lambda pair: pair[1], reverse=True)
-        return [run_id for run_id, _ in found[:limit]]
+        found.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
+        return [run_id for run_id, _ in found[skip : skip + limit]]
 
     def count(self, status: str) -> int:
         """Return how many runs have *status*."""

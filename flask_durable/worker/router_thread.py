@@ -44,16 +44,30 @@ class RouterThread:
         self._stopping.set()
         self._thread.join(timeout)
 
+    def route(self, wait: float) -> int:
+        """Route what arrives within *wait* seconds; return how many events.
+
+        :raises Exception: They could not be routed, and were given back.
+        """
+        deliveries = self._broker.deliveries(EVENT_QUEUE, BATCH, wait)
+        try:
+            if deliveries:
+                self._router.route(deliveries)
+        except Exception:
+            # Left unsettled, they would be kept in hand by the heartbeat: hidden from
+            # everybody for as long as this process lives.
+            for delivery in deliveries:
+                delivery.release(PAUSE)
+            raise
+        return len(deliveries)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                deliveries = self._broker.deliveries(EVENT_QUEUE, BATCH, WAIT)
-                if deliveries:
-                    self._router.route(deliveries)
+                self.route(WAIT)
             except BrokerConnectionError as error:
                 logger.warning("The event queue cannot be reached: %s", error)
                 self._stopping.wait(PAUSE)
             except Exception:
-                # What was in hand becomes visible again by itself.
                 logger.exception("Could not route events.")
                 self._stopping.wait(PAUSE)

@@ -135,7 +135,7 @@ def test_a_process_that_keeps_dying_ends_the_stack(tmp_path: pathlib.Path) -> No
     assert keeper.stopping.wait(30)
     keeper.stop()
     assert isinstance(keeper.error, UnavailableError)
-    assert "The worker keeps dying." in str(keeper.error)
+    assert "worker keeps dying." in str(keeper.error)
     assert str(log) in str(keeper.error.hint)
 
 

@@ -14,6 +14,10 @@ from click.testing import CliRunner
 from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
+from hypothesis import given
+from hypothesis import HealthCheck
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from flask_durable import Durable
 from flask_durable import RunStatus
@@ -438,3 +442,41 @@ def test_health_without_a_state_server_is_exit_code_3() -> None:
     result = runner_of(app)("health")
     assert result.exit_code == 3
     assert rows(result)[0][:2] == ["state server", "FAILED"]
+
+
+# Bad input
+
+
+#: Arguments as a shell may pass them, with bytes that are no text.
+arguments = st.text(
+    st.characters(exclude_categories=(), exclude_characters="\0"), max_size=40
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    command=st.sampled_from(
+        [
+            ("send", "greeting/asked"),
+            ("send",),
+            ("send", "greeting/asked", '{"name": "a"}', "--id"),
+            ("runs", "show"),
+            ("runs", "retry"),
+            ("runs", "cancel", "r1", "--reason"),
+            ("runs", "list", "--function"),
+            ("runs", "list", "--limit"),
+        ]
+    ),
+    argument=arguments,
+)
+def test_no_argument_ends_in_a_traceback(
+    run: Run, command: tuple[str, ...], argument: str
+) -> None:
+    result = run(*command, argument)
+    assert result.exit_code in (0, 1, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output

@@ -149,7 +149,7 @@ def test_a_killed_worker_is_started_again(
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         if "worker" in command:
             os.kill(pid, signal.SIGKILL)
-    dev.find("The worker died")
+    dev.find("worker died")
     result_of(project, "greeting/asked", '{"name": "ada"}')
 
 
@@ -188,7 +188,7 @@ def test_a_broken_source_is_waited_for_until_it_is_mended(
     dev = start_dev("--port", "0")
     post(dev, "greeting/asked", name="ada")
     (project / "app.py").write_text(APP + "\n1 / 0\n")
-    dev.find("The worker died")
+    dev.find("worker died")
     (project / "app.py").write_text(APP)
     assert result_of(project, "greeting/asked", '{"name": "ada"}')
 

@@ -385,7 +385,7 @@ def test_a_message_can_be_dead_lettered_by_its_actor(kit: Kit) -> None:
 
 def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
     # A window wider than the threads, so that messages wait in the process.
-    broker, other = kit.broker(size=5, visibility=30), kit.transport()
+    broker, other = kit.broker(size=5, visibility=30), kit.transport(visibility=30)
     started, finish = threading.Event(), threading.Event()
     log = Log()
 
@@ -395,7 +395,7 @@ def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
         finish.wait(20)
 
     broker.send(QUEUE, bodies(5))
-    with working(broker, blocked, threads=1):
+    with working(broker, blocked, threads=1) as worker:
         assert started.wait(20)
         wait_until(lambda: broker.window.free == 0)
         broker.stop_receiving()
@@ -403,6 +403,7 @@ def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
         received = collect(other, 4)
         assert other.delete(QUEUE, [item.receipt for item in received]) == [None] * 4
         finish.set()
+        worker.join()  # it comes across the messages that were given back
     wait_until(lambda: other.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
     assert len(log) == 1
     assert sorted([*log.runs, *(_run(text(item)) for item in received)]) == [
@@ -412,7 +413,7 @@ def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
 
 
 def test_a_stopped_dramatiq_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
-    broker, other = kit.broker(size=5, visibility=30), kit.transport()
+    broker, other = kit.broker(size=5, visibility=30), kit.transport(visibility=30)
     started = threading.Event()
     broker.send(QUEUE, bodies(5))
 

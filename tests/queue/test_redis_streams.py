@@ -157,7 +157,13 @@ def test_idle_consumers_of_dead_processes_are_removed(
     assert not _reads(dead)
     send(busy, [body(1)])
     [held] = collect(busy, 1)
-    wait_until(lambda: _declares(redis_kit) or len(consumers(redis_kit)) == 1)
+
+    def tidied() -> bool:
+        other = redis_kit.transport()
+        other.declare(QUEUE)
+        return len(consumers(redis_kit)) == 1
+
+    wait_until(tidied)
     assert consumers(redis_kit) == {held.receipt.rpartition(" ")[2]: 1}
 
 
@@ -313,12 +319,6 @@ def test_nothing_is_connected_to_before_it_is_needed() -> None:
 def _reads(transport: t.Any) -> list[t.Any]:
     found: list[t.Any] = transport.receive(QUEUE, 10, 0)
     return found
-
-
-def _declares(kit: RedisKit) -> None:
-    transport = kit.transport()
-    transport.declare(QUEUE)
-    transport.close()
 
 
 def _blocked(client: redis.Redis) -> bool:

@@ -46,12 +46,33 @@ end
 
 -- The status, token and number at the head of a memo.
 local function head(memo)
-  local status, token, number = string.match(memo, '^(%S+) (%S+) (%d+)\n')
+  local status, token, number = string.match(memo, '^(%S+) (%S+) (%-?%d+)\n')
   return status, token, tonumber(number)
 end
 
 local function memo(status, token, number, payload)
   return status .. ' ' .. token .. ' ' .. text(number) .. '\n' .. payload
+end
+
+-- Whether a memo would take the run past its limits, and past which: "steps" or "bytes".
+local function excess(id, step, existing, value, bytes, max_steps, max_bytes)
+  if not existing and redis.call('HLEN', steps_key(id)) >= tonumber(max_steps) then
+    return 'steps'
+  end
+  local grown = tonumber(bytes or '0') + #value - #(existing or '')
+  if grown > tonumber(max_bytes) then return 'bytes' end
+end
+
+-- Writes a memo in the place of what is there, and counts the bytes of all memos.
+local function write_memo(id, step, existing, value)
+  redis.call('HSET', steps_key(id), step, value)
+  redis.call('HINCRBY', run_key(id), 'bytes', #value - #(existing or ''))
+end
+
+local function remove_memo(id, step)
+  local length = redis.call('HSTRLEN', steps_key(id), step)
+  redis.call('HDEL', steps_key(id), step)
+  redis.call('HINCRBY', run_key(id), 'bytes', -length)
 end
 
 local function set_status(id, from, to, created)

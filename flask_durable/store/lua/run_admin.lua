@@ -7,47 +7,57 @@
 --         "unstarted" the same, only if it never started
 --         "resume"   PAUSED -> QUEUED
 --         "retry"    FAILED or CANCELLED -> QUEUED, from the step that failed
--- ARGV[3] reason
--- ARGV[4] retention, milliseconds (cancel)
--- ARGV[5..] event messages to send (cancel)
+-- ARGV[3] token, unique by the caller
+-- ARGV[4] reason
+-- ARGV[5] retention, milliseconds (cancel)
+-- ARGV[6..] event messages to send (cancel)
 --
 -- Reply   {"ok", time}        time: when it was queued, or "0"
 --         {"state", status}   the run is in no state for it; nothing was changed
 --         {"missing"}
 --
--- Cancelling voids the token in the same write, so that nothing its owner does after it
--- can land.
+-- Cancelling voids the owner's token in the same write, so that nothing its owner does
+-- after it can land. The caller's token is remembered: were the reply to a retry lost,
+-- its repeat could else retry a run that was retried and failed again.
 
-local id, action = ARGV[1], ARGV[2]
-local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started')
+local id, action, token = ARGV[1], ARGV[2], ARGV[3]
+local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
+  'admin_token', 'admin_reply')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
+if run[7] == token then return {'ok', run[8]} end
 local now = clock()
+
+local function answer(reply)
+  put(id, 'admin_token', token, 'admin_reply', reply)
+  return {'ok', reply}
+end
 
 if action == 'cancel' or action == 'unstarted' then
   if terminal(status) or (action == 'unstarted' and run[6]) then
-    redis.call('ZREM', tag .. ':timers', 'timeout:' .. id, 'start:' .. id)
+    redis.call('ZREM', tag .. ':timers', 'start:' .. id)
+    if terminal(status) then redis.call('ZREM', tag .. ':timers', 'timeout:' .. id) end
     return {'state', status}
   end
-  settle(id, status, 'cancelled', created, now, tonumber(ARGV[4]))
-  put(id, 'reason', ARGV[3])
-  owe_events(id, run[3], 5, now)
-  return {'ok', '0'}
+  settle(id, status, 'cancelled', created, now, tonumber(ARGV[5]))
+  put(id, 'reason', ARGV[4])
+  owe_events(id, run[3], 6, now)
+  return answer('0')
 end
 
 if action == 'resume' then
   if status ~= 'paused' then return {'state', status} end
-  redis.call('HDEL', run_key(id), 'deferred_since', 'failure')
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
   -- Only the step that ended the run is tried again. A failed step that the function
   -- caught keeps its memo: the function has already gone another way because of it.
-  if run[4] and run[4] ~= '' then redis.call('HDEL', steps_key(id), run[4]) end
-  redis.call('HDEL', run_key(id), 'failed_step', 'failure', 'result', 'finished', 'reason')
+  if run[4] and run[4] ~= '' then remove_memo(id, run[4]) end
+  redis.call('HDEL', run_key(id), 'failed_step', 'result', 'finished', 'reason')
   redis.call('ZREM', tag .. ':expire', id)
   put(id, 'generation', text(tonumber(run[3]) + 1))
   arm_timeouts(id, now, tonumber(run[5]), 0)
 end
+redis.call('HDEL', run_key(id), 'deferred_since', 'failure')
 put(id, 'dispatches', '0', 'attempt', '0')
 enqueue(id, status, created, now)
-return {'ok', text(now)}
+return answer(text(now))

@@ -18,12 +18,14 @@
 -- same token gets the same answer, so a reply that was lost is asked for again.
 
 local id, token = ARGV[1], ARGV[2]
-local run = get(id, 'status', 'token', 'dispatches', 'created', 'queue', 'started')
+local run = get(id, 'status', 'token', 'dispatches', 'created', 'queue', 'started',
+  'paused_by')
 local status, created = run[1], run[4]
 
 if status == 'running' and run[2] == token then
   return {'claimed', unpack(redis.call('HGETALL', run_key(id)))}
 end
+if status == 'paused' and run[7] == token then return {'paused'} end
 if status ~= 'queued' then return {'no', status or ''} end
 
 local now = clock()
@@ -38,7 +40,7 @@ end
 
 if tonumber(run[3]) >= tonumber(ARGV[4]) then
   set_status(id, status, 'paused', created)
-  put(id, 'reason', 'claimed ' .. run[3] .. ' times without progress')
+  put(id, 'reason', 'claimed ' .. run[3] .. ' times without progress', 'paused_by', token)
   return {'paused'}
 end
 

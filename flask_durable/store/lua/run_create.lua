@@ -30,6 +30,7 @@ if redis.call('EXISTS', key) == 1 then
   if run[1] == 'queued' and redis.call('ZSCORE', tag .. ':outbox', 'run:' .. id) then
     return {'queued', run[3]}
   end
+  if run[1] == 'failed' and ARGV[7] ~= '' then return {'failed'} end
   return {'old', run[1]}
 end
 

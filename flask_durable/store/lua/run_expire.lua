@@ -4,7 +4,7 @@
 -- KEYS[1] tag
 -- ARGV[1] run id
 --
--- Reply   1 if it was removed, else 0
+-- Reply   1 if it is gone, by this call or before; 0 if it stays
 --
 -- State and time are looked at again here: between the sweep that named the run and
 -- this call somebody may have retried it.
@@ -14,7 +14,7 @@ local run = get(id, 'status', 'function')
 local ends = redis.call('ZSCORE', tag .. ':expire', id)
 if not run[1] then
   redis.call('ZREM', tag .. ':expire', id)
-  return 0
+  return 1
 end
 if not ends or not terminal(run[1]) or tonumber(ends) > clock() then return 0 end
 

@@ -24,7 +24,10 @@ local id, token, to, handler = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'generation',
   'event', 'event_id', 'event_name')
 if run[2] ~= token then
-  if run[3] == token then return {'finished', run[4]} end
+  if run[3] == token then
+    local to, when = string.match(run[4], '^(%S+) (%S+)$')
+    if to == 'finished' then return {to, when} end
+  end
   return refusal(run[1])
 end
 
@@ -47,6 +50,6 @@ if handler ~= '' and redis.call('EXISTS', run_key(handler)) == 0 then
   index(handler, ARGV[9], now)
   enqueue(handler, '', now, now)
 end
-put(id, 'last_token', token, 'last_reply', queued)
+put(id, 'last_token', token, 'last_reply', 'finished ' .. queued)
 owe_events(id, run[6], 11, now)
 return {'finished', queued}

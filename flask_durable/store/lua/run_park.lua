@@ -8,10 +8,13 @@
 --
 -- Reply   {"deferred", due} | {"paused"} | {"no", status}
 --
--- It is a mailbox write: whoever finds the run in another state changes nothing.
+-- It is a mailbox write: whoever finds the run in another state changes nothing, and is
+-- told of a run that is set aside already what the first one was told.
 
 local id = ARGV[1]
-local run = get(id, 'status', 'created', 'deferred_since', 'function')
+local run = get(id, 'status', 'created', 'deferred_since', 'function', 'reason', 'due')
+if run[1] == 'suspended' and run[5] == 'deferred' then return {'deferred', run[6]} end
+if run[1] == 'paused' and run[3] then return {'paused'} end
 if run[1] ~= 'queued' then return {'no', run[1] or ''} end
 
 local now = clock()

@@ -16,9 +16,13 @@
 -- ARGV[7] step key, or ""
 -- ARGV[8] number of the attempt (retry, body), else 0
 -- ARGV[9] payload of the step's memo, or the failure (body, pause), opaque
+-- ARGV[10] how many steps a run may have
+-- ARGV[11] how many bytes of memos a run may have
 --
--- Reply   {"suspended", due} | {"queued", time} | {"paused"}
+-- Reply   {"suspended", due} | {"queued", time} | {"paused", "0"}
 --         {"resolved", memo}   what it would wait for is there; the caller still owns it
+--         {"full", what}       "steps" or "bytes": the run has reached its limit, and
+--                              the caller still owns it
 --         {"lost"} | {"cancelled"}
 --
 -- The race with whatever writes the awaited memo is closed by looking for the memo here,
@@ -26,9 +30,13 @@
 -- writer finds a SUSPENDED run. A repeat finds its token remembered.
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
-local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches')
+local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches',
+  'bytes')
 if run[2] ~= token then
-  if run[3] == token then return {string.match(run[4], '^(%S+) (%S+)$')} end
+  if run[3] == token then
+    local to, when = string.match(run[4], '^(%S+) (%S+)$')
+    if to ~= 'finished' then return {to, when} end
+  end
   return refusal(run[1])
 end
 
@@ -74,8 +82,7 @@ if how == 'body' then
   return wait_until(due, ARGV[6])
 end
 
-local steps = steps_key(id)
-local existing = redis.call('HGET', steps, step)
+local existing = redis.call('HGET', steps_key(id), step)
 local was, number
 if existing then
   local _
@@ -85,25 +92,28 @@ if existing then
     return {'resolved', existing}
   end
 end
-put(id, 'dispatches', '0', 'attempt', '0')
 
+-- A retry goes from attempt k-1 to k only; a sleep's end is fixed when it is first
+-- reached, however often it is replayed.
+local value
 if how == 'retry' then
-  if not (was == 'tried' and number >= tonumber(ARGV[8])) then
-    redis.call('HSET', steps, step, memo('tried', token, tonumber(ARGV[8]), ARGV[9]))
-  end
-  return wait_until(due, ARGV[6])
+  value = memo('tried', token, tonumber(ARGV[8]), ARGV[9])
+  if was == 'tried' and number >= tonumber(ARGV[8]) then value = existing end
+else
+  if was == 'waiting' then due = number end
+  value = memo(due > now and 'waiting' or 'done', token, due, ARGV[9])
+  if was == 'waiting' and due > now then value = existing end
 end
+local full = excess(id, step, existing, value, run[7], ARGV[10], ARGV[11])
+if full then return {'full', full} end
 
--- A sleep's end is fixed when it is first reached, however often it is replayed.
-if was == 'waiting' then due = number end
-if due <= now then
-  local value = memo('done', token, due, ARGV[9])
-  redis.call('HSET', steps, step, value)
-  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
-  return {'resolved', value}
+write_memo(id, step, existing, value)
+put(id, 'dispatches', '0', 'attempt', '0')
+if how == 'sleep' then
+  if due <= now then
+    redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+    return {'resolved', value}
+  end
+  put(id, 'waiting', step)
 end
-if was ~= 'waiting' then
-  redis.call('HSET', steps, step, memo('waiting', token, due, ARGV[9]))
-end
-put(id, 'waiting', step)
 return wait_until(due, ARGV[6])

@@ -26,8 +26,8 @@ local id, token, step, status = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local run = get(id, 'status', 'token', 'bytes')
 if run[2] ~= token then return refusal(run[1]) end
 
-local steps = steps_key(id)
-local existing = redis.call('HGET', steps, step)
+local existing = redis.call('HGET', steps_key(id), step)
+local value = memo(status, token, tonumber(ARGV[6]), ARGV[7])
 if existing then
   local was, by = head(existing)
   if was == 'done' or was == 'failed' then
@@ -37,15 +37,11 @@ if existing then
   if was == 'intent' and by ~= token and status == 'intent' then
     return {'interrupted'}
   end
-elseif redis.call('HLEN', steps) >= tonumber(ARGV[8]) then
-  return {'full', 'steps'}
 end
+local full = excess(id, step, existing, value, run[3], ARGV[8], ARGV[9])
+if full then return {'full', full} end
 
-local bytes = tonumber(run[3] or '0') + #ARGV[7]
-if existing then bytes = bytes - #existing end
-if bytes > tonumber(ARGV[9]) then return {'full', 'bytes'} end
-
-redis.call('HSET', steps, step, memo(status, token, tonumber(ARGV[6]), ARGV[7]))
-put(id, 'bytes', text(math.max(bytes, 0)), 'dispatches', '0', 'attempt', '0')
+write_memo(id, step, existing, value)
+put(id, 'dispatches', '0', 'attempt', '0')
 redis.call('ZADD', tag .. ':leases', clock() + tonumber(ARGV[3]), id)
 return {'ok'}

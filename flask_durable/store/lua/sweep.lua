@@ -67,10 +67,9 @@ for _, timer in ipairs(due(':timers')) do
     local run = get(id, 'status', 'created', 'waiting')
     if run[1] == 'suspended' then
       if run[3] then
-        local key = steps_key(id)
-        local existing = redis.call('HGET', key, run[3])
+        local existing = redis.call('HGET', steps_key(id), run[3])
         if existing and string.sub(existing, 1, 8) == 'waiting ' then
-          redis.call('HSET', key, run[3], 'done' .. string.sub(existing, 8))
+          write_memo(id, run[3], existing, 'done' .. string.sub(existing, 8))
         end
         redis.call('HDEL', run_key(id), 'waiting')
       end

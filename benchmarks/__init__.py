@@ -1,0 +1,1 @@
+"""Measures the budgets of the engine, see README.md: ``python -m benchmarks``."""

@@ -1,0 +1,117 @@
+"""Runs of many steps, against bare trips: one redis-py SET each, in one thread.
+
+A run's time is from its event being sent to the run being finished, on an idle worker.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import typing as t
+
+import redis
+
+from flask_durable.app_state import AppState
+from tests.harness import Harness
+from tests.servers import valkey_server
+from tests.servers import wait_until
+
+from .app import durable
+from .model import Figure
+from .model import Options
+from .model import spread
+from .workers import application
+from .workers import finished
+from .workers import worker_here
+
+SHORT = 1_000
+LONG = 10_000
+
+#: A run may have 10,000 steps: the sleep and the new step are two of them.
+MEMOIZED = LONG - 1
+
+
+def measure(options: Options) -> t.Iterator[Figure]:
+    """Measure runs of 1,000 and 10,000 steps, and the resumption of the latter."""
+    rounds = options.rounds + 2
+    with valkey_server() as server:
+        with application(server.url, "long") as state, worker_here(state):
+            run_of(state, 100)
+            short, bare = [], []
+            for _ in range(rounds):
+                bare.append(bare_trips(server.url, SHORT))
+                short.append(run_of(state, SHORT))
+            yield _compare(short, bare)
+            long = [run_of(state, LONG) for _ in range(max(1, rounds - 2))]
+            yield _ten_times(long, short)
+        resumed = [resumption(server.url, f"resume{n}") for n in range(options.rounds)]
+        yield Figure(
+            f"resume with {MEMOIZED:,} memos",
+            0.5,
+            statistics.median(resumed),
+            "s",
+            detail=f"claim to the new step's body: {spread(resumed, 3)} s",
+        )
+
+
+def bare_trips(url: str, count: int) -> float:
+    """Return the seconds that *count* SETs take."""
+    with redis.Redis.from_url(url) as client:
+        client.ping()
+        started = time.perf_counter()
+        for number in range(count):
+            client.set("bare", number)
+        return time.perf_counter() - started
+
+
+def run_of(state: AppState, steps: int) -> float:
+    """Return the seconds from sending an event to the end of its run."""
+    before = finished(state)
+    started = time.perf_counter()
+    durable.send("bench/steps", {"steps": steps})
+    wait_until(lambda: finished(state) > before, "the run", 120)
+    return time.perf_counter() - started
+
+
+def resumption(url: str, namespace: str) -> float:
+    """Return the seconds from the claim of a run to the body of its next new step."""
+    harness = Harness(url, namespace)
+    reached = []
+
+    @harness.durable.function(on="bench/resume")
+    def resume(event: t.Any, step: t.Any) -> None:
+        for number in range(MEMOIZED - 1):
+            step.run(f"step-{number}", int)
+        step.sleep("rest", 3600)
+        step.run("next", lambda: reached.append(time.perf_counter()))
+
+    harness.send("bench/resume")
+    harness.settle()
+    harness.move_clock(3601)
+    harness.sweep()
+    started = time.perf_counter()
+    harness.settle()
+    harness.close()
+    return reached[0] - started
+
+
+def _compare(short: list[float], bare: list[float]) -> Figure:
+    ratios = [a / b for a, b in zip(short, bare, strict=True)]
+    return Figure(
+        f"run of {SHORT:,} steps",
+        2,
+        statistics.median(ratios),
+        f"x {SHORT:,} bare trips",
+        detail=f"run {spread(short, 3)} s, bare trips {spread(bare, 3)} s, "
+        f"ratio {spread(ratios)}",
+    )
+
+
+def _ten_times(long: list[float], short: list[float]) -> Figure:
+    return Figure(
+        f"run of {LONG:,} steps",
+        11,
+        statistics.median(long) / statistics.median(short),
+        f"x {SHORT:,} steps",
+        detail=f"run {spread(long)} s",
+    )

@@ -1,0 +1,51 @@
+"""An audio library: upload a recording, hear it, read it, find it again.
+
+It is an ordinary Flask app with a factory, Flask-SQLAlchemy and a blueprint. What
+makes its transcriptions survive crashes is in :mod:`example_app.functions`, and one
+line below.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Flask
+
+from .demo import demo
+from .functions import durable
+from .models import create_tables
+from .models import db
+from .views import library
+
+
+def create_app(
+    config: t.Mapping[str, t.Any] | None = None, instance_path: str | None = None
+) -> Flask:
+    """Make the app.
+
+    ``MEDIA_FOLDER`` is where files are kept (default: ``media`` in the instance
+    folder), ``TENANT`` whose recordings are uploaded here, and ``REHEARSALS`` whether
+    an upload may ask for a step to fail or for the worker to be killed.
+
+    :param config: Values that take the place of those in the environment (``FLASK_…``).
+    :param instance_path: Where the database and the files are.
+    """
+    app = Flask(__name__, instance_path=instance_path)
+    app.config.from_mapping(
+        SQLALCHEMY_DATABASE_URI="sqlite:///library.db",
+        # Several processes write: they wait for each other, at most 15 seconds.
+        SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 15}},
+        MAX_CONTENT_LENGTH=200 * 1024 * 1024,
+        MEDIA_FOLDER=None,
+        TENANT="home",
+        REHEARSALS=True,
+    )
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config or {})
+    db.init_app(app)
+    durable.init_app(app)
+    app.register_blueprint(library)
+    app.cli.add_command(demo)
+    with app.app_context():
+        create_tables()
+    return app

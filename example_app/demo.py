@@ -1,0 +1,206 @@
+"""``flask --app example_app demo``: one recording from the clip to the transcript."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+import typing as t
+from datetime import datetime
+from datetime import UTC
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request
+from urllib.request import urlopen
+from uuid import uuid4
+
+import click
+from flask.cli import with_appcontext
+
+from flask_durable import DurableError
+
+from . import recordings
+from . import rehearsal
+from . import storage
+from .progress import run_of
+from .progress import STEPS
+
+if t.TYPE_CHECKING:
+    from flask_durable import Run
+
+CLIP = storage.SAMPLES / "sense-and-sensibility-0920.wav"
+
+#: Seconds without any change after which the demonstration gives up.
+PATIENCE = 90
+
+
+@click.command()
+@click.argument("clip", type=click.Path(exists=True, dir_okay=False), default=str(CLIP))
+@click.option(
+    "--break",
+    "rehearse",
+    is_flag=False,
+    flag_value="fail",
+    default=None,
+    type=click.Choice(["fail", "kill"]),
+    help='"fail" (the default of a bare --break): a step fails twice. "kill": the '
+    "worker is killed in the middle of a step.",
+)
+@click.option("--serve", is_flag=True, help="Stay up, to look at the page.")
+@click.option("--port", default=0, help="Of the web app.  [default: a free one]")
+@with_appcontext
+def demo(clip: str, rehearse: str | None, serve: bool, port: int) -> None:
+    """Transcribe CLIP (default: one that comes with the example).
+
+    Starts an embedded server, the web app and a worker, sends the event over HTTP and
+    shows what happens. The transcript goes to stdout, all else to stderr.
+
+    \b
+    Examples:
+      flask --app example_app demo
+      flask --app example_app demo --break=kill
+      flask --app example_app demo --serve recording.m4a
+    """
+    try:
+        _demonstrate(Path(clip), rehearse, serve, port)
+    except (DurableError, TimeoutError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _demonstrate(clip: Path, rehearse: str | None, serve: bool, port: int) -> None:
+    from flask_durable.cli.dev import DevStack
+
+    _say("Starting the server, the web app and a worker …")
+    with DevStack(port=port, quiet=True) as stack:
+        stack.wait_ready(timeout=60)
+        recording_id = uuid4().hex
+        _send(stack.url, recording_id, clip, rehearse)
+        _report(recording_id, _follow(recording_id), clip)
+        if serve:
+            _say(f"\nThe page: {stack.url}/recordings/{recording_id}  (Ctrl-C stops)")
+            stack.wait()
+
+
+def _send(url: str, recording_id: str, clip: Path, rehearse: str | None) -> None:
+    with clip.open("rb") as file:
+        audio_path = storage.keep(file, recording_id, clip.name)
+    event = {
+        "name": "transcription/requested",
+        "id": recording_id,
+        "data": {
+            "audio_path": audio_path,
+            "title": clip.stem,
+            "tenant": "demo",
+            "rehearse": rehearse or "",
+        },
+    }
+    request = Request(
+        f"{url}/durable/events",
+        data=json.dumps(event).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urlopen(request, timeout=30) as response:
+            _say(f"POST {url}/durable/events  →  {response.status}")
+    except URLError as error:
+        raise click.ClickException(
+            f"The web app did not take the event: {error}"
+        ) from None
+
+
+def _follow(recording_id: str) -> Run:
+    timeline = Timeline(recording_id)
+    run = run_of(recording_id)
+    while run is None or not run.status.finished:
+        if time.monotonic() > timeline.last_change + PATIENCE:
+            raise click.ClickException(f"Nothing has happened for {PATIENCE} seconds.")
+        time.sleep(0.1)
+        run = run_of(recording_id)
+        if run is not None:
+            timeline.show(run)
+    return run
+
+
+class Timeline:
+    """Prints each step of a run when it starts, fails and is done."""
+
+    def __init__(self, recording_id: str) -> None:
+        self.recording_id = recording_id
+        self.started = self.last_change = time.monotonic()
+        self._told: set[object] = set()
+        self._claims_at_kill: int | None = None
+
+    def show(self, run: Run) -> None:
+        """Print what is new."""
+        for record in run.steps:
+            if record.status == "done":
+                tries = f", attempt {record.attempt}" if record.attempt > 1 else ""
+                what = f"done in {record.duration or 0:.2f} s{tries}"
+                self._tell(record.name, what, "green")
+            elif record.failure is not None and self._is_new(
+                record.name, record.attempt
+            ):
+                self._tell(record.name, f"attempt {record.attempt} failed", "red")
+                _say(f"{'':32}{record.failure.message}{_again(run)}")
+        done = {record.name for record in run.steps if record.status == "done"}
+        current = next((name for name in STEPS if name not in done), "")
+        if run.status == "running" and current:
+            self._tell(current, "started")
+        self._show_kill(run)
+        self._watch_percent()
+
+    def _show_kill(self, run: Run) -> None:
+        if not rehearsal.was_killed(self.recording_id):
+            return
+        if self._claims_at_kill is None:
+            self._claims_at_kill = run.dispatches
+            self._tell("transcribe", "worker killed; its lease lapses in 10 s", "red")
+        elif run.dispatches > self._claims_at_kill:
+            self._tell("transcribe", "taken over by another worker")
+
+    def _watch_percent(self) -> None:
+        recording = recordings.get(self.recording_id)
+        if recording and self._is_new("percent", recording.percent):
+            self.last_change = time.monotonic()
+
+    def _tell(self, step: str, what: str, color: str | None = None) -> None:
+        if self._is_new(step, what):
+            self.last_change = time.monotonic()
+            clock = f"{self.last_change - self.started:6.1f} s"
+            _say(f"{clock}  {step:<22}{click.style(what, fg=color)}")
+
+    def _is_new(self, *what: object) -> bool:
+        new = what not in self._told
+        self._told.add(what)
+        return new
+
+
+def _again(run: Run) -> str:
+    if run.due is None or run.status != "suspended":
+        return ""
+    return f" Again in {(run.due - datetime.now(UTC)).total_seconds():.1f} s."
+
+
+def _report(recording_id: str, run: Run, clip: Path) -> None:
+    recording = recordings.get(recording_id)
+    if run.status != "completed" or recording is None:
+        reason = run.failure.message if run.failure else run.reason
+        raise click.ClickException(f"The run {run.id} is {run.status.value}: {reason}")
+    _say(f"The run {run.id} is completed: {json.dumps(run.result)}")
+    reference = clip.with_suffix(".txt")
+    if reference.exists():
+        said = reference.read_text().split()
+        right = words_right(said, recording.text.split())
+        _say(f"{right} of {len(said)} words are right.")
+    _say("")
+    click.echo(recording.text)
+
+
+def words_right(said: list[str], heard: list[str]) -> int:
+    """Return how many of the words that were said were also heard, in this order."""
+    matcher = difflib.SequenceMatcher(None, said, heard, autojunk=False)
+    return sum(block.size for block in matcher.get_matching_blocks())
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,157 @@
+"""Making a stream that browsers can play while it is still arriving.
+
+The stream is MP3 without a bit reservoir: no frame needs another one, so each chunk
+plays on its own, and the chunks joined are the whole file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import typing as t
+from array import array
+from dataclasses import asdict
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+
+from .audio import probe
+from .audio import resampled
+from .audio import UnusableAudio
+
+SAMPLE_RATE = 44_100
+
+#: Bits a second of each channel.
+BIT_RATE = 64_000
+
+#: MP3 frames (of 26 ms) in one chunk: 4 seconds.
+CHUNK_FRAMES = 153
+
+#: Bars of the drawn waveform.
+BARS = 120
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A transcoded recording.
+
+    :param chunks: Their lengths in seconds.
+    :param waveform: Its loudness over time, the loudest being 100.
+    """
+
+    chunks: list[float]
+    waveform: list[int]
+
+    @property
+    def seconds(self) -> float:
+        """How long it plays."""
+        return sum(self.chunks)
+
+
+def transcode(path: Path, folder: Path) -> Stream:
+    """Write *folder*: ``000.mp3``, ``001.mp3``, …, a playlist and ``stream.json``.
+
+    Everything is written beside it and renamed at the end, so the folder is there whole
+    or not at all. Where it is there already, it is taken as it is.
+
+    :raises UnusableAudio: The file is not audio.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".transcode-", dir=folder.parent))
+        try:
+            _write(path, work)
+            _publish(work, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return Stream(**json.loads((folder / "stream.json").read_text()))
+
+
+def _write(path: Path, folder: Path) -> None:
+    layout = "stereo" if probe(path).channels > 1 else "mono"
+    encoder = _encoder(layout)
+    loudness: list[int] = []
+    chunk: list[bytes] = []
+    chunks: list[float] = []
+
+    def close_chunk() -> None:
+        (folder / f"{len(chunks):03}.mp3").write_bytes(b"".join(chunk))
+        chunks.append(round(len(chunk) * encoder.frame_size / SAMPLE_RATE, 6))
+        chunk.clear()
+
+    for packet in _encoded(path, encoder, layout, loudness):
+        chunk.append(bytes(packet))
+        if len(chunk) == CHUNK_FRAMES:
+            close_chunk()
+    if chunk:
+        close_chunk()
+    if not chunks:
+        raise UnusableAudio("There is no sound in this file.")
+    stream = Stream(chunks=chunks, waveform=_bars(loudness))
+    (folder / "playlist.m3u8").write_text(_playlist(chunks))
+    (folder / "stream.json").write_text(json.dumps(asdict(stream)))
+
+
+def _publish(work: Path, folder: Path) -> None:
+    work.chmod(0o755)
+    try:
+        work.rename(folder)
+    except OSError:
+        # Another attempt of this step, whose worker was thought dead, was faster. What
+        # it wrote is the same.
+        if not folder.exists():
+            raise
+
+
+def _encoder(layout: str) -> AudioCodecContext:
+    encoder = av.CodecContext.create("libmp3lame", "w")
+    encoder.sample_rate = SAMPLE_RATE
+    encoder.format = "s16p"
+    encoder.layout = layout
+    encoder.bit_rate = BIT_RATE * len(encoder.layout.channels)
+    encoder.options = {"reservoir": "0"}
+    encoder.open()
+    return encoder
+
+
+def _encoded(
+    path: Path, encoder: AudioCodecContext, layout: str, loudness: list[int]
+) -> t.Iterator[av.Packet[t.Any]]:
+    frames = resampled(
+        path,
+        format="s16p",
+        layout=layout,
+        rate=SAMPLE_RATE,
+        frame_size=encoder.frame_size,
+    )
+    for frame in frames:
+        loudness.append(_peak(frame))
+        yield from encoder.encode(frame)
+    yield from encoder.encode(None)
+
+
+def _peak(frame: AudioFrame) -> int:
+    samples = array("h", bytes(frame.planes[0])[: frame.samples * 2])
+    return max(max(samples), -min(samples))
+
+
+def _bars(loudness: list[int]) -> list[int]:
+    """Squeeze the peaks of all frames into at most :data:`BARS`."""
+    count = min(BARS, len(loudness))
+    edges = [len(loudness) * i // count for i in range(count + 1)] if count else []
+    peaks = [max(loudness[a:b]) for a, b in pairwise(edges)]
+    top = max(peaks, default=0) or 1
+    return [round(100 * peak / top) for peak in peaks]
+
+
+def _playlist(chunks: list[float]) -> str:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-PLAYLIST-TYPE:VOD"]
+    lines.append(f"#EXT-X-TARGETDURATION:{round(max(chunks)) or 1}")
+    for number, seconds in enumerate(chunks):
+        lines += [f"#EXTINF:{seconds:.6f},", f"{number:03}.mp3"]
+    return "\n".join([*lines, "#EXT-X-ENDLIST", ""])

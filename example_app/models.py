@@ -1,0 +1,88 @@
+"""The library's tables."""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from datetime import datetime
+from datetime import UTC
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON
+from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.schema import CreateTable
+
+
+class Base(DeclarativeBase):
+    """Base class of the models."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+class Status(enum.StrEnum):
+    """How far the library is with a recording."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Recording(db.Model):  # type: ignore[name-defined, misc]
+    """An uploaded recording, and what is known of it so far."""
+
+    __tablename__ = "recordings"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    tenant: Mapped[str]
+    created: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
+    status: Mapped[str] = mapped_column(default=Status.QUEUED)
+    reason: Mapped[str] = mapped_column(default="")
+    codec: Mapped[str] = mapped_column(default="")
+    sample_rate: Mapped[int] = mapped_column(default=0)
+    channels: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(default=0)
+    seconds: Mapped[float | None]
+    chunks: Mapped[int] = mapped_column(default=0)
+    waveform: Mapped[list[int]] = mapped_column(JSON, default=list)
+    percent: Mapped[int] = mapped_column(default=0)
+    transcript: Mapped[list[dict[str, t.Any]]] = mapped_column(JSON, default=list)
+
+    @property
+    def text(self) -> str:
+        """The transcript on one line."""
+        return " ".join(passage["text"] for passage in self.transcript)
+
+
+class Notification(db.Model):  # type: ignore[name-defined, misc]
+    """Something that a tenant was told."""
+
+    __tablename__ = "notifications"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    recording_id: Mapped[str]
+    tenant: Mapped[str]
+    message: Mapped[str]
+    created: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
+
+
+_SEARCH_TABLE = """
+CREATE VIRTUAL TABLE IF NOT EXISTS transcripts
+USING fts5(recording_id UNINDEXED, title, text, tokenize = 'porter unicode61')
+"""
+
+
+def create_tables() -> None:
+    """Create what is missing; several processes may do so at once."""
+    with db.engine.connect() as connection:
+        # Readers and the writer do not wait for each other.
+        connection.execute(text("PRAGMA journal_mode = WAL"))
+        for table in db.metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+        connection.execute(text(_SEARCH_TABLE))
+        connection.commit()

@@ -1,0 +1,224 @@
+"""How data is printed: for a person on a terminal, for a program elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import typing as t
+from contextlib import redirect_stdout
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+import pytest
+
+from flask_durable import Event
+from flask_durable import Failure
+from flask_durable import Run
+from flask_durable import RunStatus
+from flask_durable import StepRecord
+from flask_durable.cli import output
+from flask_durable.cli import timeline
+from flask_durable.cli.output import echo_json
+from flask_durable.cli.output import echo_table
+
+BEGIN = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
+
+
+class Terminal(io.StringIO):
+    """A stdout that says it is a terminal."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal for ``redirect_stdout``; pytest undoes what a fixture does itself."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Terminal()
+
+
+def step(name: str, **changes: t.Any) -> StepRecord:
+    plain = StepRecord(
+        name=name,
+        kind="run",
+        status="done",
+        attempt=1,
+        started=BEGIN,
+        duration=1.0,
+        due=None,
+        value=None,
+        failure=None,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def run(*steps: StepRecord, **changes: t.Any) -> Run:
+    plain = Run(
+        id="r1",
+        function="greet",
+        status=RunStatus.COMPLETED,
+        reason=None,
+        due=None,
+        event=Event("greeting/asked", {}, id="e1", at=BEGIN),
+        queue="default",
+        created=BEGIN - timedelta(seconds=2),
+        started=BEGIN,
+        finished=BEGIN + timedelta(seconds=10),
+        result={"a": 1},
+        failure=None,
+        dispatches=1,
+        attempt=1,
+        version="abc",
+        steps=steps,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def test_a_table_has_tabs_and_no_header_where_a_program_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    echo_table(("run", "note"), [("r1", "two\nlines\there"), ("r2", "")])
+    assert capsys.readouterr().out == "r1\ttwo lines here\nr2\t\n"
+
+
+def test_a_table_is_aligned_on_a_terminal(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        echo_table(("run", "status"), [("r1", "ok"), ("longer", "failed")])
+    assert terminal.getvalue() == (
+        "RUN     STATUS\n"
+        "r1      ok\n"
+        "longer  failed\n"
+    )  # fmt: skip
+
+
+def test_colours_take_no_room_in_a_table(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+    with redirect_stdout(terminal):
+        echo_table(("a", "b"), [(output.style("x", fg="green"), "y")])
+    assert terminal.getvalue().splitlines()[1] == "\x1b[32mx\x1b[0m  y"
+
+
+def test_no_color_is_respected(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        assert output.style("x", fg="green") == "x"
+
+
+def test_an_empty_table_has_only_its_header(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        echo_table(("run",), [])
+    assert terminal.getvalue() == "RUN\n"
+
+
+def test_json_is_one_line_for_a_program_and_indented_for_a_person(
+    capsys: pytest.CaptureFixture[str], terminal: Terminal
+) -> None:
+    echo_json({"a": [1, "é"]})
+    assert capsys.readouterr().out == '{"a": [1, "é"]}\n'
+    with redirect_stdout(terminal):
+        echo_json({"a": 1})
+    assert terminal.getvalue() == '{\n  "a": 1\n}\n'
+
+
+def test_json_with_text_that_cannot_be_shown_stays_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = {"a": "\udcff", "b": "\x9b31m"}
+    echo_json(value)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert printed.isascii()
+
+
+def test_what_comes_with_a_users_data_cannot_drive_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    echo_table(("a",), [("\x1b]0;title\x07 \x1b[2J \udcff",)])
+    assert capsys.readouterr().out == "\\x1b]0;title\\x07 \\x1b[2J \\udcff\n"
+
+
+def test_steps_are_bars_over_the_time_of_the_run() -> None:
+    lines = timeline.describe(
+        run(
+            step("first", duration=5.0),
+            step("second", started=BEGIN + timedelta(seconds=5), duration=5.0),
+        )
+    )
+    half = timeline.BAR_WIDTH // 2
+    assert lines[-2] == f"{'+0ms':>8}  first   done  5s  {'█' * half}"
+    assert lines[-1] == f"{'+5s':>8}  second  done  5s  {' ' * half}{'█' * half}"
+
+
+def test_every_step_has_a_bar_within_the_width() -> None:
+    steps = [
+        step("long", duration=1000.0),
+        step("short", started=BEGIN + timedelta(seconds=1000), duration=0.0),
+        step("lost", started=None, duration=None, status="intent"),
+    ]
+    rows = timeline.describe(run(*steps))[-3:]
+    assert rows[0].endswith("█" * timeline.BAR_WIDTH)
+    assert rows[1].endswith(" " * (timeline.BAR_WIDTH - 1) + "█")
+    assert rows[2].endswith("lost   intent")
+
+
+def test_bars_are_ascii_where_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with redirect_stdout(Terminal("ascii")):
+        line = timeline.describe(run(step("one")))[-1]
+    assert line.endswith("#" * timeline.BAR_WIDTH)
+
+
+def test_a_sleep_shows_when_it_ends_and_does_not_squeeze_the_rest() -> None:
+    due = datetime.now(timezone.utc) + timedelta(days=7)
+    started = datetime.now(timezone.utc) - timedelta(seconds=10)
+    lines = timeline.describe(
+        run(
+            step("work", started=started, duration=10.0),
+            step(
+                "nap", kind="sleep", status="waiting", started=started, due=due,
+                duration=None, attempt=0,
+            ),
+            status=RunStatus.SUSPENDED, reason="sleep", due=due, finished=None,
+        )
+    )  # fmt: skip
+    assert lines[-2].count("█") > timeline.BAR_WIDTH // 2
+    assert f"until {due:%Y-%m-%d %H:%M:%S}" in lines[-1]
+    assert "░" in lines[-1]
+
+
+def test_failed_attempts_show_their_error_in_one_line() -> None:
+    failure = Failure("ValueError", "bad\nvalue", attempt=2, step="parse")
+    lines = timeline.describe(
+        run(step("parse", status="retrying", attempt=2, failure=failure))
+    )
+    assert "retrying, attempt 2" in lines[-2]
+    assert lines[-1] == f"{'':10}ValueError: bad value"
+
+
+def test_a_long_result_is_cut_for_a_person_only() -> None:
+    long = run(result="x" * 10_000)
+    (line,) = [line for line in timeline.describe(long) if line.startswith("result")]
+    assert len(line) < 400
+    assert len(timeline.run_as_json(long)["result"]) == 10_000
+
+
+def test_a_run_as_json_can_be_encoded() -> None:
+    failure = Failure("ValueError", "bad")
+    shown = timeline.run_as_json(run(step("one", failure=failure), failure=failure))
+    again = json.loads(json.dumps(shown))
+    assert again["created"] == "2026-11-21T11:59:58+00:00"
+    assert again["failure"]["type"] == "ValueError"
+    assert again["steps"][0]["failure"]["message"] == "bad"
+    assert "steps" not in timeline.run_as_json(run(), steps=False)

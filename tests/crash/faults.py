@@ -1,0 +1,223 @@
+"""Every operation that a process sends to the state server and the queues, and a fault.
+
+Operations are intercepted where redis-py and boto3 send them: below the code that
+repeats a Redis command, above the one that repeats a call of SQS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import hashlib
+import importlib
+import threading
+import typing as t
+from importlib import resources
+from unittest import mock
+
+import redis
+
+from flask_durable.queue import redis_streams
+from flask_durable.store import scripts
+
+T = t.TypeVar("T")
+
+
+class SimulatedDeath(BaseException):
+    """The process died. Nothing that it would still have sent is carried out."""
+
+
+class Fault(enum.Enum):
+    """What goes wrong at one operation."""
+
+    #: The process dies before it is carried out, or after.
+    DEATH_BEFORE = "death before"
+    DEATH_AFTER = "death after"
+    #: It is carried out, the reply is lost, and the client library repeats it.
+    LOST_REPLY = "lost reply"
+    #: The same, and the library's repetitions fail as well: our own have to do.
+    OUTAGE = "outage"
+
+    @property
+    def kills(self) -> bool:
+        return self in (Fault.DEATH_BEFORE, Fault.DEATH_AFTER)
+
+
+class Operations:
+    """What one life of the workload sends, in order.
+
+    Only one thread of the process acts at a time, so that the same life has the same
+    operations: those of the main thread count while it is :meth:`driving`, and its
+    other threads wait for their :meth:`turn <others>`.
+
+    :param fault: What goes wrong; ``None`` for nothing.
+    :param at: The number of the operation that it goes wrong at.
+    """
+
+    def __init__(self, fault: Fault | None = None, at: int = -1) -> None:
+        self.fault = fault
+        self.at = at
+        #: What was sent, such as ``"redis step_commit"``.
+        self.kinds: list[str] = []
+        #: Whether the process that acts now is dead.
+        self.dead = False
+        #: The queue's address and the receipt of each message that SQS gave us.
+        self.receipts: list[tuple[str, str]] = []
+        self._failing: dict[str, int] = {}
+        self._driving = False
+        self._others = threading.Event()
+
+    @contextlib.contextmanager
+    def driving(self, driving: bool = True) -> t.Iterator[None]:
+        """Count what the main thread sends inside, or let it pass uncounted."""
+        before, self._driving = self._driving, driving
+        try:
+            yield
+        finally:
+            self._driving = before
+
+    @contextlib.contextmanager
+    def others(self) -> t.Iterator[None]:
+        """Let the other threads of the process act, while the main thread waits."""
+        self._others.set()
+        try:
+            yield
+        finally:
+            self._others.clear()
+
+    def perform(
+        self,
+        system: str,
+        kind: str,
+        carry_out: t.Callable[[], T],
+        lost: t.Callable[[], Exception],
+    ) -> T:
+        """Carry out one operation, or do what the fault says.
+
+        :param lost: Makes the error of an operation that was not answered.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            while not self.dead and not self._others.wait(0.01):
+                pass
+        elif not self._driving:
+            return carry_out()
+        self._die_if(self.dead)
+        number = len(self.kinds)
+        self.kinds.append(f"{system} {kind}")
+        if self._failing.get(system):
+            self._failing[system] -= 1
+            raise lost()
+        if number != self.at:
+            return carry_out()
+        self._die_if(self.fault is Fault.DEATH_BEFORE)
+        reply = carry_out()
+        self._die_if(self.fault is Fault.DEATH_AFTER)
+        if self.fault is Fault.OUTAGE:
+            self._failing[system] = 5 if system == "redis" else 1
+        elif system == "sqs":
+            return carry_out()  # botocore repeats it, out of sight
+        raise lost()
+
+    def _die_if(self, dying: bool) -> None:
+        if not dying:
+            return
+        self.dead = True
+        if threading.current_thread() is threading.main_thread():
+            raise SimulatedDeath
+        raise SystemExit  # a thread that raises it ends silently
+
+
+@contextlib.contextmanager
+def intercepted(operations: Operations) -> t.Iterator[None]:
+    """Send everything that goes to a server through *operations*."""
+    with contextlib.ExitStack() as stack:
+        for target, name, wrapper in (
+            (redis.Redis, "_send_command_parse_response", _command),
+            (redis.client.Pipeline, "_execute_pipeline", _pipeline),
+            (redis.client.Pipeline, "_execute_transaction", _pipeline),
+            (_botocore("client").BaseClient, "_make_api_call", _api_call),
+        ):
+            original = getattr(target, name)
+            method = functools.wraps(original)(wrapper(operations, original))
+            stack.enter_context(mock.patch.object(target, name, method))
+        yield
+
+
+def _command(operations: Operations, original: t.Any) -> t.Any:
+    def send(self: t.Any, conn: t.Any, name: str, *args: t.Any, **options: t.Any) -> t.Any:
+        return operations.perform(
+            "redis",
+            _kind(args),
+            lambda: original(self, conn, name, *args, **options),
+            _redis_lost,
+        )
+
+    return send
+
+
+def _pipeline(operations: Operations, original: t.Any) -> t.Any:
+    def execute(self: t.Any, conn: t.Any, commands: t.Any, *rest: t.Any) -> t.Any:
+        return operations.perform(
+            "redis",
+            "+".join(dict.fromkeys(_kind(args) for args, _ in commands)),
+            lambda: original(self, conn, commands, *rest),
+            _redis_lost,
+        )
+
+    return execute
+
+
+def _api_call(operations: Operations, original: t.Any) -> t.Any:
+    def noted(reply: dict[str, t.Any], parameters: dict[str, t.Any]) -> t.Any:
+        for message in reply.get("Messages", ()):
+            receipt = parameters["QueueUrl"], message["ReceiptHandle"]
+            operations.receipts.append(receipt)
+        return reply
+
+    def call(self: t.Any, name: str, parameters: dict[str, t.Any]) -> t.Any:
+        queue = str(parameters.get("QueueUrl", "")).rpartition("-")[2]
+        return operations.perform(
+            "sqs",
+            f"{name} {queue}".strip(),
+            lambda: noted(original(self, name, parameters), parameters),
+            lambda: _botocore("exceptions").ReadTimeoutError(endpoint_url="a test"),
+        )
+
+    return call
+
+
+def _botocore(module: str) -> t.Any:
+    return importlib.import_module(f"botocore.{module}")
+
+
+def _redis_lost() -> Exception:
+    return redis.ConnectionError("the reply was lost by a test")
+
+
+def _kind(command: t.Sequence[t.Any]) -> str:
+    name = str(command[0])
+    if name in ("EVALSHA", "EVAL"):
+        return _names().get(str(command[1]), name)
+    return name
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    """Return the names of our scripts by digest and by text."""
+    names = {}
+    for package in ("store", "queue"):
+        folder = resources.files(f"flask_durable.{package}") / "lua"
+        for file in folder.iterdir():
+            name = file.name.removesuffix(".lua")
+            if name == "common" or not file.name.endswith(".lua"):
+                continue
+            load = redis_streams._source if package == "queue" else _store_source
+            text = load(name)
+            names[text] = name
+            names[hashlib.sha1(text.encode()).hexdigest()] = name
+    return names
+
+
+def _store_source(name: str) -> str:
+    return scripts.load(name).source

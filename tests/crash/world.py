@@ -1,0 +1,407 @@
+"""A workload that uses every kind of step, the processes that run it, and its checker.
+
+What happens in the world outlives the simulated processes: the side effects of step
+bodies, what was committed, and the servers.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections import Counter
+
+import redis
+from dramatiq.errors import BrokerConnectionError
+
+from flask_durable import current_run
+from flask_durable import Durable
+from flask_durable import Event
+from flask_durable import Failure
+from flask_durable import FunctionFailed
+from flask_durable import NonRetriable
+from flask_durable import RunStatus
+from flask_durable import Step
+from flask_durable import StepInterrupted
+from flask_durable import UnavailableError
+from flask_durable.queue import sqs
+from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.sqs_client import SQSAddress
+from flask_durable.store.run_store import TRANSIENT
+from flask_durable.worker.router_thread import RouterThread
+
+from ..harness import Harness
+from .faults import Operations
+from .faults import SimulatedDeath
+
+#: What a lease and a message are in hand for: more than a whole life takes.
+LEASE = 600
+VISIBILITY = 600
+
+#: How far the clock is moved when nothing is left to do: past the sleep of an hour.
+LEAP = 4000
+
+#: Lives that do not settle within so many leaps never will.
+MAX_LEAPS = 15
+
+QUEUES = ("default", "parcels", EVENT_QUEUE)
+
+
+class World:
+    """One life of the workload.
+
+    :param operations: Counts what the processes send, and lets one of it go wrong.
+    :param in_place: How many runs the router claims at once; 0 sends run messages.
+    :param prompt: Whether a message is deleted as soon as that is decided, or only when
+        nothing else is left to do.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queue_url: str | None,
+        namespace: str,
+        operations: Operations,
+        *,
+        in_place: int = 8,
+        prompt: bool = True,
+        fsync: str = "off",
+    ) -> None:
+        self.operations = operations
+        self.effects: Counter[tuple[str, str]] = Counter()
+        self.violations: list[str] = []
+        self._tag = f"{{{namespace}:0}}"
+        self._queue_url = queue_url
+        self._prompt = prompt
+        self._redis = redis.Redis.from_url(url, decode_responses=True)
+        self._outcomes: dict[tuple[str, str], str] = {}
+        self._accepted = False
+        self._process: Harness | None = None
+        self._make = lambda: Harness(
+            url,
+            namespace,
+            durable=workload(self),
+            in_place=in_place,
+            DURABLE_QUEUE_URL=queue_url,
+            DURABLE_LEASE=LEASE,
+            DURABLE_VISIBILITY_TIMEOUT=VISIBILITY,
+            DURABLE_FSYNC=fsync,
+        )
+
+    # -- Living -------------------------------------------------------------------
+
+    def live(self) -> None:
+        """Run processes, one after another's death, until everything has settled."""
+        for _ in range(MAX_LEAPS):
+            try:
+                with self.operations.driving():
+                    self._work()
+            except SimulatedDeath:
+                self._bury()
+            self._look_at_outcomes()
+            if self._accepted and not self._unfinished():
+                break
+            self._leap()
+        self._check()
+        self.close()
+
+    def close(self) -> None:
+        """End the last process, and close our own connections."""
+        if self._process is not None:
+            with self.operations.others():
+                self._process.close()
+        self._redis.close()
+
+    def effect(self) -> str:
+        """What a step's body does: it leaves a trace that outlives its process."""
+        step = current_run.step
+        assert step is not None
+        with self.operations.driving(False):
+            memo = self._redis.hget(f"{self._tag}:steps:{current_run.id}", step.name)
+        if memo is not None and str(memo).startswith(("done", "failed")):
+            self.violations.append(f"{step.name} ran after it was committed")
+        self.effects[current_run.function, step.name] += 1
+        return f"{step.name} of {current_run.function}"
+
+    def _work(self) -> None:
+        if self._process is None:
+            self._process = self._make()
+        process = self._process
+        self._attempt(self._send)
+        self._attempt(process.start)
+        self._drain(process)
+        self._attempt(process.sweep)
+        self._drain(process)
+
+    def _send(self) -> None:
+        assert self._process is not None
+        if not self._accepted:
+            self._process.send("order/placed", {"number": 7}, id="order-7")
+            self._accepted = True
+
+    def _drain(self, process: Harness) -> None:
+        router = RouterThread(process.state.broker, process.router)
+        for _ in range(100):
+            deliveries = self._attempt(lambda: self._route(process, router))
+            if not self._execute(process) + (deliveries or 0):
+                return self._settle(process)
+        raise AssertionError("it never comes to rest")
+
+    def _route(self, process: Harness, router: RouterThread) -> int:
+        routed = router.route(0)
+        if routed and self._prompt:
+            self._settle(process)
+        return routed
+
+    def _execute(self, process: Harness) -> int:
+        """Do what a run thread does, for each run that is ready."""
+        ready, process.threads.runs = process.threads.runs, []
+        for run in ready:
+            self._attempt(lambda run=run: process.executor.execute(run))
+        count = len(ready)
+        for queue in ("default", "parcels"):
+            found = self._attempt(lambda q=queue: process.state.broker.deliveries(q, 10, 0))
+            for delivery in found or ():
+                count += 1
+                if self._attempt(lambda d=delivery: self._claim(process, d)) is None:
+                    delivery.release()
+        return count
+
+    def _claim(self, process: Harness, delivery: t.Any) -> bool:
+        run = process.executor.claim(delivery.message)
+        delivery.done()
+        if self._prompt:
+            self._settle(process)
+        if run is not None:
+            process.executor.execute(run)
+        return True
+
+    def _settle(self, process: Harness) -> None:
+        """Let the acknowledger's thread carry out what is decided."""
+        with self.operations.others():
+            for _ in range(1000):
+                if self.operations.dead:
+                    raise SimulatedDeath
+                if process.state.broker.flush_settled(0.01):
+                    return
+        raise AssertionError("messages are never settled")
+
+    def _attempt(self, call: t.Callable[[], t.Any]) -> t.Any:
+        """Call as a thread of the worker does, which outlives an outage."""
+        try:
+            return call()
+        except (*TRANSIENT, BrokerConnectionError, UnavailableError):
+            return None
+
+    def _bury(self) -> None:
+        """Take away what a process that died leaves in the memory of this one."""
+        process, self._process = self._process, None
+        assert process is not None
+        broker = process.state.broker
+        broker._acknowledger._closing.set()
+        with broker._acknowledger._condition:
+            broker._acknowledger._condition.notify_all()
+        if broker._acknowledger._thread is not None:
+            broker._acknowledger._thread.join()
+        broker._hand.close()
+        process.state.server.close()
+        self.operations.dead = False
+        broker.transport.close()
+
+    # -- Time ---------------------------------------------------------------------
+
+    def _leap(self) -> None:
+        """Move the clock of state server and queues on."""
+        milliseconds = LEAP * 1000
+        for name in ("timers", "leases", "queued", "outbox"):
+            self._bring_nearer(f"{self._tag}:{name}", milliseconds)
+        self._move_looks()
+        namespace = self._tag[1:].partition(":")[0]
+        for queue in QUEUES:
+            tag = f"{{{namespace}:q:{queue}}}"
+            self._bring_nearer(f"{tag}:delayed", milliseconds)
+            self._make_visible(f"{tag}:stream")
+        if self._queue_url is not None:
+            self._make_visible_on_sqs()
+        elif self._process is not None:
+            # A live process remembers by its own clock when to look for due messages.
+            self._process.state.broker.transport.close()
+
+    def _bring_nearer(self, key: str, milliseconds: int) -> None:
+        # What is due stays as it is: an expired lease is recognised by its end.
+        edge = f"({time.time() * 1000}"
+        for member in t.cast("list[str]", self._redis.zrange(key, edge, "+inf", byscore=True)):
+            self._redis.zincrby(key, -milliseconds, member)
+
+    def _move_looks(self) -> None:
+        looks = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:looks"))
+        for run, look in looks.items():
+            token, end, first = look.split(" ")
+            moved = f"{token} {end} {int(first) - LEASE * 1000}"
+            self._redis.hset(f"{self._tag}:looks", run, moved)
+
+    def _make_visible(self, stream: str) -> None:
+        if not self._redis.exists(stream) or not self._redis.xinfo_groups(stream):
+            return
+        pending: t.Any = self._redis.xpending_range(stream, "workers", "-", "+", 100)
+        for entry in pending:
+            self._redis.xclaim(
+                stream,
+                "workers",
+                entry["consumer"],
+                0,
+                [entry["message_id"]],
+                idle=VISIBILITY * 1000 + 1,
+                justid=True,
+            )
+
+    def _make_visible_on_sqs(self) -> None:
+        client = sqs.make_client(SQSAddress.parse(t.cast(str, self._queue_url)))
+        for address, receipt in self.operations.receipts:
+            entry = {"Id": "0", "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+            client.change_message_visibility_batch(QueueUrl=address, Entries=[entry])
+
+    # -- Checking -----------------------------------------------------------------
+
+    def _unfinished(self) -> list[str]:
+        """Return what is not as it is at the end of a life."""
+        left = []
+        for status in ("queued", "running", "suspended", "paused"):
+            if count := self._redis.zcard(f"{self._tag}:status:{status}"):
+                left.append(f"{count} run(s) {status}")
+        for name in ("leases", "timers", "queued", "outbox"):
+            if self._redis.exists(f"{self._tag}:{name}"):
+                left.append(f"{name} are left")
+        for name in ("looks", "outbox:events"):
+            if self._redis.exists(f"{self._tag}:{name}"):
+                left.append(f"{name} are left")
+        return left + self._messages()
+
+    def _messages(self) -> list[str]:
+        if self._process is None:
+            return ["no process"]
+        with self.operations.driving(False):
+            counts = {q: self._process.state.broker.counts(q) for q in QUEUES}
+        return [
+            f"{queue} holds {count}"
+            for queue, count in counts.items()
+            if any((count.waiting, count.in_flight, count.delayed, count.dead))
+        ]
+
+    def _look_at_outcomes(self) -> None:
+        """Compare what was committed with what was committed before."""
+        for run in t.cast("list[str]", self._redis.zrange(f"{self._tag}:runs", 0, -1)):
+            found = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:steps:{run}"))
+            ends = {k: v for k, v in found.items() if v.startswith(("done", "failed"))}
+            record = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:run:{run}"))
+            if "finished" in record:
+                ends["the run itself"] = str([record.get("result"), record.get("failure")])
+            for step, outcome in ends.items():
+                if self._outcomes.setdefault((run, step), outcome) != outcome:
+                    self.violations.append(f"the outcome of {step} changed")
+
+    def _check(self) -> None:
+        problems = [*self.violations, *self._unfinished()]
+        assert not problems, "; ".join(problems)
+        assert self._process is not None
+        with self.operations.driving(False):
+            runs = [self._process.runs.get(run.id) for run in self._process.runs.list()]
+        ended = sorted((run.function, run.status.value) for run in runs)
+        assert ended == ENDS, ended
+        by_function = {run.function: run for run in runs}
+        self._check_order(by_function["order"])
+        assert by_function["parcel"].result == "pack of parcel"
+        assert by_function["doomed"].failure.message == "no such number"
+        assert by_function["doomed/on_failure"].result == ["apologise", "refund"]
+        assert by_function["watch"].result == "note of watch"
+        self._check_effects()
+
+    def _check_order(self, run: t.Any) -> None:
+        assert run.status == RunStatus.COMPLETED
+        charge, flaky, sent, label = run.result
+        assert (charge, flaky) == ("charge of order", "flaky of order")
+        assert len(sent) == 1
+        assert label == "label of order" or (self._killed and label == "interrupted")
+
+    @property
+    def _killed(self) -> bool:
+        fault = self.operations.fault
+        return fault is not None and fault.kills
+
+    def _check_effects(self) -> None:
+        labels = self.effects.pop(("order", "label"), 0)
+        assert labels <= 1, f"an at-most-once body ran {labels} times"
+        missing = Counter(EFFECTS) - self.effects
+        assert not missing, f"bodies did not run: {missing}"
+        repeated = self.effects - Counter(EFFECTS)
+        # One death may repeat the one body that it interrupted, and nothing else.
+        assert repeated.total() <= self._killed, f"bodies ran again: {repeated}"
+
+
+#: How every run of the workload ends.
+ENDS = sorted(
+    [
+        ("order", "completed"),
+        ("parcel", "completed"),
+        ("doomed", "failed"),
+        ("doomed/on_failure", "completed"),
+        ("watch", "completed"),
+    ]
+)
+
+#: How often each body runs where nothing dies; an at-most-once body is counted apart.
+EFFECTS = {
+    ("order", "charge"): 1,
+    ("order", "flaky"): 2,
+    ("parcel", "pack"): 1,
+    ("doomed", "look-up"): 1,
+    ("doomed/on_failure", "apologise"): 1,
+    ("doomed/on_failure", "refund"): 1,
+    ("watch", "note"): 1,
+}
+
+
+def workload(world: World) -> Durable:
+    """Return functions that use everything that a run can."""
+    durable = Durable()
+
+    def flaky() -> str:
+        trace = world.effect()
+        if current_run.step is not None and current_run.step.attempt == 1:
+            raise OSError("not yet")
+        return trace
+
+    def look_up() -> None:
+        world.effect()
+        raise NonRetriable("no such number")
+
+    @durable.function(on="order/placed")
+    def order(event: Event[t.Any], step: Step) -> list[t.Any]:
+        charge = step.run("charge", world.effect)
+        step.sleep("cool-off", "1h")
+        first = step.run("flaky", flaky)
+        sent = step.send_event("announce", Event("order/shipped", {"number": 7}))
+        try:
+            label = step.options(at_most_once=True).run("label", world.effect)
+        except StepInterrupted:
+            label = "interrupted"
+        return [charge, first, sent, label]
+
+    @durable.function(on="order/placed", retries=0)
+    def doomed(event: Event[t.Any], step: Step) -> None:
+        step.run("look-up", look_up)
+
+    @doomed.on_failure
+    def apologise(event: Event[t.Any], step: Step, failure: Failure) -> list[str]:
+        step.run("apologise", world.effect)
+        step.run("refund", world.effect)
+        return [name for name in ("apologise", "refund")]
+
+    @durable.function(on="order/shipped", queue="parcels")
+    def parcel(event: Event[t.Any], step: Step) -> str:
+        return step.run("pack", world.effect)
+
+    @durable.function(on=FunctionFailed)
+    def watch(event: Event[FunctionFailed], step: Step) -> str:
+        return step.run("note", world.effect)
+
+    return durable

@@ -1,0 +1,226 @@
+"""Routing: which runs an event has, whoever routes it and however often."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+import pytest
+
+from flask_durable import Event
+from flask_durable import EventData
+from flask_durable import Run
+from flask_durable import RunStatus
+from flask_durable import Step
+from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.envelope import EventMessage
+
+from ..harness import Harness
+
+
+class Uploaded(EventData, name="media/uploaded"):
+    path: str
+
+
+def runs_by_function(harness: Harness, event_id: str) -> dict[str, Run]:
+    return {run.function: run for run in harness.runs.of_event(event_id)}
+
+
+def test_exact_names_and_wildcards_start_their_functions(harness: Harness) -> None:
+    for id, on in {
+        "exact": "media/user.created",
+        "folder": "media/*",
+        "prefix": "media/user.*",
+        "all": "*",
+        "other": "media/user",
+        "elsewhere": ["audio/*", "x/y"],
+    }.items():
+
+        @harness.durable.function(on=on, id=id)
+        def note(event: Event[t.Any], step: Step) -> None: ...
+
+    event_id = harness.send("media/user.created")
+    harness.settle()
+
+    assert set(runs_by_function(harness, event_id)) == {
+        "exact",
+        "folder",
+        "prefix",
+        "all",
+    }
+
+
+def test_an_event_that_fits_a_function_twice_has_one_run(harness: Harness) -> None:
+    @harness.durable.function(on=["a/b", "a/*"])
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    event_id = harness.send("a/b")
+    harness.settle()
+
+    assert len(harness.runs.list()) == 1
+    assert harness.run_of(event_id).status == RunStatus.COMPLETED
+
+
+def test_the_same_event_id_sent_in_parallel_has_one_run(any_harness: Harness) -> None:
+    calls: list[int] = []
+
+    @any_harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("count", lambda: calls.append(1))
+
+    senders = [
+        threading.Thread(target=any_harness.send, args=("a/b",), kwargs={"id": "same"})
+        for _ in range(50)
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    any_harness.settle()
+
+    assert any_harness.run_of("same").status == RunStatus.COMPLETED
+    assert len(any_harness.runs.list()) == 1
+    assert calls == [1]
+
+
+def test_a_filter_decides_and_its_error_touches_its_own_function_only(
+    harness: Harness,
+) -> None:
+    @harness.durable.function(on="a/b", where=lambda event: event.data["n"] > 1)
+    def big(event: Event[t.Any], step: Step) -> None: ...
+
+    @harness.durable.function(on="a/b", where=lambda event: 1 / event.data["n"] > 0)
+    def broken(event: Event[t.Any], step: Step) -> None: ...
+
+    @harness.durable.function(on="a/b")
+    def plain(event: Event[t.Any], step: Step) -> None: ...
+
+    event_id = harness.send("a/b", {"n": 0})
+    harness.settle()
+    runs = runs_by_function(harness, event_id)
+
+    assert set(runs) == {"broken", "plain"}
+    assert runs["plain"].status == RunStatus.COMPLETED
+    assert runs["broken"].status == RunStatus.FAILED
+    assert runs["broken"].failure is not None
+    assert runs["broken"].failure.type == "ZeroDivisionError"
+
+
+def test_data_is_a_model_exactly_where_the_class_is_named(harness: Harness) -> None:
+    seen: dict[str, t.Any] = {}
+
+    @harness.durable.function(on=Uploaded)
+    def typed(event: Event[Uploaded], step: Step) -> None:
+        seen["typed"] = event.data
+
+    @harness.durable.function(on="media/uploaded")
+    def untyped(event: Event[t.Any], step: Step) -> None:
+        seen["untyped"] = event.data
+
+    harness.send(Uploaded(path="/x"))
+    harness.settle()
+
+    assert seen == {"typed": Uploaded(path="/x"), "untyped": {"path": "/x"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "not json",
+        "[]",
+        '{"v":1,"kind":"event","name":"media/uploaded"}',
+        '{"v":99,"kind":"event"}',
+        EventMessage("media/uploaded", {"path": 7}, "e1", 1_800_000_000_000).encode(),
+    ],
+)
+def test_what_cannot_be_understood_is_dead_lettered_and_blocks_nothing(
+    any_harness: Harness, body: str
+) -> None:
+    calls: list[str] = []
+
+    @any_harness.durable.function(on=Uploaded)
+    def work(event: Event[Uploaded], step: Step) -> None:
+        calls.append(event.data.path)
+
+    broker = any_harness.state.broker
+    broker.send(EVENT_QUEUE, [body])
+    any_harness.send(Uploaded(path="/good"))
+    any_harness.settle()
+    broker.flush_settled(5)
+
+    assert calls == ["/good"]
+    assert broker.counts(EVENT_QUEUE).dead == 1
+
+
+def test_a_router_with_older_code_leaves_nothing_out(
+    any_harness: Harness, valkey: t.Any, namespace: str
+) -> None:
+    old = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=any_harness.app.config.get("DURABLE_QUEUE_URL"),
+    )
+
+    @old.durable.function(on="a/b")
+    def first(event: Event[t.Any], step: Step) -> str:
+        return "first"
+
+    old.start()  # It has read the directory, and remembers it.
+
+    any_harness.durable.functions.add(first)
+
+    @any_harness.durable.function(on="a/b", where=lambda event: event.data["n"] > 5)
+    def second(event: Event[t.Any], step: Step) -> str:
+        return "second"
+
+    any_harness.start()
+    small, large = any_harness.send("a/b", {"n": 1}), any_harness.send("a/b", {"n": 9})
+    while old.route():
+        pass
+    old.execute()
+    any_harness.advance(31)
+
+    runs = runs_by_function(any_harness, large)
+    assert {id: run.result for id, run in runs.items()} == {
+        "first": "first",
+        "second": "second",
+    }
+    skipped = runs_by_function(any_harness, small)["second"]
+    assert (skipped.status, skipped.reason, skipped.result) == (
+        RunStatus.COMPLETED,
+        "filtered",
+        None,
+    )
+    old.close()
+
+
+def test_an_event_delivered_again_changes_nothing(harness: Harness) -> None:
+    calls: list[int] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("count", lambda: calls.append(1))
+
+    message = EventMessage("a/b", {}, "again", 1_700_000_000_000)
+    for _ in range(3):
+        harness.state.broker.send(EVENT_QUEUE, [message.encode()])
+        harness.settle()
+
+    assert calls == [1]
+
+
+def test_a_late_run_message_is_harmless(harness: Harness) -> None:
+    harness.in_place = 0
+    calls: list[int] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("count", lambda: calls.append(1))
+
+    run = harness.send_and_settle("a/b")
+    record = [(run.id, "work", "default", 1)]
+    harness.state.outbox.send_runs(record * 5)
+    harness.settle()
+
+    assert calls == [1]
+    assert harness.runs.get(run.id).status == RunStatus.COMPLETED

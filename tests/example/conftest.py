@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+pytest.importorskip("av", reason="the extra 'example' is not installed")
+pytest.importorskip("pocketsphinx", reason="the extra 'example' is not installed")
+
+from example_app import create_app
+from example_app import functions
+from example_app import models
+from example_app.demo import CLIP
+from flask_durable import Event
+
+
+@pytest.fixture
+def clip() -> Path:
+    """The clip that comes with the example."""
+    return CLIP
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> t.Iterator[Flask]:
+    """The example, with its files in a folder of its own and no server."""
+    app = create_app({"TESTING": True}, instance_path=str(tmp_path / "instance"))
+    with app.app_context():
+        yield app
+        models.db.session.remove()
+        models.db.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Event[t.Any]]:
+    """The events that the pages send."""
+    events: list[Event[t.Any]] = []
+
+    def send(data: t.Any, *, id: str) -> str:
+        events.append(Event.of(data, id=id))
+        return id
+
+    monkeypatch.setattr(functions.durable, "send", send)
+    return events

@@ -1,0 +1,358 @@
+"""What the broker adds to a transport, on the Redis one: slots, settling, stopping."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import typing as t
+from collections.abc import Sequence
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.errors import QueueNotFound
+
+from flask_durable.config import Settings
+from flask_durable.errors import ConfigurationError
+from flask_durable.queue.broker import DurableBroker
+from flask_durable.queue.consumer import LocalMessage
+from flask_durable.queue.delivery import Delivery
+from flask_durable.queue.envelope import RunMessage
+from flask_durable.queue.make import make_broker
+from flask_durable.queue.transport import Outcome
+from flask_durable.queue.transport import QueueCounts
+from flask_durable.queue.transport import Transport
+from flask_durable.queue.window import Window
+
+from ..servers import wait_until
+from .kit import bodies
+from .kit import body
+from .kit import collect
+from .kit import Log
+from .kit import QUEUE
+from .kit import RedisKit
+from .kit import working
+
+EMPTY = QueueCounts(0, 0, 0, 0)
+
+
+class Flaky:
+    """A transport some of whose entries fail, the first times they are tried."""
+
+    def __init__(self, transport: Transport, failures: int) -> None:
+        self._transport = transport
+        self._failures = failures
+        self._lock = threading.Lock()
+        self.calls: list[tuple[str, int]] = []
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._transport, name)
+
+    def delete(self, queue: str, receipts: Sequence[str]) -> list[Outcome]:
+        return self._some("delete", queue, receipts)
+
+    def release(
+        self, queue: str, receipts: Sequence[str], delay: float = 0
+    ) -> list[Outcome]:
+        return self._some("release", queue, receipts, delay)
+
+    def dead_letter(self, queue: str, received: t.Any, reason: str) -> None:
+        with self._lock:
+            self._failures -= 1
+            if self._failures >= 0:
+                raise OSError("not now")
+        self._transport.dead_letter(queue, received, reason)
+
+    def _some(
+        self, name: str, queue: str, receipts: Sequence[str], *args: float
+    ) -> list[Outcome]:
+        self.calls.append((name, len(receipts)))
+        outcomes: list[Outcome] = []
+        for receipt in receipts:
+            with self._lock:
+                self._failures -= 1
+                failing = self._failures >= 0
+            if failing:
+                outcomes.append(OSError("not now"))
+            else:
+                outcomes += getattr(self._transport, name)(queue, [receipt], *args)
+        return outcomes
+
+
+@pytest.fixture
+def flaky(redis_kit: RedisKit) -> Flaky:
+    return Flaky(redis_kit.transport(visibility=30), failures=5)
+
+
+def test_failed_deletes_are_repeated_and_hold_no_slot(
+    redis_kit: RedisKit, flaky: Flaky
+) -> None:
+    broker = redis_kit.broker(transport=flaky, size=2, visibility=30)
+    log = Log()
+    with working(broker, log, threads=2):
+        broker.send(QUEUE, bodies(20))
+        wait_until(lambda: len(log) == 20)
+        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+    assert len(set(log.runs)) == 20
+    assert broker.window.free == 2
+
+
+@pytest.mark.parametrize("settle", ["release", "dead"])
+def test_failed_settlements_are_repeated(
+    redis_kit: RedisKit, flaky: Flaky, settle: str
+) -> None:
+    broker = redis_kit.broker(transport=flaky, visibility=30)
+    broker.send(QUEUE, [body(1)])
+    [delivery] = _deliveries(broker, 1)
+    if settle == "release":
+        delivery.release()
+    else:
+        delivery.dead("because")
+    assert broker.flush_settled(20)
+    expected = (
+        QueueCounts(1, 0, 0, 0) if settle == "release" else QueueCounts(0, 0, 0, 1)
+    )
+    assert broker.counts(QUEUE) == expected
+
+
+def test_deletes_share_a_call_and_a_barrier(redis_kit: RedisKit, flaky: Flaky) -> None:
+    flaky._failures = 0
+    barriers: list[int] = []
+    broker = redis_kit.broker(
+        transport=flaky, visibility=30, barrier=lambda: barriers.append(1)
+    )
+    broker.send(QUEUE, bodies(10))
+    for delivery in _deliveries(broker, 10):
+        delivery.done()
+    assert broker.flush_settled(20)
+    assert broker.counts(QUEUE) == EMPTY
+    assert sum(count for _, count in flaky.calls) == 10
+    assert len(barriers) == len(flaky.calls) < 5
+
+
+def test_only_the_first_settlement_counts(redis_kit: RedisKit) -> None:
+    broker = redis_kit.broker(visibility=30)
+    broker.send(QUEUE, [body(1)])
+    [delivery] = _deliveries(broker, 1)
+    delivery.dead("first")
+    delivery.done()
+    delivery.release()
+    assert broker.flush_settled(20)
+    assert broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+
+def test_a_reason_may_be_any_text(redis_kit: RedisKit) -> None:
+    broker = redis_kit.broker(visibility=30)
+    broker.send(QUEUE, [body(1)])
+    [delivery] = _deliveries(broker, 1)
+    delivery.dead("\ud800\x00" * 10_000)
+    assert broker.flush_settled(20)
+    [letter] = redis_kit.dead_letters()
+    assert letter.reason is not None
+    assert len(letter.reason) == 500
+
+
+def test_receiving_pauses_while_settled_messages_pile_up(
+    redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.queue.broker.MAX_BACKLOG", 3)
+    failing = threading.Event()
+    failing.set()
+
+    def barrier() -> None:
+        if failing.is_set():
+            raise OSError("the disk is not there")
+
+    broker = redis_kit.broker(barrier=barrier, size=1)
+    log = Log()
+    with working(broker, log, threads=1):
+        broker.send(QUEUE, bodies(20))
+        wait_until(lambda: broker._acknowledger.backlog > 3)
+        assert broker.deliveries(QUEUE, 10, 1) == []
+        assert len(log) < 20
+        failing.clear()
+        wait_until(lambda: len(log) == 20)
+
+
+def test_a_payload_handed_over_runs_without_the_queue(redis_kit: RedisKit) -> None:
+    broker = redis_kit.broker()
+    seen: list[t.Any] = []
+    with working(broker, seen.append):
+        wait_until(lambda: broker.serves(QUEUE))
+        assert broker.window.reserve(1) == 1
+        payload = object()
+        broker.hand_over(QUEUE, payload)
+        wait_until(lambda: seen == [payload])
+        wait_until(lambda: broker.window.free == broker.window.size)
+    assert not broker.serves(QUEUE)
+
+
+def test_nothing_can_be_handed_over_to_a_queue_that_is_not_consumed(
+    redis_kit: RedisKit,
+) -> None:
+    with pytest.raises(QueueNotFound):
+        redis_kit.broker().hand_over("elsewhere", object())
+
+
+def test_payloads_that_nobody_started_are_reported_when_stopping(
+    redis_kit: RedisKit,
+) -> None:
+    broker = redis_kit.broker(size=4)
+    returned: list[t.Any] = []
+    broker.on_unstarted = returned.append
+    started, finish = threading.Event(), threading.Event()
+
+    def blocked(payload: t.Any) -> None:
+        started.set()
+        finish.wait(20)
+
+    with working(broker, blocked, threads=1):
+        wait_until(lambda: broker.serves(QUEUE))
+        assert broker.window.reserve(4) == 4
+        for number in range(3):
+            broker.hand_over(QUEUE, number)
+        assert started.wait(20)
+        broker.stop_receiving()
+        assert sorted(returned) == [1, 2]
+        broker.hand_over(QUEUE, 3)
+        assert sorted(returned) == [1, 2, 3]
+        finish.set()
+    assert sorted(returned) == [1, 2, 3]
+    assert broker.window.free == 4
+
+
+def test_a_message_is_either_started_or_given_back() -> None:
+    for _ in range(200):
+        message = LocalMessage(QUEUE, object(), Window(1))
+        outcomes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        threads = [
+            threading.Thread(target=_put_result, args=(outcomes, act))
+            for act in (message.start, message.withdraw)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted([outcomes.get(), outcomes.get()]) == [False, True]
+
+
+def test_a_message_lost_before_it_was_started_is_skipped(redis_kit: RedisKit) -> None:
+    # Two run threads would be free, but only one exists: the second message waits.
+    broker, other = redis_kit.broker(size=2), redis_kit.transport()
+    broker._hand.close()  # no heartbeat: as if this process had been stopped
+    started, finish = threading.Event(), threading.Event()
+    log = Log()
+
+    def blocked(delivery: Delivery) -> None:
+        log(delivery)
+        started.set()
+        finish.wait(20)
+
+    with working(broker, blocked, threads=1):
+        broker.send(QUEUE, bodies(2))
+        assert started.wait(20)
+        wait_until(lambda: broker.window.free == 0)
+        taken = collect(other, 2)
+        broker._hand.extend()
+        assert other.delete(QUEUE, [item.receipt for item in taken]) == [None] * 2
+        finish.set()
+        wait_until(lambda: broker.window.free == 2)
+    assert len(log) == 1
+    assert broker.counts(QUEUE) == EMPTY
+
+
+def test_a_message_without_its_actor_is_given_back(redis_kit: RedisKit) -> None:
+    broker = redis_kit.broker(visibility=30)
+    broker.declare_queue(QUEUE)
+    worker = dramatiq.Worker(broker, worker_timeout=50)
+    worker.start()
+    try:
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 1, 0))
+        assert broker.window.free == broker.window.size
+    finally:
+        worker.stop()
+
+
+def test_interrupted_actors_give_their_message_back(redis_kit: RedisKit) -> None:
+    broker = redis_kit.broker(visibility=30)
+    seen: list[int] = []
+
+    def interrupted(delivery: Delivery) -> None:
+        seen.append(delivery.receive_count)
+        if len(seen) == 1:
+            raise SystemExit
+
+    with working(broker, interrupted):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: seen == [1, 2])
+        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+
+
+def test_a_failed_enqueue_raises() -> None:
+    settings = _settings(redis_url="redis://localhost:1")
+    broker = make_broker(settings, window=Window(1), barrier=lambda: None)
+    message: dramatiq.Message[t.Any] = dramatiq.Message(
+        QUEUE, "execute", (RunMessage("r", "f", 1),), {}, {}
+    )
+    with pytest.raises(redis.ConnectionError):
+        broker.enqueue(message)
+
+
+def test_the_queues_are_where_the_state_is_unless_given(redis_kit: RedisKit) -> None:
+    made: list[dict[str, t.Any]] = []
+
+    def factory(**options: t.Any) -> t.Any:
+        made.append(options)
+        return redis_kit.client
+
+    for url in (None, redis_kit.url):
+        settings = _settings(redis_url=redis_kit.url, queue_url=url)
+        broker = make_broker(
+            settings,
+            redis_client_factory=factory,
+            window=Window(1),
+            barrier=lambda: None,
+        )
+        assert broker.counts("no-such") == EMPTY
+        assert made
+        made.clear()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqs://?zone=x", "zone"),
+        ("sqs://host/path", "SQS"),
+        (None, "DURABLE_QUEUE_URL"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str | None, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        make_broker(_settings(queue_url=url), window=Window(1), barrier=lambda: None)
+
+
+def test_sqs_without_boto3_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = _settings(queue_url="sqs://?region=eu-west-1")
+    with pytest.raises(ConfigurationError, match=r"flask-durable\[sqs\]"):
+        make_broker(settings, window=Window(1), barrier=lambda: None)
+
+
+def _put_result(outcomes: queue.SimpleQueue[bool], act: t.Callable[[], bool]) -> None:
+    outcomes.put(act())
+
+
+def _settings(**values: str | None) -> Settings:
+    return Settings.model_validate(values)
+
+
+def _deliveries(broker: DurableBroker, count: int) -> list[Delivery]:
+    found: list[Delivery] = []
+
+    def all_there() -> bool:
+        found.extend(broker.deliveries(QUEUE, 10, 1))
+        return len(found) >= count
+
+    wait_until(all_there)
+    return found

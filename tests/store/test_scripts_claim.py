@@ -1,0 +1,289 @@
+"""``run_claim``, ``run_park`` and ``lease_renew``: who owns a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_durable.store.run_store import after
+from flask_durable.store.run_store import Refused
+from flask_durable.store.run_store import RENEW_LIMIT
+
+from .kit import Kit
+
+DAY = 24 * 3600
+
+
+def test_a_claim_takes_the_run_and_reads_all_of_it(kit: Kit) -> None:
+    run_id = kit.queued(event='{"x": 1}')
+
+    claim = kit.claim(run_id, "t1")
+
+    assert claim.answer == "claimed"
+    assert claim.record == kit.record(run_id)
+    assert claim.record["token"] == "t1"
+    assert claim.record["dispatches"] == "1"
+    assert claim.record["version"] == "v1"
+    assert claim.memos == {}
+    assert kit.indexed(run_id) == ["running"]
+    assert kit.members("leases") == [run_id]
+    assert not kit.members("outbox") + kit.members("queued")
+
+
+def test_a_second_claim_finds_that_the_run_is_taken(kit: Kit) -> None:
+    run_id = kit.running("t1")
+
+    with kit.unchanged():
+        assert kit.claim(run_id, "t2").answer == "no"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "suspended"])
+def test_a_late_message_of_a_run_that_is_not_queued_is_harmless(
+    kit: Kit, end: str
+) -> None:
+    run_id = kit.running()
+    if end == "cancelled":
+        kit.store.admin(run_id, "cancel")
+    elif end == "suspended":
+        kit.suspend(run_id, "body", after(60), number=1, payload="{}")
+    else:
+        kit.finish(run_id, failed=end == "failed", outcome="{}")
+
+    with kit.unchanged():
+        assert kit.claim(run_id, "t2").answer == "no"
+
+
+def test_a_message_of_an_unknown_run_is_harmless(kit: Kit) -> None:
+    with kit.unchanged():
+        assert kit.claim("unknown").answer == "no"
+        assert kit.store.park("unknown") == "no"
+
+
+def test_a_claim_brings_the_memos(kit: Kit) -> None:
+    run_id = kit.running()
+    for number in range(20):
+        kit.commit(run_id, f"step {number}", payload=f"run {number}")
+    kit.suspend(run_id, "handback", after(0))
+
+    memos = kit.claim(run_id, "t2").memos
+
+    assert len(memos) == 20
+    assert memos["step 7"] == "done t1 1\nrun 7"
+
+
+def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:
+    run_id = kit.queued()
+    for number in range(kit.settings.max_dispatches):
+        assert kit.claim(run_id, f"t{number}").answer == "claimed"
+        kit.lose(run_id)
+
+    assert kit.claim(run_id, "last").answer == "paused"
+
+    record = kit.record(run_id)
+    assert record["status"] == "paused"
+    assert record["reason"] == "claimed 5 times without progress"
+    assert kit.indexed(run_id) == ["paused"]
+    assert not kit.members("outbox") + kit.members("queued") + kit.members("leases")
+    with kit.unchanged():
+        assert kit.claim(run_id, "another").answer == "no"
+
+
+@pytest.mark.parametrize("progress", ["commit", "retry", "sleep", "body"])
+def test_progress_starts_the_count_of_claims_anew(kit: Kit, progress: str) -> None:
+    run_id = kit.queued()
+    for number in range(3):
+        kit.claim(run_id, f"t{number}")
+        kit.lose(run_id)
+    kit.claim(run_id, "t")
+
+    if progress == "commit":
+        kit.commit(run_id, "a", "t")
+    else:
+        kit.suspend(run_id, progress, after(60), "t", step="a", number=1, payload="x")
+
+    assert kit.record(run_id)["dispatches"] == "0"
+
+
+def test_a_claim_notes_which_message_led_to_it(kit: Kit) -> None:
+    first, second, third = (kit.queued() for _ in range(3))
+    marks = f"{kit.keys.root}:marks"
+
+    kit.claim(first, queued=1000)
+    assert kit.client.hget(marks, "delivered:default") == "1000"
+    kit.claim(second, queued=500)
+    assert kit.client.hget(marks, "delivered:default") == "1000"
+    kit.claim(third, queued=2000)
+    assert kit.client.hget(marks, "delivered:default") == "2000"
+
+
+# -- Parking --------------------------------------------------------------------------
+
+
+def test_a_run_whose_code_is_not_here_is_set_aside_for_half_a_minute(kit: Kit) -> None:
+    run_id = kit.queued()
+
+    assert kit.store.park(run_id) == "deferred"
+
+    record = kit.record(run_id)
+    assert (record["status"], record["reason"]) == ("suspended", "deferred")
+    assert kit.members("timers") == [f"wake:{run_id}"]
+    assert not kit.members("outbox") + kit.members("queued")
+    kit.advance(29)
+    assert kit.swept_runs() == []
+    kit.advance(2)
+    assert kit.swept_runs() == [run_id]
+    record = kit.record(run_id)
+    assert record["status"] == "queued"
+    assert "reason" not in record
+    assert "due" not in record
+
+
+def test_a_run_that_nobody_can_execute_for_a_day_is_paused(kit: Kit) -> None:
+    run_id = kit.queued()
+    kit.store.park(run_id)
+    kit.advance(DAY - 60)
+    kit.sweep()
+    assert kit.store.park(run_id) == "deferred"
+    kit.advance(61)
+    kit.sweep()
+
+    assert kit.store.park(run_id) == "paused"
+
+    record = kit.record(run_id)
+    assert record["status"] == "paused"
+    assert record["reason"] == "no worker has the code of work"
+    assert not kit.members("timers") + kit.members("outbox") + kit.members("queued")
+
+
+def test_a_claim_ends_the_day_that_a_deferred_run_has(kit: Kit) -> None:
+    run_id = kit.queued()
+    kit.store.park(run_id)
+    kit.advance(31)
+    kit.sweep()
+    kit.claim(run_id)
+
+    assert "deferred_since" not in kit.record(run_id)
+
+
+@pytest.mark.parametrize("action", ["retry", "resume"])
+def test_a_run_that_is_queued_by_hand_has_its_day_anew(kit: Kit, action: str) -> None:
+    run_id = kit.queued()
+    kit.store.park(run_id)
+    kit.advance(DAY + 1)
+    kit.sweep()
+    if action == "retry":
+        kit.store.admin(run_id, "cancel")
+    else:
+        assert kit.store.park(run_id) == "paused"
+    kit.store.admin(run_id, action)
+
+    assert kit.store.park(run_id) == "deferred"
+
+
+@pytest.mark.parametrize("state", ["running", "completed"])
+def test_only_a_queued_run_is_parked(kit: Kit, state: str) -> None:
+    run_id = kit.running()
+    if state == "completed":
+        kit.finish(run_id)
+
+    with kit.unchanged():
+        assert kit.store.park(run_id) == "no"
+
+
+# -- Renewing -------------------------------------------------------------------------
+
+
+def test_a_renewal_answers_each_run(kit: Kit) -> None:
+    mine, lost, cancelled, gone = kit.running(), kit.running(), kit.running(), "gone"
+    kit.lose(lost)
+    kit.claim(lost, "t2")
+    kit.store.admin(cancelled, "cancel")
+
+    leases = [(run_id, "t1", 30.0) for run_id in (mine, lost, cancelled, gone)]
+    with kit.unchanged():
+        answers = kit.store.renew(kit.keys.root, leases)
+
+    assert answers == ["ok", "lost", "cancelled", "lost"]
+
+
+def test_a_renewal_lasts_as_long_as_is_asked_for(kit: Kit) -> None:
+    run_id = kit.running()
+
+    kit.store.renew(kit.keys.root, [(run_id, "t1", 500.0)])
+
+    left = kit.score("leases", run_id) - kit.now()
+    assert 490_000 < left <= 500_000
+
+
+def test_an_expired_lease_is_renewed_while_the_token_is_the_runs(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.advance(3600)
+
+    assert kit.store.renew(kit.keys.root, [(run_id, "t1", 30.0)]) == ["ok"]
+    assert kit.score("leases", run_id) > kit.now()
+
+
+def test_a_batch_of_renewals_is_one_call(kit: Kit) -> None:
+    runs = [kit.new_run(token="t1") for _ in range(RENEW_LIMIT)]
+    kit.server.repeats = False
+    for run in runs:
+        kit.create(run)
+
+    answers = kit.store.renew(kit.keys.root, [(run.id, "t1", 30.0) for run in runs])
+
+    assert answers == ["ok"] * RENEW_LIMIT
+
+
+# -- Stale owners ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("now_is", ["queued", "taken", "cancelled", "finished", "gone"])
+def test_a_stale_token_changes_nothing(kit: Kit, now_is: str) -> None:
+    run_id = kit.running("stale")
+    kit.commit(run_id, "a", "stale", status="intent")
+    kit.lose(run_id)
+    if now_is in ("taken", "finished"):
+        kit.claim(run_id, "t2")
+    if now_is == "cancelled":
+        kit.store.admin(run_id, "cancel")
+    if now_is == "finished":
+        kit.finish(run_id, "t2")
+    if now_is == "gone":
+        kit.client.flushdb()
+
+    with kit.unchanged():
+        for how in ("retry", "sleep", "body", "handback", "pause"):
+            with pytest.raises(Refused) as refused:
+                kit.suspend(run_id, how, after(1), "stale", step="a", number=1)
+            assert refused.value.cancelled == (now_is == "cancelled")
+        for status in ("done", "failed", "intent"):
+            for step in ("a", "b"):
+                with pytest.raises(Refused):
+                    kit.commit(run_id, step, "stale", status=status)
+        handler = (f"{run_id}.failure", "handler", "default")
+        with pytest.raises(Refused):
+            kit.finish(run_id, "stale", failed=True, handler=handler, events=["{}"])
+        answer = "cancelled" if now_is == "cancelled" else "lost"
+        assert kit.store.renew(kit.keys.root, [(run_id, "stale", 5.0)]) == [answer]
+
+
+def test_an_owner_that_let_go_writes_nothing_more(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.suspend(run_id, "sleep", after(60), step="nap", payload="sleep null")
+
+    with kit.unchanged():
+        with pytest.raises(Refused):
+            kit.commit(run_id, "a")
+        with pytest.raises(Refused):
+            kit.finish(run_id)
+
+
+def test_an_owner_that_finished_writes_nothing_more(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.finish(run_id)
+
+    with kit.unchanged():
+        with pytest.raises(Refused):
+            kit.commit(run_id, "a")
+        for how in ("sleep", "handback"):
+            with pytest.raises(Refused):
+                kit.suspend(run_id, how, after(1), step="nap")

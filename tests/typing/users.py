@@ -1,0 +1,229 @@
+"""Code as users write it, with the types that their checker sees.
+
+It is checked by ``mypy --strict`` and by pyright, never run. A line with an ignore has
+to be an error: both checkers refuse an ignore that is not needed.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+from flask import Flask
+
+from flask_durable import Backoff
+from flask_durable import current_run
+from flask_durable import Durable
+from flask_durable import DurableGroup
+from flask_durable import Event
+from flask_durable import EventData
+from flask_durable import Failure
+from flask_durable import Function
+from flask_durable import NonRetriable
+from flask_durable import RetryAfter
+from flask_durable import Run
+from flask_durable import Step
+from flask_durable import StepError
+from flask_durable import StepFunction
+
+durable = Durable()
+
+
+class Requested(EventData, name="transcription/requested"):
+    audio_url: str
+    tenant: str = "none"
+
+
+class Finished(EventData, name="transcription/finished"):
+    words: int
+
+
+@durable.event
+class Archived(EventData, name="transcription/archived"):
+    key: str
+
+
+@dataclass
+class Meta:
+    path: str
+    owner: int
+
+
+def fetch_metadata(url: str, *, timeout: float = 10) -> Meta:
+    return Meta(url, 1)
+
+
+class Recogniser:
+    def transcribe(self, path: str) -> str:
+        return path
+
+
+# -- functions -------------------------------------------------------------------------
+
+
+@durable.function(
+    on=Requested,
+    queue="media",
+    retries=5,
+    backoff=Backoff("5s", factor=2, maximum=timedelta(minutes=10), jitter=False),
+    non_retriable=(KeyError,),
+    timeout="1h",
+    start_timeout=60,
+    where=lambda event: event.data.tenant != "none",
+)
+def transcribe(event: Event[Requested], step: Step) -> dict[str, int]:
+    t.assert_type(event.data, Requested)
+    t.assert_type(event.id, str)
+    t.assert_type(event.at, datetime)
+    meta = step.run("fetch", fetch_metadata, event.data.audio_url, timeout=3)
+    t.assert_type(meta, Meta)
+    text = step.run("transcribe", Recogniser().transcribe, meta.path)
+    t.assert_type(text, str)
+    t.assert_type(step.run("length", lambda: len(text)), int)
+    t.assert_type(step.options(retries=1, lease="1m").run("l", len, text), int)
+    step.sleep("cool-off", "10m")
+    step.sleep("more", timedelta(minutes=1))
+    step.sleep_until("later", datetime.now(timezone.utc))
+    t.assert_type(step.send_event("done", Finished(words=1), Event("a/b")), list[str])
+    return {"words": len(text)}
+
+
+t.assert_type(transcribe, Function[Requested, dict[str, int]])
+
+
+def call_the_body(event: Event[Requested], step: Step) -> None:
+    t.assert_type(transcribe(event, step), dict[str, int])
+    t.assert_type(transcribe.id, str)
+
+
+@transcribe.on_failure
+def report(event: Event[Requested], step: Step, failure: Failure) -> None:
+    t.assert_type(event.data.audio_url, str)
+    t.assert_type(failure.message, str)
+
+
+@durable.function(on=[Requested, Finished, "media/*"], id="either")
+def either(event: Event[Requested | Finished], step: Step) -> None:
+    t.assert_type(event.data, Requested | Finished)
+
+
+@durable.function(on="media/*", queue="media")
+def anything(event: Event, step: Step) -> str:
+    return str(event.data["path"])
+
+
+@durable.function(on=None)
+def invoked(event: Event[dict[str, t.Any]], step: Step) -> str:
+    return str(event.data["path"])
+
+
+t.assert_type(anything, Function[t.Any, str])
+
+
+@durable.function(on=Requested)  # type: ignore[arg-type]
+def wrong_event(event: Event[Finished], step: Step) -> None: ...
+
+
+@durable.function(on=Requested)  # type: ignore[arg-type]
+def wrong_arity(event: Event[Requested]) -> None: ...
+
+
+@durable.function(on=Requested, retries="3")  # type: ignore[call-overload, untyped-decorator]
+def wrong_option(event: Event[Requested], step: Step) -> None: ...
+
+
+# -- steps -----------------------------------------------------------------------------
+
+
+@durable.step
+def notify(user: int, text: str, *, urgent: bool = False) -> bool:
+    return urgent
+
+
+@durable.step("charge-card", retries=0, at_most_once=True, timeout="30s", lease=60)
+def charge(user: int) -> Meta:
+    return Meta("", user)
+
+
+charge_is_typed: StepFunction[[int], Meta] = charge
+
+
+@durable.function(on="order/placed")
+def order(event: Event, step: Step) -> None:
+    t.assert_type(notify(1, "text", urgent=True), bool)
+    t.assert_type(charge(1), Meta)
+    t.assert_type(step.run("notify", notify, 1, text="text"), bool)
+    t.assert_type(charge.name, str)
+    try:
+        notify(1, "text")
+    except StepError as error:
+        t.assert_type(error.step, str)
+        t.assert_type(error.failure, Failure)
+    notify("1", "text")  # type: ignore[arg-type]
+    step.run("fetch", fetch_metadata)  # type: ignore[call-arg]
+    step.run("fetch", fetch_metadata, 1)  # type: ignore[arg-type]
+    step.run("fetch", fetch_metadata, "a", retries=1)  # type: ignore[call-arg]
+    step.options(retry=1)  # type: ignore[call-arg]
+
+
+def raise_on_purpose() -> t.NoReturn:
+    if current_run:
+        current_run.log.info("attempt %d of %s", current_run.attempt, current_run.id)
+        if current_run.step is not None:
+            t.assert_type(current_run.step.idempotency_key, str)
+            raise NonRetriable("no such file")
+    raise RetryAfter("90s", "busy")
+
+
+# -- groups ----------------------------------------------------------------------------
+
+media = DurableGroup("media", queue="media", retries=5, timeout="1h")
+
+
+@media.function(on=Finished)
+def index(event: Event[Finished], step: Step) -> int:
+    return event.data.words
+
+
+@media.step
+def store(words: int) -> None: ...
+
+
+@media.event
+class Stored(EventData, name="media/stored"):
+    key: str
+
+
+t.assert_type(index, Function[Finished, int])
+store_is_typed: StepFunction[[int], None] = store
+t.assert_type(Stored(key="a").key, str)
+
+
+# -- the app ---------------------------------------------------------------------------
+
+
+def create_app() -> Flask:
+    app = Flask(__name__)
+    durable.register(media)
+    durable.init_app(app)
+    return app
+
+
+def send() -> None:
+    t.assert_type(durable.send(Requested(audio_url="a")), str)
+    durable.send(Event.of(Finished(words=1), id="order-1"))
+    durable.send("order/placed", {"number": 1}, id="order-1")
+    durable.send("order/placed", at=datetime.now(timezone.utc))
+    t.assert_type(
+        durable.send_many([Requested(audio_url="a"), Event("a/b", {})]), list[str]
+    )
+    t.assert_type(Event.of(Finished(words=1)), Event[Finished])
+    run = durable.runs.get("r1")
+    t.assert_type(run, Run)
+    t.assert_type(durable.runs.wait(run.id, timeout=1).failure, Failure | None)
+    durable.send(1)  # type: ignore[arg-type]
