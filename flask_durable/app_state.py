@@ -22,6 +22,7 @@ from .engine.host import Host
 from .engine.outbox import Outbox
 from .errors import ConfigurationError
 from .errors import DurableError
+from .errors import UnavailableError
 from .events.acceptance import to_message
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
@@ -29,6 +30,7 @@ from .queue.window import Window
 from .runs import Runs
 from .store.barrier import Barrier
 from .store.directory import Directory
+from .store.memory import MemoryGuard
 from .store.run_store import RunStore
 from .store.server import StateServer
 
@@ -121,6 +123,11 @@ class AppState:
         return Barrier(self.server, self.store.keys.root, self.settings.replicas)
 
     @functools.cached_property
+    def memory(self) -> MemoryGuard:
+        """What keeps new events from filling the server up."""
+        return MemoryGuard(self.server)
+
+    @functools.cached_property
     def broker(self) -> DurableBroker:
         """The queues."""
         # Dramatiq, and boto3 behind it, are imported by whoever sends or works.
@@ -188,6 +195,10 @@ class AppState:
         self, messages: t.Sequence[EventMessage]
     ) -> list[Exception | None]:
         """Put events on the event queue; return for each what went wrong."""
+        try:
+            self.memory.check()
+        except (redis.RedisError, UnavailableError) as error:
+            return [error] * len(messages)
         bodies = [message.encode() for message in messages]
         outcomes = self.broker.send(EVENT_QUEUE, bodies)
         if self.settings.fsync == "step":

@@ -138,9 +138,11 @@ class Executor:
         try:
             if _is_filtered_out(attempt, event):
                 return attempt.finish(failed=False, outcome="null", reason="filtered")
+            # Before the body: an annotation that says nothing must not cost an effect.
+            codec = codec_for(attempt.function.body)
             result = _call_body(attempt, event)
             attempt.check()
-            outcome = codec_for(attempt.function.body).dump(result)
+            outcome = codec.dump(result)
         except Signal:
             raise
         except Interrupt:

@@ -49,6 +49,7 @@ class EventData(BaseModel):
 
 
 D = TypeVar("D", default=t.Any)
+E = t.TypeVar("E", bound=EventData)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -96,8 +97,8 @@ class Event(t.Generic[D]):
         put(self, "at", at.astimezone(timezone.utc))
         put(self, "_generated_id", generated)
 
-    @classmethod
-    def of(cls, data: D, *, id: str | None = None, at: datetime | None = None) -> Event[D]:
+    @staticmethod
+    def of(data: E, *, id: str | None = None, at: datetime | None = None) -> Event[E]:
         """Make an event from an :class:`EventData` model, named by its class.
 
         :raises EventError: The model's class has no event name.
@@ -108,7 +109,7 @@ class Event(t.Generic[D]):
                 f"{type(data).__name__} has no event name and cannot be sent.",
                 hint='Declare it as "class X(EventData, name=\'a/b\')".',
             )
-        return cls(name, data, id=id, at=at)
+        return Event(name, data, id=id, at=at)
 
 
 def _faults(name: t.Any, data: t.Any, id: t.Any, at: t.Any) -> list[dict[str, str]]:

@@ -247,6 +247,15 @@ def test_send_and_wait_is_exit_code_1_when_a_run_fails(
     assert shown["failure"]["message"] == "out of order"
 
 
+def test_send_and_wait_waits_for_a_function_without_a_filter_however_long(
+    run: Run, driven: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_module, "_PATIENCE", 0)
+    with working(driven):
+        result = run("send", "greeting/asked", '{"name": "ada"}', "--wait")
+    assert [row[2] for row in rows(result)] == ["completed"]
+
+
 def test_send_and_wait_gives_up_after_its_timeout(run: Run) -> None:
     result = run("send", "nap/asked", "--wait", "--timeout", "50ms")
     assert result.exit_code == 1

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import socket
+import urllib.error
 import urllib.request
 
 import pytest
@@ -86,6 +87,8 @@ def test_ctrl_c_stops_all_of_it_cleanly(
     assert "Traceback" not in dev.output
     log = (project / "instance" / "durable" / "server.log").read_text()
     assert "bye bye" in log
+    # The terminal's signal did not reach the server, which goes last.
+    assert "SIGINT" not in log
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
@@ -240,3 +243,18 @@ def test_an_app_without_the_extension_is_an_error_that_says_what_to_do(
 def test_away_from_loopback_the_endpoint_stays_closed(start_dev: StartDev) -> None:
     dev = start_dev("--port", "0", "--host", "0.0.0.0", "--no-reload")
     assert "closed" in dev.find(r"Events .*")
+    codes: list[int] = []
+
+    def answered() -> bool:
+        try:
+            urllib.request.urlopen(f"{dev.url}/durable/events", b"{}").close()
+            codes.append(200)
+        except urllib.error.HTTPError as error:
+            with error:
+                codes.append(error.code)
+        except OSError:
+            assert dev.process.poll() is None, dev.output
+        return bool(codes)
+
+    wait_until(answered, "the web app", TIMEOUT)
+    assert codes[0] in (401, 403, 404)

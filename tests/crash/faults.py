@@ -67,6 +67,7 @@ class Operations:
         self._failing: dict[str, int] = {}
         self._driving = False
         self._others = threading.Event()
+        self._burial = threading.Event()
 
     @contextlib.contextmanager
     def driving(self, driving: bool = True) -> t.Iterator[None]:
@@ -102,7 +103,8 @@ class Operations:
                 pass
         elif not self._driving:
             return carry_out()
-        self._die_if(self.dead)
+        if self.dead:
+            self._die(lost)
         number = len(self.kinds)
         self.kinds.append(f"{system} {kind}")
         if self._failing.get(system):
@@ -110,22 +112,35 @@ class Operations:
             raise lost()
         if number != self.at:
             return carry_out()
-        self._die_if(self.fault is Fault.DEATH_BEFORE)
+        if self.fault is Fault.DEATH_BEFORE:
+            self._die(lost)
         reply = carry_out()
-        self._die_if(self.fault is Fault.DEATH_AFTER)
+        if self.fault is Fault.DEATH_AFTER:
+            self._die(lost)
         if self.fault is Fault.OUTAGE:
             self._failing[system] = 5 if system == "redis" else 1
         elif system == "sqs":
             return carry_out()  # botocore repeats it, out of sight
         raise lost()
 
-    def _die_if(self, dying: bool) -> None:
-        if not dying:
-            return
+    def _die(self, lost: t.Callable[[], Exception]) -> t.NoReturn:
         self.dead = True
         if threading.current_thread() is threading.main_thread():
             raise SimulatedDeath
-        raise SystemExit  # a thread that raises it ends silently
+        # Another thread stands still until its process is taken away.
+        self._burial.wait()
+        raise lost()
+
+    @contextlib.contextmanager
+    def burial(self) -> t.Iterator[None]:
+        """Let threads of the dead process end; nothing of theirs is carried out."""
+        self.dead = True
+        self._burial.set()
+        try:
+            yield
+        finally:
+            self._burial.clear()
+            self.dead = False
 
 
 @contextlib.contextmanager

@@ -127,7 +127,10 @@ class World:
             self._process = self._make()
         process = self._process
         self._attempt(self._send)
-        self._attempt(process.start)
+        try:
+            process.start()
+        except TRANSIENT:
+            raise SimulatedDeath from None  # a worker that cannot start ends
         self._drain(process)
         self._attempt(process.sweep)
         self._drain(process)
@@ -197,15 +200,16 @@ class World:
         process, self._process = self._process, None
         assert process is not None
         broker = process.state.broker
-        broker._acknowledger._closing.set()
-        with broker._acknowledger._condition:
-            broker._acknowledger._condition.notify_all()
-        if broker._acknowledger._thread is not None:
-            broker._acknowledger._thread.join()
+        acknowledger = broker._acknowledger
+        acknowledger._closing.set()
+        with acknowledger._condition:
+            acknowledger._condition.notify_all()
+        with self.operations.burial():
+            if acknowledger._thread is not None:
+                acknowledger._thread.join()
         broker._hand.close()
-        process.state.server.close()
-        self.operations.dead = False
         broker.transport.close()
+        process.state.server.close()
 
     # -- Time ---------------------------------------------------------------------
 

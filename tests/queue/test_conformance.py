@@ -397,7 +397,7 @@ def test_a_stopping_worker_gives_back_what_it_did_not_start(kit: Kit) -> None:
     broker.send(QUEUE, bodies(5))
     with working(broker, blocked, threads=1) as worker:
         assert started.wait(20)
-        wait_until(lambda: broker.window.free == 0)
+        wait_until(lambda: worker.work_queue.qsize() == 4)
         broker.stop_receiving()
         # At once, while the running one goes on.
         received = collect(other, 4)
@@ -421,9 +421,9 @@ def test_a_stopped_dramatiq_worker_gives_back_what_it_did_not_start(kit: Kit) ->
         started.set()
         wait_until(lambda: broker._stopping.is_set())
 
-    with working(broker, short, threads=1):
+    with working(broker, short, threads=1) as worker:
         assert started.wait(20)
-        wait_until(lambda: broker.window.free == 0)
+        wait_until(lambda: worker.work_queue.qsize() == 4)
     assert {item.receive_count for item in collect(other, 4)} == {2}
     assert broker.window.free == broker.window.size
 

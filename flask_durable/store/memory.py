@@ -1,0 +1,52 @@
+"""Refusing new events before the state server runs out of memory.
+
+At its limit the server refuses what would make it grow, and with it the runs of events
+that were accepted. So the endpoint and ``send()`` stop earlier: what was accepted keeps
+the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ..errors import UnavailableError
+from .server import StateServer
+
+#: The part of ``maxmemory`` from which on new events are refused.
+LIMIT = 0.9
+
+#: Seconds that an answer of the server is believed.
+BELIEVED = 1.0
+
+
+class MemoryGuard:
+    """Asks the state server about its memory, at most once a second a process."""
+
+    def __init__(self, server: StateServer) -> None:
+        self._server = server
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._used = 0.0
+
+    def check(self) -> None:
+        """Check that there is room for new events.
+
+        :raises UnavailableError: There is not.
+        :raises redis.RedisError: The server did not answer.
+        """
+        with self._lock:
+            if time.monotonic() - self._asked > BELIEVED:
+                self._used = self._ask()
+                self._asked = time.monotonic()
+            used = self._used
+        if used > LIMIT:
+            raise UnavailableError(
+                f"The state server is {used:.0%} full; new events are refused.",
+                hint="Raise its maxmemory, or shorten DURABLE_RETENTION.",
+            )
+
+    def _ask(self) -> float:
+        info = self._server.client.info("memory")
+        limit = int(info.get("maxmemory", 0))
+        return int(info["used_memory"]) / limit if limit else 0.0
