@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import typing as t
 from contextvars import ContextVar
@@ -22,19 +23,19 @@ class StepContext:
     :param name: The step's name in this run, such as ``"transcode#2"``.
     :param attempt: The number of its attempt, counted from 1.
     :param is_final_attempt: Whether a failure now is the step's last.
-    :param idempotency_key: The same text for every attempt of this step of this run and
-        for nothing else: hand it to services that take an ``Idempotency-Key``.
     """
 
     name: str
     attempt: int
     is_final_attempt: bool
-    idempotency_key: str
+    _run_id: str
 
-    @classmethod
-    def of(cls, run_id: str, name: str, attempt: int, *, final: bool) -> StepContext:
-        """Make the context of one attempt of the step *name*."""
-        return cls(name, attempt, final, derived_id("step", run_id, name))
+    @functools.cached_property
+    def idempotency_key(self) -> str:
+        """The same text for every attempt of this step of this run, and for nothing
+        else: hand it to services that take an ``Idempotency-Key``.
+        """
+        return derived_id("step", self._run_id, self.name)
 
 
 @dataclasses.dataclass

@@ -42,7 +42,7 @@ class StepRecord:
     :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
     :param started: When that attempt began, by its worker's clock.
-    :param duration: Seconds that it took.
+    :param duration: Seconds that it took; ``None`` while a sleep goes on.
     :param due: When a sleep ends.
     :param value: The result, as JSON gives it back.
     :param failure: What the last attempt raised.
@@ -258,11 +258,19 @@ def _step(name: str, memo: Memo) -> StepRecord:
         status=_STEP_STATUS.get(memo.status, memo.status),
         attempt=0 if sleeps else memo.number,
         started=_moment(memo.started or None),
-        duration=None if sleeps else memo.milliseconds / 1000,
+        duration=_duration(memo),
         due=_moment(memo.number) if sleeps else None,
         value=json.loads(memo.body) if memo.status == "done" else None,
         failure=Failure.from_json(memo.body) if failed else None,
     )
+
+
+def _duration(memo: Memo) -> float | None:
+    if memo.kind != "sleep":
+        return memo.milliseconds / 1000
+    if memo.status != "done":
+        return None
+    return max(memo.number - memo.started, 0) / 1000
 
 
 def _moment(milliseconds: str | int | None) -> datetime | None:

@@ -34,7 +34,9 @@ def colour() -> bool:
 
 def style(text: str, **attributes: t.Any) -> str:
     """Return *text* with terminal attributes where :func:`colour` allows them."""
-    return click.style(text, **attributes) if colour() else text
+    if colour() and any(attributes.values()):
+        return click.style(text, **attributes)
+    return text
 
 
 def echo_json(value: t.Any) -> None:

@@ -19,6 +19,8 @@ if t.TYPE_CHECKING:
     from ..app_state import AppState
     from ..extension import Durable
 
+T = t.TypeVar("T", str, str | None, tuple[str, ...])
+
 #: What was asked for failed: a run, an event that was refused, a wrong configuration.
 FAILURE = 1
 
@@ -64,6 +66,15 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(
         error, (redis.ConnectionError, redis.TimeoutError, UnavailableError)
     )
+
+
+def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:
+    """Refuse an argument, or several, with bytes that are no text: a click callback."""
+    try:
+        "".join(value if value is not None else ()).encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("That is not text.", ctx, param) from None
+    return value
 
 
 def current_durable() -> Durable:

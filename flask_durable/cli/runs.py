@@ -13,6 +13,7 @@ from .output import echo
 from .output import echo_json
 from .output import echo_table
 from .output import note
+from .problems import check_text
 from .problems import current_durable
 from .problems import FAILURE
 from .timeline import clock
@@ -27,7 +28,9 @@ if t.TYPE_CHECKING:
 runs = AppGroup("runs", help="List, show, cancel, retry and resume runs.")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_ids_argument = click.argument("ids", metavar="RUN...", nargs=-1, required=True)
+_ids_argument = click.argument(
+    "ids", metavar="RUN...", nargs=-1, required=True, callback=check_text
+)
 
 
 @runs.command("list")
@@ -36,7 +39,9 @@ _ids_argument = click.argument("ids", metavar="RUN...", nargs=-1, required=True)
     type=click.Choice([str(s) for s in RunStatus]),
     help="Only in this state.",
 )
-@click.option("--function", metavar="ID", help="Only of this function.")
+@click.option(
+    "--function", metavar="ID", callback=check_text, help="Only of this function."
+)
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs."
 )
@@ -80,7 +85,7 @@ def list_command(
 
 
 @runs.command("show")
-@click.argument("id", metavar="RUN")
+@click.argument("id", metavar="RUN", callback=check_text)
 @_json_option
 def show_command(id: str, as_json: bool) -> None:
     """Show a run: what started it, its steps over time, its result or failure.
@@ -104,6 +109,7 @@ def show_command(id: str, as_json: bool) -> None:
     default="cancelled on the command line",
     show_default=True,
     metavar="TEXT",
+    callback=check_text,
     help="Kept with the run.",
 )
 @_json_option

@@ -38,6 +38,10 @@ from .usage import warn_if_changed
 if t.TYPE_CHECKING:
     from ..steps.step import Step
 
+#: The part of a lease that has to be over before a commit renews it: a run of many
+#: short steps would else renew it hundreds of times a second.
+FRESH = 0.1
+
 T = t.TypeVar("T")
 
 
@@ -177,14 +181,15 @@ class Attempt:
             ``("interrupted", memo)``.
         :raises Signal: The run is not ours any more, or has reached its limit.
         """
-        self.lease = self.host.store.lease
         sent = time.monotonic()
+        lease = 0.0 if status == "intent" else self._lease_after_step(sent)
         reply = self._own(
             lambda: self.host.store.commit(
-                self.run_id, self.token, key, status, number, payload
+                self.run_id, self.token, key, status, number, payload, lease
             )
         )
-        self.renewed(sent)
+        if lease:
+            self.renewed(sent)
         if reply[0] == "full":
             self._fail_over_limit(reply[1])
         self.host.settle()
@@ -322,6 +327,15 @@ class Attempt:
     def _context(self) -> RunContext:
         assert self.context is not None, "steps are used inside the body only"
         return self.context
+
+    def _lease_after_step(self, now: float) -> float:
+        """Return what a commit renews the lease to; 0 leaves it as it is."""
+        usual = self.host.store.lease
+        if self.lease == usual and now - self._renewed < usual * FRESH:
+            return 0.0
+        # What a step had asked for ends with it.
+        self.lease = usual
+        return usual
 
     def _renew(self) -> None:
         sent = time.monotonic()

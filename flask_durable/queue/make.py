@@ -58,7 +58,7 @@ def make_transport(
     """Return the queues of *settings*, as :func:`make_broker` does."""
     url = settings.queue_url
     visibility = settings.visibility_timeout
-    if url is not None and url.startswith("sqs://"):
+    if url is not None and url.lower().startswith("sqs://"):
         if importlib.util.find_spec("boto3") is None:
             raise needs_boto3()
         return SQSTransport(

@@ -26,6 +26,14 @@ _encode = json.JSONEncoder(
 class PlainCodec:
     """Stores what JSON gives back equal; tuples come back as lists."""
 
+    def round_trip(self, value: t.Any) -> tuple[str, t.Any]:
+        """Return *value* as JSON text, and as :meth:`load` gives it back.
+
+        :raises UnserializableValue: It would not come back equal.
+        """
+        text = self.dump(value)
+        return text, value if type(value) in ATOMS else self.load(text)
+
     def dump(self, value: t.Any) -> str:
         """Return *value* as JSON text.
 

@@ -39,14 +39,23 @@ class TypedCodec:
         :raises UnserializableValue: It is not of the type, or would not come back the
             same.
         """
+        return self.round_trip(value)[0]
+
+    def round_trip(self, value: t.Any) -> tuple[str, t.Any]:
+        """Return *value* as JSON text, and as :meth:`load` gives it back.
+
+        :raises UnserializableValue: It is not of the type, or would not come back the
+            same.
+        """
         try:
             text = self._write(value, warnings="error")
-            compare(value, self._read(text))
+            loaded = self._read(text)
+            compare(value, loaded)
         except Refused as error:
             raise error.public() from None
         except Exception as error:  # also what a user's serializer raises
             raise self._explain(value, error).public() from error
-        return text.decode()
+        return text.decode(), loaded
 
     def load(self, text: str | bytes) -> t.Any:
         """Return the value that :meth:`dump` stored.

@@ -95,12 +95,13 @@ class Execution:
             self._intend()
         started = time.time()
         try:
-            text = self._call(fn, args, kwargs)
+            text, value = self._call(fn, args, kwargs)
         except (Exception, SystemExit, TimeoutInterrupt) as error:
-            memo = self._failed(error, started)
+            value = self._outcome(self._failed(error, started))
         else:
             memo = self._commit("done", text, started)
-        value = self._outcome(memo)
+            if memo.token != self._attempt.token:
+                value = self._outcome(memo)  # somebody else's outcome stands
         self._attempt.after_step()
         return value
 
@@ -109,19 +110,19 @@ class Execution:
         fn: t.Callable[..., t.Any],
         args: tuple[t.Any, ...],
         kwargs: dict[str, t.Any],
-    ) -> str:
+    ) -> tuple[str, t.Any]:
+        """Return the body's result as it is stored, and as a replay will return it."""
         attempt = self._attempt
         context = attempt.context
         assert context is not None
         body = attempt.body = Body(self._options.timeout)
-        context.step = StepContext.of(
-            attempt.run_id, self._key, self._number, final=self._number > self._retries
-        )
+        final = self._number > self._retries
+        context.step = StepContext(self._key, self._number, final, attempt.run_id)
         try:
             # The context's end, where a database session is given back, belongs to
             # the body: its failure is the step's, and comes before the commit.
             with body, attempt.host.scope():
-                text = self._codec.dump(fn(*args, **kwargs))
+                result = self._codec.round_trip(fn(*args, **kwargs))
             if body.interrupted is not None:
                 raise body.interrupted  # the body swallowed it
         except ShutdownInterrupt:
@@ -129,7 +130,7 @@ class Execution:
         finally:
             context.step = None
             attempt.body = None
-        return text
+        return result
 
     def _intend(self) -> None:
         """Say that the body is about to start, so that it never starts twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from datetime import datetime
 
@@ -44,6 +45,5 @@ def _suspend(attempt: Attempt, name: str, due: str) -> None:
         return
     # The script fixes the end when this is first reached, by the server's clock; a
     # later call with another duration finds it fixed.
-    attempt.suspend(
-        "sleep", due, reason="sleep", step=key, payload=payload(KIND, "null")
-    )
+    text = payload(KIND, "null", started=int(time.time() * 1000))
+    attempt.suspend("sleep", due, reason="sleep", step=key, payload=text)

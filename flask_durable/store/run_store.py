@@ -174,7 +174,7 @@ class RunStore:
     ) -> list[str]:
         """Write a step's memo and renew the lease.
 
-        :param lease: Seconds, if not the usual.
+        :param lease: Seconds, if not the usual; 0 leaves the lease as it is.
         :returns: ``["ok"]``, ``["exists", memo]``, ``["interrupted"]`` or
             ``["full", what]``.
         :raises Refused: The run is not the caller's any more.
@@ -183,7 +183,7 @@ class RunStore:
             "step_commit",
             run_id,
             token,
-            _milliseconds(lease or self.lease),
+            _milliseconds(self.lease if lease is None else lease),
             step,
             status,
             number,

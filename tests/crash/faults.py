@@ -18,7 +18,9 @@ from unittest import mock
 
 import redis
 
+from flask_durable.queue import acknowledger
 from flask_durable.queue import redis_streams
+from flask_durable.queue.heartbeat import Hand
 from flask_durable.store import scripts
 
 T = t.TypeVar("T")
@@ -147,6 +149,9 @@ class Operations:
 def intercepted(operations: Operations) -> t.Iterator[None]:
     """Send everything that goes to a server through *operations*."""
     with contextlib.ExitStack() as stack:
+        # Heartbeats come by the clock: two lives would not have the same.
+        stack.enter_context(mock.patch.object(Hand, "extend"))
+        stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
             (redis.client.Pipeline, "_execute_pipeline", _pipeline),

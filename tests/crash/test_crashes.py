@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 import typing as t
-from unittest import mock
 
 import pytest
+import redis
 from moto import mock_aws
 
 from flask_durable.queue import sqs
 
 from ..servers import AWS_ENVIRONMENT
 from ..servers import ValkeyServer
+from ..servers import wait_until
 from .faults import Fault
 from .faults import intercepted
 from .faults import Operations
+from .world import VISIBILITY
 from .world import World
 
 #: What a life consists of at least, on any queue.
@@ -66,6 +68,7 @@ def life(
 ) -> Life:
     """Return a function that lives the workload once, in a namespace of its own."""
     caplog.set_level(logging.CRITICAL)
+    wait_until(lambda: _uptime(valkey) > VISIBILITY, "the server's first seconds")
     number = 0
 
     def live(fault: Fault | None = None, at: int = -1, **options: t.Any) -> Operations:
@@ -93,31 +96,38 @@ def test_a_life_without_a_fault_has_many_operations(
 
 @pytest.mark.parametrize("fault", Fault)
 def test_a_workload_survives_a_fault_at_any_operation(
-    life: Life, fault: Fault, queue_url: str | None, pytestconfig: pytest.Config
+    life: Life, fault: Fault, pytestconfig: pytest.Config
 ) -> None:
-    life()  # the first one loads the scripts, which no later one does
-    kinds = life().kinds
-    points = list(range(len(kinds)))
-    if not pytestconfig.getoption("--long", False):
-        points = _sample(kinds, most=2 if queue_url else 5)
-    problems = []
-    for at in points:
-        try:
-            lived = life(fault, at)
-            assert lived.kinds[at] == kinds[at], "the lives differ before the fault"
-        except AssertionError as problem:
-            problems.append(f"{fault.value} at {at} ({kinds[at]}): {problem}")
+    everywhere = bool(pytestconfig.getoption("--long", False))
+    problems: list[str] = []
+    for in_place, prompt in ((8, True), (0, False)):
+        options = {"in_place": in_place, "prompt": prompt}
+        life(**options)  # the first one loads the scripts, which no later one does
+        kinds = life(**options).kinds
+        points = list(range(len(kinds))) if everywhere else _sample(kinds)
+        assert len(points) > 20
+        for at in points:
+            try:
+                lived = life(fault, at, **options)
+                assert lived.kinds[at] == kinds[at], "another life before the fault"
+            except AssertionError as problem:
+                problems.append(f"{fault.value} at {at} ({kinds[at]}): {problem}")
     assert not problems, "\n".join(problems)
-    assert len(points) > 20
 
 
-def _sample(kinds: t.Sequence[str], most: int) -> list[int]:
-    """Return places of every kind, spread over the life."""
+def _uptime(valkey: ValkeyServer) -> int:
+    with redis.Redis.from_url(valkey.url) as client:
+        return int(client.info("server")["uptime_in_seconds"])
+
+
+def _sample(kinds: t.Sequence[str]) -> list[int]:
+    """Return the first, the last and a middle operation of each kind."""
     places: dict[str, list[int]] = {}
     for place, kind in enumerate(kinds):
         places.setdefault(kind, []).append(place)
-    points = []
-    for found in places.values():
-        step = max(1, len(found) // most)
-        points += found[::step][:most]
+    points = {
+        found[number]
+        for found in places.values()
+        for number in (0, len(found) // 2, -1)
+    }
     return sorted(points)

@@ -33,9 +33,10 @@ from ..harness import Harness
 from .faults import Operations
 from .faults import SimulatedDeath
 
-#: What a lease and a message are in hand for: more than a whole life takes.
+#: Seconds that a run and a message are in hand. A lease lasts longer than a whole life;
+#: a server gives no message to another consumer before it is up for a visibility.
 LEASE = 600
-VISIBILITY = 600
+VISIBILITY = 5
 
 #: How far the clock is moved when nothing is left to do: past the sleep of an hour.
 LEAP = 4000

@@ -187,7 +187,7 @@ class Kit:
     def new_run(self, **given: t.Any) -> NewRun:
         number = next(self._numbers)
         fields: dict[str, t.Any] = {
-            "id": f"run{number}",
+            "id": f"run{number:03}",
             "function": "work",
             "queue": "default",
             "event": "{}",

@@ -146,7 +146,7 @@ def test_all_keys_of_a_run_are_in_the_slot_of_its_partition(
 
 def _live(kit: Kit, number: int) -> str:
     """Take a run through most of what can happen to it."""
-    run_id = kit.running(id=f"slot-{number}", timeout=60, start_timeout=30)
+    run_id = kit.running(id=f"slot-{number:02}", timeout=60, start_timeout=30)
     kit.commit(run_id, "a")
     kit.suspend(run_id, "sleep", after(1), step="nap", payload="sleep null")
     kit.advance(2)

@@ -193,9 +193,10 @@ def test_only_a_queued_run_is_parked(kit: Kit, state: str) -> None:
 
 
 def test_a_renewal_answers_each_run(kit: Kit) -> None:
-    mine, lost, cancelled, gone = kit.running(), kit.running(), kit.running(), "gone"
+    lost = kit.running()
     kit.lose(lost)
     kit.claim(lost, "t2")
+    mine, cancelled, gone = kit.running(), kit.running(), "gone"
     kit.store.admin(cancelled, "cancel")
 
     leases = [(run_id, "t1", 30.0) for run_id in (mine, lost, cancelled, gone)]

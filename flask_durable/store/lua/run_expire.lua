@@ -11,12 +11,12 @@
 
 local id = ARGV[1]
 local run = get(id, 'status', 'function')
-local ends = redis.call('ZSCORE', tag .. ':expire', id)
-if not run[1] then
+if not terminal(run[1]) then
   redis.call('ZREM', tag .. ':expire', id)
-  return 1
+  return run[1] and 0 or 1
 end
-if not ends or not terminal(run[1]) or tonumber(ends) > clock() then return 0 end
+local ends = redis.call('ZSCORE', tag .. ':expire', id)
+if not ends or tonumber(ends) > clock() then return 0 end
 
 redis.call('UNLINK', run_key(id), steps_key(id))
 redis.call('ZREM', tag .. ':runs', id)
