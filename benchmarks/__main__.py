@@ -81,9 +81,10 @@ def _load(name: str) -> Benchmark:
 
 
 def _print(figure: Figure) -> None:
-    sign = ">=" if figure.at_least else "<="
-    mark = "ok" if figure.ok else "NO"
-    budget = f"{sign} {figure.budget:g}"
+    mark, budget = "", "none"
+    if figure.budget is not None:
+        mark = "ok" if figure.ok else "NO"
+        budget = f"{'>=' if figure.at_least else '<='} {figure.budget:g}"
     measured = f"{figure.measured:.4g}"
     print(f"{mark:<4}{figure.name:<38}{budget:>12}{measured:>12}  {figure.unit}")
     if figure.detail:

@@ -12,7 +12,7 @@ class Figure:
     """One budget and what was measured for it.
 
     :param name: What was measured.
-    :param budget: The limit, in *unit*.
+    :param budget: The limit, in *unit*; ``None`` for a figure that has none.
     :param measured: The figure, in *unit*.
     :param unit: Such as ``"trips"``, ``"ms"``, or ``"x"`` for a ratio to a yardstick.
     :param at_least: Whether the budget is a minimum; otherwise it is a maximum.
@@ -20,15 +20,22 @@ class Figure:
     """
 
     name: str
-    budget: float
+    budget: float | None
     measured: float
     unit: str
     at_least: bool = False
     detail: str = ""
 
     @property
+    def bound(self) -> str:
+        """Which way the budget limits the figure."""
+        return "at least" if self.at_least else "at most"
+
+    @property
     def ok(self) -> bool:
         """Whether the budget holds."""
+        if self.budget is None:
+            return True
         if self.at_least:
             return self.measured >= self.budget
         return self.measured <= self.budget
@@ -38,7 +45,7 @@ class Figure:
         return {
             "name": self.name,
             "budget": self.budget,
-            "bound": "at least" if self.at_least else "at most",
+            "bound": self.bound,
             "measured": round(self.measured, 4),
             "unit": self.unit,
             "ok": self.ok,

@@ -30,6 +30,7 @@ from .queue.window import Window
 from .runs import Runs
 from .store.barrier import Barrier
 from .store.directory import Directory
+from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_store import RunStore
 from .store.server import StateServer
@@ -120,7 +121,11 @@ class AppState:
     @functools.cached_property
     def barrier(self) -> Barrier:
         """What waits until state is durable."""
-        return Barrier(self.server, self.store.keys.root, self.settings.replicas)
+        tags = list(self.store.keys.tags)
+        if self.settings.queue_url in (None, self.settings.redis_url):
+            # Events that were sent are state too; of a cluster they may be elsewhere.
+            tags.append(queue_tag(self.settings.namespace, EVENT_QUEUE))
+        return Barrier(self.server, tags, self.settings.replicas)
 
     @functools.cached_property
     def memory(self) -> MemoryGuard:
@@ -232,7 +237,7 @@ class AppState:
     def _check_server(self) -> HealthCheck:
         name = "state server"
         try:
-            self.server.client.ping()
+            self.server.ping()
         except (redis.RedisError, DurableError) as error:
             return HealthCheck(name, False, str(error))
         return HealthCheck(name, True, mask_url(self.server.url))

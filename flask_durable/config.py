@@ -23,6 +23,8 @@ from .durations import to_seconds
 from .errors import ConfigurationError
 from .events.keys import check_event_key
 from .events.keys import secret_bytes
+from .redis_client import is_cluster
+from .redis_client import node_urls
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -35,7 +37,7 @@ ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
 #: those into ``app.config``, so such names are no unknown keys.
 COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
 
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
@@ -101,17 +103,19 @@ def _url(schemes: tuple[str, ...]) -> AfterValidator:
 
 def _check_place(url: str, scheme: str) -> None:
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        places = [urlsplit(one) for one in node_urls(url)]
+        reachable = all(place.hostname and place.port != 0 for place in places)
     except ValueError:
         raise ValueError(
             "is not a well-formed URL: quote special characters of its password "
             "with urllib.parse.quote, and give the port as a number"
         ) from None
-    if scheme == "unix" and not parts.path:
+    if scheme == "unix" and not places[0].path:
         raise ValueError("must name a socket, as in unix:///run/valkey.sock")
-    if scheme.startswith("redis") and not (parts.hostname and port != 0):
+    if scheme.startswith("redis") and not reachable:
         raise ValueError(f"must name a host, as in {scheme}://localhost:6379/0")
+    if is_cluster(url) and places[0].path not in ("", "/", "/0"):
+        raise ValueError("must not select a database: a cluster has one only, 0")
 
 
 def _namespace(value: t.Any) -> str:
@@ -175,8 +179,10 @@ class Settings(BaseModel):
     text such as ``"90s"``, ``"10m"`` and ``"7d"``. Lists may be text with commas.
 
     ``DURABLE_REDIS_URL``
-        URL, ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``. Default:
-        the server of a running ``flask durable dev``, else an error on first use.
+        URL, ``redis://``, ``rediss://`` (TLS), ``unix://``, or for a cluster
+        ``redis+cluster://`` and ``rediss+cluster://`` with some of its nodes, commas
+        between. Default: the server of a running ``flask durable dev``, else an error
+        on first use.
     ``DURABLE_QUEUE_URL``
         URL, one of the above or ``sqs://``. Default: the Redis above.
     ``DURABLE_NAMESPACE``

@@ -46,9 +46,7 @@ class Failure:
             traceback=_shorten(_traceback_of(error), MAX_TRACEBACK),
             step=step,
             attempt=attempt,
-            code=getattr(error, "code", "user")
-            if isinstance(getattr(error, "code", None), str)
-            else "user",
+            code=_code_of(kind),
         )
 
     def to_json(self) -> str:
@@ -59,6 +57,12 @@ class Failure:
     def from_json(cls, text: str | bytes) -> Failure:
         """Return the failure that :meth:`to_json` wrote."""
         return cls(**json.loads(text))
+
+
+def _code_of(kind: type[BaseException]) -> str:
+    # Errors of other libraries have codes too, which are not ours.
+    ours = kind.__module__.partition(".")[0] == __package__
+    return str(getattr(kind, "code", "user")) if ours else "user"
 
 
 def _text_of(error: BaseException) -> str:

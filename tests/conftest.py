@@ -16,6 +16,12 @@ from .servers import ValkeyServer
 _numbers = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="try many more random sequences"
+    )
+
+
 @pytest.fixture(scope="session")
 def valkey() -> t.Iterator[ValkeyServer]:
     """A Valkey server that nobody kills. Tests keep to namespaces of their own."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import redis
+
 from ..errors import RunNotFound
 from ..errors import RunStateError
 from ..status import RunStatus
@@ -9,6 +13,8 @@ from ..store.directory import Directory
 from ..store.run_store import RunStore
 from . import lifecycle
 from .outbox import Outbox
+
+logger = logging.getLogger(__name__)
 
 
 class RunAdmin:
@@ -39,6 +45,7 @@ class RunAdmin:
         if reply[0] != "ok":
             return False
         self._outbox.send_events(lifecycle.entries(run_id, record, events))
+        self._confirm()
         return True
 
     def resume(self, run_id: str) -> None:
@@ -72,6 +79,14 @@ class RunAdmin:
             self._outbox.send_runs(
                 [(run_id, record["function"], record["queue"], queued)]
             )
+            self._confirm()
+
+    def _confirm(self) -> None:
+        # A process that is no worker has no sweeper to do it later.
+        try:
+            self._outbox.confirm()
+        except redis.RedisError as error:
+            logger.warning("What was sent is not confirmed: %s", error)
 
 
 def _not_found(run_id: str) -> RunNotFound:

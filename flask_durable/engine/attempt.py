@@ -7,10 +7,12 @@ writes nothing more.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..current import RunContext
 from ..errors import ReplayMismatch
@@ -44,6 +46,8 @@ FRESH = 0.1
 
 T = t.TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ClaimedRun:
@@ -56,15 +60,17 @@ class ClaimedRun:
 
     run_id: str
     token: str
-    record: Record
-    memos: dict[str, str]
+    # Left out of the text that Dramatiq logs: they are the user's data.
+    record: Record = field(repr=False)
+    memos: dict[str, str] = field(repr=False)
     claimed: float
 
 
 class Attempt:
     """The owner of a run in this process.
 
-    :param memos: Step key to the stored text of its memo; new ones are added.
+    :param memos: Step key to the stored text of its memo. New ones are added where the
+        body is replayed by this process.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class Attempt:
         self.ended = False
         self._unseen = set(memos)
         self._uses: dict[str, int] = {}
-        self._arguments: dict[str, t.Any] = {}
+        self._sketches: dict[str, tuple[t.Any, ...]] = {}
         self._renewed = run.claimed
         self._sealed: Signal | None = None
         self._thread = threading.get_ident()
@@ -104,20 +110,20 @@ class Attempt:
 
     # -- Steps ask ----------------------------------------------------------------
 
-    def enter(self, name: str, arguments: t.Any = None) -> str:
+    def enter(self, name: str, sketch: tuple[t.Any, ...] = ()) -> str:
         """Begin the step *name* and return its key: the n-th use is ``name#n``.
 
-        :param arguments: Compared with those of the first use of the name.
+        :param sketch: Of its call; compared with that of the first use of the name.
         :raises StepUsageError: It is used where it cannot be durable.
         """
         self.check()
         check_use(self, name)
         used = self._uses[name] = self._uses.get(name, 0) + 1
         if used == 1:
-            self._arguments[name] = arguments
+            self._sketches[name] = sketch
             return name
         if used == 2:
-            warn_if_changed(name, self._arguments[name], arguments)
+            warn_if_changed(name, self._sketches[name], sketch)
         return f"{name}#{used}"
 
     def recall(self, key: str, kind: str) -> Memo | None:
@@ -154,6 +160,10 @@ class Attempt:
     def close(self) -> None:
         """Note that the attempt has ended: its step tools are of no use any more."""
         self.ended = True
+        if self._sealed is not None:
+            # It leads to the frames of the body, which lead here: without this they,
+            # and what they hold, would stay until the garbage collector comes.
+            self._sealed.__traceback__ = None
 
     def before_body(self, lease: float | None) -> None:
         """Stop at a step boundary if the worker drains, and be sure of the lease.
@@ -188,7 +198,7 @@ class Attempt:
                 self.run_id, self.token, key, status, number, payload, lease
             )
         )
-        if lease:
+        if lease and reply[0] == "ok":
             self.renewed(sent)
         if reply[0] == "full":
             self._fail_over_limit(reply[1])
@@ -198,7 +208,8 @@ class Attempt:
             memo = Memo.parse(reply[1])
         if memo.final and reply[0] != "interrupted":
             self.committed = True
-            self.memos[key] = str(memo)
+            if self.host.replay_eagerly:
+                self.memos[key] = str(memo)
         return reply[0], memo
 
     def after_step(self) -> None:
@@ -352,6 +363,11 @@ class Attempt:
             return self.host.insist(call)
         except Refused as refused:
             self.lose(cancelled=refused.cancelled)
+        except Exception as error:
+            # As an error of the step it could be caught, and the body would go on
+            # without the memo. Nobody renews the lease any more: the run is taken over.
+            logger.exception("A write of run %s failed.", self.run_id)
+            self.seal(OwnershipLost(f"a write failed: {error}"))
         self.check()
         raise AssertionError("a lost attempt is sealed")
 

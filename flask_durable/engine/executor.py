@@ -220,9 +220,14 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
 
 
 def _is_filtered_out(attempt: Attempt, event: t.Any) -> bool:
-    """Ask the function's ``where``, if the router did not have it to ask."""
+    """Ask the function's ``where``, if the router did not have it to ask.
+
+    A run that got anywhere was let in: what its steps did may have changed the answer.
+    """
     where = attempt.function.where
-    return "unfiltered" in attempt.record and where is not None and not where(event)
+    if where is None or attempt.memos or "unfiltered" not in attempt.record:
+        return False
+    return not where(event)
 
 
 def _call_body(attempt: Attempt, event: t.Any) -> t.Any:

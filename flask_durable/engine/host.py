@@ -10,14 +10,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import field
 
+import redis
+
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
 from ..queue.envelope import EventMessage
 from ..store.barrier import Barrier
 from ..store.directory import Directory
+from ..store.run_store import is_transient
 from ..store.run_store import RunStore
-from ..store.run_store import TRANSIENT
 
 T = t.TypeVar("T")
 
@@ -60,17 +62,19 @@ class Host:
     draining: threading.Event = field(default_factory=threading.Event)
 
     def insist(self, call: t.Callable[[], T]) -> T:
-        """Repeat *call* until the state server answers it.
+        """Repeat *call* until the state server carries it out.
 
         A lost reply says nothing about whether the call was carried out; repeating it
-        is harmless and the only way to know. While the server is away nobody can take
-        the run either.
+        is harmless and the only way to know. While the server is away, or takes no
+        writes, nobody can take the run either.
         """
         pause = 0.05
         while True:
             try:
                 return call()
-            except TRANSIENT as error:
+            except redis.RedisError as error:
+                if not is_transient(error):
+                    raise
                 logger.warning("The state server does not answer: %s", error)
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)

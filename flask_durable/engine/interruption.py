@@ -38,13 +38,27 @@ class Body:
         #: The kind of interrupt that was raised into the body, if any.
         self.interrupted: type[Interrupt] | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether the body is running."""
+        return self._active
+
     def __enter__(self) -> Body:
         self._active = True
         if self._timeout is not None:
-            watchdog.add(self, self._timeout, TimeoutInterrupt)
+            try:
+                watchdog.add(self, self._timeout, TimeoutInterrupt)
+            except BaseException:
+                self._end()  # no __exit__ follows
+                raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._end()
+        if self._timeout is not None:
+            watchdog.forget()
+
+    def _end(self) -> None:
         with self._lock:
             self._active = False
             if self.interrupted is not None:
@@ -59,11 +73,16 @@ class Body:
                 _raise(self._thread, kind)
 
 
+#: Bodies that ended before their deadline and are kept at least.
+_MANY_ENDED = 1000
+
+
 class Watchdog:
     """One thread that interrupts the bodies whose time is over."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
+        self._ended = 0
         self._deadlines: list[tuple[float, int, Body, type[Interrupt]]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
@@ -79,6 +98,18 @@ class Watchdog:
                 )
                 self._thread.start()
             self._condition.notify()
+
+    def forget(self) -> None:
+        """Note that a body ended. Most do so long before their deadlines.
+
+        They leave when they are the greater part, which costs little for each.
+        """
+        with self._condition:
+            self._ended += 1
+            if self._ended > max(_MANY_ENDED, len(self._deadlines) // 2):
+                self._deadlines = [entry for entry in self._deadlines if entry[2].active]
+                heapq.heapify(self._deadlines)
+                self._ended = 0
 
     def _watch(self) -> t.NoReturn:
         while True:

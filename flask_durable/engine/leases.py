@@ -84,9 +84,14 @@ class Leases:
                 attempt.lose(cancelled=reply == "cancelled")
 
     def _beat(self) -> None:
-        while not self._stopping.wait(self._store.lease / 3):
+        pause = self._store.lease / 3
+        while not self._stopping.wait(pause):
+            # After an outage the sweepers' second look comes a third of a lease after
+            # the first one: whoever waited as long again could come too late.
+            pause = self._store.lease / 12
             try:
                 self.renew()
+                pause = self._store.lease / 3
             except TRANSIENT as error:
                 logger.warning("Could not renew leases: %s", error)
             except Exception:

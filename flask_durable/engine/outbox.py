@@ -27,7 +27,8 @@ class Outbox:
         self._store = store
         self._queue = queue
         self._lock = threading.Lock()
-        self._sent: dict[str, list[str]] = defaultdict(list)
+        self._sent_runs: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._sent_events: dict[str, list[str]] = defaultdict(list)
 
     def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> None:
         """Send run messages.
@@ -38,11 +39,11 @@ class Outbox:
         for run_id, function, queue, queued in runs:
             by_queue[queue].append(RunMessage(run_id, function, int(queued)))
         for queue, messages in by_queue.items():
-            self._send(
-                queue,
-                [message.encode() for message in messages],
-                [(m.run, f"run:{m.run}") for m in messages],
-            )
+            sent = self._send(queue, [m.encode() for m in messages])
+            with self._lock:
+                for number in sent:
+                    run, queued = messages[number].run, messages[number].queued
+                    self._sent_runs[self._store.keys.tag_of(run)].append((run, queued))
 
     def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> None:
         """Send events that are owed.
@@ -50,9 +51,14 @@ class Outbox:
         :param entries: The entry's name and the message text each.
         """
         pairs = list(entries)
-        if pairs:
-            owners = [(name.split(":")[1], name) for name, _ in pairs]
-            self._send(EVENT_QUEUE, [text for _, text in pairs], owners)
+        if not pairs:
+            return
+        sent = self._send(EVENT_QUEUE, [text for _, text in pairs])
+        with self._lock:
+            for number in sent:
+                entry = pairs[number][0]
+                run_id = entry.split(":")[1]
+                self._sent_events[self._store.keys.tag_of(run_id)].append(entry)
 
     def confirm(self) -> None:
         """Take away what was sent since the last call.
@@ -61,20 +67,19 @@ class Outbox:
             confirm is sent again later.
         """
         with self._lock:
-            sent, self._sent = self._sent, defaultdict(list)
-        for tag, entries in sent.items():
+            runs, self._sent_runs = self._sent_runs, defaultdict(list)
+            events, self._sent_events = self._sent_events, defaultdict(list)
+        for tag, sent in runs.items():
+            self._store.confirm_runs(tag, sent)
+        for tag, entries in events.items():
             self._store.confirm(tag, entries)
 
-    def _send(
-        self, queue: str, bodies: list[str], entries: list[tuple[str, str]]
-    ) -> None:
+    def _send(self, queue: str, bodies: list[str]) -> list[int]:
+        """Send *bodies*; return the numbers of those that the queue took."""
         try:
             outcomes = self._queue.send(queue, bodies)
         except Exception as error:
             outcomes = [error] * len(bodies)
-        for (run_id, entry), outcome in zip(entries, outcomes, strict=True):
-            if outcome is None:
-                with self._lock:
-                    self._sent[self._store.keys.tag_of(run_id)].append(entry)
-            else:
-                logger.warning("Could not send %s, will try again: %s", entry, outcome)
+        for error in filter(None, outcomes):
+            logger.warning("A message to %s will be sent again: %s", queue, error)
+        return [number for number, error in enumerate(outcomes) if error is None]

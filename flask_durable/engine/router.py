@@ -27,6 +27,7 @@ from ..ids import new_token
 from ..ids import run_id
 from ..queue.envelope import EventMessage
 from ..store.directory import Published
+from ..store.run_store import is_transient
 from ..store.run_store import NewRun
 from .attempt import ClaimedRun
 from .host import Host
@@ -123,17 +124,16 @@ class Router:
 
     def _create(self, routings: list[_Routing], published: Published) -> int:
         """Create the runs that are missing; return the directory's version."""
-        planned = [
-            (routing, run)
-            for routing in routings
-            for run in self._plan(routing, published)
-        ]
-        calls = [self._host.store.creation(run) for _, run in planned]
+        planned: list[tuple[_Routing, NewRun]] = []
         command = self._host.directory.version_command
-        sent = time.monotonic()
         try:
+            for routing in routings:
+                for run in self._plan(routing, published):
+                    planned.append((routing, run))
+            calls = [self._host.store.creation(run) for _, run in planned]
+            sent = time.monotonic()
             replies = self._host.insist(lambda: self._ask(calls, command))
-        except Exception:
+        except BaseException:
             self._release_threads(planned)
             raise
         queued = []
@@ -145,6 +145,11 @@ class Router:
 
     def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
         replies = self._host.store.server.call_many(calls, command)
+        for reply in replies:
+            # Given back to the queue, the event would be received until it counts as
+            # one that nobody can process.
+            if is_transient(reply):
+                raise reply
         if isinstance(replies[-1], Exception):
             raise replies[-1]
         return replies
@@ -223,7 +228,7 @@ class Router:
                 with self._host.scope():
                     if not function.where(function.event_for(routing.message)):
                         return None
-            except Exception as error:
+            except BaseException as error:  # SystemExit would end the router's thread
                 return replace(run, failure=Failure.of(error).to_json())
         if self._may_run_here(run):
             return replace(run, token=new_token())

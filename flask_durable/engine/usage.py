@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import types
 import typing as t
 
 from ..errors import StepUsageError
@@ -14,6 +15,7 @@ if t.TYPE_CHECKING:
 
 #: Characters of a step's name.
 MAX_STEP_NAME = 200
+
 
 _COUNTED = re.compile(r"#\d+$")
 
@@ -63,13 +65,30 @@ def check_use(attempt: Attempt, name: str) -> None:
         )
 
 
+def sketch_of(
+    fn: t.Any, args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any]
+) -> tuple[t.Any, ...]:
+    """Return what is kept of a step's call in order to compare it with another.
+
+    Kept as they are, arguments would stay in memory until the attempt ends; and to
+    compare what is a user's calls the user's code. So plain values are compared.
+    """
+    name = fn.__qualname__ if type(fn) is types.FunctionType else None
+    return name, *map(_sketch, args), *kwargs, *map(_sketch, kwargs.values())
+
+
+def _sketch(value: t.Any) -> t.Any:
+    if type(value) in (str, bytes):
+        return hash(value)
+    return value if type(value) in (int, float, bool) else None
+
+
 def warn_if_changed(name: str, first: t.Any, second: t.Any) -> None:
-    """Warn about a name that is used for two different things."""
-    try:
-        same = bool(first == second)
-    except Exception:  # a user's __eq__, or an array's
-        same = True
-    if not same:
+    """Warn about a name that is used for two different things.
+
+    :param first: From :func:`sketch_of`, as is *second*.
+    """
+    if first != second:
         logger.warning(
             "The step name %r is used again with other arguments. Results are found by "
             'name and count: put what differs into the name, such as f"%s-{row.id}".',

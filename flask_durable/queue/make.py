@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import typing as t
 
 import dramatiq
-import redis
 
+from .. import redis_client
 from ..config import mask_url
 from ..config import Settings
 from ..errors import ConfigurationError
+from ..redis_client import ClientFactory
 from .broker import DurableBroker
-from .redis_streams import ClientFactory
 from .redis_streams import RedisTransport
 from .sqs import SQSTransport
 from .sqs_client import needs_boto3
@@ -71,7 +70,7 @@ def make_transport(
 
 
 def client_factory(url: str | None) -> ClientFactory:
-    """Return what makes clients of the Redis-protocol server at *url*.
+    """Return what makes clients of the Redis-protocol server or cluster at *url*.
 
     :raises ConfigurationError: There is no URL, or it is malformed.
     """
@@ -81,9 +80,8 @@ def client_factory(url: str | None) -> ClientFactory:
             hint="Set DURABLE_QUEUE_URL or DURABLE_REDIS_URL.",
         )
     try:
-        redis.ConnectionPool.from_url(url)
+        return redis_client.client_factory(url)
     except ValueError as error:
         raise ConfigurationError(
             f"The queue's URL {mask_url(url)!r} cannot be used: {error}."
         ) from None
-    return functools.partial(redis.Redis.from_url, url)

@@ -25,6 +25,8 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
+from ..redis_client import ClientFactory
+from ..store.keys import queue_tag
 from .process import PerProcess
 from .transport import bad_delay
 from .transport import connection_closed
@@ -50,9 +52,6 @@ DEAD_LETTERS_KEPT = 14 * 86400 * 1000
 
 #: Milliseconds after which a consumer that reads nothing any more is removed.
 CONSUMER_IDLE = 3600 * 1000
-
-#: Called with keyword options of :class:`redis.Redis`, returns a new client.
-ClientFactory = t.Callable[..., redis.Redis]
 
 
 @dataclass
@@ -337,17 +336,14 @@ class RedisTransport:
         consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         return _Process(client, reader, consumer.replace(" ", "-"))
 
-    def _tag(self, queue: str) -> str:
-        return f"{{{self._namespace}:q:{queue}}}"
-
     def _stream(self, queue: str) -> str:
-        return f"{self._tag(queue)}:stream"
+        return f"{queue_tag(self._namespace, queue)}:stream"
 
     def _delayed(self, queue: str) -> str:
-        return f"{self._tag(queue)}:delayed"
+        return f"{queue_tag(self._namespace, queue)}:delayed"
 
     def _dead(self, queue: str) -> str:
-        return f"{self._tag(queue)}:dlq"
+        return f"{queue_tag(self._namespace, queue)}:dlq"
 
 
 @functools.cache

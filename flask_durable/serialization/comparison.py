@@ -28,7 +28,8 @@ def compare(value: t.Any, loaded: t.Any, depth: int = 1) -> None:
     attributes is not part of a result.
     """
     if type(value) in ATOMS:
-        _compare_leaf(value, loaded)
+        if type(value) is not type(loaded) or value != loaded:
+            _compare_leaf(value, loaded)
         return
     if depth > MAX_DEPTH:
         refuse_depth()

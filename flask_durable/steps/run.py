@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import time
 import typing as t
+from asyncio import CancelledError
 
 from ..current import StepContext
 from ..engine.attempt import Attempt
@@ -23,6 +24,7 @@ from ..engine.control import ShutdownInterrupt
 from ..engine.control import TimeoutInterrupt
 from ..engine.interruption import Body
 from ..engine.retry import delay_after
+from ..engine.usage import sketch_of
 from ..errors import ReplayMismatch
 from ..failure import Failure
 from ..functions.options import StepOptions
@@ -40,6 +42,10 @@ from .outcome import failure_of
 
 KIND = "run"
 
+#: What counts as a failure of the body, besides errors: ``sys.exit()``, something
+#: cancelled inside ``asyncio.run``, and the end of its time.
+_RAISED = (Exception, SystemExit, CancelledError, TimeoutInterrupt)
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +60,7 @@ def run(
     """Do what :meth:`flask_durable.Step.run` says."""
     if isinstance(fn, StepFunction):
         options = fn.options.merged(options)
-    key = attempt.enter(name, (fn, args, kwargs))
+    key = attempt.enter(name, sketch_of(fn, args, kwargs))
     execution = Execution(attempt, options, key, KIND, codec_for(fn))
     return execution.resolve(attempt.recall(key, KIND), fn, args, kwargs)
 
@@ -96,7 +102,7 @@ class Execution:
         started = time.time()
         try:
             text, value = self._call(fn, args, kwargs)
-        except (Exception, SystemExit, TimeoutInterrupt) as error:
+        except _RAISED as error:
             value = self._outcome(self._failed(error, started))
         else:
             memo = self._commit("done", text, started)

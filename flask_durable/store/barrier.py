@@ -2,20 +2,25 @@
 
 One small write, then ``WAITAOF`` or ``WAIT``: when that is answered, everything this
 server acknowledged before the write is as durable as the server was asked to make it.
+Of a cluster, each server that holds some of the state is asked, all at the same time.
 One barrier runs at a time, and everybody who asked before it began shares it.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import typing as t
 from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import redis
 
 from ..errors import ConfigurationError
 from ..errors import UnavailableError
+from ..redis_client import ask_all
+from ..redis_client import holders
 from .scripts import load
 from .server import execute
 from .server import StateServer
@@ -55,13 +60,16 @@ class Barrier:
     """Waits until what was written so far is durable.
 
     :param server: The state server.
-    :param tag: Under which its small write goes.
+    :param tags: The tags of all keys that it is for; a small write goes under one of
+        each server.
     :param replicas: How many replicas must have it, ``DURABLE_REPLICAS``.
     """
 
-    def __init__(self, server: StateServer, tag: str, replicas: int) -> None:
+    def __init__(
+        self, server: StateServer, tags: t.Sequence[str], replicas: int
+    ) -> None:
         self._server = server
-        self._tag = tag
+        self._tags = tags
         self._replicas = replicas
         self._lock = threading.Lock()
         #: The barrier that has not begun yet, if somebody waits for one.
@@ -129,10 +137,30 @@ class Barrier:
         if self._client is None:
             # No client retries: a repeated WAIT would be for a later write.
             self._client = self._server.new_client(retries=0, timeout=TIMEOUT + 2)
-        pipeline = self._client.pipeline(transaction=False)
+        confirm = functools.partial(self._confirm, waits_for_file=waits_for_file)
+        try:
+            servers = holders(self._client, self._tags)
+            if len(servers) == 1:
+                confirm(servers[0])
+            else:
+                with ThreadPoolExecutor(len(servers)) as threads:
+                    list(threads.map(confirm, servers))
+        except redis.RedisError:
+            # A cluster may have moved its keys: the next client asks where to.
+            client, self._client = self._client, None
+            client.close()
+            raise
+
+    def _confirm(
+        self, holder: tuple[redis.Redis, str], *, waits_for_file: bool
+    ) -> None:
+        """Wait for one server."""
+        client, tag = holder
+        pipeline = client.pipeline(transaction=False)
         # A script, because a SET is refused where the server's memory is full: then
-        # nothing could be deleted from a queue that lives elsewhere.
-        execute(pipeline, "EVAL", load("barrier").source, 1, self._tag)
+        # nothing could be deleted from a queue that lives elsewhere. Where the tag has
+        # moved away it is refused, and nothing is taken for confirmed.
+        execute(pipeline, "EVAL", load("barrier").source, 1, tag)
         limit = int(TIMEOUT * 1000)
         if waits_for_file:
             execute(pipeline, "WAITAOF", 1, self._replicas, limit)
@@ -145,34 +173,50 @@ class Barrier:
 
     def _ask(self) -> Promise:
         client = self._server.client
-        config: dict[str, str] = {}
-        try:
-            for name in ("appendonly", "appendfsync", "maxmemory-policy"):
-                config.update(t.cast("dict[str, str]", client.config_get(name)))
-        except redis.ResponseError:
-            # Managed servers forbid CONFIG; INFO says most of it.
-            info = client.info()
-            config["appendonly"] = "yes" if info.get("aof_enabled") else "no"
-            config["maxmemory-policy"] = info.get("maxmemory_policy", "noeviction")
-        policy = config.get("maxmemory-policy", "noeviction")
-        if policy != "noeviction":
-            raise ConfigurationError(
-                f"The state server may evict what it was given to keep "
-                f"(maxmemory-policy {policy}).",
-                hint="Set its maxmemory-policy to noeviction.",
-            )
+        configs = _configs(client)
+        for policy in {config["maxmemory-policy"] for config in configs}:
+            if policy != "noeviction":
+                raise ConfigurationError(
+                    f"The state server may evict what it was given to keep "
+                    f"(maxmemory-policy {policy}).",
+                    hint="Set its maxmemory-policy to noeviction.",
+                )
         return Promise(
-            aof=config.get("appendonly") == "yes",
-            fsync=config.get("appendfsync", "unknown"),
+            aof=all(config["appendonly"] == "yes" for config in configs),
+            fsync=min((config["appendfsync"] for config in configs), key=_strength),
             waitaof=_knows(client, "WAITAOF"),
             replicas=self._replicas,
         )
 
 
+def _configs(client: redis.Redis) -> list[dict[str, str]]:
+    """Return what decides about durability, of each server."""
+    names = ("appendonly", "appendfsync", "maxmemory-policy")
+    try:
+        answers = ask_all(client, "CONFIG GET", *names)
+    except redis.ResponseError:
+        # Managed servers forbid CONFIG; INFO says most of it.
+        return [
+            {
+                "appendonly": "yes" if info.get("aof_enabled") else "no",
+                "appendfsync": "unknown",
+                "maxmemory-policy": info.get("maxmemory_policy", "noeviction"),
+            }
+            for info in ask_all(client, "INFO")
+        ]
+    defaults = dict(zip(names, ("no", "unknown", "noeviction"), strict=True))
+    return [{**defaults, **config} for config in answers]
+
+
+def _strength(fsync: str) -> int:
+    return ("no", "unknown", "everysec", "always").index(fsync)
+
+
 def _knows(client: redis.Redis, command: str) -> bool:
     try:
-        found = execute(client, "COMMAND", "INFO", command)
+        answers = ask_all(client, "COMMAND", "INFO", command)
     except redis.ResponseError:
         return False
-    values = found.values() if isinstance(found, dict) else found
-    return any(value is not None for value in values)
+    return all(
+        any(found.values() if isinstance(found, dict) else found) for found in answers
+    )

@@ -12,6 +12,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
+from ..redis_client import ask_holder
 from .keys import Keys
 from .server import execute
 from .server import StateServer
@@ -119,7 +120,7 @@ class Directory:
         :param functions: Ids of the functions whose code it has.
         """
         client = self._server.client
-        seconds, _ = client.time()
+        seconds = self._now()
         pipeline = client.pipeline(transaction=True)
         pipeline.hset(f"{self._tag}:workers", worker, json.dumps(description))
         pipeline.zadd(f"{self._tag}:workers:seen", {worker: seconds})
@@ -149,7 +150,7 @@ class Directory:
     def workers(self) -> list[dict[str, t.Any]]:
         """Return the descriptions of the workers that are alive."""
         client = self._server.client
-        seconds, _ = client.time()
+        seconds = self._now()
         alive = t.cast(
             "list[str]",
             client.zrangebyscore(
@@ -160,3 +161,8 @@ class Directory:
             return []
         found = t.cast("list[str | None]", client.hmget(f"{self._tag}:workers", alive))
         return [json.loads(text) for text in found if text]
+
+    def _now(self) -> int:
+        """The time in seconds by the clock that all workers' beats are measured by."""
+        seconds, _ = ask_holder(self._server.client, self._tag, "TIME")
+        return int(seconds)

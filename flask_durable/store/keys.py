@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from dataclasses import dataclass
 
@@ -17,15 +18,16 @@ class Keys:
     namespace: str
     partitions: int
 
-    @property
-    def tags(self) -> list[str]:
+    @functools.cached_property
+    def tags(self) -> tuple[str, ...]:
         """The tags of all partitions."""
-        return [self._tag(number) for number in range(self.partitions)]
+        numbers = range(self.partitions)
+        return tuple(f"{{{self.namespace}:{number}}}" for number in numbers)
 
     @property
     def root(self) -> str:
         """The tag of what belongs to the namespace as a whole."""
-        return self._tag(0)
+        return self.tags[0]
 
     def tag_of(self, run_id: str) -> str:
         """Return the tag of the partition that *run_id* lives in.
@@ -34,7 +36,9 @@ class Keys:
         shares its parent's partition, so that one script can create it.
         """
         base = run_id.partition(".")[0]
-        return self._tag(zlib.crc32(base.encode()) % self.partitions)
+        return self.tags[zlib.crc32(base.encode()) % self.partitions]
 
-    def _tag(self, number: int) -> str:
-        return f"{{{self.namespace}:{number}}}"
+
+def queue_tag(namespace: str, queue: str) -> str:
+    """Return the hash tag of a queue's keys: all of them live in one slot."""
+    return f"{{{namespace}:q:{queue}}}"

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
+import typing as t
 
 from ..errors import UnavailableError
+from ..redis_client import ask_all
 from .server import StateServer
 
 #: The part of ``maxmemory`` from which on new events are refused.
@@ -47,6 +49,11 @@ class MemoryGuard:
             )
 
     def _ask(self) -> float:
-        info = self._server.client.info("memory")
-        limit = int(info.get("maxmemory", 0))
-        return int(info["used_memory"]) / limit if limit else 0.0
+        # Of a cluster's servers the fullest counts: any of them may be in the way.
+        answers = ask_all(self._server.client, "INFO", "memory")
+        return max(_used(info) for info in answers)
+
+
+def _used(info: dict[str, t.Any]) -> float:
+    limit = int(info.get("maxmemory", 0))
+    return int(info["used_memory"]) / limit if limit else 0.0

@@ -34,6 +34,9 @@ SWEEP_LIMIT = 100
 #: Leases renewed by one call.
 RENEW_LIMIT = 100
 
+#: Outbox entries of runs confirmed by one call.
+CONFIRM_LIMIT = 100
+
 Record = dict[str, str]
 
 
@@ -308,6 +311,16 @@ class RunStore:
         """Take away a timer whose run is gone."""
         self.server.client.zrem(f"{self.keys.tag_of(run_id)}:timers", timer)
 
+    def confirm_runs(self, tag: str, sent: t.Sequence[tuple[str, int]]) -> None:
+        """Take the outbox entries of runs away whose messages were sent.
+
+        :param sent: Run id, and the time of queueing that the message has.
+        """
+        for start in range(0, len(sent), CONFIRM_LIMIT):
+            batch = sent[start : start + CONFIRM_LIMIT]
+            args: list[Argument] = [part for pair in batch for part in pair]
+            self.server.call("outbox_confirm", tag, *args)
+
     def confirm(self, tag: str, entries: t.Sequence[str]) -> None:
         """Take outbox entries away that were sent."""
         pipeline = self.server.client.pipeline(transaction=False)
@@ -398,3 +411,16 @@ def _pairs(flat: t.Any) -> dict[str, str]:
 #: Errors after which the same call is made again until it is answered: nobody knows
 #: whether it was carried out, and repeating it is how to find out.
 TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
+
+#: What a server answers while it takes no writes: its memory or disk is full, too few
+#: replicas follow, a script runs too long, a failover is under way.
+_NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
+
+
+def is_transient(error: object) -> bool:
+    """Return whether *error* passes by itself, so that the call is to be made again."""
+    if not isinstance(error, redis.ResponseError):
+        return isinstance(error, TRANSIENT)
+    # redis-py has classes for some of them, and takes the word off their text.
+    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    return word in _NOT_NOW or isinstance(error, TRANSIENT)

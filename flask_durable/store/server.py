@@ -14,8 +14,10 @@ from redis.retry import Retry
 from ..config import mask_url
 from ..errors import ConfigurationError
 from ..errors import UnavailableError
+from ..redis_client import ask_all
+from ..redis_client import client_factory
+from ..redis_client import is_cluster
 from .scripts import load
-from .scripts import Script
 
 #: Seconds until a command that was not answered is given up and repeated.
 SOCKET_TIMEOUT = 5.0
@@ -31,11 +33,12 @@ Call = tuple[str, str, t.Sequence[Argument]]
 class StateServer:
     """A Redis-protocol server, reached lazily and anew in every forked process.
 
-    :param url: ``redis://``, ``rediss://`` or ``unix://``.
+    :param url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._is_cluster = is_cluster(url)
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._pid: int | None = None
@@ -63,23 +66,33 @@ class StateServer:
         :param retries: Repetitions of a command whose reply was lost.
         :param timeout: Seconds to wait for a reply.
         """
+        return self.client_factory(
+            decode_responses=True,
+            socket_timeout=timeout,
+            socket_connect_timeout=SOCKET_TIMEOUT,
+            health_check_interval=0,
+            retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), retries),
+        )
+
+    def client_factory(self, **options: t.Any) -> redis.Redis:
+        """Return a client with *options* of its own, for queues that live here.
+
+        :raises ConfigurationError: The URL is malformed.
+        """
         try:
-            return redis.Redis.from_url(
-                self.url,
-                decode_responses=True,
-                socket_timeout=timeout,
-                socket_connect_timeout=SOCKET_TIMEOUT,
-                health_check_interval=0,
-                retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), retries),
-            )
+            connect = client_factory(self.url)
         except ValueError as error:
             raise ConfigurationError(
                 f"DURABLE_REDIS_URL {mask_url(self.url)!r} cannot be used: {error}."
             ) from None
+        return connect(**options)
 
-    def client_factory(self, **options: t.Any) -> redis.Redis:
-        """Return a client with *options* of its own, for queues that live here."""
-        return redis.Redis.from_url(self.url, **options)
+    def ping(self) -> None:
+        """Check that the server answers, or every primary of the cluster.
+
+        :raises redis.RedisError: It does not.
+        """
+        ask_all(self.client, "PING")
 
     def call(self, name: str, tag: str, *args: Argument) -> t.Any:
         """Run the script *name* on the keys of *tag* in one round trip.
@@ -87,11 +100,10 @@ class StateServer:
         :raises redis.RedisError: The server did not answer, or refused.
         """
         script = load(name)
-        client = self._own_client()
         try:
-            return execute(client, "EVALSHA", script.digest, 1, tag, *args)
+            return self._send("EVALSHA", script.digest, 1, tag, *args)
         except NoScriptError:
-            return execute(client, "EVAL", script.source, 1, tag, *args)
+            return execute(self.client, "EVAL", script.source, 1, tag, *args)
 
     def call_many(
         self, calls: t.Sequence[Call], *commands: t.Sequence[Argument]
@@ -102,37 +114,62 @@ class StateServer:
         :returns: One reply each, in order; an error is returned in its place.
         """
         scripts = [load(name) for name, _, _ in calls]
-        replies = self._pipeline(scripts, calls, commands)
+        by_digest = [("EVALSHA", script.digest) for script in scripts]
+        replies = self._pipeline(by_digest, calls, commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            # A server that was restarted or flushed knows no scripts. All calls may be
-            # repeated, those that already ran included.
-            for script in set(scripts):
-                self.client.script_load(script.source)
-            replies = self._pipeline(scripts, calls, commands)
+            # A server that was restarted or flushed knows no scripts; of a cluster it
+            # may be one of several. All calls may be repeated, those that already ran
+            # included, and the commands must come after them.
+            by_source = [("EVAL", script.source) for script in scripts]
+            replies = self._pipeline(by_source, calls, commands)
         return replies
 
-    def _own_client(self) -> redis.Redis:
-        """Return a client that keeps one connection for the calling thread.
+    def _send(self, *command: Argument) -> t.Any:
+        if self._is_cluster:
+            return execute(self.client, *command)
+        try:
+            return self._exchange(self._own_connection(), command)
+        except (redis.ConnectionError, redis.TimeoutError):
+            # The client repeats it, as often as it repeats other commands.
+            return execute(self.client, *command)
 
-        Taking one from the pool and giving it back takes a third of a short call. When
-        the thread ends, the connection goes back.
+    def _exchange(
+        self, connection: redis.connection.AbstractConnection, command: tuple[t.Any, ...]
+    ) -> t.Any:
+        """Send *command* over *connection*, and return the reply.
+
+        What a client does besides takes longer than this.
         """
+        try:
+            connection.send_command(*command)  # type: ignore[no-untyped-call]
+            return connection.read_response()
+        except redis.ResponseError:
+            raise
+        except BaseException:
+            # Also where a step's body was interrupted: what is left unread here would
+            # be taken for the reply to the next command.
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+
+    def _own_connection(self) -> redis.connection.AbstractConnection:
+        """Return the calling thread's own connection, of the client's pool."""
         pool = self.client.connection_pool
         own: redis.Redis | None = getattr(self._local, "client", None)
         if own is None or own.connection_pool is not pool:
+            # It gives the connection back when the thread ends.
             own = redis.Redis(connection_pool=pool, single_connection_client=True)
             self._local.client = own
-        return own
+        return t.cast(redis.connection.AbstractConnection, own.connection)
 
     def _pipeline(
         self,
-        scripts: t.Sequence[Script],
+        heads: t.Sequence[tuple[str, str]],
         calls: t.Sequence[Call],
         commands: t.Sequence[t.Sequence[Argument]],
     ) -> list[t.Any]:
         pipeline = self.client.pipeline(transaction=False)
-        for script, (_, tag, args) in zip(scripts, calls, strict=True):
-            execute(pipeline, "EVALSHA", script.digest, 1, tag, *args)
+        for head, (_, tag, args) in zip(heads, calls, strict=True):
+            execute(pipeline, *head, 1, tag, *args)
         for command in commands:
             execute(pipeline, *command)
         return pipeline.execute(raise_on_error=False)

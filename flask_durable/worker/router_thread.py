@@ -9,10 +9,15 @@ from dramatiq.errors import BrokerConnectionError
 
 from ..engine.router import Router
 from ..queue.broker import DurableBroker
+from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
 
 #: Events that are routed together, in one round trip.
 BATCH = 32
+
+#: Seconds that routing waits for a free thread, which short runs give back sooner than
+#: a run message would find one.
+PATIENCE = 0.005
 
 #: Seconds that one receive waits for an event, and after a queue was not reachable.
 WAIT = 1.0
@@ -47,19 +52,39 @@ class RouterThread:
     def route(self, wait: float) -> int:
         """Route what arrives within *wait* seconds; return how many events.
 
-        :raises Exception: They could not be routed, and were given back.
+        :raises Exception: The queue cannot be read.
         """
-        deliveries = self._broker.deliveries(EVENT_QUEUE, BATCH, wait)
+        deliveries = self._broker.deliveries(EVENT_QUEUE, self._limit(), wait)
         try:
             if deliveries:
                 self._router.route(deliveries)
-        except Exception:
-            # Left unsettled, they would be kept in hand by the heartbeat: hidden from
-            # everybody for as long as this process lives.
+        except BaseException:
+            logger.exception("Could not route %d events together.", len(deliveries))
+            # One by one, so that an event that cannot be routed is received too often
+            # alone, and takes no others to the dead-letter queue.
             for delivery in deliveries:
-                delivery.release(PAUSE)
-            raise
+                self._route_alone(delivery)
         return len(deliveries)
+
+    def _limit(self) -> int:
+        """Return how many events to take: as many as threads are free.
+
+        Each of them is then executed in place, for half of the trips that a run message
+        takes. Where no thread gets free within a moment, routing goes on without one.
+        """
+        window = self._broker.window
+        if not window.wait_free(PATIENCE):
+            return BATCH
+        return min(max(window.free, self._broker.transport.waiting_limit), BATCH)
+
+    def _route_alone(self, delivery: Delivery) -> None:
+        try:
+            self._router.route([delivery])
+        except BaseException:
+            logger.exception("Could not route an event.")
+            # Left unsettled, it would be kept in hand by the heartbeat: hidden from
+            # everybody for as long as this process lives.
+            delivery.release(PAUSE)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

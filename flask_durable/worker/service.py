@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -34,19 +35,24 @@ def run_worker(
     :param grace: Seconds that the drain may take.
     """
     set_up_logging(state)
-    stopping = threading.Event()
+    # A second signal can come while the handler of the first one runs, or while this
+    # thread wakes up: then Event.set() would wait for a lock that it holds itself.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stopping = False
 
     def stop(signum: int, frame: types.FrameType | None) -> None:
-        if stopping.is_set() and signum == signal.SIGINT:
+        nonlocal stopping
+        if stopping and signum == signal.SIGINT:
             os._exit(130)
-        stopping.set()
+        stopping = True
+        signals.put(signum)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
-    stopping.wait()
+    signals.get()
     last_resort = threading.Timer(grace + LAST_RESORT, os._exit, (1,))
     last_resort.daemon = True
     last_resort.start()

@@ -22,6 +22,7 @@ from flask_durable.queue import acknowledger
 from flask_durable.queue import redis_streams
 from flask_durable.queue.heartbeat import Hand
 from flask_durable.store import scripts
+from flask_durable.store.server import StateServer
 
 T = t.TypeVar("T")
 
@@ -46,6 +47,9 @@ class Fault(enum.Enum):
         return self in (Fault.DEATH_BEFORE, Fault.DEATH_AFTER)
 
 
+Place = tuple[str, int]
+
+
 class Operations:
     """What one life of the workload sends, in order.
 
@@ -54,10 +58,11 @@ class Operations:
     other threads wait for their :meth:`turn <others>`.
 
     :param fault: What goes wrong; ``None`` for nothing.
-    :param at: The number of the operation that it goes wrong at.
+    :param at: Where it goes wrong: at the n-th operation of a kind, counted from 1. A
+        busy machine may look after its queues more often, but that changes no state.
     """
 
-    def __init__(self, fault: Fault | None = None, at: int = -1) -> None:
+    def __init__(self, fault: Fault | None = None, at: Place = ("", 0)) -> None:
         self.fault = fault
         self.at = at
         #: What was sent, such as ``"redis step_commit"``.
@@ -66,6 +71,8 @@ class Operations:
         self.dead = False
         #: The queue's address and the receipt of each message that SQS gave us.
         self.receipts: list[tuple[str, str]] = []
+        #: Called in the main thread before each of its operations.
+        self.before_each: t.Callable[[], None] | None = None
         self._failing: dict[str, int] = {}
         self._driving = False
         self._others = threading.Event()
@@ -105,18 +112,20 @@ class Operations:
                 pass
         elif not self._driving:
             return carry_out()
+        elif self.before_each is not None:
+            self.before_each()
         if self.dead:
             self._die(lost)
-        number = len(self.kinds)
-        self.kinds.append(f"{system} {kind}")
+        kind = f"{system} {kind}"
+        self.kinds.append(kind)
         if self._failing.get(system):
             self._failing[system] -= 1
             raise lost()
-        if number != self.at:
+        if self.at != (kind, self.kinds.count(kind)):
             return carry_out()
         if self.fault is Fault.DEATH_BEFORE:
             self._die(lost)
-        reply = carry_out()
+        carry_out()
         if self.fault is Fault.DEATH_AFTER:
             self._die(lost)
         if self.fault is Fault.OUTAGE:
@@ -124,6 +133,19 @@ class Operations:
         elif system == "sqs":
             return carry_out()  # botocore repeats it, out of sight
         raise lost()
+
+    @property
+    def came_to_it(self) -> bool:
+        """Whether there was the operation that the fault was for."""
+        return self.kinds.count(self.at[0]) >= self.at[1]
+
+    @property
+    def places(self) -> list[Place]:
+        """Every operation, by its kind and number."""
+        return [
+            (kind, self.kinds[: number + 1].count(kind))
+            for number, kind in enumerate(self.kinds)
+        ]
 
     def _die(self, lost: t.Callable[[], Exception]) -> t.NoReturn:
         self.dead = True
@@ -154,6 +176,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
         stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
+            (StateServer, "_exchange", _exchange),
             (redis.client.Pipeline, "_execute_pipeline", _pipeline),
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),
@@ -165,7 +188,9 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
 
 
 def _command(operations: Operations, original: t.Any) -> t.Any:
-    def send(self: t.Any, conn: t.Any, name: str, *args: t.Any, **options: t.Any) -> t.Any:
+    def send(
+        self: t.Any, conn: t.Any, name: str, *args: t.Any, **options: t.Any
+    ) -> t.Any:
         return operations.perform(
             "redis",
             _kind(args),
@@ -174,6 +199,18 @@ def _command(operations: Operations, original: t.Any) -> t.Any:
         )
 
     return send
+
+
+def _exchange(operations: Operations, original: t.Any) -> t.Any:
+    def exchange(self: t.Any, connection: t.Any, command: t.Any) -> t.Any:
+        return operations.perform(
+            "redis",
+            _kind(command),
+            lambda: original(self, connection, command),
+            _redis_lost,
+        )
+
+    return exchange
 
 
 def _pipeline(operations: Operations, original: t.Any) -> t.Any:

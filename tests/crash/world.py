@@ -6,6 +6,7 @@ bodies, what was committed, and the servers.
 
 from __future__ import annotations
 
+import functools
 import time
 import typing as t
 from collections import Counter
@@ -23,8 +24,8 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepInterrupted
 from flask_durable import UnavailableError
-from flask_durable.queue import sqs
 from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.sqs_client import make_client
 from flask_durable.queue.sqs_client import SQSAddress
 from flask_durable.store.run_store import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
@@ -52,8 +53,8 @@ class World:
 
     :param operations: Counts what the processes send, and lets one of it go wrong.
     :param in_place: How many runs the router claims at once; 0 sends run messages.
-    :param prompt: Whether a message is deleted as soon as that is decided, or only when
-        nothing else is left to do.
+    :param prompt: Whether a message is deleted as early as can be, before the process's
+        next operation, or as late as can be.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class World:
         self.violations: list[str] = []
         self._tag = f"{{{namespace}:0}}"
         self._queue_url = queue_url
-        self._prompt = prompt
+        if prompt:
+            operations.before_each = self._settle
         self._redis = redis.Redis.from_url(url, decode_responses=True)
         self._outcomes: dict[tuple[str, str], str] = {}
         self._accepted = False
@@ -145,42 +147,38 @@ class World:
     def _drain(self, process: Harness) -> None:
         router = RouterThread(process.state.broker, process.router)
         for _ in range(100):
-            deliveries = self._attempt(lambda: self._route(process, router))
+            deliveries = self._attempt(lambda: router.route(0))
             if not self._execute(process) + (deliveries or 0):
-                return self._settle(process)
+                return self._settle()
         raise AssertionError("it never comes to rest")
-
-    def _route(self, process: Harness, router: RouterThread) -> int:
-        routed = router.route(0)
-        if routed and self._prompt:
-            self._settle(process)
-        return routed
 
     def _execute(self, process: Harness) -> int:
         """Do what a run thread does, for each run that is ready."""
         ready, process.threads.runs = process.threads.runs, []
         for run in ready:
-            self._attempt(lambda run=run: process.executor.execute(run))
+            self._attempt(functools.partial(process.executor.execute, run))
         count = len(ready)
         for queue in ("default", "parcels"):
-            found = self._attempt(lambda q=queue: process.state.broker.deliveries(q, 10, 0))
-            for delivery in found or ():
+            broker = process.state.broker
+            receive = functools.partial(broker.deliveries, queue, 10, 0)
+            for delivery in self._attempt(receive) or ():
                 count += 1
-                if self._attempt(lambda d=delivery: self._claim(process, d)) is None:
+                claim = functools.partial(self._claim, process, delivery)
+                if self._attempt(claim) is None:
                     delivery.release()
         return count
 
     def _claim(self, process: Harness, delivery: t.Any) -> bool:
         run = process.executor.claim(delivery.message)
         delivery.done()
-        if self._prompt:
-            self._settle(process)
         if run is not None:
             process.executor.execute(run)
         return True
 
-    def _settle(self, process: Harness) -> None:
+    def _settle(self) -> None:
         """Let the acknowledger's thread carry out what is decided."""
+        process = self._process
+        assert process is not None
         with self.operations.others():
             for _ in range(1000):
                 if self.operations.dead:
@@ -234,7 +232,9 @@ class World:
     def _bring_nearer(self, key: str, milliseconds: int) -> None:
         # What is due stays as it is: an expired lease is recognised by its end.
         edge = f"({time.time() * 1000}"
-        for member in t.cast("list[str]", self._redis.zrange(key, edge, "+inf", byscore=True)):
+        for member in t.cast(
+            "list[str]", self._redis.zrange(key, edge, "+inf", byscore=True)
+        ):
             self._redis.zincrby(key, -milliseconds, member)
 
     def _move_looks(self) -> None:
@@ -260,7 +260,7 @@ class World:
             )
 
     def _make_visible_on_sqs(self) -> None:
-        client = sqs.make_client(SQSAddress.parse(t.cast(str, self._queue_url)))
+        client = make_client(SQSAddress.parse(t.cast(str, self._queue_url)))
         for address, receipt in self.operations.receipts:
             entry = {"Id": "0", "ReceiptHandle": receipt, "VisibilityTimeout": 0}
             client.change_message_visibility_batch(QueueUrl=address, Entries=[entry])
@@ -295,11 +295,17 @@ class World:
     def _look_at_outcomes(self) -> None:
         """Compare what was committed with what was committed before."""
         for run in t.cast("list[str]", self._redis.zrange(f"{self._tag}:runs", 0, -1)):
-            found = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:steps:{run}"))
+            found = t.cast(
+                "dict[str, str]", self._redis.hgetall(f"{self._tag}:steps:{run}")
+            )
             ends = {k: v for k, v in found.items() if v.startswith(("done", "failed"))}
-            record = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:run:{run}"))
+            record = t.cast(
+                "dict[str, str]", self._redis.hgetall(f"{self._tag}:run:{run}")
+            )
             if "finished" in record:
-                ends["the run itself"] = str([record.get("result"), record.get("failure")])
+                ends["the run itself"] = str(
+                    [record.get("result"), record.get("failure")]
+                )
             for step, outcome in ends.items():
                 if self._outcomes.setdefault((run, step), outcome) != outcome:
                     self.violations.append(f"the outcome of {step} changed")

@@ -124,7 +124,7 @@ class Kit:
     def score(self, name: str, member: str, run_id: str = "") -> float:
         score = self.client.zscore(f"{self.tag(run_id)}:{name}", member)
         assert score is not None, f"{member} is not in {name}"
-        return t.cast(float, score)
+        return score
 
     def indexed(self, run_id: str) -> list[str]:
         """Return the statuses under which a run is found."""
@@ -253,8 +253,11 @@ class Kit:
         assert self.status(run_id) == "queued"
 
 
-def dump(client: redis.Redis) -> Dump:
-    """Return all keys of a database and what is in them."""
+def dump(client: redis.Redis, moving: tuple[str, ...] = MOVING) -> Dump:
+    """Return all keys of a database and what is in them.
+
+    :param moving: Sorted sets whose scores are left out.
+    """
     keys = t.cast("list[str]", sorted(client.keys("*")))
     pipeline = client.pipeline(transaction=False)
     for key in keys:
@@ -269,6 +272,6 @@ def dump(client: redis.Redis) -> Dump:
             pipeline.get(key)
     found = dict(zip(keys, pipeline.execute(), strict=True))
     for key, value in found.items():
-        if key.endswith(MOVING):
+        if moving and key.endswith(moving):
             found[key] = sorted(member for member, _ in value)
     return found

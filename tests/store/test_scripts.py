@@ -201,10 +201,12 @@ def _costs(kit: Kit, memos: int) -> dict[str, int]:
         call()
         stats = kit.client.info("commandstats")
         ignored = ("evalsha", "eval", "config", "info", "script", "hgetall")
+        # What a thread's first connection says.
+        connecting = ("hello", "client", "select")
         costs[name] = sum(
             int(stat["calls"])
             for command, stat in stats.items()
-            if not command.removeprefix("cmdstat_").startswith(ignored)
+            if not command.removeprefix("cmdstat_").startswith(ignored + connecting)
         )
 
     run = kit.new_run()

@@ -1,0 +1,74 @@
+"""What sleeping runs hold: threads and memory of a worker, and queue messages.
+
+Memory is counted in objects of runs that are alive: the size of a process moves by
+itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import typing as t
+
+from flask_durable import Event
+from flask_durable.app_state import AppState
+from flask_durable.queue.envelope import EVENT_QUEUE
+from tests.servers import valkey_server
+from tests.servers import wait_until
+
+from .app import durable
+from .model import Figure
+from .model import Options
+from .workers import application
+from .workers import THREADS
+from .workers import worker_here
+
+#: Runs that sleep at the same time.
+RUNS = 500
+
+
+def measure(options: Options) -> t.Iterator[Figure]:
+    """Put runs to sleep, and look at what is held more than before."""
+    with valkey_server() as server, application(server.url, "suspended") as state:
+        with worker_here(state):
+            threads, messages, objects = held_by(state, RUNS)
+    name = f"{RUNS} sleeping runs"
+    yield Figure(f"{name}, threads", 0, threads, "threads")
+    yield Figure(f"{name}, messages", 0, messages, "messages")
+    yield Figure(f"{name}, live run objects", 0, objects, "objects")
+
+
+def held_by(state: AppState, runs: int) -> tuple[int, int, int]:
+    """Return the threads, queue messages and run objects that sleeping runs hold."""
+    sleep(state, 20)  # every thread is started, and every cache is filled
+    threads = threading.active_count()
+    sleep(state, runs)
+    return threading.active_count() - threads, messages(state), objects()
+
+
+def sleep(state: AppState, runs: int) -> None:
+    """Put more runs to sleep for an hour, and wait until that is all there is to do."""
+    before = state.store.count("suspended")
+    data = {"steps": 1, "seconds": 3600}
+    durable.send_many(Event("bench/sleep", data) for _ in range(runs))
+    wait_until(lambda: state.store.count("suspended") == before + runs, "the runs")
+    wait_until(lambda: messages(state) == 0, "the queues")
+    wait_until(lambda: threads_busy(state) == 0, "the threads")
+
+
+def messages(state: AppState) -> int:
+    """Return how many messages the queues hold, in whatever state."""
+    counts = [state.broker.counts(queue) for queue in (EVENT_QUEUE, "default")]
+    return sum(c.waiting + c.in_flight + c.delayed + c.dead for c in counts)
+
+
+def threads_busy(state: AppState) -> int:
+    """Return how many run threads are taken."""
+    return THREADS - state.window.free
+
+
+def objects() -> int:
+    """Return how many attempts and claimed runs are alive."""
+    gc.collect()
+    kinds = ("Attempt", "ClaimedRun", "LocalMessage", "Delivery")
+    return sum(type(each).__name__ in kinds for each in gc.get_objects())

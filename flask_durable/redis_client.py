@@ -1,0 +1,206 @@
+"""Makes clients of Redis-protocol servers: of a single one, or of a cluster.
+
+Both kinds have the same methods. What concerns whole servers instead of keys goes
+through the functions of this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from urllib.parse import urlsplit
+
+import redis
+from redis.cluster import ClusterNode
+from redis.cluster import ClusterPipeline
+from redis.cluster import RedisCluster
+from redis.exceptions import ClusterError
+from redis.exceptions import RedisClusterException
+
+from .errors import ConfigurationError
+
+#: Called with keyword options of :class:`redis.Redis`, returns a new client.
+ClientFactory = t.Callable[..., redis.Redis]
+
+_CLUSTER = "+cluster"
+_DEFAULT_PORT = 6379
+
+
+def is_cluster(url: str) -> bool:
+    """Return whether *url* names the nodes of a cluster."""
+    return url.partition("://")[0].lower().endswith(_CLUSTER)
+
+
+def node_urls(url: str) -> list[str]:
+    """Return the URL of each server that *url* names: a cluster's may name several.
+
+    :raises ValueError: It is malformed.
+    """
+    if not is_cluster(url):
+        return [url]
+    parts = urlsplit(url)
+    scheme = parts.scheme.removesuffix(_CLUSTER)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    return [
+        parts._replace(scheme=scheme, netloc=f"{credentials}{at}{host}").geturl()
+        for host in hosts.split(",")
+    ]
+
+
+def client_factory(url: str) -> ClientFactory:
+    """Return what makes clients of the server or the cluster at *url*.
+
+    A client of a single server connects when it is used. One of a cluster connects at
+    once, to learn of the nodes, and raises :exc:`redis.ConnectionError` if it cannot.
+
+    :raises ValueError: The URL is malformed.
+    """
+    urls = node_urls(url)
+    for one in urls:
+        redis.ConnectionPool.from_url(one)
+    if is_cluster(url):
+        return functools.partial(_connect, urls)
+    return functools.partial(redis.Redis.from_url, url)
+
+
+def ask_all(client: redis.Redis, *command: str) -> list[t.Any]:
+    """Send *command* to the server, or to each primary of a cluster.
+
+    :returns: One answer from each.
+    """
+    if isinstance(client, ClusterClient):
+        return client.ask(client.get_primaries, *command)
+    return [_execute(client, *command)]
+
+
+def ask_holder(client: redis.Redis, key: str, *command: str) -> t.Any:
+    """Send *command* to the server, or to the primary of a cluster that holds *key*."""
+    if isinstance(client, ClusterClient):
+        return client.ask(lambda: [client.get_node_from_key(key)], *command)[0]
+    return _execute(client, *command)
+
+
+def holders(
+    client: redis.Redis, keys: t.Sequence[str]
+) -> list[tuple[redis.Redis, str]]:
+    """Return a client of each server that holds some of *keys*, and one such key.
+
+    Commands to a cluster's single server are not repeated, nor sent elsewhere when the
+    key has moved.
+    """
+    if not isinstance(client, ClusterClient):
+        return [(client, keys[0])]
+    found: dict[str, tuple[redis.Redis, str]] = {}
+    for key in keys:
+        try:
+            node = client.get_node_from_key(key)
+        except RedisClusterException as error:
+            raise _unavailable(error) from error
+        found[node.name] = client.get_redis_connection(node), key
+    return list(found.values())
+
+
+class _KnowsKeys:
+    """Finds the keys of commands that redis-py would ask a server about.
+
+    That is a round trip more for each, to a server that may be the one that is down.
+    """
+
+    def _get_command_keys(self, *args: t.Any) -> t.Any:
+        if args[0] in ("EVAL", "EVALSHA"):
+            return args[3 : 3 + int(args[2])]
+        if args[0] == "XREADGROUP":
+            streams = args[args.index(b"STREAMS") + 1 :]
+            return streams[: len(streams) // 2]
+        return super()._get_command_keys(*args)  # type: ignore[misc]
+
+
+class ClusterClient(_KnowsKeys, RedisCluster):
+    """A client of a cluster that raises what a client of a single server raises.
+
+    redis-py has errors of their own kinds for a cluster that cannot serve a key at the
+    moment, some of which are no :exc:`redis.RedisError`. Here they are
+    :exc:`redis.ConnectionError`: the caller's repetitions are meant for them too.
+    """
+
+    def execute_command(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Send a command to the node, or the nodes, that it is for."""
+        try:
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except (RedisClusterException, ClusterError) as error:
+            raise _unavailable(error) from error
+
+    def pipeline(self, transaction: t.Any = None, shard_hint: t.Any = None) -> t.Any:
+        """Return a pipeline; as a transaction, all its keys live in one slot."""
+        return _Pipeline(
+            self.nodes_manager,
+            self.commands_parser,
+            cluster_response_callbacks=self.cluster_response_callbacks,
+            retry=self.retry,
+            lock=self._lock,
+            transaction=transaction,
+        )
+
+    def ask(
+        self, nodes: t.Callable[[], list[ClusterNode]], *command: str
+    ) -> list[t.Any]:
+        """Send *command* to each of *nodes*, which are looked up anew after a failure.
+
+        redis-py does not repeat what is for a node instead of a key.
+        """
+        return self.retry.call_with_retry(
+            lambda: [
+                self.execute_command(*command, target_nodes=node) for node in nodes()
+            ],
+            lambda error: None,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        super().close()
+        self.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+
+
+class _Pipeline(_KnowsKeys, ClusterPipeline):
+    """A pipeline of a :class:`ClusterClient`."""
+
+    def execute(self, raise_on_error: bool = True) -> list[t.Any]:
+        try:
+            replies = super().execute(raise_on_error)
+        except (RedisClusterException, ClusterError) as error:
+            raise _unavailable(error) from error
+        return [
+            _unavailable(reply)
+            if isinstance(reply, (RedisClusterException, ClusterError))
+            else reply
+            for reply in replies
+        ]
+
+
+def _connect(urls: list[str], **options: t.Any) -> redis.Redis:
+    first, *others = urls
+    nodes = [_node(url) for url in others]
+    try:
+        client = ClusterClient(url=first, startup_nodes=nodes, **options)
+    except RedisClusterException as error:
+        if "Cluster mode is not enabled" in str(error):
+            raise ConfigurationError(
+                "The server is not a node of a cluster.",
+                hint="Write redis:// instead of redis+cluster://.",
+            ) from error
+        raise _unavailable(error) from error
+    return t.cast(redis.Redis, client)
+
+
+def _node(url: str) -> ClusterNode:
+    parts = urlsplit(url)
+    port = parts.port or _DEFAULT_PORT
+    return ClusterNode(parts.hostname, port)  # type: ignore[no-untyped-call]
+
+
+def _unavailable(error: Exception) -> redis.ConnectionError:
+    return redis.ConnectionError(f"The cluster cannot answer now: {error}")
+
+
+def _execute(client: redis.Redis, *command: str) -> t.Any:
+    return client.execute_command(*command)  # type: ignore[no-untyped-call]

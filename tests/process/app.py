@@ -1,0 +1,111 @@
+"""An app whose steps leave a trace in a file, for tests with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import time
+import typing as t
+
+from flask import Flask
+
+from flask_durable import current_run
+from flask_durable import Durable
+from flask_durable import Event
+from flask_durable import Step
+
+durable = Durable()
+
+#: Names of functions that this version of the code does not have.
+_WITHOUT = os.environ.get("TEST_WITHOUT", "").split(",")
+
+
+def create_app(**config: t.Any) -> Flask:
+    """Make the app; what is not given comes from the environment."""
+    app = Flask("work")
+    app.config.update(config)
+    durable.init_app(app)
+    return app
+
+
+def mark(moment: str, pace: float = 0.0) -> str:
+    """Write a line for one side effect, then take *pace* seconds."""
+    step = current_run.step
+    assert step is not None
+    line = {
+        "run": current_run.id,
+        "step": step.name,
+        "moment": moment,
+        "pid": os.getpid(),
+        "committed": _is_committed(current_run.id, step.name),
+    }
+    # One write to a file opened for appending: lines of several processes do not mix,
+    # and what is written survives the process.
+    path = os.environ["TEST_TRACE"]
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{json.dumps(line)}\n".encode())
+    os.close(descriptor)
+    time.sleep(pace)
+    return step.name
+
+
+def _is_committed(run: str, step: str) -> bool:
+    """Return whether the step that is being run has an outcome already."""
+    from flask import current_app
+
+    state = durable.state_of(t.cast(t.Any, current_app)._get_current_object())
+    _, memos = state.host.insist(lambda: state.store.read(run))
+    return step in memos and memos[step].final
+
+
+def work(pace: float) -> str:
+    name = mark("begin", pace)
+    mark("end")
+    return name
+
+
+@durable.function(on="work/five")
+def five(event: Event[t.Any], step: Step) -> list[str]:
+    pace = event.data["pace"]
+    return [
+        step.run(name, work, pace) for name in ("one", "two", "three", "four", "five")
+    ]
+
+
+@durable.function(on="nap/asked")
+def nap(event: Event[t.Any], step: Step) -> str:
+    step.run("before", mark, "nap")
+    step.sleep("nap", "1h")
+    return step.run("after", mark, "nap")
+
+
+@durable.function(on="work/stuck")
+def stuck(event: Event[t.Any], step: Step) -> str:
+    step.run("first", mark, "stuck")
+    step.run("stuck", hang, event.data["way-out"])
+    return step.run("last", mark, "stuck")
+
+
+def hang(way_out: str) -> None:
+    mark("begin")
+    if not pathlib.Path(way_out).exists():
+        time.sleep(600)  # in C: no interrupt reaches it
+
+
+@durable.function(on="work/poison")
+def poison(event: Event[t.Any], step: Step) -> str:
+    return step.run("drink", drink, event.data["antidote"])
+
+
+def drink(antidote: str) -> str:
+    if not pathlib.Path(antidote).exists():
+        os._exit(1)
+    return "alive"
+
+
+if "fresh" not in _WITHOUT:
+
+    @durable.function(on="work/fresh")
+    def fresh(event: Event[t.Any], step: Step) -> str:
+        return step.run("fresh", mark, "fresh")

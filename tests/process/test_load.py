@@ -1,0 +1,51 @@
+"""Many runs that sleep, and many senders of one event."""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+from ..servers import wait_until
+from .sites import Site
+
+SLEEPERS = 500
+
+
+def test_sleeping_runs_hold_nothing_and_survive_a_restart(shaky_site: Site) -> None:
+    worker = shaky_site.ready(threads=8)
+    shaky_site.send("nap/asked", "first")
+    shaky_site.are("suspended", "first")
+    threads = worker.threads()
+    events = [f"nap-{n}" for n in range(SLEEPERS)]
+    for event in events:
+        shaky_site.send("nap/asked", event)
+    wait_until(lambda: shaky_site.count("suspended") == SLEEPERS + 1, "sleepers", 90)
+
+    shaky_site.are_empty()
+    assert worker.threads() <= threads
+    worker.kill()
+    shaky_site.valkey.kill()
+    shaky_site.valkey.start()
+    shaky_site.ready(threads=8)
+    assert shaky_site.count("suspended") == SLEEPERS + 1
+    shaky_site.skip(3600)
+    wait_until(lambda: shaky_site.count("completed") == SLEEPERS + 1, "naps", 90)
+    shaky_site.each_step_ran_once()
+    assert len(shaky_site.trace()) == 2 * (SLEEPERS + 1)
+    shaky_site.are_empty()
+
+
+def test_an_event_sent_fifty_times_at_once_is_one_run(any_site: Site) -> None:
+    for worker in [any_site.worker() for _ in range(2)]:
+        worker.says("is ready")
+
+    def send(_: int) -> str:
+        return any_site.send("work/five", "the-same", pace=0.02)
+
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        ids = set(pool.map(send, range(50)))
+
+    assert ids == {"the-same"}
+    any_site.are("completed", "the-same")
+    any_site.are_empty()
+    assert any_site.count("completed") == 1
+    any_site.each_step_ran_once()

@@ -1,0 +1,90 @@
+"""Workers are asked to end, stand still, or have older code than others."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from ..servers import wait_until
+from .sites import Site
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["one", "group-and-relay"])
+def test_a_worker_stops_at_the_next_step_and_another_goes_on(
+    site: Site, group: bool
+) -> None:
+    worker = site.ready()
+    site.send("work/five", "five", pace=0.5)
+    site.has_begun(2)
+    worker.signal(signal.SIGTERM, group=group)
+    if group:
+        worker.signal(signal.SIGTERM)
+
+    assert worker.wait() == 0
+    begun = len(site.trace("begin"))
+    assert begun == len(site.trace("end")) < 5
+    run = site.run_of("five")
+    assert (run.status, run.reason) == ("queued", None)
+    assert run.dispatches == 0
+
+    site.worker()
+    site.are("completed", "five")
+    site.each_step_ran_once()
+
+
+def test_a_step_that_does_not_end_is_handed_back(site: Site) -> None:
+    way_out = site.folder / "way-out"
+    worker = site.ready("--drain-timeout=4s")
+    site.send("work/stuck", "stuck", **{"way-out": str(way_out)})
+    site.has_begun(1)
+    worker.signal(signal.SIGTERM)
+    asked = time.monotonic()
+
+    assert worker.wait(4 + 3) == 0, "it outlives its drain timeout"
+    assert time.monotonic() - asked < 4 + 3
+    assert site.run_of("stuck").reason == "worker shutdown"
+    way_out.touch()
+    site.worker()
+    site.are("completed", "stuck")
+    steps = [line["step"] for line in site.trace()]
+    assert steps == ["first", "stuck", "stuck", "last"]
+    site.no_committed_step_ran_again()
+
+
+def test_a_worker_that_stood_still_past_its_lease_writes_nothing(site: Site) -> None:
+    late = site.ready()
+    site.send("work/five", "five", pace=0.5)
+    site.has_begun(2)
+    late.signal(signal.SIGSTOP)
+    site.worker()
+    site.are("completed", "five")
+    run, trace = site.run_of("five"), site.trace()
+
+    late.signal(signal.SIGCONT)
+    wait_until(lambda: len(site.trace()) > len(trace), "the end of its body", 30)
+    late.signal(signal.SIGTERM)
+    assert late.wait() == 0
+    assert site.run_of("five") == run
+    more = site.trace()[len(trace) :]
+    assert [(line["moment"], line["pid"]) for line in more] == [("end", late.pid)]
+
+
+def test_events_for_a_new_function_are_not_lost_on_old_workers(any_site: Site) -> None:
+    old = any_site.worker(TEST_WITHOUT="fresh")
+    new = any_site.worker()
+    for worker in (old, new):
+        worker.says("is ready")
+    events = [any_site.send("work/fresh", f"fresh-{n}") for n in range(20)]
+
+    def look() -> bool:
+        # Runs that the old worker was given are set aside for a while.
+        any_site.skip(30)
+        runs = any_site.runs_of(*events)
+        return [run.status.value for run in runs] == ["completed"] * len(events)
+
+    wait_until(look, "20 runs completed", 60)
+    any_site.each_step_ran_once()
+    assert {line["pid"] for line in any_site.trace()} == {new.pid}
+    any_site.are_empty()

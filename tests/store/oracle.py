@@ -1,0 +1,514 @@
+"""What the scripts have to do, told without Redis: the state machine in memory.
+
+One method a script, with the script's arguments; see the headers of the scripts and the
+table of states. Times are milliseconds of a clock that only the test moves.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+RESEND = 5_000
+DOUBT = 60_000
+FINISHED = ("completed", "failed", "cancelled")
+FINAL = ("done", "failed")
+
+Reply = list[t.Any]
+
+
+@dataclass
+class Memo:
+    """What is kept of one step."""
+
+    status: str
+    token: str
+    number: int
+    payload: str
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.token} {self.number}\n{self.payload}"
+
+    @property
+    def size(self) -> int:
+        return len(str(self).encode())
+
+
+@dataclass
+class Run:
+    """One run, as far as anybody can tell."""
+
+    id: str
+    function: str
+    queue: str
+    created: int
+    timeout: int = 0
+    status: str = ""
+    token: str | None = None
+    dispatches: int = 0
+    attempt: int = 0
+    generation: int = 0
+    reason: str | None = None
+    due: int | None = None
+    waiting: str | None = None
+    failure: str | None = None
+    result: str | None = None
+    failed_step: str | None = None
+    parent: str | None = None
+    cause: str | None = None
+    queued_at: int | None = None
+    claimed_at: int | None = None
+    started: int | None = None
+    finished: int | None = None
+    deferred_since: int | None = None
+    resends: int = 0
+    memos: dict[str, Memo] = field(default_factory=dict)
+    #: The token that let go of the run last, and what it was told.
+    left: tuple[str, Reply] | None = None
+    #: The claimant that was told that the run is paused now.
+    paused_by: str | None = None
+    #: The last call from outside, and what it was told.
+    administered: tuple[str, Reply] | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(memo.size for memo in self.memos.values())
+
+
+class Oracle:
+    """One partition."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.runs: dict[str, Run] = {}
+        self.leases: dict[str, int] = {}
+        self.looks: dict[str, tuple[str, int, int]] = {}
+        self.timers: dict[str, int] = {}
+        self.queued: dict[str, int] = {}
+        self.outbox: dict[str, int] = {}
+        self.events: dict[str, str] = {}
+        self.expiry: dict[str, int] = {}
+        self.marks: dict[str, int] = {}
+
+    # -- Mailbox writes -------------------------------------------------------------
+
+    def run_create(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        timeout: int,
+        start_timeout: int,
+        start: int,
+        failure: str,
+        retention: int,
+        *pairs: str,
+    ) -> Reply:
+        if id in self.runs:
+            return self._create_again(self.runs[id], token, failure)
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        run = Run(id, fields["function"], fields["queue"], self.now, timeout)
+        self.runs[id] = run
+        if failure:
+            run.failure = failure
+            self._settle(run, "failed", retention)
+            return ["failed"]
+        begin = max(self.now, start)
+        self._arm(run, begin, timeout, start_timeout)
+        if start > self.now:
+            self._wait(run, "scheduled", start)
+            return ["old", "suspended"]
+        if token:
+            self._own(run, token, lease)
+            run.queued_at = self.now
+            return ["claimed", str(self.now)]
+        self._enqueue(run)
+        return ["queued", str(self.now)]
+
+    def _create_again(self, run: Run, token: str, failure: str) -> Reply:
+        if token and run.token == token:
+            return ["claimed", str(run.claimed_at)]
+        if run.status == "queued" and f"run:{run.id}" in self.outbox:
+            return ["queued", str(run.queued_at)]
+        if run.status == "failed" and failure:
+            return ["failed"]
+        return ["old", run.status]
+
+    def run_claim(
+        self, id: str, token: str, lease: int, most: int, version: str, queued: int
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None:
+            return ["no", ""]
+        if run.status == "running" and run.token == token:
+            return ["claimed"]
+        if run.status == "paused" and run.paused_by == token:
+            return ["paused"]
+        if run.status != "queued":
+            return ["no", run.status]
+        self._unqueue(run)
+        mark = f"delivered:{run.queue}"
+        if queued > self.marks.get(mark, 0):
+            self.marks[mark] = queued
+        if run.dispatches >= most:
+            run.status, run.paused_by = "paused", token
+            run.reason = f"claimed {run.dispatches} times without progress"
+            return ["paused"]
+        self._own(run, token, lease)
+        run.deferred_since, run.resends = None, 0
+        return ["claimed"]
+
+    def run_park(self, id: str, delay: int, most: int) -> Reply:
+        run = self.runs.get(id)
+        if run is None:
+            return ["no", ""]
+        if run.status == "suspended" and run.reason == "deferred":
+            return ["deferred", str(run.due)]
+        if run.status == "paused" and run.deferred_since is not None:
+            return ["paused"]
+        if run.status != "queued":
+            return ["no", run.status]
+        self._unqueue(run)
+        since = self.now if run.deferred_since is None else run.deferred_since
+        if self.now - since >= most:
+            run.status, run.reason = "paused", "no worker has the code of work"
+            return ["paused"]
+        run.deferred_since = since
+        self._wait(run, "deferred", self.now + delay)
+        return ["deferred", str(run.due)]
+
+    def run_admin(
+        self,
+        id: str,
+        action: str,
+        token: str,
+        reason: str,
+        retention: int,
+        *events: str,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None:
+            return ["missing"]
+        if run.administered and run.administered[0] == token:
+            return run.administered[1]
+        allowed = {
+            "cancel": run.status not in FINISHED,
+            "unstarted": run.status not in FINISHED and run.started is None,
+            "resume": run.status == "paused",
+            "retry": run.status in ("failed", "cancelled"),
+        }
+        if not allowed[action]:
+            return ["state", run.status]
+        reply = ["ok", "0" if action in ("cancel", "unstarted") else str(self.now)]
+        run.administered = (token, reply)
+        if action in ("cancel", "unstarted"):
+            self._settle(run, "cancelled", retention)
+            run.reason = reason
+            self._owe(run, events)
+            return reply
+        if action == "retry":
+            run.memos.pop(run.failed_step or "", None)
+            run.failed_step = run.result = run.finished = None
+            run.generation += 1
+            del self.expiry[id]
+            self._arm(run, self.now, run.timeout, 0)
+        run.failure = run.deferred_since = None
+        run.dispatches = run.attempt = 0
+        self._enqueue(run)
+        return reply
+
+    # -- The owner's writes -----------------------------------------------------------
+
+    def step_commit(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        step: str,
+        status: str,
+        number: int,
+        payload: str,
+        most_steps: int,
+        most_bytes: int,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        existing = run.memos.get(step)
+        if existing is not None and existing.status in FINAL:
+            return ["ok"] if existing.token == token else ["exists", str(existing)]
+        interrupted = existing is not None and existing.token != token
+        if interrupted and t.cast(Memo, existing).status == status == "intent":
+            return ["interrupted"]
+        memo = Memo(status, token, number, payload)
+        if full := self._full(run, step, memo, most_steps, most_bytes):
+            return ["full", full]
+        run.memos[step] = memo
+        run.dispatches = run.attempt = 0
+        if lease:
+            self.leases[id] = self.now + lease
+        return ["ok"]
+
+    def run_suspend(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        how: str,
+        when: str,
+        reason: str,
+        step: str,
+        number: int,
+        payload: str,
+        most_steps: int,
+        most_bytes: int,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._left(run, token, finished=False) or self._refusal(run)
+        due = int(when[1:]) if when.startswith("@") else self.now + int(when)
+        if how == "pause":
+            run.status, run.reason, run.failure = "paused", reason, payload
+            return self._leave(run, ["paused", "0"])
+        if how == "handback":
+            run.dispatches = max(run.dispatches - 1, 0)
+            if due <= self.now:
+                self._leave(run, ["queued", str(self.now)])
+                self._enqueue(run)
+                return ["queued", str(self.now)]
+            return self._let_go(run, reason, due)
+        if how == "body":
+            run.attempt, run.dispatches, run.failure = number, 0, payload
+            return self._let_go(run, reason, due)
+
+        existing = run.memos.get(step)
+        if existing is not None and existing.status in FINAL:
+            self.leases[id] = self.now + lease
+            return ["resolved", str(existing)]
+        if how == "retry":
+            memo = Memo("tried", token, number, payload)
+            if existing and existing.status == "tried" and existing.number >= number:
+                memo = existing
+        else:
+            if existing and existing.status == "waiting":
+                due = existing.number
+            memo = Memo("waiting", token, due, payload)
+            if existing and existing.status == "waiting":
+                memo = existing
+            if due <= self.now:
+                memo = Memo("done", token, due, payload)
+        if full := self._full(run, step, memo, most_steps, most_bytes):
+            return ["full", full]
+        run.memos[step] = memo
+        run.dispatches = run.attempt = 0
+        if memo.status == "done":
+            self.leases[id] = self.now + lease
+            return ["resolved", str(memo)]
+        if how == "sleep":
+            run.waiting = step
+        return self._let_go(run, reason, due)
+
+    def run_finish(
+        self,
+        id: str,
+        token: str,
+        to: str,
+        outcome: str,
+        retention: int,
+        failed_step: str,
+        reason: str,
+        handler: str,
+        handler_function: str,
+        handler_queue: str,
+        *events: str,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._left(run, token, finished=True) or self._refusal(run)
+        self._settle(run, to, retention)
+        if to == "completed":
+            run.result, run.failure = outcome, None
+        else:
+            run.failure, run.failed_step = outcome, failed_step
+        run.reason = reason or run.reason
+        queued = "0"
+        if handler and handler not in self.runs:
+            queued = str(self.now)
+            child = Run(handler, handler_function, handler_queue, self.now)
+            child.parent, child.cause = id, outcome
+            self.runs[handler] = child
+            self._enqueue(child)
+        self._owe(run, events)
+        run.left = (token, ["finished", queued])
+        return ["finished", queued]
+
+    def lease_renew(self, *leases: t.Any) -> Reply:
+        replies = []
+        batch = zip(leases[::3], leases[1::3], leases[2::3], strict=True)
+        for id, token, lease in batch:
+            run = self.runs.get(id)
+            if run is not None and run.token == token:
+                self.leases[id] = self.now + lease
+                replies.append("ok")
+            else:
+                replies += self._refusal(run)
+        return replies
+
+    # -- The sweeper ------------------------------------------------------------------
+
+    def sweep(self, lease: int, limit: int, *empty: str) -> Reply:
+        for queue in empty:
+            self.marks[f"empty:{queue}"] = self.now
+        for id in self._due(self.leases):
+            self._look(self.runs[id], lease)
+        timeouts = []
+        for timer in self._due(self.timers):
+            kind, _, id = timer.partition(":")
+            if kind == "wake":
+                del self.timers[timer]
+                self._wake(self.runs[id])
+            else:
+                timeouts.append(timer)
+                self.timers[timer] = self.now + RESEND
+        for id in self._due(self.queued):
+            self._doubt(self.runs[id])
+        runs, events = [], []
+        for entry in self._due(self.outbox):
+            self.outbox[entry] = self.now + RESEND
+            if entry.startswith("run:"):
+                run = self.runs[entry.removeprefix("run:")]
+                runs.append([run.id, run.function, run.queue, str(run.queued_at)])
+            else:
+                events.append([entry, self.events[entry]])
+        return [runs, events, timeouts, self._due(self.expiry), 0]
+
+    def _look(self, run: Run, lease: int) -> None:
+        assert run.token is not None
+        ends = self.leases[run.id]
+        token, seen, first = self.looks.get(run.id, ("", 0, 0))
+        if (token, seen) != (run.token, ends):
+            self.looks[run.id] = (run.token, ends, self.now)
+        elif self.now - first >= lease / 3:
+            self._disown(run)
+            self._enqueue(run)
+            self.outbox[f"run:{run.id}"] = self.now
+
+    def _wake(self, run: Run) -> None:
+        if run.status != "suspended":
+            return
+        if run.waiting is not None:
+            memo = run.memos[run.waiting]
+            if memo.status == "waiting":
+                memo.status = "done"
+            run.waiting = None
+        self._enqueue(run)
+        self.outbox[f"run:{run.id}"] = self.now
+
+    def _doubt(self, run: Run) -> None:
+        assert run.queued_at is not None
+        emptied = self.marks.get(f"empty:{run.queue}", 0)
+        delivered = self.marks.get(f"delivered:{run.queue}", 0)
+        if emptied > run.queued_at + RESEND or delivered > run.queued_at + DOUBT:
+            run.resends += 1
+            self.outbox[f"run:{run.id}"] = self.now
+        self.queued[run.id] = self.now + DOUBT * 2 ** min(run.resends, 10)
+
+    def _due(self, times: dict[str, int]) -> list[str]:
+        due = sorted((time, name) for name, time in times.items() if time <= self.now)
+        return [name for _, name in due]
+
+    def run_expire(self, id: str) -> int:
+        run = self.runs.get(id)
+        if run is None:
+            return 1
+        if run.status not in FINISHED or self.expiry[id] > self.now:
+            return 0
+        del self.runs[id], self.expiry[id]
+        return 1
+
+    def confirm(self, entries: t.Iterable[str]) -> None:
+        for entry in entries:
+            self.outbox.pop(entry, None)
+            self.events.pop(entry, None)
+
+    # -- Parts ------------------------------------------------------------------------
+
+    def _refusal(self, run: Run | None) -> Reply:
+        cancelled = run is not None and run.status == "cancelled"
+        return ["cancelled" if cancelled else "lost"]
+
+    def _left(self, run: Run | None, token: str, *, finished: bool) -> Reply | None:
+        """Return what the one who let go of the run was told."""
+        if run is None or run.left is None or run.left[0] != token:
+            return None
+        reply = run.left[1]
+        return reply if (reply[0] == "finished") == finished else None
+
+    def _full(
+        self, run: Run, step: str, memo: Memo, most_steps: int, most_bytes: int
+    ) -> str | None:
+        before = run.memos.get(step)
+        if before is None and len(run.memos) >= most_steps:
+            return "steps"
+        size = run.size + memo.size - (before.size if before else 0)
+        return "bytes" if size > most_bytes else None
+
+    def _own(self, run: Run, token: str, lease: int) -> None:
+        run.status, run.token = "running", token
+        run.dispatches += 1
+        run.claimed_at = self.now
+        run.started = run.started or self.now
+        self.timers.pop(f"start:{run.id}", None)
+        self.leases[run.id] = self.now + lease
+
+    def _disown(self, run: Run) -> None:
+        run.token = None
+        self.leases.pop(run.id, None)
+        self.looks.pop(run.id, None)
+
+    def _leave(self, run: Run, reply: Reply) -> Reply:
+        assert run.token is not None
+        run.left = (run.token, reply)
+        self._disown(run)
+        return reply
+
+    def _let_go(self, run: Run, reason: str, due: int) -> Reply:
+        self._leave(run, ["suspended", str(due)])
+        self._wait(run, reason, due)
+        return ["suspended", str(due)]
+
+    def _wait(self, run: Run, reason: str, due: int) -> None:
+        run.status, run.reason, run.due = "suspended", reason, due
+        self.timers[f"wake:{run.id}"] = due
+
+    def _enqueue(self, run: Run) -> None:
+        run.status, run.queued_at = "queued", self.now
+        run.reason = run.due = None
+        self.queued[run.id] = self.now + DOUBT
+        self.outbox[f"run:{run.id}"] = self.now + RESEND
+
+    def _unqueue(self, run: Run) -> None:
+        self.queued.pop(run.id, None)
+        self.outbox.pop(f"run:{run.id}", None)
+
+    def _settle(self, run: Run, status: str, retention: int) -> None:
+        self._disown(run)
+        self._unqueue(run)
+        for kind in ("wake", "timeout", "start"):
+            self.timers.pop(f"{kind}:{run.id}", None)
+        run.status, run.finished = status, self.now
+        run.due = run.waiting = None
+        self.expiry[run.id] = self.now + retention
+
+    def _owe(self, run: Run, events: t.Iterable[str]) -> None:
+        for number, text in enumerate(events):
+            entry = f"event:{run.id}:{run.generation}:{number}"
+            self.events[entry] = text
+            self.outbox[entry] = self.now + RESEND
+
+    def _arm(self, run: Run, begin: int, timeout: int, start_timeout: int) -> None:
+        if timeout:
+            self.timers[f"timeout:{run.id}"] = begin + timeout
+        if start_timeout:
+            self.timers[f"start:{run.id}"] = begin + start_timeout

@@ -1,0 +1,210 @@
+"""The directory: the union of what all processes can run, and who is alive."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+
+from flask_durable.errors import ConfigurationError
+from flask_durable.store.directory import Directory
+from flask_durable.store.directory import WORKER_GONE
+from flask_durable.store.keys import Keys
+from flask_durable.store.server import execute
+
+from .kit import Kit
+
+HOUR = 3600
+
+
+@pytest.fixture
+def directory(kit: Kit) -> Directory:
+    return Directory(kit.server, kit.keys)
+
+
+def other(kit: Kit, **given: t.Any) -> Directory:
+    """Return the directory as another process has it."""
+    options = {"namespace": "n", "partitions": 1, **given}
+    return Directory(kit.server, Keys(**options))
+
+
+def spec(id: str, version: str = "1") -> dict[str, dict[str, t.Any]]:
+    return {id: {"id": id, "version": version, "triggers": ["a/*"]}}
+
+
+# -- Functions ------------------------------------------------------------------------
+
+
+def test_a_process_reads_the_union_of_what_all_published(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(spec("old") | spec("both"))
+    other(kit).publish(spec("both") | spec("new"))
+
+    functions = directory.current().functions
+
+    assert set(functions) == {"old", "both", "new"}
+    assert functions["new"] == spec("new")["new"]
+
+
+def test_a_version_that_is_remembered_is_not_read_again(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(spec("a"))
+    first = directory.current()
+    kit.client.config_resetstat()
+
+    assert directory.current(first.version) is first
+    assert directory.current(str(first.version)) is first
+    assert directory.remembered is first
+    assert "cmdstat_hgetall" not in kit.client.info("commandstats")
+
+
+def test_a_change_is_seen_by_its_version(kit: Kit, directory: Directory) -> None:
+    directory.publish(spec("a"))
+    first = directory.current()
+    other(kit).publish(spec("b"))
+    version = execute(kit.client, *directory.version_command)
+
+    second = directory.current(version)
+
+    assert int(version) == second.version != first.version
+    assert set(second.functions) == {"a", "b"}
+    assert directory.remembered is second
+
+
+def test_publishing_the_same_again_is_no_change(kit: Kit, directory: Directory) -> None:
+    directory.publish(spec("a") | spec("b"))
+    first = directory.current()
+    directory.publish({"a": dict(reversed(spec("a")["a"].items()))})
+
+    assert directory.current().version == first.version
+
+
+def test_a_new_description_takes_the_place_of_the_old(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(spec("a", "1"))
+    other(kit).publish(spec("a", "2"))
+
+    assert directory.current().functions["a"]["version"] == "2"
+
+
+def test_before_anything_is_published_nothing_is_known(directory: Directory) -> None:
+    published = directory.current()
+
+    assert (published.version, published.functions) == (0, {})
+    assert directory.current("0") is published
+
+
+def test_a_function_lives_as_long_as_a_worker_that_can_run_it(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(spec("alive") | spec("dead"))
+    for _ in range(3):
+        kit.advance(HOUR * 0.7)
+        directory.beat("w1", {"id": "w1"}, ["alive"])
+    directory.publish(spec("new"))
+
+    assert set(directory.current().functions) == {"alive", "new"}
+
+
+def test_a_beat_does_not_publish(kit: Kit, directory: Directory) -> None:
+    directory.beat("w1", {"id": "w1"}, ["unknown"])
+
+    assert kit.members("functions:seen") == []
+    assert directory.current().functions == {}
+
+
+# -- Workers --------------------------------------------------------------------------
+
+
+def pass_time(kit: Kit, seconds: float) -> None:
+    key = f"{kit.keys.root}:workers:seen"
+    for worker in t.cast("list[str]", kit.client.zrange(key, 0, -1)):
+        kit.client.zincrby(key, -seconds, worker)
+
+
+def test_a_worker_that_beats_is_alive(kit: Kit, directory: Directory) -> None:
+    description = {"id": "w1", "queues": ["default"], "threads": 8}
+    directory.beat("w1", description, [])
+    pass_time(kit, WORKER_GONE - 2)
+
+    assert other(kit).workers() == [description]
+
+
+def test_a_worker_that_says_nothing_counts_as_gone(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.beat("w1", {"id": "w1"}, [])
+    directory.beat("w2", {"id": "w2"}, [])
+    pass_time(kit, WORKER_GONE + 1)
+    directory.beat("w2", {"id": "w2", "busy": 1}, [])
+
+    assert directory.workers() == [{"id": "w2", "busy": 1}]
+
+
+def test_a_worker_that_leaves_is_gone_at_once(directory: Directory) -> None:
+    directory.beat("w1", {"id": "w1"}, [])
+    directory.leave("w1")
+
+    assert directory.workers() == []
+
+
+def test_no_worker_is_known_at_first(directory: Directory) -> None:
+    assert directory.workers() == []
+
+
+def test_what_is_left_of_dead_workers_is_removed(
+    kit: Kit, directory: Directory
+) -> None:
+    for number in range(5):
+        directory.beat(f"w{number}", {"id": number}, [])
+    pass_time(kit, 11 * WORKER_GONE)
+    directory.beat("alive", {"id": "alive"}, [])
+
+    assert kit.client.hkeys(f"{kit.keys.root}:workers") == ["alive"]
+    assert kit.members("workers:seen") == ["alive"]
+
+
+# -- The namespace --------------------------------------------------------------------
+
+
+def test_a_namespace_belongs_to_the_app_that_came_first(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.claim_namespace("shop")
+    other(kit).claim_namespace("shop")
+
+    with pytest.raises(ConfigurationError, match="'shop'") as raised:
+        other(kit).claim_namespace("blog")
+    assert "DURABLE_NAMESPACE" in str(raised.value)
+    other(kit, namespace="m").claim_namespace("blog")
+
+
+def test_a_refused_app_leaves_no_trace(kit: Kit, directory: Directory) -> None:
+    directory.claim_namespace("shop")
+
+    with kit.unchanged(), pytest.raises(ConfigurationError):
+        other(kit).claim_namespace("blog")
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (4, 1)])
+def test_the_number_of_partitions_cannot_be_changed(
+    kit: Kit, first: int, second: int
+) -> None:
+    other(kit, partitions=first).claim_namespace("shop")
+
+    with kit.unchanged(), pytest.raises(ConfigurationError, match=f"{first} part"):
+        other(kit, partitions=second).claim_namespace("shop")
+
+
+def test_descriptions_are_stored_as_text_that_compares(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish({"a": {"z": 1, "b": "ü"}})
+
+    stored = kit.client.hget(f"{kit.keys.root}:functions", "a")
+
+    assert json.loads(str(stored)) == {"b": "ü", "z": 1}

@@ -1,0 +1,494 @@
+"""Random sequences of operations, compared after each one with an oracle in memory.
+
+The scripts are given a clock that only the test moves, so that times compare exactly
+and both sides of every limit are reached. Every call is made twice (see ``kit``), and
+any earlier call may come again much later.
+"""
+
+from __future__ import annotations
+
+import copy
+import typing as t
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
+from hypothesis.stateful import invariant
+from hypothesis.stateful import rule
+from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import run_state_machine_as_test
+
+from flask_durable.store.scripts import load
+from flask_durable.store.server import Argument
+from flask_durable.store.server import execute
+
+from .kit import dump
+from .kit import Kit
+from .kit import RepeatingServer
+from .oracle import FINAL
+from .oracle import FINISHED
+from .oracle import Oracle
+
+BEGIN = 1_700_000_000_000
+LEASE = 30_000
+RETENTION = 3_600_000
+MOST_STEPS = 3
+MOST_BYTES = 260
+MOST_DISPATCHES = 3
+DEFER = (30_000, 120_000)
+
+#: What a script answers where it must not have changed anything.
+REFUSALS = ("lost", "cancelled", "no", "state", "missing", "exists", "interrupted")
+
+RUNS = [f"r{number}" for number in range(4)]
+#: Which of the runs in a fitting state; from :data:`ANY` on, any run at all.
+ANY = 14
+choices = st.integers(0, ANY + 1)
+queues = st.sampled_from(["default", "media"])
+steps = st.sampled_from(["a", "b c", "ü\n#2", "%d"])
+payloads = st.sampled_from(
+    ["run 1", "", "x\ny z\n", "done t1 1\n", "☃" * 30, "x" * 150]
+)
+numbers = st.integers(0, 3)
+#: How far down the list of known tokens; mostly the newest, which may own the run.
+ages = st.sampled_from([0] * 12 + [1, 3])
+events = st.lists(st.sampled_from(["e1", "e\n2"]), max_size=2)
+durations = st.sampled_from([0, 1, 1_000, 10_000, 61_000])
+advances = st.sampled_from(
+    [1, 1_000, 5_000, 10_000, 30_000, 30_001, 60_000, 120_000, 3_600_000]
+)
+
+
+#: States in which what is done from outside has an effect.
+FITTING = {
+    "cancel": ("queued", "running", "suspended", "paused"),
+    "unstarted": ("queued", "suspended"),
+    "resume": ("paused",),
+    "retry": ("failed", "cancelled"),
+}
+
+
+class FrozenServer(RepeatingServer):
+    """A connection whose scripts read a clock that stands still."""
+
+    def set_clock(self, now: int) -> None:
+        seconds, milliseconds = divmod(now, 1000)
+        self.client.hset("clock", "seconds", str(seconds))
+        self.client.hset("clock", "microseconds", str(milliseconds * 1000 + 999))
+
+    def call(self, name: str, tag: str, *args: Argument) -> t.Any:
+        reply = self._evaluate(name, tag, *args)
+        if name != "sweep":
+            before = dump(self.client)
+            assert self._evaluate(name, tag, *args) == reply
+            assert dump(self.client) == before
+        return reply
+
+    def _evaluate(self, name: str, tag: str, *args: Argument) -> t.Any:
+        source = load(name).source
+        frozen = source.replace(
+            "redis.call('TIME')",
+            "redis.call('HMGET', 'clock', 'seconds', 'microseconds')",
+        )
+        return execute(self.client, "EVAL", frozen, 1, tag, *args)
+
+
+class Model(RuleBasedStateMachine):
+    """Runs, their owners and their outsiders."""
+
+    #: Set by the test: where the server is.
+    url: t.ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kit = Kit(self.url)
+        self.server = FrozenServer(self.url)
+        self.oracle = Oracle(BEGIN)
+        self.server.set_clock(BEGIN)
+        self.tag = self.kit.keys.root
+        self.tokens = ["none"]
+        self.history: list[tuple[str, tuple[t.Any, ...]]] = []
+        self.outcomes: dict[tuple[str, str], str] = {}
+
+    def teardown(self) -> None:
+        self.server.close()
+        self.kit.close()
+
+    # -- Calls ----------------------------------------------------------------------
+
+    def call(self, name: str, *args: t.Any) -> t.Any:
+        """Ask both, and compare their answers."""
+        existed = args[0] in self.oracle.runs
+        before = copy.deepcopy(view_of(self.oracle))
+        expected = getattr(self.oracle, name)(*args)
+        reply = self.server.call(name, self.tag, *args)
+        if name == "run_claim" and reply[0] == "claimed":
+            record = dict(zip(reply[1::2], reply[2::2], strict=True))
+            assert record == self.kit.record(args[0])
+            reply = reply[:1]
+        assert reply == expected
+        if name != "sweep" and name != "lease_renew" and isinstance(reply, list):
+            refused = reply[0] in REFUSALS or (reply[0] == "old" and existed)
+            if refused or reply[0] == "full":
+                assert view_of(self.oracle) == before
+        return reply
+
+    def do(self, name: str, *args: t.Any) -> t.Any:
+        self.history.append((name, args))
+        return self.call(name, *args)
+
+    def token(self, age: int) -> str:
+        return self.tokens[max(len(self.tokens) - 1 - age, 0)]
+
+    def new_token(self) -> str:
+        self.tokens.append(f"t{len(self.tokens)}")
+        return self.tokens[-1]
+
+    def owner(self, run: str, age: int) -> str:
+        """Return the owner's token, or one that was heard of before."""
+        found = self.oracle.runs.get(run)
+        if age == 0 and found is not None and found.token is not None:
+            return found.token
+        return self.token(age)
+
+    def pick(self, choice: int, *statuses: str) -> str:
+        """Return a run in one of *statuses*, as far as there is one."""
+        known = sorted(self.oracle.runs)
+        fitting = [id for id in known if self.oracle.runs[id].status in statuses]
+        if choice >= ANY or not statuses:
+            return [*known, "unknown"][choice % (len(known) + 1)]
+        if not fitting and "running" in statuses:
+            return self._claimed(choice)
+        if not fitting and statuses == ("paused",):
+            return self._paused(choice)
+        if not fitting:
+            return self._queued(choice)
+        return fitting[choice % len(fitting)]
+
+    def _claimed(self, choice: int) -> str:
+        run = self.pick(choice, "queued")
+        self.do("run_claim", run, self.new_token(), LEASE, MOST_DISPATCHES, "v1", BEGIN)
+        return run
+
+    def _paused(self, choice: int) -> str:
+        run = self.pick(choice, "running")
+        how = (LEASE, "pause", "0", "look", "", 0, "{}", MOST_STEPS, MOST_BYTES)
+        self.do("run_suspend", run, self.owner(run, 0), *how)
+        return run
+
+    def _queued(self, choice: int) -> str:
+        unknown = [id for id in RUNS if id not in self.oracle.runs]
+        run = unknown[0] if unknown else RUNS[choice % len(RUNS)]
+        if unknown:
+            self._create(run, "", 0, 0, 0, "", "default")
+        return run
+
+    # -- Rules ------------------------------------------------------------------------
+
+    @initialize(queue=queues)
+    def a_first_run(self, queue: str) -> None:
+        self._create(RUNS[0], "", 0, 0, 0, "", queue)
+
+    def _create(
+        self,
+        run: str,
+        token: str,
+        timeout: int,
+        start_timeout: int,
+        start: int,
+        failure: str,
+        queue: str,
+    ) -> None:
+        fields = ["function", "work", "queue", queue, "event", "{}"]
+        fields += ["event_id", "e\n1", "event_name", "a/b"]
+        options = (LEASE, timeout, start_timeout, start, failure, RETENTION)
+        self.do("run_create", run, token, *options, *fields)
+
+    @rule(
+        run=st.sampled_from(RUNS),
+        claims=st.booleans(),
+        timeout=st.sampled_from([0, 0, 100_000]),
+        start_timeout=st.sampled_from([0, 0, 20_000]),
+        start=st.sampled_from([0, 0, 0, 40_000]),
+        failure=st.sampled_from(["", "", "", "{}"]),
+        queue=queues,
+    )
+    def create(self, claims: bool, start: int, **given: t.Any) -> None:
+        token = self.new_token() if claims else ""
+        start = self.oracle.now + start if start else 0
+        self._create(token=token, start=start, **given)
+
+    @rule(run=choices, age=st.sampled_from([-1, -1, -1, 0, 2]), late=durations)
+    def claim(self, run: int, age: int, late: int) -> None:
+        id = self.pick(run, "queued")
+        token = self.new_token() if age < 0 else self.token(age)
+        queued = self.oracle.now - late
+        self.do("run_claim", id, token, LEASE, MOST_DISPATCHES, "v1", queued)
+
+    @rule(run=choices)
+    def park(self, run: int) -> None:
+        self.do("run_park", self.pick(run, "queued"), *DEFER)
+
+    @rule(
+        run=choices,
+        age=ages,
+        lease=st.sampled_from([0, LEASE, 4 * LEASE]),
+        step=steps,
+        status=st.sampled_from(["done", "failed", "intent"]),
+        number=numbers,
+        payload=payloads,
+    )
+    def commit(self, run: int, age: int, lease: int, **given: t.Any) -> None:
+        id = self.pick(run, "running")
+        args = (given["step"], given["status"], given["number"], given["payload"])
+        limits = (MOST_STEPS, MOST_BYTES)
+        self.do("step_commit", id, self.owner(id, age), lease, *args, *limits)
+
+    @rule(
+        run=choices,
+        age=ages,
+        how=st.sampled_from(["sleep", "sleep", "retry", "body", "handback", "pause"]),
+        duration=durations,
+        absolute=st.booleans(),
+        step=steps,
+        number=numbers,
+        payload=payloads,
+    )
+    def suspend(
+        self, run: int, age: int, how: str, duration: int, absolute: bool, **rest: t.Any
+    ) -> None:
+        id = self.pick(run, "running")
+        due = f"@{self.oracle.now + duration}" if absolute else str(duration)
+        args = (rest["step"], rest["number"], rest["payload"], MOST_STEPS, MOST_BYTES)
+        self.do("run_suspend", id, self.owner(id, age), LEASE, how, due, how, *args)
+
+    @rule(
+        run=choices,
+        age=ages,
+        failed=st.booleans(),
+        step=steps,
+        reason=st.sampled_from(["", "why"]),
+        handled=st.booleans(),
+        owed=events,
+    )
+    def finish(
+        self, run: int, age: int, failed: bool, handled: bool, **rest: t.Any
+    ) -> None:
+        id = self.pick(run, "running")
+        found = self.oracle.runs.get(id)
+        handler = ("", "", "")
+        if failed and handled and found is not None and found.parent is None:
+            suffix = f"-{found.generation}" if found.generation else ""
+            handler = (f"{id}.failure{suffix}", "on_failure", "media")
+        to = "failed" if failed else "completed"
+        memo = found.memos.get(rest["step"]) if found else None
+        culprit = rest["step"] if failed and memo and memo.status == "failed" else ""
+        head = (id, self.owner(id, age), to, '{"x": 1}', RETENTION, culprit)
+        self.do("run_finish", *head, rest["reason"], *handler, *rest["owed"])
+
+    @rule(
+        run=choices,
+        action=st.sampled_from([*FITTING, "retry"]),
+        owed=events,
+    )
+    def administer(self, run: int, action: str, owed: list[str]) -> None:
+        id = self.pick(run, *FITTING[action])
+        if action in ("resume", "retry"):
+            owed = []
+        args = (id, action, self.new_token(), "because", RETENTION, *owed)
+        found = self.oracle.runs.get(id)
+        failed_step = found.failed_step if found else None
+        if self.do("run_admin", *args)[0] == "ok" and action == "retry":
+            self.outcomes.pop((id, failed_step or ""), None)
+
+    @rule(chosen=st.lists(st.tuples(choices, ages), min_size=1, max_size=4))
+    def renew(self, chosen: list[tuple[int, int]]) -> None:
+        args: list[t.Any] = []
+        for run, age in chosen:
+            id = self.pick(run, "running")
+            args += [id, self.owner(id, age), LEASE]
+        self.do("lease_renew", *args)
+
+    @rule(empty=st.lists(queues, max_size=2, unique=True))
+    def sweep(self, empty: list[str]) -> None:
+        self.do("sweep", LEASE, 100, *empty)
+
+    @rule(by=advances, empty=st.lists(queues, max_size=1))
+    def advance_and_sweep(self, by: int, empty: list[str]) -> None:
+        self.advance(by)
+        self.sweep(empty)
+
+    @rule(by=advances)
+    def advance(self, by: int) -> None:
+        self.oracle.now += by
+        self.server.set_clock(self.oracle.now)
+
+    @rule()
+    def lose_every_lease(self) -> None:
+        """Let two looks find what is not renewed."""
+        self.advance(4 * LEASE)
+        self.sweep([])
+        self.advance(LEASE // 3)
+        self.sweep([])
+
+    @rule(run=choices)
+    def expire(self, run: int) -> None:
+        self._expire(self.pick(run, *FINISHED))
+
+    def _expire(self, id: str) -> None:
+        self.do("run_expire", id)
+        if id not in self.oracle.runs:
+            self._is_gone(id)
+
+    @rule()
+    def expire_all(self) -> None:
+        self.advance(RETENTION)
+        for id in list(self.oracle.expiry):
+            self._expire(id)
+
+    def _is_gone(self, run: str) -> None:
+        for pair in [pair for pair in self.outcomes if pair[0] == run]:
+            del self.outcomes[pair]
+        names = {run, f"run:{run}", f"wake:{run}", f"timeout:{run}", f"start:{run}"}
+        for key, value in dump(self.server.client, moving=()).items():
+            assert not key.endswith((f":run:{run}", f":steps:{run}"))
+            members = {m if isinstance(m, str) else m[0] for m in value}
+            assert not names & members
+
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        if self.oracle.outbox:
+            entries = data.draw(
+                st.lists(st.sampled_from(sorted(self.oracle.outbox)), min_size=1)
+            )
+            self.oracle.confirm(entries)
+            self.kit.store.confirm(self.tag, entries)
+
+    @rule(age=st.integers(0, 12))
+    def repeat_an_earlier_call(self, age: int) -> None:
+        name, args = self.history[max(len(self.history) - 1 - age, 0)]
+        if name == "run_admin" and args[1] == "retry":
+            return  # its effect on outcomes is checked where it is made
+        self.call(name, *args)
+
+    # -- Checks -----------------------------------------------------------------------
+
+    @invariant()
+    def a_all_that_is_stored_is_known(self) -> None:
+        self.stored = seen(self.server, self.tag)
+        assert self.stored == view_of(self.oracle)
+
+    @invariant()
+    def every_unfinished_run_has_an_owner(self) -> None:
+        oracle = self.oracle
+        for id, run in oracle.runs.items():
+            owners = {
+                "queued": id in oracle.queued,
+                "running": id in oracle.leases,
+                "suspended": f"wake:{id}" in oracle.timers,
+            }
+            for status, owned in owners.items():
+                assert owned == (run.status == status), (id, run.status, status)
+            assert (run.token is not None) == (run.status == "running")
+            assert (id in oracle.expiry) == (run.status in FINISHED)
+
+    @invariant()
+    def an_outcome_never_changes(self) -> None:
+        for id in self.oracle.runs:
+            for step, memo in self.stored.get(f"steps:{id}", {}).items():
+                if memo.partition(" ")[0] in FINAL:
+                    assert self.outcomes.setdefault((id, step), memo) == memo
+        for run_id, step in self.outcomes:
+            assert self.oracle.runs[run_id].memos[step].status in FINAL
+
+
+def view_of(oracle: Oracle) -> dict[str, t.Any]:
+    """Return the oracle's state in the form of :func:`seen`."""
+    found: dict[str, t.Any] = {
+        "leases": dict(oracle.leases),
+        "timers": dict(oracle.timers),
+        "queued": dict(oracle.queued),
+        "outbox": dict(oracle.outbox),
+        "outbox:events": dict(oracle.events),
+        "expire": dict(oracle.expiry),
+        "marks": {name: str(time) for name, time in oracle.marks.items()},
+        "looks": {id: " ".join(map(str, look)) for id, look in oracle.looks.items()},
+        "runs": {run.id: run.created for run in oracle.runs.values()},
+    }
+    indexes: dict[str, dict[str, int]] = defaultdict(dict)
+    for run in oracle.runs.values():
+        indexes[f"status:{run.status}"][run.id] = run.created
+        indexes[f"function:{run.function}"][run.id] = run.created
+        found[f"run:{run.id}"] = {
+            name: str(value)
+            for name in FIELDS
+            if (value := getattr(run, name)) is not None
+        }
+        found[f"run:{run.id}"]["bytes"] = str(run.size)
+        found[f"run:{run.id}"]["resends"] = str(run.resends)
+        found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
+    return {name: value for name, value in (found | indexes).items() if value}
+
+
+#: What a run's record shows to others, by the same name in the oracle.
+FIELDS = (
+    "status",
+    "function",
+    "queue",
+    "created",
+    "timeout",
+    "token",
+    "dispatches",
+    "attempt",
+    "generation",
+    "reason",
+    "due",
+    "waiting",
+    "failure",
+    "result",
+    "failed_step",
+    "parent",
+    "cause",
+    "queued_at",
+    "claimed_at",
+    "started",
+    "finished",
+    "deferred_since",
+)
+
+
+def seen(server: FrozenServer, tag: str) -> dict[str, t.Any]:
+    """Return everything that is stored, in the form of :func:`view_of`."""
+    found: dict[str, t.Any] = {}
+    for key, value in dump(server.client, moving=()).items():
+        if key == "clock":
+            continue
+        name = key.removeprefix(f"{tag}:")
+        if isinstance(value, list):
+            value = {member: int(score) for member, score in value}
+        if name.startswith("run:"):
+            kept = {"bytes": "0", "resends": "0"} | value
+            value = {n: kept[n] for n in (*FIELDS, "bytes", "resends") if n in kept}
+        found[name] = value
+    return found
+
+
+@pytest.mark.timeout(3600)
+def test_the_scripts_do_what_the_oracle_says(
+    url: str, pytestconfig: pytest.Config
+) -> None:
+    long = pytestconfig.getoption("--long")
+    Model.url = url
+    run_state_machine_as_test(
+        Model,
+        settings=settings(
+            max_examples=4000 if long else 120,
+            stateful_step_count=80 if long else 40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
