@@ -1,7 +1,8 @@
 """What sleeping runs hold: threads and memory of a worker, and queue messages.
 
-Memory is counted in objects of runs that are alive: the size of a process moves by
-itself.
+Memory is counted in objects that belong to those runs: the size of a process moves by
+itself. A thread keeps what it executed last until it executes something else, so no-op
+runs are made before that count.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import typing as t
 
 from flask_durable import Event
 from flask_durable.app_state import AppState
+from flask_durable.engine.attempt import Attempt
+from flask_durable.engine.attempt import ClaimedRun
 from flask_durable.queue.envelope import EVENT_QUEUE
 from tests.servers import valkey_server
 from tests.servers import wait_until
@@ -20,11 +23,16 @@ from .app import durable
 from .model import Figure
 from .model import Options
 from .workers import application
+from .workers import finished
 from .workers import THREADS
+from .workers import wait_finished
 from .workers import worker_here
 
 #: Runs that sleep at the same time.
 RUNS = 500
+
+#: What there is of a run while it is executed; all else hangs on these.
+KINDS = (Attempt, ClaimedRun)
 
 
 def measure(options: Options) -> t.Iterator[Figure]:
@@ -35,15 +43,22 @@ def measure(options: Options) -> t.Iterator[Figure]:
     name = f"{RUNS} sleeping runs"
     yield Figure(f"{name}, threads", 0, threads, "threads")
     yield Figure(f"{name}, messages", 0, messages, "messages")
-    yield Figure(f"{name}, live run objects", 0, objects, "objects")
+    yield Figure(f"{name}, live objects", 0, objects, "objects")
 
 
 def held_by(state: AppState, runs: int) -> tuple[int, int, int]:
     """Return the threads, queue messages and run objects that sleeping runs hold."""
-    sleep(state, 20)  # every thread is started, and every cache is filled
+    sleep(state, 20)  # every thread is started
     threads = threading.active_count()
     sleep(state, runs)
-    return threading.active_count() - threads, messages(state), objects()
+    started = threading.active_count() - threads
+    ids = {run.id for run in state.runs.list(status="suspended", limit=1000)}
+    for _ in range(5):
+        make_others(state, 20 * THREADS)
+        kept = objects_of(ids)
+        if not kept:
+            break
+    return started, messages(state), kept
 
 
 def sleep(state: AppState, runs: int) -> None:
@@ -53,7 +68,15 @@ def sleep(state: AppState, runs: int) -> None:
     durable.send_many(Event("bench/sleep", data) for _ in range(runs))
     wait_until(lambda: state.store.count("suspended") == before + runs, "the runs")
     wait_until(lambda: messages(state) == 0, "the queues")
-    wait_until(lambda: threads_busy(state) == 0, "the threads")
+    wait_until(lambda: state.window.free == THREADS, "the threads")
+
+
+def make_others(state: AppState, runs: int) -> None:
+    """Have no-op runs made."""
+    before = finished(state)
+    durable.send_many(Event("bench/noop") for _ in range(runs))
+    wait_finished(state, before + runs)
+    wait_until(lambda: messages(state) == 0, "the queues")
 
 
 def messages(state: AppState) -> int:
@@ -62,13 +85,8 @@ def messages(state: AppState) -> int:
     return sum(c.waiting + c.in_flight + c.delayed + c.dead for c in counts)
 
 
-def threads_busy(state: AppState) -> int:
-    """Return how many run threads are taken."""
-    return THREADS - state.window.free
-
-
-def objects() -> int:
-    """Return how many attempts and claimed runs are alive."""
+def objects_of(run_ids: set[str]) -> int:
+    """Return how many objects of these runs are alive."""
     gc.collect()
-    kinds = ("Attempt", "ClaimedRun", "LocalMessage", "Delivery")
-    return sum(type(each).__name__ in kinds for each in gc.get_objects())
+    found = (each for each in gc.get_objects() if isinstance(each, KINDS))
+    return sum(each.run_id in run_ids for each in found)

@@ -53,8 +53,15 @@ def worker_processes(
         subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         for _ in range(processes)
     ]
+
+    def ready() -> bool:
+        for child in children:
+            if child.poll() is not None:
+                raise RuntimeError(f"a worker ended with {child.returncode}")
+        return len(state.directory.workers()) == processes
+
     try:
-        wait_until(lambda: len(state.directory.workers()) == processes, "the workers")
+        wait_until(ready, "the workers", 60)
         yield [child.pid for child in children]
     finally:
         for child in children:

@@ -174,6 +174,7 @@ class AppState:
             scope=self._scope,
             message_of=self._message_of,
             check_event=self._check_event,
+            max_value=self.settings.max_value,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),
         )
@@ -202,7 +203,7 @@ class AppState:
         """Put events on the event queue; return for each what went wrong."""
         try:
             self.memory.check()
-        except (redis.RedisError, UnavailableError) as error:
+        except UnavailableError as error:
             return [error] * len(messages)
         bodies = [message.encode() for message in messages]
         outcomes = self.broker.send(EVENT_QUEUE, bodies)

@@ -216,12 +216,13 @@ class Settings(BaseModel):
     ``DURABLE_INLINE_LIMIT``
         Bytes, 1 KiB to 1 MiB, of one queue message. Default 65,536.
     ``DURABLE_MAX_VALUE``
-        Bytes, 1 KiB to 256 MiB, of one stored value, not less than the inline limit.
+        Bytes, 1 KiB to 256 MiB, of JSON that are kept of one result, not less than
+        the inline limit.
         Default 4,194,304.
     ``DURABLE_RETENTION``
-        Duration, from 1 s, that a completed or cancelled run is kept. Default 7 d.
+        Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
-        Duration, from 1 s, that a failed run is kept. Default 30 d.
+        Duration, from 1 s, that a failed or cancelled run is kept. Default 30 d.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -20,9 +20,9 @@ import time
 import typing as t
 from pathlib import Path
 
-from .cli.guard import guarded
 from .errors import ConfigurationError
 from .errors import UnavailableError
+from .guard import guarded
 
 #: Files in the data directory.
 LOCK_FILE = "server.lock"

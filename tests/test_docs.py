@@ -249,7 +249,7 @@ LIMITS = {
         definition.MAX_ID,
         options.MAX_QUEUE,
     ],
-    "Characters of a step's name": [usage.MAX_STEP_NAME],
+    "Characters of a step's name": [definition.MAX_STEP_NAME],
     "Steps of a run": [run_store.MAX_STEPS],
     "Stored results of a run": [run_store.MAX_MEMO_BYTES // 2**20],
     "Characters kept of an error's message, of its traceback": [

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from flask_durable import embedded
-from flask_durable.cli import guard
+from flask_durable import guard
 from flask_durable.embedded import EmbeddedServer
 from flask_durable.embedded import find_running
 from flask_durable.errors import ConfigurationError
@@ -317,7 +317,7 @@ def test_where_the_kernel_does_not_tell_the_guard_stays_and_looks(
 def test_a_guard_that_stays_passes_signals_and_exit_codes_on() -> None:
     staying = (
         "import os, sys\n"
-        "from flask_durable.cli import guard\n"
+        "from flask_durable import guard\n"
         "sys.exit(guard.stay(os.getppid(), sys.argv[1:]))\n"
     )
     child = (

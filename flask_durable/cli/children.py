@@ -10,7 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from .guard import guarded
+from ..guard import guarded
 
 #: Seconds before the first restart of a process that died; doubled up to the second.
 FIRST_DELAY = 0.5
@@ -27,7 +27,7 @@ class Child:
     """One process of the stack, in a process group of its own.
 
     All methods are called by one thread, which outlives the process (see
-    :func:`~flask_durable.cli.guard.guarded`).
+    :func:`~flask_durable.guard.guarded`).
 
     :param name: What messages call it.
     :param command: Its arguments.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 
-import redis
-
 from ..errors import RunNotFound
 from ..errors import RunStateError
 from ..status import RunStatus
 from ..store.directory import Directory
 from ..store.run_store import RunStore
+from ..store.run_store import TRANSIENT
 from . import lifecycle
 from .outbox import Outbox
 
@@ -85,7 +84,7 @@ class RunAdmin:
         # A process that is no worker has no sweeper to do it later.
         try:
             self._outbox.confirm()
-        except redis.RedisError as error:
+        except TRANSIENT as error:
             logger.warning("What was sent is not confirmed: %s", error)
 
 

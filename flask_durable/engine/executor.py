@@ -31,6 +31,7 @@ from ..queue.envelope import EventMessage
 from ..queue.envelope import RunMessage
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
+from ..steps.outcome import check_size
 from ..steps.step import Step
 from ..store.run_store import after
 from .attempt import Attempt
@@ -143,6 +144,7 @@ class Executor:
             result = _call_body(attempt, event)
             attempt.check()
             outcome = codec.dump(result)
+            check_size(outcome, self._host.max_value)
         except Signal:
             raise
         except Interrupt:

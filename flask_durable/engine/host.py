@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import field
 
-import redis
-
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
@@ -43,6 +41,7 @@ class Host:
         were not given one.
     :param check_event: Raises :class:`EventError` if an event that was received does
         not fit the schema of its name.
+    :param max_value: Bytes of JSON that are kept of one result.
     :param write_through: Whether a state change is answered only when it is durable
         (``DURABLE_FSYNC="step"``).
     :param replay_eagerly: Whether a body is replayed after every step, so that effects
@@ -57,6 +56,7 @@ class Host:
     scope: t.Callable[[], AbstractContextManager[t.Any]]
     message_of: t.Callable[[EventLike, str], EventMessage]
     check_event: t.Callable[[EventMessage], None]
+    max_value: int = 4 * 1024 * 1024
     write_through: bool = False
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
@@ -72,7 +72,7 @@ class Host:
         while True:
             try:
                 return call()
-            except redis.RedisError as error:
+            except Exception as error:
                 if not is_transient(error):
                     raise
                 logger.warning("The state server does not answer: %s", error)

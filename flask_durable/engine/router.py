@@ -91,7 +91,7 @@ class Router:
         self._host = host
         self._outbox = outbox
         self._threads = threads
-        self._index = (-1, TriggerIndex())
+        self._index = (Published(-1, {}), TriggerIndex())
 
     def route(self, deliveries: t.Sequence[Delivery]) -> None:
         """Route the events in hand, in as few round trips as one event needs."""
@@ -187,9 +187,9 @@ class Router:
                 yield run
 
     def _match(self, name: str, published: Published) -> list[str]:
-        if self._index[0] != published.version:
+        if self._index[0] is not published:
             patterns = {id: d["triggers"] for id, d in published.functions.items()}
-            self._index = (published.version, TriggerIndex.of(patterns))
+            self._index = (published, TriggerIndex.of(patterns))
         return self._index[1].match(name)
 
     def _new_run(self, routing: _Routing, function_id: str, queue: str) -> NewRun:

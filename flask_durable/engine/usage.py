@@ -9,12 +9,10 @@ import types
 import typing as t
 
 from ..errors import StepUsageError
+from ..functions.definition import MAX_STEP_NAME
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
-
-#: Characters of a step's name.
-MAX_STEP_NAME = 200
 
 
 _COUNTED = re.compile(r"#\d+$")
@@ -32,6 +30,13 @@ def check_name(name: t.Any) -> None:
             f"{name!r} is not a step's name.",
             hint=f"Give text of 1 to {MAX_STEP_NAME} characters.",
         )
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # such as a file's name that is no UTF-8
+        raise StepUsageError(
+            f"The step name {name!r} has half of a surrogate pair.",
+            hint="Put something else into the name, such as an id or a hash.",
+        ) from None
     if _COUNTED.search(name):
         raise StepUsageError(
             f"The step name {name!r} ends like the n-th use of another name.",

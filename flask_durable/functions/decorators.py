@@ -102,7 +102,8 @@ class Decorators:
             (default 3).
         :param backoff: The delays between attempts.
         :param non_retriable: Exception classes that end a step or the run at once.
-        :param timeout: How long a run may take from its start; then it is cancelled.
+        :param timeout: How long a run may take, its wait in the queue included; then it
+            is cancelled.
         :param start_timeout: How long a run may wait for its start; then it is
             cancelled.
         :raises DefinitionError: Something about it is wrong; the message has the fix.

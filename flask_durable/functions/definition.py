@@ -24,7 +24,7 @@ from .triggers import read_triggers
 
 #: Characters of a function's id and of a step's name.
 MAX_ID = 128
-MAX_STEP_NAME = 255
+MAX_STEP_NAME = 200
 
 #: Stands for ``on=`` where it is not given.
 MISSING: t.Any = object()

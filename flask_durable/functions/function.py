@@ -103,7 +103,7 @@ class Function(t.Generic[D, R]):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds from a run's start after which it is cancelled."""
+        """Seconds after which a run that has not finished is cancelled."""
         return self.options.timeout
 
     @property

@@ -53,7 +53,7 @@ class FunctionOptions:
     :param retries: Attempts of each step, and of the body, after the first one.
     :param backoff: The delays between attempts.
     :param non_retriable: Errors that end a step or the run at once.
-    :param timeout: Seconds from a run's start after which it is cancelled.
+    :param timeout: Seconds after which a run that has not finished is cancelled.
     :param start_timeout: Seconds from a run's creation within which it must start.
     :raises DefinitionError: A value is not what it should be.
     """

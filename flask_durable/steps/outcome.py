@@ -19,6 +19,21 @@ _RAISED_AS: dict[str, type[StepError]] = {
 }
 
 
+def check_size(text: str, limit: int) -> None:
+    """Check that a result may be kept.
+
+    :param limit: Bytes, ``DURABLE_MAX_VALUE``.
+    :raises UnserializableValue: It is larger.
+    """
+    # Four bytes at most a character: only what may be too large is encoded to know.
+    if len(text) * 4 > limit and len(text.encode()) > limit:
+        raise UnserializableValue(
+            "",
+            f"is larger than the {limit} bytes that are kept of one.",
+            "Store it elsewhere and return where it is, or raise DURABLE_MAX_VALUE.",
+        )
+
+
 def failure_of(
     error: BaseException, step: str, attempt: int, timeout: float | None
 ) -> Failure:

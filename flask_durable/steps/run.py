@@ -37,6 +37,7 @@ from ..serialization import UnserializableValue
 from ..store.memo import Memo
 from ..store.memo import payload
 from ..store.run_store import after
+from .outcome import check_size
 from .outcome import error_of
 from .outcome import failure_of
 
@@ -129,6 +130,8 @@ class Execution:
             # the body: its failure is the step's, and comes before the commit.
             with body, attempt.host.scope():
                 result = self._codec.round_trip(fn(*args, **kwargs))
+
+            check_size(result[0], attempt.host.max_value)
             if body.interrupted is not None:
                 raise body.interrupted  # the body swallowed it
         except ShutdownInterrupt:

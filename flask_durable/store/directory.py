@@ -83,15 +83,11 @@ class Directory:
         """The plain command that reads the version, to be sent in a pipeline."""
         return "GET", f"{self._tag}:functions:version"
 
-    def current(self, version: str | int | None = None) -> Published:
-        """Return what is published.
+    def current(self) -> Published:
+        """Ask the server what is published, and remember it.
 
-        :param version: What the server answered to :attr:`version_command`; what is
-            remembered is returned if it is still that one. Without it the server is
-            asked.
+        What is remembered stays the same object while it is the same.
         """
-        if version is not None and int(version) == self._cached.version:
-            return self._cached
         pipeline = self._server.client.pipeline(transaction=True)
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
@@ -101,8 +97,13 @@ class Directory:
             {id: json.loads(text) for id, text in functions.items()},
         )
         with self._lock:
-            self._cached = published
-        return published
+            if published != self._cached:
+                self._cached = published
+            return self._cached
+
+    def forget_stale(self) -> None:
+        """Forget the functions that no process had the code of for an hour."""
+        self.publish({})
 
     @property
     def remembered(self) -> Published:

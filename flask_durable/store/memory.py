@@ -7,13 +7,17 @@ the rest.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import typing as t
 
 from ..errors import UnavailableError
 from ..redis_client import ask_all
+from .run_store import TRANSIENT
 from .server import StateServer
+
+logger = logging.getLogger(__name__)
 
 #: The part of ``maxmemory`` from which on new events are refused.
 LIMIT = 0.9
@@ -34,12 +38,16 @@ class MemoryGuard:
     def check(self) -> None:
         """Check that there is room for new events.
 
+        A server that does not answer is not full: a queue elsewhere takes the event.
+
         :raises UnavailableError: There is not.
-        :raises redis.RedisError: The server did not answer.
         """
         with self._lock:
             if time.monotonic() - self._asked > BELIEVED:
-                self._used = self._ask()
+                try:
+                    self._used = self._ask()
+                except TRANSIENT as error:
+                    logger.warning("The state server does not answer: %s", error)
                 self._asked = time.monotonic()
             used = self._used
         if used > LIMIT:

@@ -84,6 +84,7 @@ class Beat:
             try:
                 self._publish_again_if_forgotten()
                 self._beat()
+                self._state.directory.forget_stale()
                 self._state.reachable = True
             except TRANSIENT as error:
                 # A queue elsewhere goes on; what it gave us could not be kept now.

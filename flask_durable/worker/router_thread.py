@@ -54,28 +54,34 @@ class RouterThread:
 
         :raises Exception: The queue cannot be read.
         """
-        deliveries = self._broker.deliveries(EVENT_QUEUE, self._limit(), wait)
+        limit = max(self._free() or BATCH, self._broker.transport.waiting_limit)
+        deliveries = self._broker.deliveries(EVENT_QUEUE, min(limit, BATCH), wait)
+        routed = 0
+        while routed < len(deliveries):
+            size = self._free() or BATCH
+            self._route_together(deliveries[routed : routed + size])
+            routed += size
+        return len(deliveries)
+
+    def _free(self) -> int:
+        """Return how many threads are free, if one is within a moment.
+
+        So many events are routed at a time: each is then executed in place, for half
+        of the trips that a run message takes. Where no thread is free, routing does not
+        wait for one.
+        """
+        window = self._broker.window
+        return max(window.free, 0) if window.wait_free(PATIENCE) else 0
+
+    def _route_together(self, deliveries: list[Delivery]) -> None:
         try:
-            if deliveries:
-                self._router.route(deliveries)
+            self._router.route(deliveries)
         except BaseException:
             logger.exception("Could not route %d events together.", len(deliveries))
             # One by one, so that an event that cannot be routed is received too often
             # alone, and takes no others to the dead-letter queue.
             for delivery in deliveries:
                 self._route_alone(delivery)
-        return len(deliveries)
-
-    def _limit(self) -> int:
-        """Return how many events to take: as many as threads are free.
-
-        Each of them is then executed in place, for half of the trips that a run message
-        takes. Where no thread gets free within a moment, routing goes on without one.
-        """
-        window = self._broker.window
-        if not window.wait_free(PATIENCE):
-            return BATCH
-        return min(max(window.free, self._broker.transport.waiting_limit), BATCH)
 
     def _route_alone(self, delivery: Delivery) -> None:
         try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import pathlib
 import shutil
 import tempfile
 import typing as t
 
 import redis
+from redis.crc import key_slot
 
 from ..servers import free_port
 from ..servers import ValkeyServer
@@ -44,18 +47,15 @@ class ValkeyCluster:
     def wait_ok(self) -> None:
         """Wait until every server knows all the others and serves its keys."""
         for node in self.nodes:
-            wait_until(lambda node=node: self._is_ok(node), "the cluster")
+            wait_until(functools.partial(self._is_ok, node), "the cluster")
 
     def node_of(self, key: str) -> ValkeyServer:
         """Return the server that holds *key*."""
-        slot = ask(self.nodes[0], "CLUSTER", "KEYSLOT", key)
-        return self.nodes[
-            next(
-                number
-                for number in range(len(self.nodes))
-                if slot < SLOTS * (number + 1) // len(self.nodes)
-            )
+        slot = key_slot(key.encode())
+        firsts = [
+            SLOTS * number // len(self.nodes) for number in range(len(self.nodes))
         ]
+        return self.nodes[bisect.bisect_right(firsts, slot) - 1]
 
     def kill(self) -> None:
         """End every server with SIGKILL."""

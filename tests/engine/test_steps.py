@@ -556,3 +556,26 @@ def test_a_step_that_exits_the_interpreter_has_failed(harness: Harness) -> None:
     assert run.status == RunStatus.FAILED
     assert run.failure is not None
     assert run.failure.type == "SystemExit"
+
+
+def test_a_result_that_is_too_large_fails_its_step_once(
+    valkey: t.Any, namespace: str
+) -> None:
+    harness = Harness(
+        valkey.url, namespace, DURABLE_MAX_VALUE=2048, DURABLE_INLINE_LIMIT=2048
+    )
+    calls: list[int] = []
+
+    def body(event: Event[t.Any], step: Step) -> int:
+        def large() -> str:
+            calls.append(1)
+            return "ä" * 1100
+
+        with pytest.raises(UnserializableResult, match="2048 bytes"):
+            step.run("large", large)
+        return len(step.run("fits", lambda: "x" * 2000))
+
+    run = run_body(harness, body)
+
+    assert (run.status, run.result, calls) == (RunStatus.COMPLETED, 2000, [1])
+    harness.close()

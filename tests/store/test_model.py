@@ -334,6 +334,27 @@ class Model(RuleBasedStateMachine):
         self.advance(LEASE // 3)
         self.sweep([])
 
+    @rule(run=choices, step=steps, status=st.sampled_from(["intent", "done"]))
+    def die_after_an_intent(self, run: int, step: str, status: str) -> None:
+        """Have the next owner find an intent that has no outcome."""
+        id = self.pick(run, "running")
+        limits = (MOST_STEPS, MOST_BYTES)
+        head = (id, self.owner(id, 0), LEASE, step, "intent", 1, "run")
+        self.do("step_commit", *head, *limits)
+        self.lose_every_lease()
+        self.do("run_claim", id, self.new_token(), LEASE, MOST_DISPATCHES, "v1", 0)
+        head = (id, self.owner(id, 0), LEASE, step, status, 1, "run")
+        self.do("step_commit", *head, *limits)
+
+    @rule(run=choices)
+    def make_no_progress(self, run: int) -> None:
+        """Claim and lose a run until that is too often."""
+        id = self.pick(run, "queued")
+        for _ in range(MOST_DISPATCHES + 1):
+            token = self.new_token()
+            self.do("run_claim", id, token, LEASE, MOST_DISPATCHES, "v1", 0)
+            self.lose_every_lease()
+
     @rule(run=choices)
     def expire(self, run: int) -> None:
         self._expire(self.pick(run, *FINISHED))

@@ -27,5 +27,11 @@ for _, id in ipairs(stale) do
   redis.call('ZREM', tag .. ':functions:seen', id)
   changed = true
 end
-if changed then return redis.call('INCR', tag .. ':functions:version') end
-return tonumber(redis.call('GET', tag .. ':functions:version') or '0')
+local version = tonumber(redis.call('GET', tag .. ':functions:version') or '0')
+if changed then
+  -- The time, not the next number: after a failover that lost the latest change, the
+  -- next change must not get its number.
+  version = math.max(now, version + 1)
+  redis.call('SET', tag .. ':functions:version', text(version))
+end
+return version
