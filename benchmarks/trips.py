@@ -65,11 +65,14 @@ def recorded_trips() -> t.Iterator[list[Trip]]:
     own = threading.get_ident()
     send, read = Connection.send_packed_command, Connection.read_response
 
-    def record_send(self: t.Any, command: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+    def record_send(
+        self: t.Any, command: t.Any, *args: t.Any, **kwargs: t.Any
+    ) -> t.Any:
         parts = [command] if isinstance(command, (str, bytes)) else list(command)
         text = b"".join(parts)
         commands = tuple(
-            names.get(digest) or name.decode() for name, digest in _COMMAND.findall(text)
+            names.get(digest) or name.decode()
+            for name, digest in _COMMAND.findall(text)
         )
         blocks = commands == ("XREADGROUP",) and b"\r\nBLOCK\r\n" in text
         asked[threading.get_ident()] = commands, blocks

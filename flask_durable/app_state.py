@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import typing as t
+import weakref
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -80,6 +81,7 @@ class AppState:
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
         self.reachable = True
+        _states.add(self)
 
     @property
     def schemas(self) -> Schemas:
@@ -280,6 +282,16 @@ class AppState:
         detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
         return HealthCheck("paused runs", True, detail)
 
+    def forget_collaborators(self) -> None:
+        """Make them anew on the next use.
+
+        Done in a forked process: a thread that is not there may hold their locks, or be
+        the one that they wait for.
+        """
+        for name in [*vars(self)]:
+            if isinstance(getattr(type(self), name, None), functools.cached_property):
+                delattr(self, name)
+
     def _scope(self) -> AbstractContextManager[t.Any]:
         return self.app.app_context()
 
@@ -295,3 +307,15 @@ class AppState:
 
 def _no_barrier() -> None:
     """Nothing is waited for: ``DURABLE_FSYNC="off"``."""
+
+
+_states: weakref.WeakSet[AppState] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for state in list(_states):
+        state.forget_collaborators()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import typing as t
-import weakref
 from datetime import datetime
 
 from flask import current_app
@@ -28,6 +27,9 @@ if t.TYPE_CHECKING:
     from .functions.groups import DurableGroup
     from .queue.envelope import EventMessage
     from .runs import Runs
+
+#: Where an app keeps what it has of this extension.
+_STATE = "durable.state"
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +56,7 @@ class Durable(Decorators):
     def __init__(self, app: Flask | None = None) -> None:
         #: Everything that is declared.
         self.functions = FunctionRegistry()
-        self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
-            weakref.WeakKeyDictionary()
-        )
+
         self._warned: set[str] = set()
         if app is not None:
             self.init_app(app)
@@ -80,8 +80,10 @@ class Durable(Decorators):
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
             app.register_blueprint(blueprint)
-        self._states[app] = state
         app.extensions["durable"] = self
+        # Beside it, and not in it: an extension outlives the apps of a factory, and
+        # would keep them.
+        app.extensions[_STATE] = state
 
     def register(self, group: DurableGroup) -> None:
         """Add the functions, steps and schemas of *group*.
@@ -148,13 +150,12 @@ class Durable(Decorators):
 
         :raises RuntimeError: The app was not initialised with this object.
         """
-        try:
-            return self._states[app]
-        except KeyError:
+        if app.extensions.get("durable") is not self:
             raise RuntimeError(
                 "The current Flask app is not registered with this 'Durable' instance. "
                 "Call 'init_app' with it first."
-            ) from None
+            )
+        return t.cast(AppState, app.extensions[_STATE])
 
     def __repr__(self) -> str:
         if not has_app_context():

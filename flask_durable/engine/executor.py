@@ -137,8 +137,12 @@ class Executor:
 
     def _call(self, attempt: Attempt, event: t.Any) -> None:
         try:
-            if _is_filtered_out(attempt, event):
-                return attempt.finish(failed=False, outcome="null", reason="filtered")
+            filtered_out = _is_filtered_out(attempt, event)
+        except BaseException as error:
+            return self._fail(attempt, error)
+        if filtered_out:
+            return attempt.finish(failed=False, outcome="null", reason="filtered")
+        try:
             # Before the body: an annotation that says nothing must not cost an effect.
             codec = codec_for(attempt.function.body)
             result = _call_body(attempt, event)

@@ -107,7 +107,9 @@ class Watchdog:
         with self._condition:
             self._ended += 1
             if self._ended > max(_MANY_ENDED, len(self._deadlines) // 2):
-                self._deadlines = [entry for entry in self._deadlines if entry[2].active]
+                self._deadlines = [
+                    entry for entry in self._deadlines if entry[2].active
+                ]
                 heapq.heapify(self._deadlines)
                 self._ended = 0
 

@@ -16,6 +16,10 @@ from ..status import RunStatus
 from ..store.directory import Published
 from ..store.run_store import Record
 
+#: Bytes of JSON that a result may have to travel with its event. A queue would refuse a
+#: message of any size again and again.
+MAX_RESULT = 65_536
+
 _ABOUT: dict[RunStatus, tuple[type[FunctionFinished], ...]] = {
     RunStatus.COMPLETED: (FunctionFinished,),
     RunStatus.FAILED: (FunctionFinished, FunctionFailed),
@@ -71,7 +75,8 @@ def _data(
         "status": status.value,
         "event": {name: event[name] for name in ("name", "data", "id", "at")},
     }
-    if outcome:
-        key = "failure" if status is RunStatus.FAILED else "result"
-        data[key] = json.loads(outcome)
+    if status is RunStatus.FAILED:
+        data["failure"] = json.loads(outcome)
+    elif outcome and len(outcome.encode()) <= MAX_RESULT:
+        data["result"] = json.loads(outcome)
     return data

@@ -66,12 +66,14 @@ class Sweeper:
             for _ in range(MAX_ROUNDS):
                 if not self._sweep(tag, empty):
                     break
-        self._outbox.confirm()
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
         swept = self._host.store.sweep(tag, empty)
         self._outbox.send_runs(swept.runs)
         self._outbox.send_events(swept.events)
+        # Before the next round: a backlog that takes a slow queue longer than an entry
+        # may stay unconfirmed would be sent again and again, and grow.
+        self._outbox.confirm()
         for timer in swept.timeouts:
             self._time_out(timer)
         for run_id in swept.expired:

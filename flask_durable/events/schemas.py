@@ -98,8 +98,12 @@ def path_of(parts: t.Iterable[str | int], root: str = "data") -> str:
 
 
 def clean(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Return *text* in at most *limit* characters that UTF-8 can encode."""
+    """Return *text* in one line of at most *limit* characters that UTF-8 can encode.
+
+    It is logged too: what a sender calls a field must not look like another record.
+    """
     text = text if len(text) <= limit else text[: limit - 1] + "…"
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

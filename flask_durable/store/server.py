@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import typing as t
@@ -13,7 +14,6 @@ from redis.retry import Retry
 
 from ..config import mask_url
 from ..errors import ConfigurationError
-from ..errors import UnavailableError
 from ..redis_client import ask_all
 from ..redis_client import client_factory
 from ..redis_client import is_cluster
@@ -128,23 +128,28 @@ class StateServer:
         if self._is_cluster:
             return execute(self.client, *command)
         try:
-            return self._exchange(self._own_connection(), command)
+            [reply] = self._exchange(self._own_connection(), [command])
         except (redis.ConnectionError, redis.TimeoutError):
             # The client repeats it, as often as it repeats other commands.
             return execute(self.client, *command)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _exchange(
-        self, connection: redis.connection.AbstractConnection, command: tuple[t.Any, ...]
-    ) -> t.Any:
-        """Send *command* over *connection*, and return the reply.
+        self,
+        connection: redis.connection.AbstractConnection,
+        commands: t.Sequence[t.Sequence[Argument]],
+    ) -> list[t.Any]:
+        """Send *commands* over *connection* in one go, and return the replies.
 
-        What a client does besides takes longer than this.
+        What a client does besides takes longer than this. An error is returned in the
+        place of its reply.
         """
         try:
-            connection.send_command(*command)  # type: ignore[no-untyped-call]
-            return connection.read_response()
-        except redis.ResponseError:
-            raise
+            packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+            connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+            return [_reply(connection) for _ in commands]
         except BaseException:
             # Also where a step's body was interrupted: what is left unread here would
             # be taken for the reply to the next command.
@@ -167,25 +172,31 @@ class StateServer:
         calls: t.Sequence[Call],
         commands: t.Sequence[t.Sequence[Argument]],
     ) -> list[t.Any]:
+        everything: list[t.Sequence[Argument]] = [
+            (*head, 1, tag, *args)
+            for head, (_, tag, args) in zip(heads, calls, strict=True)
+        ]
+        everything += commands
+        if not self._is_cluster:
+            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+                return self._exchange(self._own_connection(), everything)
         pipeline = self.client.pipeline(transaction=False)
-        for head, (_, tag, args) in zip(heads, calls, strict=True):
-            execute(pipeline, *head, 1, tag, *args)
-        for command in commands:
+        for command in everything:
             execute(pipeline, *command)
         return pipeline.execute(raise_on_error=False)
-
-    def unavailable(self, error: Exception) -> UnavailableError:
-        """Return *error* as a public error that names the server."""
-        return UnavailableError(
-            f"The state server {mask_url(self.url)} cannot be used: {error}.",
-            hint="Start it, or correct DURABLE_REDIS_URL.",
-        )
 
     def close(self) -> None:
         """Close this process's connections."""
         if self._client is not None and self._pid == os.getpid():
             self._client.close()
         self._client = self._pid = None
+
+
+def _reply(connection: redis.connection.AbstractConnection) -> t.Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
 
 
 def execute(client: redis.Redis, *command: Argument) -> t.Any:

@@ -160,7 +160,7 @@ def test_a_local_queue_without_moto_names_the_extra(
     Durable(app)
     with (
         app.app_context(),
-        pytest.raises(ConfigurationError, match=r"flask-durable\[dev\]"),
+        pytest.raises(ConfigurationError, match=r"flask-durable\[dev-sqs\]"),
         DevStack(queue="sqs", port=0),
     ):
         pass

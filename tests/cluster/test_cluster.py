@@ -252,17 +252,27 @@ def test_events_are_refused_when_one_server_is_nearly_full(
         ask(cluster.nodes[1], "CONFIG", "SET", "maxmemory", "0")
 
 
-def test_a_barrier_is_not_passed_by_a_server_that_is_down(
+def test_one_server_that_is_down_makes_the_state_unavailable(
     cluster: ValkeyCluster, harness: Harness
 ) -> None:
     barrier: Barrier = harness.state.barrier
     barrier.wait()
-    node = cluster.nodes[1]
+    node, alive = cluster.nodes[1], cluster.nodes[2]
+    tags = harness.state.store.keys.tags
+    served = next(tag for tag in tags if cluster.node_of(tag) is alive)
     node.kill()
     try:
         with pytest.raises(UnavailableError):
             barrier.wait()
+        with pytest.raises(redis.ConnectionError):
+            harness.state.server.ping()
         assert harness.state.ready()
+        # Once the others notice, they refuse what they hold themselves.
+        wait_until(lambda: "state:fail" in ask(alive, "CLUSTER", "INFO"), "CLUSTERDOWN")
+        with pytest.raises(redis.ConnectionError, match="cluster is down"):
+            harness.state.server.call("sweep", served, 10_000, 10)
+        [reply] = harness.state.server.call_many([("sweep", served, [10_000, 10])])
+        assert isinstance(reply, redis.ConnectionError)
     finally:
         node.start()
         cluster.wait_ok()

@@ -202,11 +202,11 @@ def _command(operations: Operations, original: t.Any) -> t.Any:
 
 
 def _exchange(operations: Operations, original: t.Any) -> t.Any:
-    def exchange(self: t.Any, connection: t.Any, command: t.Any) -> t.Any:
+    def exchange(self: t.Any, connection: t.Any, commands: t.Any) -> t.Any:
         return operations.perform(
             "redis",
-            _kind(command),
-            lambda: original(self, connection, command),
+            "+".join(dict.fromkeys(_kind(command) for command in commands)),
+            lambda: original(self, connection, commands),
             _redis_lost,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import signal
@@ -16,8 +17,11 @@ import weakref
 
 import pytest
 import redis
+from flask import Flask
 
+from flask_durable import Durable
 from flask_durable import Event
+from flask_durable import Failure
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
@@ -25,6 +29,7 @@ from flask_durable.engine.attempt import ClaimedRun
 from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import Watchdog
 from flask_durable.engine.leases import Leases
+from flask_durable.engine.router import Router
 from flask_durable.store.run_store import after
 from flask_durable.worker.router_thread import RouterThread
 
@@ -56,6 +61,20 @@ class Slots:
         self.harness.threads.runs.append(run)
 
 
+def send_elsewhere(harness: Harness, url: str, namespace: str) -> str:
+    """Send an event that is routed where the code of its function is not."""
+    harness.start()
+    elsewhere = Harness(url, namespace)
+    elsewhere.app.name = harness.app.name
+    elsewhere.state.directory.current()
+    event_id = harness.send("a/b")
+    deliveries = elsewhere.state.broker.deliveries("events", 1, 0)
+    Router(elsewhere.state.host, elsewhere.state.outbox).route(deliveries)
+    elsewhere.close()
+    assert len(deliveries) == 1
+    return event_id
+
+
 def test_a_server_that_takes_no_writes_is_waited_for(namespace: str) -> None:
     calls: list[str] = []
 
@@ -66,7 +85,9 @@ def test_a_server_that_takes_no_writes_is_waited_for(namespace: str) -> None:
         def first() -> None:
             calls.append("first")
             client.config_set("min-replicas-to-write", 1)
-            again = threading.Timer(0.3, client.config_set, ("min-replicas-to-write", 0))
+            again = threading.Timer(
+                0.3, client.config_set, ("min-replicas-to-write", 0)
+            )
             again.start()
 
         @harness.durable.function(on="a/b")
@@ -190,24 +211,49 @@ def test_a_filter_is_not_asked_again_after_the_run_did_something(
         step.sleep("pause", 60)
         return "to the end"
 
-    # Routed where the code is not, so the filter is asked where the run is executed.
-    harness.start()
-    elsewhere = Harness(valkey.url, namespace)
-    elsewhere.app.name = harness.app.name
-    event_id = harness.send("a/b")
-    elsewhere.state.directory.current()
-    elsewhere._started = True
-    elsewhere.threads = harness.threads
-    from flask_durable.engine.router import Router
-
-    elsewhere.router = Router(elsewhere.state.host, elsewhere.state.outbox)
-    assert elsewhere.route() == 1
+    event_id = send_elsewhere(harness, valkey.url, namespace)
     harness.settle()
     harness.advance(61)
 
     run = harness.run_of(event_id)
     assert (run.status, run.result) == (RunStatus.COMPLETED, "to the end")
-    elsewhere.close()
+
+
+def test_a_filter_that_raises_where_the_run_is_executed_fails_it_at_once(
+    harness: Harness, valkey: t.Any, namespace: str
+) -> None:
+    reports: list[str] = []
+
+    @harness.durable.function(on="a/b", where=lambda event: event.data["missing"])
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    @work.on_failure
+    def report(event: Event[t.Any], step: Step, failure: Failure) -> None:
+        reports.append(failure.type)
+
+    event_id = send_elsewhere(harness, valkey.url, namespace)
+    harness.settle()
+
+    assert harness.run_of(event_id).status == RunStatus.FAILED
+    assert reports == ["KeyError"]
+
+
+def test_a_result_that_no_queue_takes_is_left_out_of_the_event(
+    harness: Harness,
+) -> None:
+    seen: list[tuple[str, t.Any]] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> str:
+        return "x" * 1_500_000
+
+    @harness.durable.function(on="durable/function.finished")
+    def listen(event: Event[t.Any], step: Step) -> None:
+        seen.append((event.data["status"], event.data.get("result")))
+
+    harness.send_and_settle("a/b")
+
+    assert seen == [("completed", None)]
 
 
 def test_confirming_an_old_message_leaves_what_is_owed_now(harness: Harness) -> None:
@@ -437,6 +483,81 @@ def test_a_worker_survives_a_storm_of_signals(
         sender.wait()
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
+
+
+def test_an_extension_does_not_keep_the_apps_of_a_factory() -> None:
+    durable = Durable()
+
+    def create_app() -> Flask:
+        app = Flask("factory")
+        durable.init_app(app)
+        return app
+
+    references = [weakref.ref(create_app()) for _ in range(3)]
+    gc.collect()
+
+    assert [reference() for reference in references] == [None] * 3
+
+
+def test_a_step_name_that_cannot_be_encoded_fails_the_run_with_the_reason(
+    harness: Harness,
+) -> None:
+    calls: list[int] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("read-\udcff.mp3", lambda: calls.append(1))
+
+    run = harness.send_and_settle("a/b")
+
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert run.failure.code == "step.usage"
+    assert calls == []
+
+
+def test_a_directory_that_a_failover_changed_is_matched_anew(harness: Harness) -> None:
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    harness.send_and_settle("a/b")
+    server, root = harness.state.server, harness.state.store.keys.root
+    # The version is the same, what it stands for is not.
+    spec = {**work.spec(), "id": "other", "triggers": ["c/d"]}
+    server.client.hset(f"{root}:functions", "other", json.dumps(spec))
+    harness.sweep()
+    event_id = harness.send("c/d")
+    harness.settle()
+
+    assert harness.runs.of_event(event_id)[0].function == "other"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_forked_while_others_send_can_send(
+    valkey: t.Any, namespace: str
+) -> None:
+    harness = Harness(valkey.url, namespace, DURABLE_FSYNC="step")
+    harness.send("a/b")
+    stopping = threading.Event()
+
+    def send() -> None:
+        while not stopping.is_set():
+            harness.send("a/b")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            harness.send("a/b")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stopping.set()
+        sender.join()
+        harness.close()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from collections import Counter
 import redis
 
 from flask_durable import Run
+from flask_durable import RunStatus
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 
@@ -202,6 +203,14 @@ class Site:
     def count(self, status: str) -> int:
         with self.app.app_context():
             return work.durable.runs.count(status)
+
+    def counts(self, status: str, number: int, timeout: float = TIMEOUT) -> None:
+        """Wait until *number* runs are in a state."""
+        try:
+            wait_until(lambda: self.count(status) == number, status, timeout)
+        except TimeoutError as error:
+            found = {each.value: self.count(each) for each in RunStatus}
+            raise AssertionError(f"{error}; {found}; {self.queues()}") from None
 
     def queues(self) -> list[QueueCounts]:
         """Return what the queues hold."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 
-from ..servers import wait_until
 from .sites import Site
 
 SLEEPERS = 500
@@ -18,7 +17,7 @@ def test_sleeping_runs_hold_nothing_and_survive_a_restart(shaky_site: Site) -> N
     events = [f"nap-{n}" for n in range(SLEEPERS)]
     for event in events:
         shaky_site.send("nap/asked", event)
-    wait_until(lambda: shaky_site.count("suspended") == SLEEPERS + 1, "sleepers", 90)
+    shaky_site.counts("suspended", SLEEPERS + 1)
 
     shaky_site.are_empty()
     assert worker.threads() <= threads
@@ -28,7 +27,7 @@ def test_sleeping_runs_hold_nothing_and_survive_a_restart(shaky_site: Site) -> N
     shaky_site.ready(threads=8)
     assert shaky_site.count("suspended") == SLEEPERS + 1
     shaky_site.skip(3600)
-    wait_until(lambda: shaky_site.count("completed") == SLEEPERS + 1, "naps", 90)
+    shaky_site.counts("completed", SLEEPERS + 1)
     shaky_site.each_step_ran_once()
     assert len(shaky_site.trace()) == 2 * (SLEEPERS + 1)
     shaky_site.are_empty()

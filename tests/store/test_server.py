@@ -211,8 +211,6 @@ def test_a_server_that_does_not_answer_is_given_up(
     try:
         with pytest.raises(redis.TimeoutError):
             client.ping()
-        error = server.unavailable(redis.TimeoutError("late"))
-        assert "cannot be used: late" in str(error)
     finally:
         mortal.resume()
     server.close()
