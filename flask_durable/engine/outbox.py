@@ -80,6 +80,6 @@ class Outbox:
             outcomes = self._queue.send(queue, bodies)
         except Exception as error:
             outcomes = [error] * len(bodies)
-        for error in filter(None, outcomes):
-            logger.warning("A message to %s will be sent again: %s", queue, error)
-        return [number for number, error in enumerate(outcomes) if error is None]
+        for refused in filter(None, outcomes):
+            logger.warning("A message to %s will be sent again: %s", queue, refused)
+        return [number for number, refused in enumerate(outcomes) if refused is None]
