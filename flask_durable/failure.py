@@ -6,6 +6,7 @@ import json
 import traceback as traceback_module
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 
 #: Characters kept of a message and of a traceback; the rest is cut from the middle.
 MAX_MESSAGE = 4_000
@@ -56,7 +57,11 @@ class Failure:
     @classmethod
     def from_json(cls, text: str | bytes) -> Failure:
         """Return the failure that :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        # Newer code may have stored more than this code knows.
+        return cls(
+            **{f.name: fields[f.name] for f in fields_of(cls) if f.name in fields}
+        )
 
 
 def _code_of(kind: type[BaseException]) -> str:

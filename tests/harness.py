@@ -86,7 +86,7 @@ class Harness:
             return
         self._started = True
         state = self.state
-        state.window.release(1)
+        state.window.add(1)
         self.publish()
         self.leases = Leases(state.store)
         self.executor = Executor(state.host, state.outbox, self.leases)

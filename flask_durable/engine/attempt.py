@@ -116,7 +116,8 @@ class Attempt:
         :param sketch: Of its call; compared with that of the first use of the name.
         :raises StepUsageError: It is used where it cannot be durable.
         """
-        self.check()
+        if not self.ended:
+            self.check()
         check_use(self, name)
         used = self._uses[name] = self._uses.get(name, 0) + 1
         if used == 1:
@@ -156,6 +157,16 @@ class Attempt:
         """Raise again what sealed this attempt, if something did."""
         if self._sealed is not None:
             raise self._sealed
+
+    @property
+    def sealed(self) -> bool:
+        """Whether this attempt writes nothing more."""
+        return self._sealed is not None
+
+    @property
+    def to_be_replayed(self) -> bool:
+        """Whether the body is to be called again from the top."""
+        return isinstance(self._sealed, Replayed)
 
     def close(self) -> None:
         """Note that the attempt has ended: its step tools are of no use any more."""
@@ -251,6 +262,7 @@ class Attempt:
             self._fail_over_limit(reply[1])
         self.host.settle()
         if reply[0] == "resolved":
+            self.committed = True
             return Memo.parse(reply[1])
         if reply[0] == "queued":
             self._announce(int(reply[1]))
@@ -303,6 +315,7 @@ class Attempt:
                 events=events,
             )
         )
+        self.seal(Ended(status.value))
         self.host.settle()
         if queued:
             self.outbox.send_runs([(*handler_run, queued)])

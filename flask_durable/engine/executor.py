@@ -37,12 +37,14 @@ from ..store.run_store import after
 from .attempt import Attempt
 from .attempt import ClaimedRun
 from .control import Interrupt
-from .control import Replayed
 from .control import Signal
 from .host import Host
 from .leases import Leases
 from .outbox import Outbox
 from .retry import delay_after
+
+#: Errors that a chain of causes is followed through.
+MAX_CAUSES = 100
 
 logger = logging.getLogger(__name__)
 
@@ -106,14 +108,12 @@ class Executor:
         self._leases.add(attempt)
         try:
             self._execute(attempt)
-        except Replayed:
-            return True
         except Signal as signal:
             logger.debug("Run %s: %s", run.run_id, signal)
         finally:
             attempt.close()
             self._leases.remove(attempt)
-        return False
+        return attempt.to_be_replayed
 
     def _execute(self, attempt: Attempt) -> None:
         try:
@@ -129,8 +129,9 @@ class Executor:
         try:
             with self._host.scope():
                 self._call(attempt, event)
-        except Exception:
-            # The run is settled by now; what is left can only be the scope's end.
+        except Exception as error:
+            if not attempt.sealed:
+                return self._raised(attempt, error)  # the context could not begin
             logger.exception("The end of a context of %s failed.", attempt.function.id)
         finally:
             _context.reset(reset)
@@ -192,12 +193,11 @@ class Executor:
         )
 
     def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:
-        failed_step = ""
-        if isinstance(error, StepError):
-            failed_step = error.step
-            failure = error.failure
-        else:
-            failure = Failure.of(error, attempt=number)
+        cause = _step_error_of(error)
+        failed_step = cause.step if cause else ""
+        failure = Failure.of(error, attempt=number)
+        if cause is error:
+            failure = cause.failure
         logger.error(
             "Run %s of %s failed: %s: %s",
             attempt.run_id,
@@ -244,4 +244,16 @@ def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
 
 
 def _is_final(error: BaseException) -> bool:
-    return isinstance(error, (StepError, UnserializableValue))
+    return isinstance(error, UnserializableValue) or _step_error_of(error) is not None
+
+
+def _step_error_of(error: BaseException | None) -> StepError | None:
+    """Return the failure of a step that *error* is, or was raised from.
+
+    The step had its retries; to run the body again would meet its memo again.
+    """
+    for _ in range(MAX_CAUSES):
+        if error is None or isinstance(error, StepError):
+            return error
+        error = error.__cause__
+    return None

@@ -61,19 +61,22 @@ class Host:
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
 
-    def insist(self, call: t.Callable[[], T]) -> T:
+    def insist(self, call: t.Callable[[], T], *, while_draining: bool = True) -> T:
         """Repeat *call* until the state server carries it out.
 
         A lost reply says nothing about whether the call was carried out; repeating it
         is harmless and the only way to know. While the server is away, or takes no
         writes, nobody can take the run either.
+
+        :param while_draining: Whether to go on when this worker stops.
         """
         pause = 0.05
         while True:
             try:
                 return call()
             except Exception as error:
-                if not is_transient(error):
+                gives_up = self.draining.is_set() and not while_draining
+                if gives_up or not is_transient(error):
                     raise
                 logger.warning("The state server does not answer: %s", error)
                 time.sleep(pause)

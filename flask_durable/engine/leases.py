@@ -8,9 +8,9 @@ import time
 import typing as t
 from collections import defaultdict
 
+from ..store.run_store import log_failure
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
-from ..store.run_store import TRANSIENT
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -92,7 +92,5 @@ class Leases:
             try:
                 self.renew()
                 pause = self._store.lease / 3
-            except TRANSIENT as error:
-                logger.warning("Could not renew leases: %s", error)
-            except Exception:
-                logger.exception("Could not renew leases.")
+            except Exception as error:
+                log_failure(logger, "renew leases", error)

@@ -32,9 +32,11 @@ def events_of(
 ) -> list[str]:
     """Return the event messages that somebody listens to, as JSON texts.
 
+    A failure handler's run is part of the run that failed: nothing is told of it.
+
     :param outcome: The result or the failure, as JSON text; ``""`` for none.
     """
-    if record["event_name"].startswith(RESERVED_PREFIX):
+    if record["event_name"].startswith(RESERVED_PREFIX) or "cause" in record:
         return []
     wanted = {
         trigger

@@ -132,7 +132,10 @@ class Router:
                     planned.append((routing, run))
             calls = [self._host.store.creation(run) for _, run in planned]
             sent = time.monotonic()
-            replies = self._host.insist(lambda: self._ask(calls, command))
+            # A worker that stops leaves the events to the next one.
+            replies = self._host.insist(
+                lambda: self._ask(calls, command), while_draining=False
+            )
         except BaseException:
             self._release_threads(planned)
             raise

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from ..errors import RunNotFound
+from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
 from .admin import RunAdmin
 from .host import Host
@@ -94,12 +95,13 @@ class Sweeper:
                 )
         except RunNotFound:
             self._host.store.forget_timer(run_id, timer)
+        except Exception as error:
+            # The timer comes back; the others are not to wait for it.
+            log_failure(logger, f"time out run {run_id}", error)
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):
             try:
                 self.sweep()
-            except TRANSIENT as error:
-                logger.warning("Could not sweep: %s", error)
-            except Exception:
-                logger.exception("Could not sweep.")
+            except Exception as error:
+                log_failure(logger, "sweep", error)

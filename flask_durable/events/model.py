@@ -73,7 +73,7 @@ class Event(t.Generic[D]):
     def __init__(
         self,
         name: str,
-        data: D = t.cast(t.Any, None),
+        data: D = t.cast(t.Any, None),  # noqa: B008
         *,
         id: str | None = None,
         at: datetime | None = None,
@@ -107,7 +107,7 @@ class Event(t.Generic[D]):
         if name is None:
             raise EventError(
                 f"{type(data).__name__} has no event name and cannot be sent.",
-                hint='Declare it as "class X(EventData, name=\'a/b\')".',
+                hint="Declare it as \"class X(EventData, name='a/b')\".",
             )
         return Event(name, data, id=id, at=at)
 

@@ -87,7 +87,7 @@ class Receiver(threading.Thread):
             self._empty(self._queue)
             return
         self._window.take(len(received))
-        self._accept(self._queue, received)
+        self._hand_in(received)
         if self._transport.waiting_limit == 1:
             self._receive_more()
 
@@ -102,4 +102,12 @@ class Receiver(threading.Thread):
         finally:
             self._window.release(room - len(received))
         if received:
+            self._hand_in(received)
+
+    def _hand_in(self, received: list[Received]) -> None:
+        try:
             self._accept(self._queue, received)
+        except Exception:
+            # They become visible again by themselves; their slots do not.
+            self._window.release(len(received))
+            raise

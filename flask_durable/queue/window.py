@@ -36,6 +36,11 @@ class Window:
         with self._condition:
             self._free -= count
 
+    def add(self, count: int) -> None:
+        """Make the window *count* slots larger."""
+        self.size += count
+        self.release(count)
+
     def release(self, count: int = 1) -> None:
         """Give back *count* slots."""
         with self._condition:

@@ -132,7 +132,7 @@ class Execution:
                 result = self._codec.round_trip(fn(*args, **kwargs))
 
             check_size(result[0], attempt.host.max_value)
-            if body.interrupted is not None:
+            if body.interrupted is TimeoutInterrupt:
                 raise body.interrupted  # the body swallowed it
         except ShutdownInterrupt:
             attempt.hand_back(delay=1.0)

@@ -5,6 +5,7 @@ Every method may be repeated with the same arguments and gives its first answer 
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from dataclasses import dataclass
 from dataclasses import field
@@ -415,6 +416,14 @@ TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
 #: What a server answers while it takes no writes: its memory or disk is full, too few
 #: replicas follow, a script runs too long, a failover is under way.
 _NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
+
+
+def log_failure(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Log that a periodic task could not do *what*; a traceback only if it is news."""
+    if is_transient(error):
+        logger.warning("Could not %s: %s", what, error)
+    else:
+        logger.error("Could not %s.", what, exc_info=error)
 
 
 def is_transient(error: object) -> bool:

@@ -9,6 +9,8 @@ import threading
 import typing as t
 
 from ..app_state import AppState
+from ..store.run_store import is_transient
+from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
 
 #: Seconds between two beats.
@@ -86,9 +88,7 @@ class Beat:
                 self._beat()
                 self._state.directory.forget_stale()
                 self._state.reachable = True
-            except TRANSIENT as error:
+            except Exception as error:
                 # A queue elsewhere goes on; what it gave us could not be kept now.
-                self._state.reachable = False
-                logger.warning("The state server does not answer: %s", error)
-            except Exception:
-                logger.exception("Could not beat.")
+                self._state.reachable = not is_transient(error)
+                log_failure(logger, "beat", error)

@@ -69,7 +69,7 @@ class WorkerProcess:
         self.state = state
         self.queues = list(queues)
         self.grace = grace
-        state.window.release(threads)
+        state.window.add(threads)
         host = state.host
         self._leases = Leases(state.store)
         executor = Executor(host, state.outbox, self._leases)

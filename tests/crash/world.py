@@ -31,6 +31,7 @@ from flask_durable.store.run_store import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
 from ..harness import Harness
+from .faults import Fault
 from .faults import Operations
 from .faults import SimulatedDeath
 
@@ -79,7 +80,7 @@ class World:
         self._outcomes: dict[tuple[str, str], str] = {}
         self._accepted = False
         self._process: Harness | None = None
-        self._make = lambda: Harness(
+        self._make: t.Callable[[], Harness] = lambda: Harness(
             url,
             namespace,
             durable=workload(self),
@@ -103,6 +104,7 @@ class World:
             self._look_at_outcomes()
             if self._accepted and not self._unfinished():
                 break
+            self._look_at_owners()
             self._leap()
         self._check()
         self.close()
@@ -291,6 +293,19 @@ class World:
             for queue, count in counts.items()
             if any((count.waiting, count.in_flight, count.delayed, count.dead))
         ]
+
+    def _look_at_owners(self) -> None:
+        """Check that a process which goes on does not forget what it was doing.
+
+        A lost reply to a script is asked for again and leaves nothing to be mended.
+        """
+        fault, (kind, _) = self.operations.fault, self.operations.at
+        if not self._killed and self._redis.zcard(f"{self._tag}:status:running"):
+            self.violations.append("a run has lost its owner")
+        script = "run_" in kind or "step_" in kind
+        if script and fault is Fault.LOST_REPLY and self._accepted:
+            if self._redis.zcard(f"{self._tag}:status:queued"):
+                self.violations.append("a run's message was not sent")
 
     def _look_at_outcomes(self) -> None:
         """Compare what was committed with what was committed before."""

@@ -18,6 +18,7 @@ from flask_durable import RunNotFound
 from flask_durable import RunStateError
 from flask_durable import RunStatus
 from flask_durable import Step
+from flask_durable import StepError
 
 from ..harness import Harness
 
@@ -375,3 +376,57 @@ def test_runs_are_listed_newest_first_and_by_filter(harness: Harness) -> None:
     newest = harness.runs.list(limit=1)[0]
     assert newest.created == max(run.created for run in harness.runs.list())
     assert harness.runs.list(before=min(r.created for r in harness.runs.list())) == []
+
+
+def test_an_error_raised_from_a_steps_failure_is_final_and_can_be_retried(
+    harness: Harness,
+) -> None:
+    bodies: list[int] = []
+    healthy: list[bool] = []
+
+    def charge() -> str:
+        if not healthy:
+            raise NonRetriable("closed")
+        return "paid"
+
+    @harness.durable.function(on="a/b", retries=5)
+    def work(event: Event[t.Any], step: Step) -> str:
+        bodies.append(1)
+        try:
+            return step.run("charge", charge)
+        except StepError as error:
+            raise RuntimeError("no order without money") from error
+
+    run = harness.send_and_settle("a/b")
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert run.failure.type == "RuntimeError"
+    assert bodies == [1]
+
+    healthy.append(True)
+    harness.runs.retry(run.id)
+    harness.settle()
+    assert harness.runs.get(run.id).result == "paid"
+
+
+def test_a_context_that_cannot_begin_is_an_error_of_the_body(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @harness.durable.function(on="a/b", retries=1)
+    def work(event: Event[t.Any], step: Step) -> str:
+        return "ok"
+
+    begin = harness.state.host.scope
+    broken = [True]
+
+    def scope() -> t.Any:
+        if broken:
+            broken.pop()
+            raise OSError("no database")
+        return begin()
+
+    monkeypatch.setattr(harness.state.host, "scope", scope)
+    run = harness.send_and_settle("a/b")
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
+    harness.advance(60)
+    assert harness.runs.get(run.id).result == "ok"

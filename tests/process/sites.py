@@ -14,6 +14,7 @@ from collections import Counter
 
 import redis
 
+from flask_durable import Event
 from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable.queue.envelope import EVENT_QUEUE
@@ -101,6 +102,7 @@ class Site:
     ) -> None:
         self.folder = folder
         self.valkey = valkey
+        self.kind = "redis" if queue_url is None else "sqs"
         self.environment = {
             "FLASK_DURABLE_REDIS_URL": valkey.url,
             "FLASK_DURABLE_NAMESPACE": namespace,
@@ -172,6 +174,11 @@ class Site:
         with self.app.app_context():
             return work.durable.send(name, data, id=id)
 
+    def send_many(self, name: str, ids: t.Iterable[str]) -> None:
+        """Send events without data."""
+        with self.app.app_context():
+            work.durable.send_many(Event(name, {}, id=id) for id in ids)
+
     def runs_of(self, *events: str) -> list[Run]:
         """Return the runs that exist of *events*."""
         with self.app.app_context():
@@ -220,9 +227,7 @@ class Site:
     def are_empty(self) -> None:
         """Wait until no message is left in any queue, in hand or dead."""
         nothing = QueueCounts(0, 0, 0, 0)
-        wait_until(
-            lambda: self.queues() == [nothing, nothing], "empty queues", TIMEOUT
-        )
+        wait_until(lambda: self.queues() == [nothing, nothing], "empty queues", TIMEOUT)
 
     def skip(self, seconds: float) -> None:
         """Bring what waits for a time nearer."""
@@ -250,7 +255,9 @@ class Site:
         )
 
     def no_committed_step_ran_again(self) -> None:
-        again = [line for line in self.trace() if line["committed"]]
+        # A late owner may reach the end of a body that it began before it was late.
+        begun = [line for line in self.trace() if line["moment"] != "end"]
+        again = [line for line in begun if line["committed"]]
         assert not again, again
 
     def each_step_ran_once(self) -> None:
