@@ -1,4 +1,4 @@
-"""What ``import flask_durable`` costs and pulls in; each import in a new interpreter."""
+"""What ``import flask_durable`` costs and pulls in; each import in an interpreter."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
-broker = RedisBroker(
+broker = RedisBroker(  # type: ignore[no-untyped-call]
     url=os.environ.get("BENCHMARK_REDIS_URL", "redis://127.0.0.1:6379/0"),
     namespace="plain",
 )

@@ -1,6 +1,6 @@
 """Counts of round trips to the state server, which is the Redis queue as well.
 
-What an event with one function of k steps costs, from accepted to finished and deleted:
+What an event with one function of k steps costs, from accepted to deleted:
 
 =====================  =====================  ========================================
 in place               through a run message
@@ -8,17 +8,17 @@ in place               through a run message
 1 read                 1 read                 brings the event to a router
 1 ``run_create``       1 ``run_create``       with the directory's version, pipelined
 ..                     1 ``XADD``             the run message
-..                     1 read                 brings it to a thread
+..                     1 or 2 reads           bring it to a thread, and look for more
 ..                     1 ``run_claim``        with all memos, pipelined
 k ``step_commit``      k ``step_commit``
 1 ``run_finish``       1 ``run_finish``
-1 barrier              1 or 2 barriers        ``SET`` with ``WAITAOF``, pipelined
+1 barrier              1 or 2 barriers        a write with ``WAITAOF``, pipelined
 1 ``q_ack``            2 ``q_ack``
 =====================  =====================  ========================================
 
-Left out is what a process does by the clock, whether or not there are runs: its beat, its
-sweep (which also confirms what was sent), renewals of leases, and reads that find
-nothing. So is the sending: it is over when the event is accepted.
+Left out is what a process does by the clock, whether or not there are runs: its beat,
+its sweep (which also confirms what was sent), renewals of leases, and reads that wait in
+vain. So is the sending: it is over when the event is accepted.
 """
 
 from __future__ import annotations

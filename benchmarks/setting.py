@@ -13,7 +13,7 @@ _PACKAGES = ("flask", "dramatiq", "redis", "hiredis", "pydantic")
 
 
 def describe() -> dict[str, str]:
-    """Return versions, the machine, and the durability that all figures are taken in."""
+    """Return versions, the machine, and the durability of all figures."""
     server = subprocess.run(
         [valkey_binary(), "--version"], capture_output=True, text=True, check=True
     )

@@ -1,7 +1,7 @@
-"""API calls of SQS for each message of a busy queue: send, receive, delete and the rest.
+"""API calls of SQS for each message of a busy queue: send, receive, delete, others.
 
-The server is moto's, whose calls cost the more the longer a queue is: so there are fewer
-than 500 messages. Every call that botocore makes counts, from the first send until the
+The server is moto's, whose calls cost the more the longer a queue is: so there are
+fewer than 500 messages. Every call that botocore makes counts, from the first send until the
 last message is deleted, and each event or run message that was sent is one message.
 """
 

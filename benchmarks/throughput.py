@@ -1,14 +1,15 @@
-"""Steps and runs a second of real worker processes, against yardsticks on the same server.
+"""Steps and runs a second of real worker processes, against yardsticks.
 
 * Steps: runs of ten steps, sent in one go, until the last one is finished; against as
   many processes and threads that do nothing but EVALSHA the commit script.
-* Runs: events of a no-op function, sent by ``send_many``, until the last run is finished;
-  against ``actor.send`` of a no-op actor on Dramatiq's Redis broker, which has no call for
-  several, until the last message is processed. On a machine whose cores the sender shares
-  with the workers, events sent one by one arrive one by one and are routed one by one:
-  that ratio is given as well, without a budget.
+* Runs: events of a no-op function, sent by ``send_many``, until the last run is
+  finished; against ``actor.send`` of a no-op actor on Dramatiq's Redis broker, which
+  has no call for several, until the last message is processed. Where the sender shares
+  cores with the workers, events sent one by one arrive one by one and are routed one by
+  one: that ratio is given as well, without a budget.
 
-Figure and yardstick are taken in turns; each round gives a ratio, and the median counts.
+All share a server. Figure and yardstick are taken in turns; each round gives a ratio,
+and the median counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Counts round trips where redis-py writes to a socket and reads from it.
 
-A command is one trip, and so is a pipeline, however many commands it carries: the client
-writes once and then reads the replies. A trip counts when its first reply was read, so
+A command is one trip, and so is a pipeline, however many commands it carries: the
+client writes once and then reads the replies. A trip counts when its first reply was read, so
 a read that blocks until a message comes counts with the message.
 """
 
@@ -63,12 +63,13 @@ def recorded_trips() -> t.Iterator[list[Trip]]:
     names = _script_names()
     asked: dict[int, tuple[tuple[str, ...], bool]] = {}
     own = threading.get_ident()
-    send, read = Connection.send_packed_command, Connection.read_response
+    send: t.Any = Connection.send_packed_command
+    read: t.Any = Connection.read_response
 
     def record_send(
         self: t.Any, command: t.Any, *args: t.Any, **kwargs: t.Any
     ) -> t.Any:
-        parts = [command] if isinstance(command, (str, bytes)) else list(command)
+        parts: list[t.Any] = [command] if isinstance(command, bytes) else list(command)
         text = b"".join(parts)
         commands = tuple(
             names.get(digest) or name.decode()

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 
 from ..errors import EventError
-from ..failure import Failure
 from ..functions.function import Function
 from ..functions.triggers import TriggerIndex
 from ..ids import new_token
@@ -226,16 +225,29 @@ class Router:
             start_timeout=function.start_timeout,
             version=function.version,
         )
-        if function.where is not None:
-            try:
-                with self._host.scope():
-                    if not function.where(function.event_for(routing.message)):
-                        return None
-            except BaseException as error:  # SystemExit would end the router's thread
-                return replace(run, failure=Failure.of(error).to_json())
+        admitted = self._admits(function, routing.message)
+        if admitted is False:
+            return None
+        run = replace(run, unfiltered=admitted is None)
         if self._may_run_here(run):
             return replace(run, token=new_token())
         return run
+
+    def _admits(
+        self, function: Function[t.Any, t.Any], message: EventMessage
+    ) -> bool | None:
+        """Ask the function's ``where``; ``None`` if it raised.
+
+        Then the run asks it again and fails with its error, as any run fails: with its
+        failure handler, and heard by those who listen.
+        """
+        if function.where is None:
+            return True
+        try:
+            with self._host.scope():
+                return bool(function.where(function.event_for(message)))
+        except BaseException:  # SystemExit would end the router's thread
+            return None
 
     def _may_run_here(self, run: NewRun) -> bool:
         threads = self._threads
@@ -259,4 +271,6 @@ def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
         "attempt": "0",
         "started": started,
     }
+    if run.unfiltered:
+        record["unfiltered"] = "1"
     return ClaimedRun(run.id, run.token, record, {}, sent)

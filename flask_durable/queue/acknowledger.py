@@ -47,6 +47,7 @@ class Acknowledger:
         self._condition = threading.Condition()
         self._settled: list[Held] = []
         self._working = 0
+        self._size = 0
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -55,10 +56,16 @@ class Acknowledger:
         """How many settled messages were not carried out yet."""
         return len(self._settled) + self._working
 
+    @property
+    def backlog_size(self) -> int:
+        """How many bytes their bodies have."""
+        return self._size
+
     def put(self, held: Held) -> None:
         """Take over *held*, whose settlement is set."""
         with self._condition:
             self._settled.append(held)
+            self._size += len(held.received.body)
             self._condition.notify_all()
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(
@@ -92,6 +99,7 @@ class Acknowledger:
             with self._condition:
                 self._settled[:0] = left
                 self._working = 0
+                self._size -= _size(batch) - _size(left)
                 self._condition.notify_all()
             if not left:
                 backoff = FIRST_BACKOFF
@@ -151,6 +159,10 @@ class Acknowledger:
             return not _failed([held], [error])
         logger.warning("A message of %s was dead-lettered: %s", held.queue, reason)
         return True
+
+
+def _size(messages: list[Held]) -> int:
+    return sum(len(held.received.body) for held in messages)
 
 
 def _release_key(held: Held) -> tuple[str, float]:

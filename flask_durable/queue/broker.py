@@ -31,8 +31,10 @@ from .window import Window
 
 logger = logging.getLogger(__name__)
 
-#: Settled messages that may wait to be carried out before receiving pauses.
-MAX_BACKLOG = 1000
+#: Settled messages, and bytes of their bodies, that may wait to be carried out before
+#: receiving pauses. A barrier may take a second, which is many messages.
+MAX_BACKLOG = 10_000
+MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
 #: Seconds between two reports that a queue is empty.
 EMPTY_INTERVAL = 1.0
@@ -224,7 +226,10 @@ class DurableBroker(dramatiq.Broker):
         receiver.start()
 
     def _may_receive(self) -> bool:
-        if self._stopping.is_set() or self._acknowledger.backlog > MAX_BACKLOG:
+        if self._stopping.is_set():
+            return False
+        settled = self._acknowledger
+        if settled.backlog > MAX_BACKLOG or settled.backlog_size > MAX_BACKLOG_SIZE:
             return False
         return self._healthy is None or self._healthy()
 

@@ -59,7 +59,6 @@ class NewRun:
     :param event: The event message, as JSON text.
     :param token: Claims the run for the caller; ``""`` queues it.
     :param start_at: Not to start before this time, milliseconds since 1970; 0 for now.
-    :param failure: Makes the run begin and end as failed; ``""`` if not.
     :param unfiltered: Whether the function's ``where`` is still to be asked.
     """
 
@@ -73,7 +72,6 @@ class NewRun:
     timeout: float | None = None
     start_timeout: float | None = None
     start_at: int = 0
-    failure: str = ""
     unfiltered: bool = False
     version: str = ""
 
@@ -119,7 +117,7 @@ class RunStore:
     def creation(self, run: NewRun) -> Call:
         """Return the call that creates *run*, to be sent with others in a pipeline.
 
-        Its reply is ``["claimed", time]``, ``["queued", time]``, ``["failed"]`` or
+        Its reply is ``["claimed", time]``, ``["queued", time]`` or
         ``["old", status]``.
         """
         fields = ["function", run.function, "queue", run.queue, "event", run.event]
@@ -135,8 +133,6 @@ class RunStore:
             _milliseconds(run.timeout),
             _milliseconds(run.start_timeout),
             run.start_at,
-            run.failure,
-            self._failed_retention,
             *fields,
         ]
         return "run_create", self.keys.tag_of(run.id), args

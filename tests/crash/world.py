@@ -38,7 +38,7 @@ from .faults import SimulatedDeath
 #: Seconds that a run and a message are in hand. A lease lasts longer than a whole life;
 #: a server gives no message to another consumer before it is up for a visibility.
 LEASE = 600
-VISIBILITY = 5
+VISIBILITY = 1
 
 #: How far the clock is moved when nothing is left to do: past the sleep of an hour.
 LEAP = 4000
@@ -302,10 +302,10 @@ class World:
         fault, (kind, _) = self.operations.fault, self.operations.at
         if not self._killed and self._redis.zcard(f"{self._tag}:status:running"):
             self.violations.append("a run has lost its owner")
-        script = "run_" in kind or "step_" in kind
-        if script and fault is Fault.LOST_REPLY and self._accepted:
-            if self._redis.zcard(f"{self._tag}:status:queued"):
-                self.violations.append("a run's message was not sent")
+        asked_again = fault is Fault.LOST_REPLY and ("run_" in kind or "step_" in kind)
+        queued = self._redis.zcard(f"{self._tag}:status:queued")
+        if asked_again and self._accepted and queued:
+            self.violations.append("a run's message was not sent")
 
     def _look_at_outcomes(self) -> None:
         """Compare what was committed with what was committed before."""

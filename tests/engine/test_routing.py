@@ -9,6 +9,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import EventData
+from flask_durable import Failure
 from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
@@ -89,8 +90,14 @@ def test_a_filter_decides_and_its_error_touches_its_own_function_only(
     @harness.durable.function(on="a/b", where=lambda event: event.data["n"] > 1)
     def big(event: Event[t.Any], step: Step) -> None: ...
 
+    told: list[Failure] = []
+
     @harness.durable.function(on="a/b", where=lambda event: 1 / event.data["n"] > 0)
     def broken(event: Event[t.Any], step: Step) -> None: ...
+
+    @broken.on_failure
+    def tell(event: Event[t.Any], step: Step, failure: Failure) -> None:
+        told.append(failure)
 
     @harness.durable.function(on="a/b")
     def plain(event: Event[t.Any], step: Step) -> None: ...
@@ -104,6 +111,7 @@ def test_a_filter_decides_and_its_error_touches_its_own_function_only(
     assert runs["broken"].status == RunStatus.FAILED
     assert runs["broken"].failure is not None
     assert runs["broken"].failure.type == "ZeroDivisionError"
+    assert [failure.type for failure in told] == ["ZeroDivisionError"]
 
 
 def test_data_is_a_model_exactly_where_the_class_is_named(harness: Harness) -> None:

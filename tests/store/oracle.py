@@ -101,19 +101,13 @@ class Oracle:
         timeout: int,
         start_timeout: int,
         start: int,
-        failure: str,
-        retention: int,
         *pairs: str,
     ) -> Reply:
         if id in self.runs:
-            return self._create_again(self.runs[id], token, failure)
+            return self._create_again(self.runs[id], token)
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         run = Run(id, fields["function"], fields["queue"], self.now, timeout)
         self.runs[id] = run
-        if failure:
-            run.failure = failure
-            self._settle(run, "failed", retention)
-            return ["failed"]
         begin = max(self.now, start)
         self._arm(run, begin, timeout, start_timeout)
         if start > self.now:
@@ -126,13 +120,11 @@ class Oracle:
         self._enqueue(run)
         return ["queued", str(self.now)]
 
-    def _create_again(self, run: Run, token: str, failure: str) -> Reply:
+    def _create_again(self, run: Run, token: str) -> Reply:
         if token and run.token == token:
             return ["claimed", str(run.claimed_at)]
         if run.status == "queued" and f"run:{run.id}" in self.outbox:
             return ["queued", str(run.queued_at)]
-        if run.status == "failed" and failure:
-            return ["failed"]
         return ["old", run.status]
 
     def run_claim(

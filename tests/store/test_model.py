@@ -183,14 +183,14 @@ class Model(RuleBasedStateMachine):
         unknown = [id for id in RUNS if id not in self.oracle.runs]
         run = unknown[0] if unknown else RUNS[choice % len(RUNS)]
         if unknown:
-            self._create(run, "", 0, 0, 0, "", "default")
+            self._create(run, "", 0, 0, 0, "default")
         return run
 
     # -- Rules ------------------------------------------------------------------------
 
     @initialize(queue=queues)
     def a_first_run(self, queue: str) -> None:
-        self._create(RUNS[0], "", 0, 0, 0, "", queue)
+        self._create(RUNS[0], "", 0, 0, 0, queue)
 
     def _create(
         self,
@@ -199,12 +199,11 @@ class Model(RuleBasedStateMachine):
         timeout: int,
         start_timeout: int,
         start: int,
-        failure: str,
         queue: str,
     ) -> None:
         fields = ["function", "work", "queue", queue, "event", "{}"]
         fields += ["event_id", "e\n1", "event_name", "a/b"]
-        options = (LEASE, timeout, start_timeout, start, failure, RETENTION)
+        options = (LEASE, timeout, start_timeout, start)
         self.do("run_create", run, token, *options, *fields)
 
     @rule(
@@ -213,7 +212,6 @@ class Model(RuleBasedStateMachine):
         timeout=st.sampled_from([0, 0, 100_000]),
         start_timeout=st.sampled_from([0, 0, 20_000]),
         start=st.sampled_from([0, 0, 0, 40_000]),
-        failure=st.sampled_from(["", "", "", "{}"]),
         queue=queues,
     )
     def create(self, claims: bool, start: int, **given: t.Any) -> None:

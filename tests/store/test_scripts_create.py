@@ -1,4 +1,4 @@
-"""``run_create``: none -> QUEUED, RUNNING, SUSPENDED or FAILED. The dedupe record."""
+"""``run_create``: none -> QUEUED, RUNNING or SUSPENDED. The dedupe record."""
 
 from __future__ import annotations
 
@@ -98,23 +98,6 @@ def test_a_run_of_the_future_waits_for_its_time(kit: Kit) -> None:
     kit.advance(61)
     assert kit.swept_runs() == [run.id]
     assert kit.status(run.id) == "queued"
-
-
-def test_a_run_may_begin_as_failed(kit: Kit) -> None:
-    run = kit.new_run(failure='{"type":"KeyError"}', timeout=10, token="t1")
-
-    assert kit.create(run) == ["failed"]
-
-    record = kit.record(run.id)
-    assert record["status"] == "failed"
-    assert record["failure"] == '{"type":"KeyError"}'
-    assert record["finished"] == record["created"]
-    assert "token" not in record
-    assert kit.indexed(run.id) == ["failed"]
-    assert kit.members("expire") == [run.id]
-    assert not kit.members("timers") + kit.members("outbox") + kit.members("leases")
-    with kit.unchanged():
-        assert kit.create(kit.new_run(id=run.id)) == ["old", "failed"]
 
 
 def test_timeouts_count_from_the_creation(kit: Kit) -> None:

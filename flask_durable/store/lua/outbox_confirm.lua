@@ -4,7 +4,7 @@
 -- KEYS[1] tag
 -- ARGV    run id, when the run was queued that the message told of; at most 100 times
 --
--- Reply   how many were taken out
+-- Reply   how many are out, by this call or before
 --
 -- A run may have been claimed, let go of and queued again since: then the entry under
 -- its name is owed for that, and taking it out would leave the run without a message.
@@ -12,7 +12,8 @@
 local confirmed = 0
 for i = 1, #ARGV, 2 do
   if get(ARGV[i], 'queued_at')[1] == ARGV[i + 1] then
-    confirmed = confirmed + redis.call('ZREM', tag .. ':outbox', 'run:' .. ARGV[i])
+    redis.call('ZREM', tag .. ':outbox', 'run:' .. ARGV[i])
+    confirmed = confirmed + 1
   end
 end
 return confirmed

@@ -1,5 +1,5 @@
--- Creates a run: QUEUED with its message owed, SUSPENDED until it may start, FAILED at
--- once, or RUNNING in the hands of the caller. (G1, G4)
+-- Creates a run: QUEUED with its message owed, SUSPENDED until it may start, or RUNNING
+-- in the hands of the caller. (G1, G4)
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -8,13 +8,10 @@
 -- ARGV[4] milliseconds until the run is cancelled, 0 for never
 -- ARGV[5] milliseconds until a run that has not started is cancelled, 0 for never
 -- ARGV[6] not to start before this time, milliseconds since 1970, 0 for now
--- ARGV[7] a failure that the run begins and ends with, or ""
--- ARGV[8] retention of a failed run, milliseconds
--- ARGV[9..] field, value, ...: function, queue, event and the rest of the record
+-- ARGV[7..] field, value, ...: function, queue, event and the rest of the record
 --
 -- Reply   {"claimed", now}     the caller owns the run
 --         {"queued", time}     a run message is owed, and nobody has confirmed it yet
---         {"failed"}           the run was created as failed
 --         {"old", status}      the run exists; nothing was changed
 --
 -- The run's key is the dedupe record. The race of two routers that hold the same event
@@ -30,21 +27,14 @@ if redis.call('EXISTS', key) == 1 then
   if run[1] == 'queued' and redis.call('ZSCORE', tag .. ':outbox', 'run:' .. id) then
     return {'queued', run[3]}
   end
-  if run[1] == 'failed' and ARGV[7] ~= '' then return {'failed'} end
   return {'old', run[1]}
 end
 
 local now = clock()
 local start = tonumber(ARGV[6])
 redis.call('HSET', key, 'created', text(now), 'generation', '0', 'dispatches', '0',
-  'attempt', '0', 'timeout', ARGV[4], unpack(ARGV, 9))
+  'attempt', '0', 'timeout', ARGV[4], unpack(ARGV, 7))
 index(id, redis.call('HGET', key, 'function'), now)
-
-if ARGV[7] ~= '' then
-  put(id, 'failure', ARGV[7])
-  settle(id, '', 'failed', now, now, tonumber(ARGV[8]))
-  return {'failed'}
-end
 
 arm_timeouts(id, math.max(now, start), tonumber(ARGV[4]), tonumber(ARGV[5]))
 
