@@ -20,6 +20,7 @@ from .embedded import data_directory
 from .embedded import find_running
 from .engine.admin import RunAdmin
 from .engine.host import Host
+from .engine.interruption import shielded
 from .engine.outbox import Outbox
 from .errors import ConfigurationError
 from .errors import DurableError
@@ -203,6 +204,12 @@ class AppState:
         self, messages: t.Sequence[EventMessage]
     ) -> list[Exception | None]:
         """Put events on the event queue; return for each what went wrong."""
+        with shielded():
+            return self._send_messages(messages)
+
+    def _send_messages(
+        self, messages: t.Sequence[EventMessage]
+    ) -> list[Exception | None]:
         try:
             self.memory.check()
         except UnavailableError as error:

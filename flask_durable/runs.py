@@ -11,6 +11,7 @@ from datetime import datetime
 from datetime import timezone
 
 from .engine.admin import RunAdmin
+from .engine.interruption import shielded
 from .errors import RunNotFound
 from .events.model import Event
 from .failure import Failure
@@ -112,7 +113,8 @@ class Runs:
 
         :raises RunNotFound: There is none.
         """
-        record, memos = self._store.read(id)
+        with shielded():
+            record, memos = self._store.read(id)
         if not record:
             raise RunNotFound(
                 f"There is no run {id!r}.",
@@ -156,13 +158,16 @@ class Runs:
 
     def of_event(self, event_id: str) -> builtins.list[Run]:
         """Return the runs that the event *event_id* has, of all published functions."""
-        functions = self._directory.current().functions
-        ids = [run_id(function, event_id) for function in functions]
-        return [_run(record, {}) for record in self._store.read_records(ids)]
+        with shielded():
+            functions = self._directory.current().functions
+            ids = [run_id(function, event_id) for function in functions]
+            records = self._store.read_records(ids)
+        return [_run(record, {}) for record in records]
 
     def count(self, status: RunStatus | str) -> int:
         """Return how many runs are in a state."""
-        return self._store.count(RunStatus(status).value)
+        with shielded():
+            return self._store.count(RunStatus(status).value)
 
     def cancel(self, id: str, reason: str = "cancelled by the application") -> Run:
         """End an unfinished run as CANCELLED, at once; a finished one is left alone.
@@ -172,7 +177,8 @@ class Runs:
 
         :raises RunNotFound: There is no such run.
         """
-        self._admin.cancel(id, reason)
+        with shielded():
+            self._admin.cancel(id, reason)
         return self.get(id)
 
     def retry(self, id: str) -> Run:
@@ -181,7 +187,8 @@ class Runs:
         :raises RunNotFound: There is no such run.
         :raises RunStateError: It is neither failed nor cancelled.
         """
-        self._admin.retry(id)
+        with shielded():
+            self._admin.retry(id)
         return self.get(id)
 
     def resume(self, id: str) -> Run:
@@ -190,7 +197,8 @@ class Runs:
         :raises RunNotFound: There is no such run.
         :raises RunStateError: It is not paused.
         """
-        self._admin.resume(id)
+        with shielded():
+            self._admin.resume(id)
         return self.get(id)
 
     def wait(self, id: str, timeout: float | None = None) -> Run:

@@ -4,10 +4,14 @@ CPython delivers an asynchronous exception at some later bytecode of the thread.
 could come when the body has returned and its result is being committed; so the end of
 a body and the raising of an interrupt exclude each other, and what was raised but not
 yet delivered is taken back. A body inside a C call is interrupted when that returns.
+
+Where a body calls us, the interrupt waits until our own I/O is done: between a command
+and its reply it would leave the reply in the connection, for whoever uses that next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import heapq
 import itertools
@@ -24,6 +28,16 @@ _raise.restype = ctypes.c_int
 _NOTHING = ctypes.py_object()  # a NULL pointer: takes back what is pending
 
 
+#: The body that the thread is in.
+_local = threading.local()
+
+
+def shielded() -> contextlib.AbstractContextManager[None]:
+    """Return what keeps interrupts out of our own I/O, in a body or elsewhere."""
+    body: Body | None = getattr(_local, "body", None)
+    return contextlib.nullcontext() if body is None else body.shielded()
+
+
 class Body:
     """One execution of a step's body in the calling thread; a context manager.
 
@@ -35,6 +49,8 @@ class Body:
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
         self._active = False
+        self._shields = 0
+        self._outer: Body | None = None
         #: The kind of interrupt that was raised into the body, if any.
         self.interrupted: type[Interrupt] | None = None
 
@@ -45,6 +61,8 @@ class Body:
 
     def __enter__(self) -> Body:
         self._active = True
+        self._outer = getattr(_local, "body", None)
+        _local.body = self
         if self._timeout is not None:
             try:
                 watchdog.add(self, self._timeout, TimeoutInterrupt)
@@ -61,6 +79,7 @@ class Body:
     def _end(self) -> None:
         with self._lock:
             self._active = False
+            _local.body = self._outer
             if self.interrupted is not None:
                 # Not delivered yet, or delivered already: then this does nothing.
                 _raise(self._thread, _NOTHING)
@@ -70,7 +89,26 @@ class Body:
         with self._lock:
             if self._active and self.interrupted is None:
                 self.interrupted = kind
-                _raise(self._thread, kind)
+                if not self._shields:
+                    _raise(self._thread, kind)
+
+    @contextlib.contextmanager
+    def shielded(self) -> t.Iterator[None]:
+        """Let an interrupt that comes inside the block take effect at its end."""
+        with self._lock:
+            if self.interrupted is not None:
+                # It was raised a moment ago, and would be delivered inside.
+                _raise(self._thread, _NOTHING)
+                raise self.interrupted
+            self._shields += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shields -= 1
+                postponed = None if self._shields else self.interrupted
+        if postponed is not None:
+            raise postponed
 
 
 #: Bodies that ended before their deadline and are kept at least.

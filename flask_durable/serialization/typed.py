@@ -72,12 +72,12 @@ class TypedCodec:
     # Fields by their names: an alias for writing need not be one for reading.
 
     def _write(self, value: t.Any, *, warnings: t.Literal["error", "none"]) -> bytes:
-        return self._adapter.dump_json(
+        return self._adapter.serializer.to_json(
             value, by_alias=False, round_trip=True, warnings=warnings
         )
 
     def _read(self, text: str | bytes) -> t.Any:
-        return self._adapter.validate_json(text, by_alias=False, by_name=True)
+        return self._adapter.validator.validate_json(text, by_alias=False, by_name=True)
 
     def _explain(self, value: t.Any, error: Exception) -> Refused:
         """Return why *value* could not be written or read, and where."""

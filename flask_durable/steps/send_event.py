@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..engine.attempt import Attempt
+from ..engine.interruption import shielded
 from ..errors import UnavailableError
 from ..functions.options import StepOptions
 from ..ids import derived_id
@@ -43,7 +44,8 @@ def send_event(
 
 def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
     bodies = [message.encode() for message in messages]
-    outcomes = attempt.host.queue.send(EVENT_QUEUE, bodies)
+    with shielded():
+        outcomes = attempt.host.queue.send(EVENT_QUEUE, bodies)
     ids = [message.id for message in messages]
     refused = [error for error in outcomes if error is not None]
     if refused:

@@ -147,6 +147,9 @@ class StateServer:
         place of its reply.
         """
         try:
+            if len(commands) == 1:
+                connection.send_command(*commands[0])  # type: ignore[no-untyped-call]
+                return [_reply(connection)]
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]

@@ -579,3 +579,27 @@ def test_a_result_that_is_too_large_fails_its_step_once(
 
     assert (run.status, run.result, calls) == (RunStatus.COMPLETED, 2000, [1])
     harness.close()
+
+
+def test_an_interrupt_waits_until_our_own_io_is_done(harness: Harness) -> None:
+    seen: list[int] = []
+
+    def ask() -> None:
+        while True:
+            # Were a reply left unread, the next question would get it.
+            event_id = harness.durable.send("other/event", {"n": len(seen)})
+            runs = harness.runs.list(limit=3)
+            assert all(run.function == "work" for run in runs)
+            assert event_id not in {run.id for run in runs}
+            seen.append(len(runs))
+
+    def body(event: Event[t.Any], step: Step) -> int:
+        for n in range(12):
+            with pytest.raises(StepTimeout):
+                step.options(timeout=f"{20 + n}ms", retries=0).run(f"ask-{n}", ask)
+        return len(harness.runs.list())
+
+    run = run_body(harness, body)
+
+    assert (run.status, run.result) == (RunStatus.COMPLETED, 1)
+    assert seen

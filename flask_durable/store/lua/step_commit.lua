@@ -1,6 +1,8 @@
 #!lua flags=allow-oom
 -- Writes a step's memo for the run's owner and renews its lease. (G2, G3)
--- It is called more often than all others together: each write that it saves counts.
+--
+-- It is called more often than all others together. So each write that it saves counts,
+-- and what common.lua has functions for is written out: each call would make them anew.
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -23,14 +25,17 @@
 -- a sweeper could hand the run to somebody else. An expired lease does not matter while
 -- the token is still the run's. A memo with an outcome is never written over.
 
-local id, token, step, status = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
-local run = get(id, 'status', 'token', 'bytes', 'dispatches', 'attempt')
-if run[2] ~= token then return refusal(run[1]) end
+local tag, id, token, step, status = KEYS[1], ARGV[1], ARGV[2], ARGV[4], ARGV[5]
+local key, steps = tag .. ':run:' .. id, tag .. ':steps:' .. id
+local run = redis.call('HMGET', key, 'status', 'token', 'bytes', 'dispatches', 'attempt')
+if run[2] ~= token then
+  return {run[1] == 'cancelled' and 'cancelled' or 'lost'}
+end
 
-local existing = redis.call('HGET', steps_key(id), step)
-local value = memo(status, token, tonumber(ARGV[6]), ARGV[7])
+local value = status .. ' ' .. token .. ' ' .. ARGV[6] .. '\n' .. ARGV[7]
+local existing = redis.call('HGET', steps, step)
 if existing then
-  local was, by = head(existing)
+  local was, by = string.match(existing, '^(%S+) (%S+) ')
   if was == 'done' or was == 'failed' then
     if by == token then return {'ok'} end
     return {'exists', existing}
@@ -38,18 +43,22 @@ if existing then
   if was == 'intent' and by ~= token and status == 'intent' then
     return {'interrupted'}
   end
+elseif redis.call('HLEN', steps) >= tonumber(ARGV[8]) then
+  return {'full', 'steps'}
 end
-local full = excess(id, step, existing, value, run[3], ARGV[8], ARGV[9])
-if full then return {'full', full} end
 
-redis.call('HSET', steps_key(id), step, value)
-local bytes = text(tonumber(run[3] or '0') + #value - #(existing or ''))
+local bytes = (run[3] or 0) + #value - #(existing or '')
+if bytes > tonumber(ARGV[9]) then return {'full', 'bytes'} end
+
+redis.call('HSET', steps, step, value)
 if run[4] == '0' and run[5] == '0' then
-  put(id, 'bytes', bytes)
+  redis.call('HSET', key, 'bytes', bytes)
 else
-  put(id, 'bytes', bytes, 'dispatches', '0', 'attempt', '0')
+  redis.call('HSET', key, 'bytes', bytes, 'dispatches', '0', 'attempt', '0')
 end
 if ARGV[3] ~= '0' then
-  redis.call('ZADD', tag .. ':leases', clock() + tonumber(ARGV[3]), id)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
 end
 return {'ok'}
