@@ -27,6 +27,9 @@ from flask_durable import StepInterrupted
 from flask_durable import StepTimeout
 from flask_durable import StepUsageError
 from flask_durable import UnserializableResult
+from flask_durable.engine.control import TimeoutInterrupt
+from flask_durable.engine.interruption import Body
+from flask_durable.engine.interruption import shielded
 
 from ..harness import Harness
 
@@ -581,25 +584,49 @@ def test_a_result_that_is_too_large_fails_its_step_once(
     harness.close()
 
 
-def test_an_interrupt_waits_until_our_own_io_is_done(harness: Harness) -> None:
-    seen: list[int] = []
+def test_an_interrupt_waits_until_our_own_io_is_done(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    send = harness.state.broker.send
 
-    def ask() -> None:
-        while True:
-            # Were a reply left unread, the next question would get it.
-            event_id = harness.durable.send("other/event", {"n": len(seen)})
-            runs = harness.runs.list(limit=3)
-            assert all(run.function == "work" for run in runs)
-            assert event_id not in {run.id for run in runs}
-            seen.append(len(runs))
+    def interrupted_send(queue: str, bodies: t.Sequence[str]) -> t.Any:
+        (attempt,) = harness.leases.held
+        assert attempt.body is not None
+        interrupt = threading.Thread(
+            target=attempt.body.interrupt, args=(TimeoutInterrupt,)
+        )
+        interrupt.start()
+        interrupt.join()
+        outcome = send(queue, bodies)
+        done.append("sent")
+        return outcome
 
-    def body(event: Event[t.Any], step: Step) -> int:
-        for n in range(12):
-            with pytest.raises(StepTimeout):
-                step.options(timeout=f"{20 + n}ms", retries=0).run(f"ask-{n}", ask)
-        return len(harness.runs.list())
+    def tell() -> None:
+        harness.durable.send("other/event")
+        done.append("went on")
+
+    def body(event: Event[t.Any], step: Step) -> None:
+        monkeypatch.setattr(harness.state.broker, "send", interrupted_send)
+        with pytest.raises(StepTimeout):
+            step.options(timeout=60, retries=0).run("tell", tell)
+        monkeypatch.undo()
 
     run = run_body(harness, body)
 
-    assert (run.status, run.result) == (RunStatus.COMPLETED, 1)
-    assert seen
+    assert run.status == RunStatus.COMPLETED
+    assert done == ["sent"]
+
+
+def test_an_interrupt_that_came_before_our_own_io_keeps_it_from_starting() -> None:
+    done: list[str] = []
+
+    with Body() as body:
+        with body._lock:
+            body.interrupted = TimeoutInterrupt  # raised, and not delivered yet
+        with pytest.raises(TimeoutInterrupt), shielded():
+            done.append("started")
+    with shielded():
+        done.append("outside any body")
+
+    assert done == ["outside any body"]
