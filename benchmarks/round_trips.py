@@ -17,12 +17,13 @@ k ``step_commit``      k ``step_commit``
 =====================  =====================  ========================================
 
 Left out is what a process does by the clock, whether or not there are runs: its beat,
-its sweep (which also confirms what was sent), renewals of leases, and reads that wait in
-vain. So is the sending: it is over when the event is accepted.
+its sweep (which also confirms what was sent), renewals of leases, and reads that wait
+in vain. So is the sending: it is over when the event is accepted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from flask_durable.app_state import AppState
@@ -50,13 +51,12 @@ EVENTS = 4
 
 def measure(options: Options) -> t.Iterator[Figure]:
     """Count the trips of a worker in this process."""
-    with valkey_server() as server, application(server.url, "trips") as state:
-        with recorded_trips() as trips, worker_here(state):
-            in_place = fewest(count_event(state, trips, STEPS) for _ in range(EVENTS))
-            queued = fewest(
-                count_event(state, trips, STEPS, busy=True) for _ in range(EVENTS)
-            )
-            resumed = count_resumption(state, trips, STEPS)
+    with valkey_server() as server, recording(server.url, "trips") as (state, trips):
+        in_place = fewest(count_event(state, trips, STEPS) for _ in range(EVENTS))
+        queued = fewest(
+            count_event(state, trips, STEPS, busy=True) for _ in range(EVENTS)
+        )
+        resumed = count_resumption(state, trips, STEPS)
     commits = [trip for trip in in_place if "step_commit" in trip.commands]
     yield Figure("commit of a step", 1, len(commits) / STEPS, "trips")
     loads = [trip for trip in resumed if "run_claim" in trip.commands]
@@ -69,6 +69,17 @@ def measure(options: Options) -> t.Iterator[Figure]:
     ):
         detail = summary(counted)
         yield Figure(f"{name}, {how}", budget, len(counted), "trips", detail=detail)
+
+
+@contextlib.contextmanager
+def recording(url: str, namespace: str) -> t.Iterator[tuple[AppState, list[Trip]]]:
+    """Run a worker in this process, and record the trips that it makes."""
+    with (
+        application(url, namespace) as state,
+        recorded_trips() as trips,
+        worker_here(state),
+    ):
+        yield state, trips
 
 
 def count_event(

@@ -1,8 +1,9 @@
 """API calls of SQS for each message of a busy queue: send, receive, delete, others.
 
 The server is moto's, whose calls cost the more the longer a queue is: so there are
-fewer than 500 messages. Every call that botocore makes counts, from the first send until the
-last message is deleted, and each event or run message that was sent is one message.
+fewer than 500 messages. Every call that botocore makes counts, from the first send
+until the last message is deleted, and each event or run message that was sent is one
+message.
 """
 
 from __future__ import annotations

@@ -37,9 +37,12 @@ KINDS = (Attempt, ClaimedRun)
 
 def measure(options: Options) -> t.Iterator[Figure]:
     """Put runs to sleep, and look at what is held more than before."""
-    with valkey_server() as server, application(server.url, "suspended") as state:
-        with worker_here(state):
-            threads, messages, objects = held_by(state, RUNS)
+    with (
+        valkey_server() as server,
+        application(server.url, "suspended") as state,
+        worker_here(state),
+    ):
+        threads, messages, objects = held_by(state, RUNS)
     name = f"{RUNS} sleeping runs"
     yield Figure(f"{name}, threads", 0, threads, "threads")
     yield Figure(f"{name}, messages", 0, messages, "messages")

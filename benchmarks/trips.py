@@ -1,8 +1,8 @@
 """Counts round trips where redis-py writes to a socket and reads from it.
 
 A command is one trip, and so is a pipeline, however many commands it carries: the
-client writes once and then reads the replies. A trip counts when its first reply was read, so
-a read that blocks until a message comes counts with the message.
+client writes once and then reads the replies. A trip counts when its first reply was
+read, so a read that blocks until a message comes counts with the message.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class AppState:
             self.settings,
             redis_client_factory=self.server.client_factory,
             window=self.window,
-            barrier=self.barrier.wait if waits else _no_barrier,
+            barrier=self.barrier.follower() if waits else _no_barrier,
             healthy=lambda: self.reachable,
         )
 
@@ -210,15 +210,17 @@ class AppState:
     def _send_messages(
         self, messages: t.Sequence[EventMessage]
     ) -> list[Exception | None]:
+        writes_through = self.settings.fsync == "step"
         try:
             self.memory.check()
+            mark = self.barrier.mark() if writes_through else None
         except UnavailableError as error:
             return [error] * len(messages)
         bodies = [message.encode() for message in messages]
         outcomes = self.broker.send(EVENT_QUEUE, bodies)
-        if self.settings.fsync == "step":
+        if writes_through:
             try:
-                self.barrier.wait()
+                self.barrier.wait(mark)
             except DurableError as error:
                 return [error] * len(messages)
         return outcomes
@@ -312,8 +314,9 @@ class AppState:
         self.schemas.validate(message.name, message.data)
 
 
-def _no_barrier() -> None:
+def _no_barrier() -> bool:
     """Nothing is waited for: ``DURABLE_FSYNC="off"``."""
+    return True
 
 
 _states: weakref.WeakSet[AppState] = weakref.WeakSet()

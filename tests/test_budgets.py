@@ -9,7 +9,7 @@ from benchmarks import suspended
 from benchmarks.round_trips import count_event
 from benchmarks.round_trips import count_resumption
 from benchmarks.round_trips import fewest
-from benchmarks.trips import recorded_trips
+from benchmarks.round_trips import recording
 from benchmarks.trips import summary
 from benchmarks.workers import application
 from benchmarks.workers import worker_here
@@ -24,9 +24,8 @@ EVENTS = 3
 def test_an_event_of_k_steps_takes_k_plus_5_round_trips_in_place(
     valkey: ValkeyServer, namespace: str, steps: int
 ) -> None:
-    with application(valkey.url, namespace) as state:
-        with recorded_trips() as trips, worker_here(state):
-            counted = fewest(count_event(state, trips, steps) for _ in range(EVENTS))
+    with recording(valkey.url, namespace) as (state, trips):
+        counted = fewest(count_event(state, trips, steps) for _ in range(EVENTS))
 
     commits = [trip for trip in counted if "step_commit" in trip.commands]
     assert len(commits) == steps
@@ -36,11 +35,8 @@ def test_an_event_of_k_steps_takes_k_plus_5_round_trips_in_place(
 def test_an_event_takes_k_plus_10_round_trips_through_a_run_message(
     valkey: ValkeyServer, namespace: str
 ) -> None:
-    with application(valkey.url, namespace) as state:
-        with recorded_trips() as trips, worker_here(state):
-            counted = fewest(
-                count_event(state, trips, 5, busy=True) for _ in range(EVENTS)
-            )
+    with recording(valkey.url, namespace) as (state, trips):
+        counted = fewest(count_event(state, trips, 5, busy=True) for _ in range(EVENTS))
 
     assert any("XADD" in trip.commands for trip in counted)
     assert len(counted) <= 5 + 10, summary(counted)
@@ -49,9 +45,8 @@ def test_an_event_takes_k_plus_10_round_trips_through_a_run_message(
 def test_a_run_with_memos_is_claimed_and_loaded_in_one_pipeline(
     valkey: ValkeyServer, namespace: str
 ) -> None:
-    with application(valkey.url, namespace) as state:
-        with recorded_trips() as trips, worker_here(state):
-            counted = count_resumption(state, trips, 20)
+    with recording(valkey.url, namespace) as (state, trips):
+        counted = count_resumption(state, trips, 20)
 
     claims = [trip for trip in counted if "run_claim" in trip.commands]
     assert [str(trip) for trip in claims] == ["run_claim+HGETALL"]

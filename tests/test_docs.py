@@ -20,7 +20,6 @@ from flask_durable import failure
 from flask_durable import RunStatus
 from flask_durable.cli import durable_cli
 from flask_durable.config import Settings
-from flask_durable.engine import usage
 from flask_durable.events import batch
 from flask_durable.events import endpoint
 from flask_durable.events import keys

@@ -21,6 +21,7 @@ from ..failure import Failure
 from ..functions.function import Function
 from ..ids import failure_run_id
 from ..status import RunStatus
+from ..store.barrier import StateMayBeLost
 from ..store.memo import Memo
 from ..store.run_store import after
 from ..store.run_store import Record
@@ -213,7 +214,6 @@ class Attempt:
             self.renewed(sent)
         if reply[0] == "full":
             self._fail_over_limit(reply[1])
-        self.host.settle()
         memo = Memo(status, self.token, number, payload)
         if reply[0] == "exists":
             memo = Memo.parse(reply[1])
@@ -260,7 +260,6 @@ class Attempt:
         )
         if reply[0] == "full":
             self._fail_over_limit(reply[1])
-        self.host.settle()
         if reply[0] == "resolved":
             self.committed = True
             return Memo.parse(reply[1])
@@ -316,7 +315,6 @@ class Attempt:
             )
         )
         self.seal(Ended(status.value))
-        self.host.settle()
         if queued:
             self.outbox.send_runs([(*handler_run, queued)])
         self.outbox.send_events(lifecycle.entries(self.run_id, self.record, events))
@@ -371,11 +369,23 @@ class Attempt:
             self.lose(cancelled=reply == "cancelled")
 
     def _own(self, call: t.Callable[[], T]) -> T:
+        """Write, and wait for the disk where that is asked for.
+
+        :raises Signal: The run is not ours any more, or what was written may be lost.
+        """
         self.check()
         try:
-            return self.host.insist(call)
+            mark = self.host.mark()
+            reply = self.host.insist(call)
+            self.host.settle(mark)
+            return reply
         except Refused as refused:
             self.lose(cancelled=refused.cancelled)
+        except StateMayBeLost as error:
+            # The body must not go on from what may be gone. The run is taken over
+            # from what the server still has.
+            logger.warning("Run %s is let go of: %s", self.run_id, error)
+            self.seal(OwnershipLost("its state may be lost"))
         except Exception as error:
             # As an error of the step it could be caught, and the body would go on
             # without the memo. Nobody renews the lease any more: the run is taken over.

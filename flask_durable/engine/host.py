@@ -15,6 +15,7 @@ from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
 from ..queue.envelope import EventMessage
 from ..store.barrier import Barrier
+from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
 from ..store.run_store import is_transient
 from ..store.run_store import RunStore
@@ -82,11 +83,21 @@ class Host:
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
-    def settle(self) -> None:
-        """Wait for the barrier if a state change may not be answered before it."""
+    def mark(self) -> int:
+        """Return what to give to :meth:`settle` for what is written from now on."""
+        return self.barrier.mark() if self.write_through else 0
+
+    def settle(self, mark: int) -> None:
+        """Wait for the barrier if a state change may not be answered before it.
+
+        :raises StateMayBeLost: What was written since *mark* may be gone. The caller
+            does not go on as if it stood.
+        """
         while self.write_through:
             try:
-                return self.barrier.wait()
+                return self.barrier.wait(mark)
+            except StateMayBeLost:
+                raise
             except UnavailableError as error:
                 logger.warning("%s", error)
                 time.sleep(0.2)

@@ -96,13 +96,14 @@ class Router:
         """Route the events in hand, in as few round trips as one event needs."""
         routings = [r for d in deliveries if (r := self._accept(d)) is not None]
         published = self._host.directory.remembered
+        mark = self._host.mark()
         while routings:
             version = self._create(routings, published)
             if version == published.version:
                 break
             # A function was published since: an event that it fits may be in hand.
             published = self._host.insist(lambda: self._host.directory.current())
-        self._host.settle()
+        self._host.settle(mark)
         for routing in routings:
             if routing.failed:
                 routing.delivery.release(REDELIVERY)

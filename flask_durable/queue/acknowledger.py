@@ -31,15 +31,18 @@ class Acknowledger:
     """A buffer of settled messages, and the thread that empties it.
 
     A message is deleted only after a barrier that began when the message was settled
-    already, so the state it led to is durable. What fails is kept and repeated.
+    already, so the state it led to is durable. Where that may be lost the message is
+    released instead, to lead there again. What fails is kept and repeated.
 
     :param transport: Where the messages are from.
     :param hand: Which a message leaves when it is carried out.
-    :param barrier: Returns once all state written so far is durable, else raises.
+    :param barrier: Returns once all state written so far is durable: ``True``, or
+        ``False`` if some that was written since its last call may be lost. Raises if it
+        is not known yet.
     """
 
     def __init__(
-        self, transport: Transport, hand: Hand, barrier: t.Callable[[], None]
+        self, transport: Transport, hand: Hand, barrier: t.Callable[[], bool]
     ) -> None:
         self._transport = transport
         self._hand = hand
@@ -132,15 +135,27 @@ class Acknowledger:
 
     def _delete(self, messages: list[Held]) -> list[Held]:
         try:
-            self._barrier()
+            durable = self._barrier()
         except Exception as error:
             logger.warning("%d messages are kept: %s", len(messages), error)
             return messages
+        if not durable:
+            return self._give_back(messages)
         left = []
         for queue, group in _by(messages, lambda held: held.queue):
             receipts = [held.received.receipt for held in group]
             left += _failed(group, self._transport.delete(queue, receipts))
         return left
+
+    def _give_back(self, messages: list[Held]) -> list[Held]:
+        """Release what was to be deleted: the state that it led to may be lost."""
+        logger.warning("State may be lost: %d messages are released", len(messages))
+        # Also what is not settled yet: its state may have been written before the
+        # loss, and the next barrier passes.
+        self._hand.doubt()
+        for held in messages:
+            held.doubt()
+        return self._release(messages)
 
     def _release(self, messages: list[Held]) -> list[Held]:
         left = []

@@ -53,7 +53,8 @@ class DurableBroker(dramatiq.Broker):
     :param transport: The queues.
     :param visibility: Seconds that a received message is hidden from others.
     :param window: The free run threads of this process.
-    :param barrier: Returns once all state written so far is durable, else raises.
+    :param barrier: Returns once all state written so far is durable: ``True``, or
+        ``False`` if some of it may be lost. Raises if it is not known yet.
         Called before messages are deleted.
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
@@ -65,7 +66,7 @@ class DurableBroker(dramatiq.Broker):
         *,
         visibility: float,
         window: Window,
-        barrier: t.Callable[[], None],
+        barrier: t.Callable[[], bool],
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
     ) -> None:

@@ -58,6 +58,7 @@ class Held:
         #: When it was received or extended last, on the monotonic clock.
         self.renewed = time.monotonic()
         self._settle = settle
+        self._doubted = False
         self._lock = threading.Lock()
 
     @property
@@ -66,8 +67,17 @@ class Held:
         return self.received.receive_count
 
     def done(self) -> None:
-        """Delete the message once everything written so far is durable."""
+        """Delete the message once everything written so far is durable.
+
+        One that is doubted is given back.
+        """
         self._decide(Delete())
+
+    def doubt(self) -> None:
+        """Never delete the message: what it leads to may be written and lost."""
+        with self._lock:
+            self._doubted = True
+            self.settlement = self._undoubted(self.settlement)
 
     def release(self, delay: float = 0.0) -> None:
         """Give the message back, to be received again after *delay* seconds."""
@@ -83,8 +93,13 @@ class Held:
         with self._lock:
             if self.settlement is not None:
                 return
-            self.settlement = settlement
+            self.settlement = self._undoubted(settlement)
         self._settle(self)
+
+    def _undoubted(self, settlement: Settlement | None) -> Settlement | None:
+        if self._doubted and settlement == Delete():
+            return Release(0.0)
+        return settlement
 
 
 class Delivery(Held):

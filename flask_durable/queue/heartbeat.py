@@ -55,6 +55,13 @@ class Hand:
         with self._lock:
             self._held.difference_update(held)
 
+    def doubt(self) -> None:
+        """Let nothing that is held now be deleted: it is given back instead."""
+        with self._lock:
+            held = list(self._held)
+        for one in held:
+            one.doubt()
+
     def extend(self) -> None:
         """Extend what was last received or extended a third of its visibility ago."""
         before = time.monotonic() - self._visibility / 3

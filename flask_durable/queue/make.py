@@ -26,7 +26,7 @@ def make_broker(
     *,
     redis_client_factory: ClientFactory | None = None,
     window: Window,
-    barrier: t.Callable[[], None],
+    barrier: t.Callable[[], bool],
     healthy: t.Callable[[], bool] | None = None,
     middleware: t.Sequence[dramatiq.Middleware] = (),
 ) -> DurableBroker:
@@ -36,7 +36,8 @@ def make_broker(
         live there too; called with options of :class:`redis.Redis`. By default they
         are made from ``DURABLE_REDIS_URL``.
     :param window: The free run threads of this process.
-    :param barrier: Returns once all state written so far is durable, else raises.
+    :param barrier: Returns once all state written so far is durable: ``True``, or
+        ``False`` if some of it may be lost. Raises if it is not known yet.
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
     :raises ConfigurationError: The URL cannot be used, or needs an extra.

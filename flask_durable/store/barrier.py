@@ -4,6 +4,10 @@ One small write, then ``WAITAOF`` or ``WAIT``: when that is answered, everything
 server acknowledged before the write is as durable as the server was asked to make it.
 Of a cluster, each server that holds some of the state is asked, all at the same time.
 One barrier runs at a time, and everybody who asked before it began shares it.
+
+What was acknowledged by a server that has stopped since may be gone, and no wait brings
+it back. So each barrier also asks the server who it is: one that was started again, or
+took over from another, has another ``run_id``.
 """
 
 from __future__ import annotations
@@ -29,6 +33,17 @@ from .server import StateServer
 TIMEOUT = 10.0
 
 
+class StateMayBeLost(UnavailableError):
+    """The server was replaced or started again since the state was written.
+
+    It has what it kept. Whoever has a message, or can send it again, lets it lead
+    there once more: everything that a message leads to can be repeated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("The state server was started again: state may be lost.")
+
+
 @dataclass(frozen=True)
 class Promise:
     """What the server is able to keep, as far as it can be asked.
@@ -44,9 +59,22 @@ class Promise:
     waitaof: bool
     replicas: int
 
+    @property
+    def waits_for_file(self) -> bool:
+        """Whether there is a write to the disk to wait for, and one that comes.
+
+        With ``appendfsync no`` the server never learns of it, and never confirms.
+        """
+        return self.aof and self.waitaof and self.fsync not in ("always", "no")
+
     def __str__(self) -> str:
         if not self.aof:
             kept = "memory only: a restart of the server loses all state"
+        elif self.fsync == "no":
+            kept = (
+                "written to the append-only file, synced when the operating system "
+                "likes (appendfsync no)"
+            )
         elif self.fsync == "always":
             kept = "on disk at each write"
         elif self.waitaof:
@@ -78,21 +106,42 @@ class Barrier:
         self._turn = threading.Lock()
         self._client: redis.Redis | None = None
         self._promise: Promise | None = None
+        #: The ``run_id`` of each server that held state when it was last compared.
+        self._run_ids: set[str] = set()
+        self._losses = 0
 
     def promise(self) -> Promise:
         """Ask the server what it keeps; remembered after the first answer.
 
         :raises ConfigurationError: Its ``maxmemory-policy`` may evict state.
         """
-        if self._promise is None:
-            self._promise = self._ask()
-        return self._promise
+        promise = self._promise
+        if promise is None:
+            promise = self._promise = self._ask()
+        return promise
 
-    def wait(self) -> None:
+    def mark(self) -> int:
+        """Return what to give to :meth:`wait` for state that is written from now on.
+
+        :raises UnavailableError: This is the first use, and the server did not answer.
+        """
+        if not self._run_ids:
+            try:
+                self.promise()
+            except redis.RedisError as error:
+                raise _not_durable(error) from error
+        return self._losses
+
+    def wait(self, since: int | None = None) -> None:
         """Return once everything acknowledged before this call is durable.
 
+        :param since: The :meth:`mark` from before the state was written. Without it, a
+            restart that another barrier noticed before this call goes unheard.
+        :raises StateMayBeLost: Some of it may not be there any more.
         :raises UnavailableError: The server did not confirm it in time.
         """
+        if since is None:
+            since = self._losses
         with self._lock:
             # A barrier that has begun may have written before our state was: only the
             # next one covers it.
@@ -104,7 +153,28 @@ class Barrier:
         try:
             shared.result()
         except (redis.RedisError, UnavailableError) as error:
-            raise UnavailableError(f"The state is not durable yet: {error}.") from error
+            raise _not_durable(error) from error
+        if self._losses != since:
+            raise StateMayBeLost
+
+    def follower(self) -> t.Callable[[], bool]:
+        """Return a wait for one thread, which is told of each loss once.
+
+        It returns whether everything written since its last call is still there, no
+        matter whose barrier noticed, and raises what :meth:`wait` raises otherwise.
+        """
+        since = self._losses
+
+        def wait() -> bool:
+            nonlocal since
+            try:
+                self.wait(since)
+            except StateMayBeLost:
+                since = self._losses
+                return False
+            return True
+
+        return wait
 
     def _lead(self, shared: Future[None]) -> None:
         """Carry *shared* out for all who wait for it, however it ends."""
@@ -131,44 +201,60 @@ class Barrier:
 
     def _pass(self) -> None:
         promise = self.promise()
-        waits_for_file = promise.aof and promise.waitaof and promise.fsync != "always"
-        if not waits_for_file and not self._replicas:
-            return
         if self._client is None:
             # No client retries: a repeated WAIT would be for a later write.
             self._client = self._server.new_client(retries=0, timeout=TIMEOUT + 2)
-        confirm = functools.partial(self._confirm, waits_for_file=waits_for_file)
+        confirm = functools.partial(self._confirm, promise=promise)
         try:
             servers = holders(self._client, self._tags)
             if len(servers) == 1:
-                confirm(servers[0])
+                run_ids = {confirm(servers[0])}
             else:
                 with ThreadPoolExecutor(len(servers)) as threads:
-                    list(threads.map(confirm, servers))
+                    run_ids = set(threads.map(confirm, servers))
         except redis.RedisError:
-            # A cluster may have moved its keys: the next client asks where to.
+            # A cluster may have moved its keys: the next client asks where to. And a
+            # server that was started again may not know what the old one promised.
+            self._promise = None
             client, self._client = self._client, None
             client.close()
             raise
+        self._compare(run_ids)
 
-    def _confirm(
-        self, holder: tuple[redis.Redis, str], *, waits_for_file: bool
-    ) -> None:
-        """Wait for one server."""
+    def _compare(self, run_ids: set[str]) -> None:
+        """Note whether each of the servers is one that was there before."""
+        if run_ids <= self._run_ids:
+            return
+        # Another server may keep less.
+        self._promise = None
+        self._run_ids = run_ids
+        self._losses += 1
+
+    def _confirm(self, holder: tuple[redis.Redis, str], *, promise: Promise) -> str:
+        """Wait for one server; return its ``run_id``."""
         client, tag = holder
         pipeline = client.pipeline(transaction=False)
-        # A script, because a SET is refused where the server's memory is full: then
-        # nothing could be deleted from a queue that lives elsewhere. Where the tag has
-        # moved away it is refused, and nothing is taken for confirmed.
-        execute(pipeline, "EVAL", load("barrier").source, 1, tag)
-        limit = int(TIMEOUT * 1000)
-        if waits_for_file:
-            execute(pipeline, "WAITAOF", 1, self._replicas, limit)
-        else:
-            execute(pipeline, "WAIT", self._replicas, limit)
-        reply = pipeline.execute()[1]
-        local, replicas = reply if waits_for_file else (1, reply)
-        if (waits_for_file and local < 1) or replicas < self._replicas:
+        waits = promise.waits_for_file or self._replicas > 0
+        if waits:
+            # A script, because a SET is refused where the server's memory is full: then
+            # nothing could be deleted from a queue that lives elsewhere. Where the tag
+            # has moved away it is refused, and nothing is taken for confirmed.
+            execute(pipeline, "EVAL", load("barrier").source, 1, tag)
+            limit = int(TIMEOUT * 1000)
+            if promise.waits_for_file:
+                execute(pipeline, "WAITAOF", 1, self._replicas, limit)
+            else:
+                execute(pipeline, "WAIT", self._replicas, limit)
+        execute(pipeline, "INFO", "server")
+        *replies, info = pipeline.execute()
+        if waits:
+            self._check(replies[1])
+        return _run_id(info)
+
+    def _check(self, reply: t.Any) -> None:
+        """Check what ``WAITAOF`` or ``WAIT`` replied."""
+        local, replicas = reply if isinstance(reply, list) else (None, reply)
+        if local == 0 or replicas < self._replicas:
             raise UnavailableError("the server did not confirm the write in time")
 
     def _ask(self) -> Promise:
@@ -181,12 +267,24 @@ class Barrier:
                     f"(maxmemory-policy {policy}).",
                     hint="Set its maxmemory-policy to noeviction.",
                 )
+        run_ids = {_run_id(info) for info in ask_all(client, "INFO", "server")}
+        with self._lock:
+            # The first answer stands: a later one may be that of another server.
+            self._run_ids = self._run_ids or run_ids
         return Promise(
             aof=all(config["appendonly"] == "yes" for config in configs),
             fsync=min((config["appendfsync"] for config in configs), key=_strength),
             waitaof=_knows(client, "WAITAOF"),
             replicas=self._replicas,
         )
+
+
+def _not_durable(error: Exception) -> UnavailableError:
+    return UnavailableError(f"The state is not durable yet: {error}.")
+
+
+def _run_id(info: dict[str, t.Any]) -> str:
+    return str(info.get("run_id", ""))
 
 
 def _configs(client: redis.Redis) -> list[dict[str, str]]:

@@ -15,9 +15,9 @@ from ..queue.envelope import EVENT_QUEUE
 #: Events that are routed together, in one round trip.
 BATCH = 32
 
-#: Seconds that routing waits for a free thread, which short runs give back sooner than
-#: a run message would find one.
-PATIENCE = 0.005
+#: Seconds that routing waits for a free thread. Runs that are shorter give one back in
+#: time; for longer ones the trips of a run message weigh little.
+PATIENCE = 0.05
 
 #: Seconds that one receive waits for an event, and after a queue was not reachable.
 WAIT = 1.0
@@ -32,6 +32,7 @@ class RouterThread:
     def __init__(self, broker: DurableBroker, router: Router) -> None:
         self._broker = broker
         self._router = router
+        self._patient = True
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="durable-router", daemon=True
@@ -67,11 +68,12 @@ class RouterThread:
         """Return how many threads are free, if one is within a moment.
 
         So many events are routed at a time: each is then executed in place, for half
-        of the trips that a run message takes. Where no thread is free, routing does not
-        wait for one.
+        of the trips that a run message takes. Having waited once in vain, routing does
+        not wait again before a thread was free.
         """
         window = self._broker.window
-        return max(window.free, 0) if window.wait_free(PATIENCE) else 0
+        self._patient = window.wait_free(PATIENCE if self._patient else 0)
+        return max(window.free, 0) if self._patient else 0
 
     def _route_together(self, deliveries: list[Delivery]) -> None:
         try:

@@ -69,8 +69,8 @@ class Operations:
         self.kinds: list[str] = []
         #: Whether the process that acts now is dead.
         self.dead = False
-        #: The queue's address and the receipt of each message that SQS gave us.
-        self.receipts: list[tuple[str, str]] = []
+        #: Client, queue's address and receipt of each message that SQS gave us.
+        self.receipts: list[tuple[t.Any, str, str]] = []
         #: Called in the main thread before each of its operations.
         self.before_each: t.Callable[[], None] | None = None
         self._failing: dict[str, int] = {}
@@ -226,18 +226,21 @@ def _pipeline(operations: Operations, original: t.Any) -> t.Any:
 
 
 def _api_call(operations: Operations, original: t.Any) -> t.Any:
-    def noted(reply: dict[str, t.Any], parameters: dict[str, t.Any]) -> t.Any:
-        for message in reply.get("Messages", ()):
-            receipt = parameters["QueueUrl"], message["ReceiptHandle"]
-            operations.receipts.append(receipt)
-        return reply
-
     def call(self: t.Any, name: str, parameters: dict[str, t.Any]) -> t.Any:
-        queue = str(parameters.get("QueueUrl", "")).rpartition("-")[2]
+        address = str(parameters.get("QueueUrl", ""))
+        queue = address.rpartition("-")[2]
+
+        def carry_out() -> t.Any:
+            reply = original(self, name, parameters)
+            for message in reply.get("Messages", ()):
+                receipt = self, address, message["ReceiptHandle"]
+                operations.receipts.append(receipt)
+            return reply
+
         return operations.perform(
             "sqs",
             f"{name} {queue}".strip(),
-            lambda: noted(original(self, name, parameters), parameters),
+            carry_out,
             lambda: _botocore("exceptions").ReadTimeoutError(endpoint_url="a test"),
         )
 

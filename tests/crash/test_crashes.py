@@ -23,29 +23,30 @@ from .faults import Place
 from .world import VISIBILITY
 from .world import World
 
-#: What a life consists of at least, on any queue.
-STORE = {
-    "redis functions_publish",
-    "redis run_create+GET",
-    "redis run_claim+HGETALL",
-    "redis step_commit",
-    "redis run_suspend",
-    "redis run_finish",
-    "redis sweep",
-}
+#: The operations that change the state of runs; each stands in the kind of some.
+STORE = (
+    "functions_publish",
+    "run_create",
+    "run_claim",
+    "step_commit",
+    "run_suspend",
+    "run_finish",
+    "sweep",
+)
+#: What a queue is asked for, of each kind of queue.
 QUEUE = {
-    "redis": {"redis XADD", "redis XREADGROUP", "redis q_promote", "redis q_ack"},
-    "sqs": {
-        f"sqs {call} {queue}"
+    "redis": ("XADD", "XREADGROUP", "q_promote", "q_ack"),
+    "sqs": tuple(
+        f"{call} {queue}"
         for call in ("SendMessageBatch", "ReceiveMessage", "DeleteMessageBatch")
         for queue in ("events", "default")
-    },
+    ),
 }
 
 Life = t.Callable[..., Operations]
 
 
-@pytest.fixture(scope="module", params=["redis", "sqs"])
+@pytest.fixture(params=["redis", "sqs"])
 def queue_url(request: pytest.FixtureRequest) -> t.Iterator[str | None]:
     """The address of each kind of queue; SQS is moto's, in this process."""
     if request.param == "redis":
@@ -90,12 +91,12 @@ def test_a_life_without_a_fault_has_many_operations(
 ) -> None:
     operations = life()
 
-    kinds = set(operations.kinds)
-    wanted = STORE | QUEUE["redis" if queue_url is None else "sqs"]
-    assert wanted <= kinds, wanted - kinds
+    for name in (*STORE, *QUEUE["redis" if queue_url is None else "sqs"]):
+        assert any(name in kind for kind in operations.kinds), name
     assert len(operations.kinds) > 60
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", Fault)
 def test_a_workload_survives_a_fault_at_any_operation(
     life: Life, fault: Fault, queue_url: str | None, pytestconfig: pytest.Config
@@ -122,10 +123,11 @@ def test_a_workload_survives_a_fault_at_any_operation(
 
 @pytest.mark.parametrize("fault", Fault)
 def test_a_workload_survives_a_fault_at_a_barrier(life: Life, fault: Fault) -> None:
-    # Each barrier waits for the disk, so only one of them goes wrong.
-    barrier = ("redis barrier+WAITAOF", 2)
+    options = {"fsync": "ack", "prompt": False}
+    barriers = [place for place in life(**options).places if "WAITAOF" in place[0]]
 
-    assert life(fault, barrier, fsync="ack", prompt=False).came_to_it
+    # Each waits for the disk, so only one of them goes wrong.
+    assert life(fault, barriers[1], **options).came_to_it
 
 
 def _uptime(valkey: ValkeyServer) -> int:
@@ -146,7 +148,7 @@ def _sample(places: t.Iterable[Place], *, whole: bool) -> list[Place]:
     for kind, found in numbers.items():
         if not whole:
             found = [found[len(found) // 2]]
-        elif kind not in STORE:
+        elif not any(name in kind for name in STORE):
             found = sorted({found[0], found[-1]})
         chosen += [(kind, number) for number in found]
     return chosen

@@ -25,8 +25,6 @@ from flask_durable import Step
 from flask_durable import StepInterrupted
 from flask_durable import UnavailableError
 from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.sqs_client import make_client
-from flask_durable.queue.sqs_client import SQSAddress
 from flask_durable.store.run_store import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
@@ -262,8 +260,7 @@ class World:
             )
 
     def _make_visible_on_sqs(self) -> None:
-        client = make_client(SQSAddress.parse(t.cast(str, self._queue_url)))
-        for address, receipt in self.operations.receipts:
+        for client, address, receipt in self.operations.receipts:
             entry = {"Id": "0", "ReceiptHandle": receipt, "VisibilityTimeout": 0}
             client.change_message_visibility_batch(QueueUrl=address, Entries=[entry])
 
@@ -281,7 +278,7 @@ class World:
         for name in ("looks", "outbox:events"):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
-        return left + self._messages()
+        return left or self._messages()
 
     def _messages(self) -> list[str]:
         if self._process is None:

@@ -64,7 +64,7 @@ class Kit:
 
     def broker(self, *, size: int = 8, **options: t.Any) -> DurableBroker:
         visibility = options.setdefault("visibility", self.visibility)
-        options.setdefault("barrier", lambda: None)
+        options.setdefault("barrier", lambda: True)
         options.setdefault("window", Window(size))
         transport = options.pop("transport", None)
         if transport is None:

@@ -118,9 +118,12 @@ def test_failed_settlements_are_repeated(
 def test_deletes_share_a_call_and_a_barrier(redis_kit: RedisKit, flaky: Flaky) -> None:
     flaky._failures = 0
     barriers: list[int] = []
-    broker = redis_kit.broker(
-        transport=flaky, visibility=30, barrier=lambda: barriers.append(1)
-    )
+
+    def barrier() -> bool:
+        barriers.append(1)
+        return True
+
+    broker = redis_kit.broker(transport=flaky, visibility=30, barrier=barrier)
     broker.send(QUEUE, bodies(10))
     for delivery in _deliveries(broker, 10):
         delivery.done()
@@ -159,9 +162,10 @@ def test_receiving_pauses_while_settled_messages_pile_up(
     failing = threading.Event()
     failing.set()
 
-    def barrier() -> None:
+    def barrier() -> bool:
         if failing.is_set():
             raise OSError("the disk is not there")
+        return True
 
     broker = redis_kit.broker(barrier=barrier, size=1)
     log = Log()
@@ -291,7 +295,7 @@ def test_interrupted_actors_give_their_message_back(redis_kit: RedisKit) -> None
 
 def test_a_failed_enqueue_raises() -> None:
     settings = _settings(redis_url="redis://localhost:1")
-    broker = make_broker(settings, window=Window(1), barrier=lambda: None)
+    broker = make_broker(settings, window=Window(1), barrier=lambda: True)
     message: dramatiq.Message[t.Any] = dramatiq.Message(
         QUEUE, "execute", (RunMessage("r", "f", 1),), {}, {}
     )
@@ -312,7 +316,7 @@ def test_the_queues_are_where_the_state_is_unless_given(redis_kit: RedisKit) -> 
             settings,
             redis_client_factory=factory,
             window=Window(1),
-            barrier=lambda: None,
+            barrier=lambda: True,
         )
         assert broker.counts("no-such") == EMPTY
         assert made
@@ -329,14 +333,14 @@ def test_the_queues_are_where_the_state_is_unless_given(redis_kit: RedisKit) -> 
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str | None, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        make_broker(_settings(queue_url=url), window=Window(1), barrier=lambda: None)
+        make_broker(_settings(queue_url=url), window=Window(1), barrier=lambda: True)
 
 
 def test_sqs_without_boto3_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = _settings(queue_url="sqs://?region=eu-west-1")
     with pytest.raises(ConfigurationError, match=r"flask-durable\[sqs\]"):
-        make_broker(settings, window=Window(1), barrier=lambda: None)
+        make_broker(settings, window=Window(1), barrier=lambda: True)
 
 
 def _put_result(outcomes: queue.SimpleQueue[bool], act: t.Callable[[], bool]) -> None:

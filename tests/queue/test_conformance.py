@@ -12,6 +12,7 @@ import dramatiq
 import pytest
 from dramatiq.errors import ConnectionClosed
 
+from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.delivery import Delivery
 from flask_durable.queue.envelope import decode
 from flask_durable.queue.envelope import EventMessage
@@ -309,10 +310,11 @@ def test_nothing_is_deleted_while_the_barrier_fails(kit: Kit) -> None:
     failing.set()
     asked: list[int] = []
 
-    def barrier() -> None:
+    def barrier() -> bool:
         asked.append(1)
         if failing.is_set():
             raise OSError("the disk is not there")
+        return True
 
     broker = kit.broker(barrier=barrier)
     log = Log()
@@ -330,11 +332,89 @@ def test_nothing_is_deleted_while_the_barrier_fails(kit: Kit) -> None:
 def test_the_barrier_comes_before_the_delete(kit: Kit) -> None:
     counted: list[QueueCounts] = []
     transport = kit.transport()
-    broker = kit.broker(barrier=lambda: counted.append(transport.counts(QUEUE)))
+
+    def barrier() -> bool:
+        counted.append(transport.counts(QUEUE))
+        return True
+
+    broker = kit.broker(barrier=barrier)
     with working(broker, lambda delivery: None):
         broker.send(QUEUE, [body(1)])
         wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
     assert counted == [QueueCounts(0, 1, 0, 0)]
+
+
+def test_what_was_in_hand_when_state_was_lost_comes_again_and_nothing_is_deleted(
+    kit: Kit,
+) -> None:
+    lost = threading.Event()
+    durable: list[bool] = []
+
+    def barrier() -> bool:
+        durable.append(not lost.is_set())
+        lost.clear()
+        return durable[-1]
+
+    broker = kit.broker(barrier=barrier, visibility=30)
+    broker.send(QUEUE, bodies(4))
+    before = _deliveries(broker, 4)
+    lost.set()
+    for delivery in before[:3]:
+        delivery.done()
+    assert broker.flush_settled(20)
+    # Written before the loss as well, perhaps, and settled only now.
+    before[3].done()
+    assert broker.flush_settled(20)
+    again = _deliveries(broker, 4)
+
+    assert {delivery.message.run for delivery in again} == {
+        delivery.message.run for delivery in before
+    }
+    assert {delivery.receive_count for delivery in again} == {2}
+    for delivery in again:
+        delivery.done()
+    assert broker.flush_settled(20)
+    wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert durable.count(False) == 1
+
+
+def test_a_release_that_fails_after_state_was_lost_is_repeated(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [False]
+    transport = kit.transport(visibility=30)
+    release = transport.release
+    failures = [OSError("the queue is not there")]
+
+    def failing(queue: str, receipts: t.Sequence[str], delay: float = 0) -> t.Any:
+        if failures:
+            return [failures.pop()] * len(receipts)
+        return release(queue, receipts, delay)
+
+    monkeypatch.setattr(transport, "release", failing)
+    broker = kit.broker(
+        transport=transport,
+        visibility=30,
+        barrier=lambda: answers.pop() if answers else True,
+    )
+    broker.send(QUEUE, [body(1)])
+    [delivery] = _deliveries(broker, 1)
+    delivery.done()
+    assert broker.flush_settled(20)
+
+    [again] = _deliveries(broker, 1)
+    assert (failures, again.receive_count) == ([], 2)
+
+
+def _deliveries(broker: DurableBroker, count: int) -> list[t.Any]:
+    found: list[t.Any] = []
+
+    def enough() -> bool:
+        found.extend(broker.deliveries(QUEUE, 10, 0.2))
+        return len(found) >= count
+
+    wait_until(enough, f"{count} messages")
+    return found
 
 
 def test_a_message_may_be_done_with_before_its_actor_ends(kit: Kit) -> None:

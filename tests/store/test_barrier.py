@@ -14,6 +14,7 @@ from flask_durable.errors import ConfigurationError
 from flask_durable.errors import UnavailableError
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.barrier import Promise
+from flask_durable.store.barrier import StateMayBeLost
 from flask_durable.store.server import StateServer
 
 from ..servers import valkey_server
@@ -213,6 +214,12 @@ def memory_only() -> t.Iterator[ValkeyServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def never() -> t.Iterator[ValkeyServer]:
+    with valkey_server(appendfsync="no") as server:
+        yield server
+
+
 def _of(server: ValkeyServer, replicas: int = 0) -> Barrier:
     return Barrier(StateServer(server.url), [TAG], replicas)
 
@@ -240,6 +247,8 @@ def test_the_promise_says_that_memory_is_all_there_is(
     ("promise", "text"),
     [
         (Promise(True, "no", True, 1), "(appendfsync no), on 1 replica(s)"),
+        (Promise(True, "no", True, 0), "synced when the operating system likes"),
+        (Promise(True, "no", False, 0), "synced when the operating system likes"),
         (Promise(True, "everysec", False, 0), "on disk within about a second"),
         (Promise(False, "everysec", True, 2), "all state, on 2 replica(s)"),
     ],
@@ -262,13 +271,13 @@ def test_what_was_written_before_a_barrier_outlives_the_server() -> None:
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             assert client.dbsize() == 201
             assert client.get("key199") == "written"
-        barrier.wait()
 
 
-@pytest.mark.parametrize("name", ["always", "memory_only"])
-def test_there_is_nothing_to_wait_for_where_the_file_cannot_lag(
-    request: pytest.FixtureRequest, name: str
+@pytest.mark.parametrize("name", ["always", "memory_only", "never"])
+def test_there_is_nothing_to_wait_for_where_the_file_cannot_lag_or_never_confirms(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setattr(barrier_module, "TIMEOUT", 0.2)
     server: ValkeyServer = request.getfixturevalue(name)
     _of(server).wait()
 
@@ -347,3 +356,111 @@ def test_a_server_that_forbids_config_is_asked_otherwise(valkey: ValkeyServer) -
 
     assert (promise.aof, promise.fsync) == (True, "unknown")
     barrier.wait()
+
+
+# -- A server that was started again --------------------------------------------------
+
+
+@pytest.fixture(params=["everysec", "always", "no", "memory only"])
+def mortal(request: pytest.FixtureRequest) -> t.Iterator[ValkeyServer]:
+    """A server that a test may kill and start again, of each kind."""
+    config = {"appendfsync": request.param}
+    if request.param == "memory only":
+        config = {"appendonly": "no"}
+    with valkey_server(**config) as server:
+        yield server
+
+
+def _restart(server: ValkeyServer) -> None:
+    server.kill()
+    server.start()
+
+
+def test_a_restart_is_noticed_once_and_passes_afterwards(mortal: ValkeyServer) -> None:
+    barrier = _of(mortal)
+    barrier.promise()
+    _restart(mortal)
+
+    with pytest.raises(StateMayBeLost):
+        barrier.wait()
+    barrier.wait()
+    barrier.wait()
+
+    _restart(mortal)
+    with pytest.raises(StateMayBeLost):
+        barrier.wait()
+    barrier.wait()
+
+
+def test_a_restart_is_noticed_by_all_who_share_the_barrier() -> None:
+    with valkey_server() as server, ThreadPoolExecutor(5) as threads:
+        barrier = _of(server)
+        barrier.wait()
+        _restart(server)
+        with barrier._turn:
+            crowd = _wait(barrier, threads, 5)
+            _all_waiting(barrier, crowd)
+
+        errors = [waiter.exception(20) for waiter in crowd]
+        assert {type(error) for error in errors} == {StateMayBeLost}
+        # Each has its own, so that their tracebacks do not grow into one another.
+        assert len({id(error) for error in errors}) == 5
+        barrier.wait()
+
+
+def test_a_restart_during_the_outage_is_noticed_when_the_server_is_back() -> None:
+    with valkey_server() as server:
+        barrier = _of(server)
+        barrier.wait()
+        server.kill()
+        with pytest.raises(UnavailableError) as raised:
+            barrier.wait()
+        assert not isinstance(raised.value, StateMayBeLost)
+        server.start()
+        with pytest.raises(StateMayBeLost):
+            barrier.wait()
+        barrier.wait()
+
+
+def test_who_wrote_before_a_restart_hears_of_it_whoever_noticed() -> None:
+    with valkey_server() as server:
+        barrier = _of(server)
+        mark, told = barrier.mark(), barrier.follower()
+        assert told()
+        _restart(server)
+        with pytest.raises(StateMayBeLost):
+            barrier.wait()
+
+        for _ in range(2):
+            with pytest.raises(StateMayBeLost):
+                barrier.wait(mark)
+        assert [told(), told()] == [False, True]
+        barrier.wait(barrier.mark())
+
+
+def test_a_mark_is_not_given_before_the_server_said_who_it_is() -> None:
+    with valkey_server() as server:
+        barrier = _of(server)
+        server.kill()
+        with pytest.raises(UnavailableError, match="not durable yet"):
+            barrier.mark()
+        server.start()
+        assert barrier.mark() == 0
+        barrier.wait(0)
+
+
+def test_a_server_that_came_back_without_its_file_is_asked_anew() -> None:
+    with valkey_server() as server:
+        barrier = _of(server)
+        barrier.wait()
+        assert barrier.promise().aof
+        server._config["appendonly"] = "no"
+        _restart(server)
+
+        # Where WAITAOF is refused now, that is what the first answer says.
+        with pytest.raises(UnavailableError):
+            barrier.wait(0)
+        with pytest.raises(StateMayBeLost):
+            barrier.wait(0)
+        barrier.wait()
+        assert not barrier.promise().aof

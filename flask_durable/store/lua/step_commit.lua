@@ -2,7 +2,8 @@
 -- Writes a step's memo for the run's owner and renews its lease. (G2, G3)
 --
 -- It is called more often than all others together. So each write that it saves counts,
--- and what common.lua has functions for is written out: each call would make them anew.
+-- and most of what common.lua has functions for is written out: each call would make
+-- them anew.
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -25,7 +26,7 @@
 -- a sweeper could hand the run to somebody else. An expired lease does not matter while
 -- the token is still the run's. A memo with an outcome is never written over.
 
-local tag, id, token, step, status = KEYS[1], ARGV[1], ARGV[2], ARGV[4], ARGV[5]
+local id, token, step, status = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local key, steps = tag .. ':run:' .. id, tag .. ':steps:' .. id
 local run = redis.call('HMGET', key, 'status', 'token', 'bytes', 'dispatches', 'attempt')
 if run[2] ~= token then
@@ -57,8 +58,6 @@ else
   redis.call('HSET', key, 'bytes', bytes, 'dispatches', '0', 'attempt', '0')
 end
 if ARGV[3] ~= '0' then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  redis.call('ZADD', tag .. ':leases', clock() + tonumber(ARGV[3]), id)
 end
 return {'ok'}
