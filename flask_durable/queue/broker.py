@@ -70,7 +70,7 @@ class DurableBroker(dramatiq.Broker):
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
     ) -> None:
-        own = ProcessingMiddleware(self.stop_receiving)
+        own = ProcessingMiddleware(self._begin, self.stop_receiving)
         super().__init__(middleware=[own, *middleware])
         self.queues: set[str] = set()
         self.transport = transport
@@ -263,6 +263,13 @@ class DurableBroker(dramatiq.Broker):
         if self._stopping.is_set():
             # It came after stop_receiving() looked at what waits.
             self._give_back([message])
+
+    def _begin(self, message: LocalMessage) -> bool:
+        """Return whether *message* may be processed now."""
+        if self._stopping.is_set():
+            # A thread that just became free must not begin what others could.
+            self._give_back([message])
+        return message.start()
 
     def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
         for message in messages:

@@ -137,11 +137,16 @@ class QueueConsumer(Consumer):
 class ProcessingMiddleware(Middleware):
     """Starts messages, gives back those that raised, and stops receiving in time."""
 
-    def __init__(self, stop_receiving: t.Callable[[], None]) -> None:
+    def __init__(
+        self,
+        begin: t.Callable[[LocalMessage], bool],
+        stop_receiving: t.Callable[[], None],
+    ) -> None:
+        self._begin = begin
         self._stop_receiving = stop_receiving
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        if not t.cast(LocalMessage, message).start():
+        if not self._begin(t.cast(LocalMessage, message)):
             raise SkipMessage("It was given back, or another consumer has it.")
 
     def after_process_message(
