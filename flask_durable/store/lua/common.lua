@@ -75,10 +75,11 @@ local function remove_memo(id, step)
   redis.call('HINCRBY', run_key(id), 'bytes', -length)
 end
 
-local function set_status(id, from, to, created)
-  redis.call('ZREM', tag .. ':status:' .. from, id)
+-- Further arguments are fields and values, to be written with the status.
+local function set_status(id, from, to, created, ...)
+  if from ~= '' then redis.call('ZREM', tag .. ':status:' .. from, id) end
   redis.call('ZADD', tag .. ':status:' .. to, created, id)
-  put(id, 'status', to)
+  put(id, 'status', to, ...)
 end
 
 local function disown(id)
@@ -90,8 +91,7 @@ end
 -- Makes a run QUEUED and writes the message that is owed in the same breath, so that
 -- no crash can leave a QUEUED run that nobody will ever hear of.
 local function enqueue(id, from, created, now)
-  set_status(id, from, 'queued', created)
-  put(id, 'queued_at', text(now))
+  set_status(id, from, 'queued', created, 'queued_at', text(now))
   redis.call('HDEL', run_key(id), 'reason', 'due')
   redis.call('ZADD', tag .. ':queued', now + DOUBT, id)
   redis.call('ZADD', tag .. ':outbox', now + RESEND, 'run:' .. id)
@@ -103,13 +103,12 @@ local function unqueue(id)
 end
 
 -- What a run that ends for whatever reason leaves behind: nothing but its record.
-local function settle(id, from, to, created, now, retention)
-  disown(id)
-  unqueue(id)
+local function settle(id, from, to, created, now, retention, ...)
+  if from == 'running' then disown(id) end
+  if from == 'queued' then unqueue(id) end
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
   redis.call('HDEL', run_key(id), 'due', 'waiting')
-  set_status(id, from, to, created)
-  put(id, 'finished', text(now))
+  set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
 end
 

@@ -46,9 +46,8 @@ if start > now then
 end
 
 if token ~= '' then
-  set_status(id, '', 'running', now)
-  put(id, 'token', token, 'dispatches', '1', 'started', text(now), 'claimed_at', text(now),
-    'queued_at', text(now))
+  set_status(id, '', 'running', now, 'token', token, 'dispatches', '1',
+    'started', text(now), 'claimed_at', text(now), 'queued_at', text(now))
   redis.call('ZREM', tag .. ':timers', 'start:' .. id)
   redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
   return {'claimed', text(now)}

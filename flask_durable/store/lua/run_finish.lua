@@ -32,11 +32,11 @@ if run[2] ~= token then
 end
 
 local now = clock()
-settle(id, run[1], to, run[5], now, tonumber(ARGV[5]))
 if to == 'completed' then
-  put(id, 'result', ARGV[4])
+  settle(id, run[1], to, run[5], now, tonumber(ARGV[5]), 'result', ARGV[4])
   redis.call('HDEL', run_key(id), 'failure')
 else
+  settle(id, run[1], to, run[5], now, tonumber(ARGV[5]))
   put(id, 'failure', ARGV[4], 'failed_step', ARGV[6])
 end
 if ARGV[7] ~= '' then put(id, 'reason', ARGV[7]) end
