@@ -104,8 +104,8 @@ end
 
 -- What a run that ends for whatever reason leaves behind: nothing but its record.
 local function settle(id, from, to, created, now, retention, ...)
-  if from == 'running' then disown(id) end
-  if from == 'queued' then unqueue(id) end
+  disown(id)
+  unqueue(id)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
   redis.call('HDEL', run_key(id), 'due', 'waiting')
   set_status(id, from, to, created, 'finished', text(now), ...)
