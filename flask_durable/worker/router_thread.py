@@ -1,4 +1,8 @@
-"""The thread that routes events. It never executes runs, so it never waits for them."""
+"""The thread that routes events.
+
+It executes no runs, and waits for none but for a moment: where a thread becomes free in
+it, the run is executed in place.
+"""
 
 from __future__ import annotations
 
