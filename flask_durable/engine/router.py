@@ -17,7 +17,6 @@ import logging
 import time
 import typing as t
 from dataclasses import dataclass
-from dataclasses import replace
 
 from ..errors import EventError
 from ..functions.function import Function
@@ -195,23 +194,12 @@ class Router:
             self._index = (published, TriggerIndex.of(patterns))
         return self._index[1].match(name)
 
-    def _new_run(self, routing: _Routing, function_id: str, queue: str) -> NewRun:
-        message = routing.message
-        starts_later = message.at > time.time() * 1000
-        return NewRun(
-            id=run_id(function_id, message.id),
-            function=function_id,
-            queue=queue,
-            event=routing.text,
-            event_id=message.id,
-            event_name=message.name,
-            start_at=message.at if starts_later else 0,
-        )
-
     def _remote_run(self, routing: _Routing, description: dict[str, t.Any]) -> NewRun:
         """Make a run of a function whose code is elsewhere; it filters there."""
-        return replace(
-            self._new_run(routing, description["id"], description["queue"]),
+        return self._new_run(
+            routing,
+            description["id"],
+            description["queue"],
             timeout=description["timeout"],
             start_timeout=description["start_timeout"],
             unfiltered=bool(description["where"]),
@@ -220,19 +208,34 @@ class Router:
     def _local_run(
         self, routing: _Routing, function: Function[t.Any, t.Any]
     ) -> NewRun | None:
-        run = replace(
-            self._new_run(routing, function.id, function.queue),
-            timeout=function.timeout,
-            start_timeout=function.start_timeout,
-            version=function.version,
-        )
         admitted = self._admits(function, routing.message)
         if admitted is False:
             return None
-        run = replace(run, unfiltered=admitted is None)
-        if self._may_run_here(run):
-            return replace(run, token=new_token())
-        return run
+        return self._new_run(
+            routing,
+            function.id,
+            function.queue,
+            timeout=function.timeout,
+            start_timeout=function.start_timeout,
+            unfiltered=admitted is None,
+            version=function.version,
+            token=new_token() if self._may_run_here(routing, function.queue) else "",
+        )
+
+    def _new_run(
+        self, routing: _Routing, function_id: str, queue: str, **given: t.Any
+    ) -> NewRun:
+        message = routing.message
+        return NewRun(
+            id=run_id(function_id, message.id),
+            function=function_id,
+            queue=queue,
+            event=routing.text,
+            event_id=message.id,
+            event_name=message.name,
+            start_at=message.at if _is_later(message) else 0,
+            **given,
+        )
 
     def _admits(
         self, function: Function[t.Any, t.Any], message: EventMessage
@@ -250,15 +253,19 @@ class Router:
         except BaseException:  # SystemExit would end the router's thread
             return None
 
-    def _may_run_here(self, run: NewRun) -> bool:
+    def _may_run_here(self, routing: _Routing, queue: str) -> bool:
         threads = self._threads
         return (
             threads is not None
-            and not run.start_at
+            and not _is_later(routing.message)
             and not self._host.draining.is_set()
-            and threads.serves(run.queue)
+            and threads.serves(queue)
             and threads.reserve()
         )
+
+
+def _is_later(message: EventMessage) -> bool:
+    return message.at > time.time() * 1000
 
 
 def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing as t
 
 #: Version of the form; a message with another one is not decodable here.
@@ -78,6 +79,21 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type]]] = {
 }
 
 
+def _refuse_constant(name: str) -> t.NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
+
+
+#: What Python would read besides JSON could not be written again.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def decode(body: str | bytes) -> Message:
     """Return the message that *body* holds.
 
@@ -85,7 +101,7 @@ def decode(body: str | bytes) -> Message:
         kind, lacks a field, or has one of another type.
     """
     try:
-        fields = json.loads(body)
+        fields = _DECODER.decode(body if isinstance(body, str) else body.decode())
     except (ValueError, RecursionError) as error:
         raise UndecodableMessage(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
