@@ -149,8 +149,12 @@ class Runs:
         found: builtins.list[Run] = []
         # Bounded: a filter that fits little stops after some thousands of runs.
         for page in range(MAX_PAGES):
-            ids = self._store.newest(index, before=edge, skip=page * limit, limit=limit)
-            runs = [_run(record, {}) for record in self._store.read_records(ids)]
+            with shielded():
+                ids = self._store.newest(
+                    index, before=edge, skip=page * limit, limit=limit
+                )
+                records = self._store.read_records(ids)
+            runs = [_run(record, {}) for record in records]
             found += [run for run in runs if wanted in (None, run.status)]
             if len(found) >= limit or len(ids) < limit:
                 break

@@ -1,4 +1,4 @@
-"""Runs in the state server: one method a script, see STATE in ``docs/architecture.md``.
+"""Runs in the state server: one method a script, see ``docs/architecture.rst``.
 
 Every method may be repeated with the same arguments and gives its first answer again.
 """
