@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 import time
 import uuid
 
 _SEPARATOR = "\x1f"
+
+#: Random for each process, and how many claims it made. A random text for each claim
+#: would ask the system each time, which lets go of the interpreter.
+_process = uuid.uuid4().hex
+_claims = itertools.count(1)
+
+
+def _after_fork() -> None:
+    global _process
+    _process = uuid.uuid4().hex
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def new_event_id() -> str:
@@ -36,7 +51,7 @@ def failure_run_id(parent: str, generation: int) -> str:
 
 def new_token() -> str:
     """Return a fencing token: unique by its claimant alone, compared for equality."""
-    return uuid.uuid4().hex
+    return f"{_process}.{next(_claims)}"
 
 
 def derived_id(*parts: str) -> str:

@@ -33,6 +33,7 @@ HOMES = {
         "engine",
         "queue",
         "redis_client",
+        "redis_exchange",
         "store",
     },
 }

@@ -43,6 +43,9 @@ class Delivery(t.Protocol):
     @property
     def message(self) -> t.Any: ...
 
+    @property
+    def text(self) -> str: ...
+
     def done(self) -> None: ...
 
     def release(self, delay: float = 0.0) -> None: ...
@@ -119,7 +122,7 @@ class Router:
         except EventError as error:
             delivery.dead(str(error))
             return None
-        return _Routing(delivery, message, message.encode(), set())
+        return _Routing(delivery, message, delivery.text, set())
 
     def _create(self, routings: list[_Routing], published: Published) -> int:
         """Create the runs that are missing; return the directory's version."""

@@ -70,8 +70,8 @@ class DurableBroker(dramatiq.Broker):
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
     ) -> None:
-        own = ProcessingMiddleware(self._begin, self.stop_receiving)
-        super().__init__(middleware=[own, *middleware])
+        self._processing = ProcessingMiddleware(self._begin, self.stop_receiving)
+        super().__init__(middleware=[self._processing, *middleware])
         self.queues: set[str] = set()
         self.transport = transport
         self.window = window
@@ -136,7 +136,8 @@ class DurableBroker(dramatiq.Broker):
         """
         with self._lock:
             if queue_name not in self._inboxes:
-                self._inboxes[queue_name] = Inbox()
+                thread = self._processing.consumer_threads.get(queue_name)
+                self._inboxes[queue_name] = Inbox(thread)
                 self._start_receiver(queue_name)
         return QueueConsumer(
             self._inboxes[queue_name],

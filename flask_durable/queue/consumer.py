@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import typing as t
@@ -16,6 +17,9 @@ from dramatiq.middleware import SkipMessage
 from .delivery import Delivery
 from .window import Window
 
+if t.TYPE_CHECKING:
+    from dramatiq.worker import ConsumerThread
+
 #: The name of the one actor that all messages are for.
 ACTOR = "execute"
 
@@ -24,7 +28,9 @@ ACTOR = "execute"
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 30.0
 
-Inbox = queue.SimpleQueue["LocalMessage"]
+#: Numbers of messages. Dramatiq's own ids are random, and asking the system for random
+#: bytes lets go of the interpreter, which a busy process gets back late.
+_numbers = itertools.count(1)
 
 
 class LocalMessage(MessageProxy):
@@ -42,6 +48,7 @@ class LocalMessage(MessageProxy):
             args=(payload,),
             kwargs={},
             options={},
+            message_id=str(next(_numbers)),
         )
         super().__init__(message)
         self.payload = payload
@@ -82,6 +89,42 @@ class LocalMessage(MessageProxy):
         return not decided
 
 
+class Inbox:
+    """One queue's messages on their way to the run threads.
+
+    Dramatiq's consumer thread would be woken for each message only to put it on the
+    queue of the run threads. Once it runs, whoever brings a message does that instead.
+
+    :param thread: Dramatiq's consumer thread of the queue; ``None`` where messages are
+        read by something else.
+    """
+
+    def __init__(self, thread: ConsumerThread | None) -> None:
+        self._thread = thread
+        self._running = False
+        self._early: queue.SimpleQueue[LocalMessage] = queue.SimpleQueue()
+
+    def put(self, message: LocalMessage) -> None:
+        """Give *message* to a run thread."""
+        if self._thread is not None and self._running:
+            self._thread.handle_message(message)
+        else:
+            self._early.put(message)
+
+    def get(self, timeout: float) -> LocalMessage | None:
+        """Return a message that was not given to a run thread directly.
+
+        :param timeout: Seconds to wait for one.
+        """
+        # The first read shows that the thread has its consumer, through which run
+        # threads settle their messages.
+        self._running = True
+        try:
+            return self._early.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+
 class QueueConsumer(Consumer):
     """Reads one queue's inbox, which lives on the broker.
 
@@ -108,10 +151,7 @@ class QueueConsumer(Consumer):
         self._flush = flush
 
     def __next__(self) -> LocalMessage | None:
-        try:
-            return self._inbox.get(timeout=self._timeout)
-        except queue.Empty:
-            return None
+        return self._inbox.get(self._timeout)
 
     def ack(self, message: MessageProxy) -> None:
         local = t.cast(LocalMessage, message)
@@ -144,6 +184,13 @@ class ProcessingMiddleware(Middleware):
     ) -> None:
         self._begin = begin
         self._stop_receiving = stop_receiving
+        #: Dramatiq's consumer threads by the names of their queues.
+        self.consumer_threads: dict[str, ConsumerThread] = {}
+
+    def after_consumer_thread_boot(
+        self, broker: Broker, thread: ConsumerThread
+    ) -> None:
+        self.consumer_threads[thread.queue_name] = thread
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if not self._begin(t.cast(LocalMessage, message)):

@@ -118,6 +118,12 @@ class Delivery(Held):
         super().__init__(queue, received, settle)
         self.message = message
 
+    @property
+    def text(self) -> str:
+        """The message as it was received."""
+        body = self.received.body
+        return body if isinstance(body, str) else body.decode()
+
     def __repr__(self) -> str:
         kind = type(self.message).__name__
         return f"<Delivery {kind} from {self.queue!r}, receive {self.receive_count}>"

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import typing as t
@@ -44,9 +45,15 @@ class EventMessage:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def encode(self) -> str:
-        """Return the message as JSON text."""
-        fields = {"v": VERSION, "kind": "event", **_fields(self)}
-        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+        """Return the message as JSON text: the data as it was at the first call."""
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
+        # Spelled out: dataclasses.asdict() would copy the data first.
+        fields = {"v": VERSION, "kind": "event", "name": self.name, "data": self.data}
+        fields |= {"id": self.id, "at": self.at, "headers": self.headers}
+        return _ENCODER.encode(fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +71,10 @@ class RunMessage:
 
     def encode(self) -> str:
         """Return the message as JSON text."""
-        fields = {"v": VERSION, "kind": "run", **_fields(self)}
-        return json.dumps(fields, separators=(",", ":"))
+        fields = {"v": VERSION, "kind": "run", "run": self.run}
+        return _ENCODER.encode(
+            fields | {"function": self.function, "queued": self.queued}
+        )
 
 
 Message = EventMessage | RunMessage
@@ -89,6 +98,8 @@ def _finite(text: str) -> float:
         raise ValueError(f"{text} is too large a number")
     return number
 
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 #: What Python would read besides JSON could not be written again.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
@@ -119,7 +130,3 @@ def decode(body: str | bytes) -> Message:
             raise UndecodableMessage(f"field {name!r} is not {kind.__name__}")
         values[name] = value
     return t.cast(Message, cls(**values))
-
-
-def _fields(message: t.Any) -> dict[str, t.Any]:
-    return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}

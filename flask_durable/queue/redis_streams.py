@@ -26,6 +26,7 @@ from redis.commands.core import Script
 from redis.retry import Retry
 
 from ..redis_client import ClientFactory
+from ..redis_exchange import Exchange
 from ..store.keys import queue_tag
 from .process import PerProcess
 from .transport import bad_delay
@@ -77,6 +78,7 @@ class _Process:
     consumer: str
     scripts: dict[str, Script] = field(default_factory=dict)
     mendings: dict[str, _Mending] = field(default_factory=dict)
+    exchange: Exchange = field(default_factory=Exchange)
 
 
 class RedisTransport:
@@ -120,10 +122,10 @@ class RedisTransport:
         try:
             if delay:
                 return self._send_delayed(queue, bodies, delay)
-            pipeline = self._process.get().client.pipeline(transaction=False)
-            for body in bodies:
-                pipeline.xadd(self._stream(queue), {"body": body})
-            replies = pipeline.execute(raise_on_error=False)
+            process, stream = self._process.get(), self._stream(queue)
+            replies = process.exchange(
+                process.client, [("XADD", stream, "*", "body", body) for body in bodies]
+            )
         except redis.RedisError as error:
             return [error] * len(bodies)
         return [reply if isinstance(reply, Exception) else None for reply in replies]

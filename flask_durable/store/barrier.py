@@ -25,8 +25,8 @@ from ..errors import ConfigurationError
 from ..errors import UnavailableError
 from ..redis_client import ask_all
 from ..redis_client import holders
+from ..redis_exchange import execute
 from .scripts import load
-from .server import execute
 from .server import StateServer
 
 #: Seconds that the disk or the replicas have; ``everysec`` takes up to about two.

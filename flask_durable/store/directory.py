@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..redis_client import ask_holder
+from ..redis_exchange import execute
 from .keys import Keys
-from .server import execute
 from .server import StateServer
 
 #: Milliseconds after which a function that no process published is forgotten: long

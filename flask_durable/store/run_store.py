@@ -14,9 +14,9 @@ import redis
 
 from ..config import Settings
 from ..ids import new_token
+from ..redis_exchange import Argument
 from .keys import Keys
 from .memo import Memo
-from .server import Argument
 from .server import Call
 from .server import StateServer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import typing as t
@@ -16,7 +15,10 @@ from ..config import mask_url
 from ..errors import ConfigurationError
 from ..redis_client import ask_all
 from ..redis_client import client_factory
-from ..redis_client import is_cluster
+from ..redis_exchange import Argument
+from ..redis_exchange import Command
+from ..redis_exchange import Exchange
+from ..redis_exchange import execute
 from .scripts import load
 
 #: Seconds until a command that was not answered is given up and repeated.
@@ -26,7 +28,6 @@ SOCKET_TIMEOUT = 5.0
 #: script may be repeated: its second call gives the first one's answer.
 CLIENT_RETRIES = 3
 
-Argument = str | int | float | bytes
 Call = tuple[str, str, t.Sequence[Argument]]
 
 
@@ -38,11 +39,10 @@ class StateServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._is_cluster = is_cluster(url)
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._pid: int | None = None
-        self._local = threading.local()
+        self._exchange = Exchange()
 
     def __repr__(self) -> str:
         return f"<StateServer {mask_url(self.url)}>"
@@ -100,14 +100,16 @@ class StateServer:
         :raises redis.RedisError: The server did not answer, or refused.
         """
         script = load(name)
-        try:
-            return self._send("EVALSHA", script.digest, 1, tag, *args)
-        except NoScriptError:
+        [reply] = self._exchange(
+            self.client, [("EVALSHA", script.digest, 1, tag, *args)]
+        )
+        if isinstance(reply, NoScriptError):
             return execute(self.client, "EVAL", script.source, 1, tag, *args)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-    def call_many(
-        self, calls: t.Sequence[Call], *commands: t.Sequence[Argument]
-    ) -> list[t.Any]:
+    def call_many(self, calls: t.Sequence[Call], *commands: Command) -> list[t.Any]:
         """Run scripts, then plain *commands*, in one pipeline.
 
         :param calls: ``(script, tag, arguments)`` each.
@@ -115,93 +117,29 @@ class StateServer:
         """
         scripts = [load(name) for name, _, _ in calls]
         by_digest = [("EVALSHA", script.digest) for script in scripts]
-        replies = self._pipeline(by_digest, calls, commands)
+        replies = self._call_many(by_digest, calls, commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # A server that was restarted or flushed knows no scripts; of a cluster it
             # may be one of several. All calls may be repeated, those that already ran
             # included, and the commands must come after them.
             by_source = [("EVAL", script.source) for script in scripts]
-            replies = self._pipeline(by_source, calls, commands)
+            replies = self._call_many(by_source, calls, commands)
         return replies
 
-    def _send(self, *command: Argument) -> t.Any:
-        if self._is_cluster:
-            return execute(self.client, *command)
-        try:
-            [reply] = self._exchange(self._own_connection(), [command])
-        except (redis.ConnectionError, redis.TimeoutError):
-            # The client repeats it, as often as it repeats other commands.
-            return execute(self.client, *command)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    def _exchange(
-        self,
-        connection: redis.connection.AbstractConnection,
-        commands: t.Sequence[t.Sequence[Argument]],
-    ) -> list[t.Any]:
-        """Send *commands* over *connection* in one go, and return the replies.
-
-        What a client does besides takes longer than this. An error is returned in the
-        place of its reply.
-        """
-        try:
-            if len(commands) == 1:
-                connection.send_command(*commands[0])  # type: ignore[no-untyped-call]
-                return [_reply(connection)]
-            packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
-            connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-            return [_reply(connection) for _ in commands]
-        except BaseException:
-            # Also where a step's body was interrupted: what is left unread here would
-            # be taken for the reply to the next command.
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            raise
-
-    def _own_connection(self) -> redis.connection.AbstractConnection:
-        """Return the calling thread's own connection, of the client's pool."""
-        pool = self.client.connection_pool
-        own: redis.Redis | None = getattr(self._local, "client", None)
-        if own is None or own.connection_pool is not pool:
-            # It gives the connection back when the thread ends.
-            own = redis.Redis(connection_pool=pool, single_connection_client=True)
-            self._local.client = own
-        return t.cast(redis.connection.AbstractConnection, own.connection)
-
-    def _pipeline(
+    def _call_many(
         self,
         heads: t.Sequence[tuple[str, str]],
         calls: t.Sequence[Call],
-        commands: t.Sequence[t.Sequence[Argument]],
+        commands: t.Sequence[Command],
     ) -> list[t.Any]:
-        everything: list[t.Sequence[Argument]] = [
+        scripts = [
             (*head, 1, tag, *args)
             for head, (_, tag, args) in zip(heads, calls, strict=True)
         ]
-        everything += commands
-        if not self._is_cluster:
-            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-                return self._exchange(self._own_connection(), everything)
-        pipeline = self.client.pipeline(transaction=False)
-        for command in everything:
-            execute(pipeline, *command)
-        return pipeline.execute(raise_on_error=False)
+        return self._exchange(self.client, [*scripts, *commands])
 
     def close(self) -> None:
         """Close this process's connections."""
         if self._client is not None and self._pid == os.getpid():
             self._client.close()
         self._client = self._pid = None
-
-
-def _reply(connection: redis.connection.AbstractConnection) -> t.Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error
-
-
-def execute(client: redis.Redis, *command: Argument) -> t.Any:
-    """Send a command that is spelled out, past redis-py's own method for it."""
-    return client.execute_command(*command)  # type: ignore[no-untyped-call]

@@ -21,8 +21,8 @@ import redis
 from flask_durable.queue import acknowledger
 from flask_durable.queue import redis_streams
 from flask_durable.queue.heartbeat import Hand
+from flask_durable.redis_exchange import Exchange
 from flask_durable.store import scripts
-from flask_durable.store.server import StateServer
 
 T = t.TypeVar("T")
 
@@ -176,7 +176,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
         stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
-            (StateServer, "_exchange", _exchange),
+            (Exchange, "_directly", _exchange),
             (redis.client.Pipeline, "_execute_pipeline", _pipeline),
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),
@@ -202,11 +202,11 @@ def _command(operations: Operations, original: t.Any) -> t.Any:
 
 
 def _exchange(operations: Operations, original: t.Any) -> t.Any:
-    def exchange(self: t.Any, connection: t.Any, commands: t.Any) -> t.Any:
+    def exchange(self: t.Any, client: t.Any, commands: t.Any) -> t.Any:
         return operations.perform(
             "redis",
             "+".join(dict.fromkeys(_kind(command) for command in commands)),
-            lambda: original(self, connection, commands),
+            lambda: original(self, client, commands),
             _redis_lost,
         )
 

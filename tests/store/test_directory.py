@@ -8,10 +8,10 @@ import typing as t
 import pytest
 
 from flask_durable.errors import ConfigurationError
+from flask_durable.redis_exchange import execute
 from flask_durable.store.directory import Directory
 from flask_durable.store.directory import WORKER_GONE
 from flask_durable.store.keys import Keys
-from flask_durable.store.server import execute
 
 from ..servers import wait_until
 from .kit import Kit

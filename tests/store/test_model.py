@@ -21,9 +21,9 @@ from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
 
+from flask_durable.redis_exchange import Argument
+from flask_durable.redis_exchange import execute
 from flask_durable.store.scripts import load
-from flask_durable.store.server import Argument
-from flask_durable.store.server import execute
 
 from .kit import dump
 from .kit import Kit

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from flask_durable.errors import ConfigurationError
+from flask_durable.redis_exchange import Argument
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import TRANSIENT
-from flask_durable.store.server import Argument
 from flask_durable.store.server import StateServer
 
 from ..servers import valkey_server

@@ -1,0 +1,87 @@
+"""Commands in one go, over a connection of the calling thread's own.
+
+What a redis-py client does besides sending and reading takes longer than both: it
+borrows a connection, watches it, and looks up how to read each command's reply. The
+paths that every event and every step takes go past that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+import redis
+from redis.connection import AbstractConnection
+
+from .redis_client import ClusterClient
+
+Argument = str | int | float | bytes
+Command = t.Sequence[Argument]
+
+
+class Exchange:
+    """Sends commands for the threads of one process.
+
+    What may have been sent is sent again after a connection failed, so every command
+    has to bear that. Replies are as the connection reads them.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __call__(
+        self, client: redis.Redis, commands: t.Sequence[Command]
+    ) -> list[t.Any]:
+        """Send *commands* to the server or the cluster of *client*, in one round trip.
+
+        :returns: One reply each, in order; an error is returned in its place.
+        :raises redis.ConnectionError: It cannot be reached, the client's repetitions
+            included.
+        :raises redis.TimeoutError: It did not answer in time, likewise.
+        """
+        if not isinstance(client, ClusterClient):
+            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+                return self._directly(client, commands)
+        # The client repeats them, as often as it repeats other commands.
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            execute(pipeline, *command)
+        return pipeline.execute(raise_on_error=False)
+
+    def _directly(
+        self, client: redis.Redis, commands: t.Sequence[Command]
+    ) -> list[t.Any]:
+        connection = self._connection(client)
+        try:
+            packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+            connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+            return [_reply(connection) for _ in commands]
+        except BaseException:
+            # Also where a step's body was interrupted: what is left unread here would
+            # be taken for the reply to the next command.
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+
+    def _connection(self, client: redis.Redis) -> AbstractConnection:
+        """Return the calling thread's own connection, of the client's pool."""
+        own: redis.Redis | None = getattr(self._local, "client", None)
+        if own is None or own.connection_pool is not client.connection_pool:
+            # It gives the connection back when the thread ends.
+            own = redis.Redis(
+                connection_pool=client.connection_pool, single_connection_client=True
+            )
+            self._local.client = own
+        return t.cast(AbstractConnection, own.connection)
+
+
+def execute(client: redis.Redis, *command: Argument) -> t.Any:
+    """Send a command that is spelled out, past redis-py's own method for it."""
+    return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def _reply(connection: AbstractConnection) -> t.Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
