@@ -18,6 +18,7 @@ from .consumer import ProcessingMiddleware
 from .consumer import QueueConsumer
 from .delivery import Delivery
 from .delivery import Held
+from .delivery import kept
 from .envelope import decode
 from .envelope import UndecodableMessage
 from .heartbeat import Hand
@@ -125,6 +126,18 @@ class DurableBroker(dramatiq.Broker):
         :returns: One entry a body: ``None`` if it was sent, else the error.
         """
         return self.transport.send(queue, bodies, delay)
+
+    def send_dead(
+        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
+    ) -> None:
+        """Put a message that was not received from *queue* into its dead letters.
+
+        :param reason: Any text; its first 500 characters are kept.
+        :param receives: How often it was tried, wherever that was.
+        :raises Exception: The queue did not take it, or nobody knows; a second letter
+            is harmless.
+        """
+        self.transport.send_dead(queue, body, kept(reason), receives=receives)
 
     def consume(
         self, queue_name: str, prefetch: int = 1, timeout: int = 30000

@@ -36,6 +36,14 @@ class DeadLetter:
 Settlement = Delete | Release | DeadLetter
 
 
+def kept(reason: str) -> str:
+    """Return what is kept of *reason*.
+
+    It may quote a message: anything at all, of any length.
+    """
+    return reason[:MAX_REASON].encode("utf-8", "replace").decode()
+
+
 class Held:
     """A received message that this process answers for until it is settled.
 
@@ -85,9 +93,7 @@ class Held:
 
     def dead(self, reason: str) -> None:
         """Move the message to the dead-letter queue, with *reason* beside it."""
-        # It may quote the message: anything at all, of any length.
-        text = reason[:MAX_REASON].encode("utf-8", "replace").decode()
-        self._decide(DeadLetter(text))
+        self._decide(DeadLetter(kept(reason)))
 
     def _decide(self, settlement: Settlement) -> None:
         with self._lock:

@@ -168,6 +168,16 @@ class RedisTransport:
         if error is not None:
             raise error
 
+    def send_dead(
+        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
+    ) -> None:
+        token = uuid.uuid4().hex
+        self._run(
+            "q_send_dead",
+            [self._dead(queue)],
+            [token, DEAD_LETTERS_KEPT, reason, receives, body],
+        )
+
     def counts(self, queue: str) -> QueueCounts:
         pipeline = self._process.get().client.pipeline(transaction=False)
         pipeline.xlen(self._stream(queue))
@@ -299,7 +309,7 @@ class RedisTransport:
         return outcomes
 
     def _run(
-        self, name: str, keys: list[str], arguments: t.Sequence[str | int]
+        self, name: str, keys: list[str], arguments: t.Sequence[str | bytes | int]
     ) -> t.Any:
         return self._script(self._process.get(), name)(keys, arguments)
 

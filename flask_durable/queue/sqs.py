@@ -51,6 +51,9 @@ MAX_NAME = 80
 RETENTION = 7 * 86400
 DEAD_LETTERS_KEPT = 14 * 86400
 
+#: Bytes that a dead letter's attributes have at most.
+ATTRIBUTES_SIZE = 4096
+
 #: Seconds before the first, second, … repetition of entries that SQS refused.
 BACKOFF = (0.1, 0.2, 0.4, 0.8)
 
@@ -183,23 +186,36 @@ class SQSTransport:
         return self.extend(queue, receipts, min(delay, MAX_DELAY))
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
+        self._send_dead(
+            queue, received.body, reason, received.receive_count, received.sent
+        )
+        # A death between the two leaves a second dead letter, never none.
+        [error] = self.delete(queue, [received.receipt])
+        if error is not None:
+            raise error
+
+    def send_dead(
+        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
+    ) -> None:
+        self._send_dead(queue, body, reason, receives, round(time.time() * 1000))
+
+    def _send_dead(
+        self, queue: str, body: str | bytes, reason: str, receives: int, sent: int
+    ) -> None:
         attributes = {
             "reason": legal(reason) or "unknown",
-            "receives": str(received.receive_count),
-            "sent": str(received.sent),
+            "receives": str(receives),
+            "sent": str(sent),
         }
-        entry: Entry = {"MessageBody": received.body}
+        text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+        entry: Entry = {"MessageBody": text}
         # Attributes count: next to the largest body there is no room for them.
-        if len(received.body) + len(reason) < MAX_BYTES // 2:
+        if len(text.encode()) < MAX_BYTES - ATTRIBUTES_SIZE:
             entry["MessageAttributes"] = {
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()
             }
         self._client.get().send_message(QueueUrl=self._dead_url(queue), **entry)
-        # A death between the two leaves a second dead letter, never none.
-        [error] = self.delete(queue, [received.receipt])
-        if error is not None:
-            raise error
 
     def counts(self, queue: str) -> QueueCounts:
         names = [

@@ -111,6 +111,16 @@ class Transport(t.Protocol):
         :raises ReceiptLost: Another consumer has it.
         """
 
+    def send_dead(
+        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
+    ) -> None:
+        """Put a message that was not received from *queue* into its dead letters.
+
+        :param receives: How often it was tried, wherever that was.
+        :raises Exception: The queue's server refused, or cannot be reached. Whether it
+            took the message is then not known; a second letter is harmless.
+        """
+
     def counts(self, queue: str) -> QueueCounts:
         """Return how many messages there are in which state."""
 

@@ -30,6 +30,7 @@ local function fields(id, values)
     body = found.body or '',
     receives = tonumber(found.receives) or 0,
     sent = tonumber(found.sent) or tonumber(string.match(id, '^%d+')),
+    token = found.token,
   }
 end
 
