@@ -77,6 +77,16 @@ def _seconds(value: t.Any) -> float:
         ) from None
 
 
+def _flag(value: t.Any) -> bool:
+    if isinstance(value, str):
+        value = {"1": True, "true": True, "0": False, "false": False}.get(
+            value.strip().lower()
+        )
+    if not isinstance(value, bool):
+        raise ValueError("must be True or False")
+    return value
+
+
 def _between(low: float, high: float, unit: str = "") -> AfterValidator:
     def check(value: t.Any) -> t.Any:
         if not low <= value <= high:
@@ -168,6 +178,7 @@ def _signing_secrets(value: t.Any) -> tuple[str, ...]:
 _Text = BeforeValidator(_text_or_none)
 _Whole = BeforeValidator(_whole)
 _Seconds = BeforeValidator(_seconds)
+_Flag = BeforeValidator(_flag)
 
 
 class Settings(BaseModel):
@@ -197,6 +208,9 @@ class Settings(BaseModel):
     ``DURABLE_SIGNING_SECRETS``
         List of ``whsec_`` secrets that may sign events. Default none. While both lists
         are empty the endpoint is closed.
+    ``DURABLE_INNGEST_EVENT_API``
+        Whether the SDKs of Inngest may send events to ``/e/<event key>``.
+        Default ``False``.
     ``DURABLE_LEASE``
         Duration, 100 ms to 1 h, after which a silent worker loses its run.
         Default 10 s.
@@ -242,6 +256,7 @@ class Settings(BaseModel):
     signing_secrets: t.Annotated[tuple[str, ...], BeforeValidator(_signing_secrets)] = (
         Field((), repr=False)
     )
+    inngest_event_api: t.Annotated[bool, _Flag] = False
     lease: t.Annotated[float, _Seconds, _between(0.1, 3600.0)] = 10.0
     visibility_timeout: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 10.0
     drain_timeout: t.Annotated[float, _Seconds, _between(0.0, 3600.0)] = 25.0
@@ -261,6 +276,14 @@ class Settings(BaseModel):
     def _limits_agree(self) -> Settings:
         if self.max_value < self.inline_limit:
             raise ValueError("DURABLE_MAX_VALUE must not be below DURABLE_INLINE_LIMIT")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Settings:
+        if self.inngest_event_api and self.url_prefix == "/e":
+            raise ValueError(
+                "DURABLE_URL_PREFIX must not be /e, where DURABLE_INNGEST_EVENT_API is"
+            )
         return self
 
     @classmethod

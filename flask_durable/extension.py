@@ -19,6 +19,7 @@ from .current import active_step
 from .errors import StepUsageError
 from .errors import UnavailableError
 from .events.endpoint import events_blueprint
+from .events.inngest import inngest_blueprint
 from .functions.decorators import Decorators
 from .functions.registry import FunctionRegistry
 
@@ -79,6 +80,9 @@ class Durable(Decorators):
         state = AppState(app, self.functions, settings)
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
+            app.register_blueprint(blueprint)
+        if settings.inngest_event_api:
+            blueprint = inngest_blueprint(state, open_ingest=in_development())
             app.register_blueprint(blueprint)
         app.extensions["durable"] = self
         # Beside it, and not in it: an extension outlives the apps of a factory, and

@@ -51,6 +51,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "url_prefix": "/durable",
         "event_keys": (),
         "signing_secrets": (),
+        "inngest_event_api": False,
         "lease": 10,
         "visibility_timeout": 10,
         "drain_timeout": 25,
@@ -319,3 +320,21 @@ def test_a_key_changed_after_it_was_read_is_named() -> None:
 )
 def test_credentials_in_a_url_are_masked(url: str, masked: str) -> None:
     assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [(True, True), ("1", True), (" True ", True), (False, False), ("false", False)],
+)
+def test_a_flag_may_be_text(given: t.Any, value: bool) -> None:
+    assert read(INNGEST_EVENT_API=given).inngest_event_api is value
+
+
+@pytest.mark.parametrize("given", ["", "yes", 1, 0, []])
+def test_what_is_no_flag_is_refused(given: t.Any) -> None:
+    assert "must be True or False" in refused(INNGEST_EVENT_API=given)
+
+
+def test_the_routes_cannot_be_where_the_event_api_of_inngest_is() -> None:
+    assert read(URL_PREFIX="/e").url_prefix == "/e"
+    assert "DURABLE_URL_PREFIX" in refused(URL_PREFIX="/e/", INNGEST_EVENT_API=True)

@@ -9,7 +9,6 @@ import typing as t
 import pytest
 from flask import abort
 from flask import Flask
-from flask import request
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import HealthCheck
@@ -30,6 +29,9 @@ from flask_durable.ids import derived_event_id
 from flask_durable.queue.envelope import decode
 from flask_durable.queue.envelope import EventMessage
 
+from .ingest import Csrf
+from .ingest import Recorder
+
 KEY = new_event_key()
 SECRET = new_signing_secret()
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -43,29 +45,6 @@ class Uploaded(EventData, name="media/uploaded"):
     @classmethod
     def has_a_scheme(cls, value: str) -> str:
         return {True: value}["://" in value]  # KeyError: a schema with a mistake
-
-
-@dataclasses.dataclass
-class Recorder:
-    """The extension's part: it keeps what was accepted, and fails where it is told."""
-
-    settings: Settings
-    schemas: Schemas
-    sent: list[EventMessage] = dataclasses.field(default_factory=list)
-    calls: int = 0
-    failing: t.Callable[[EventMessage], Exception | None] = lambda message: None
-    problems: t.Callable[[], list[str]] = list
-
-    def send_messages(self, messages: list[EventMessage]) -> list[Exception | None]:
-        self.calls += 1
-        outcomes = [self.failing(message) for message in messages]
-        self.sent += [
-            m for m, error in zip(messages, outcomes, strict=True) if not error
-        ]
-        return outcomes
-
-    def ready(self) -> list[str]:
-        return self.problems()
 
 
 @dataclasses.dataclass
@@ -575,24 +554,6 @@ def test_readyz_is_unavailable_when_the_check_raises(site: Site) -> None:
 
 
 # Next to other extensions
-
-
-class Csrf:
-    """What Flask-WTF does: refuse every POST whose blueprint is not exempt."""
-
-    def __init__(self) -> None:
-        self.exempted: set[object] = set()
-
-    def init_app(self, app: Flask) -> None:
-        app.extensions["csrf"] = self
-
-        @app.before_request
-        def protect() -> None:
-            if app.blueprints.get(request.blueprint or "") not in self.exempted:
-                abort(400)
-
-    def exempt(self, blueprint: object) -> None:
-        self.exempted.add(blueprint)
 
 
 @pytest.mark.parametrize("first", [True, False])

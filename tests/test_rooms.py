@@ -24,7 +24,7 @@ FRAMEWORKS = {"flask", "werkzeug", "click", "boto3", "botocore", "dramatiq"}
 
 #: Where each of these may be imported at all.
 HOMES = {
-    "flask": {"extension", "events.endpoint", "cli"},
+    "flask": {"cli", "events.endpoint", "events.http", "events.inngest", "extension"},
     "dramatiq": {"queue", "worker"},
     "redis": {
         "app_state",

@@ -72,9 +72,9 @@ class BatchReader:
             may be a Standard Webhooks payload.
         :raises Refused: The body is malformed, or at least one event is not valid.
         """
-        parsed = _parse(body)
+        parsed = parse(body)
         webhook_form = webhook_id is not None and _is_webhook(parsed)
-        items = [_from_webhook(parsed)] if webhook_form else _items_of(parsed)
+        items = [_from_webhook(parsed)] if webhook_form else items_of(parsed)
         own_id = _own_id(parsed, webhook_id)
         messages: list[EventMessage] = []
         errors: list[dict[str, t.Any]] = []
@@ -117,7 +117,11 @@ class BatchReader:
         )
 
 
-def _parse(body: bytes) -> t.Any:
+def parse(body: bytes) -> t.Any:
+    """Return the JSON value of *body*.
+
+    :raises Refused: It is none.
+    """
     try:
         return json.loads(body.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
@@ -132,12 +136,15 @@ def _refuse_constant(name: str) -> t.NoReturn:
     raise ValueError(f"{name} is no number there")
 
 
-def _items_of(body: t.Any) -> list[t.Any]:
+def items_of(body: t.Any, limit: int = MAX_EVENTS) -> list[t.Any]:
+    """Return what *body* holds as a list: one event, or several.
+
+    :param limit: How many at most.
+    :raises Refused: There are more, or it is neither an object nor a list.
+    """
     if isinstance(body, list):
-        if len(body) > MAX_EVENTS:
-            raise Refused(
-                413, f"A request may have {MAX_EVENTS} events, not {len(body)}."
-            )
+        if len(body) > limit:
+            raise Refused(413, f"A request may have {limit} events, not {len(body)}.")
         return body
     if not isinstance(body, dict):
         raise Refused(400, "The body is neither an event nor a list of events.")

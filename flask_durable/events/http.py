@@ -1,0 +1,161 @@
+"""What the HTTP routes that accept events have in common.
+
+Every answer below their paths is JSON, whatever went wrong and whoever noticed it: the
+route, a hook of the app, or the app's routing before any route of ours was found.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from flask import Blueprint
+from flask import current_app
+from flask import request
+from flask import Response
+from werkzeug.exceptions import HTTPException
+
+from ..queue.envelope import EventMessage
+from .batch import Refused
+
+if t.TYPE_CHECKING:
+    from ..config import Settings
+    from .schemas import Schemas
+
+#: Bytes of a body, at most.
+MAX_BODY = 10 * 2**20
+
+#: Seconds after which a client may send again what the queue did not take.
+RETRY_AFTER = 2
+
+#: Request headers that travel with each event, and the characters of one.
+TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
+MAX_TRACE_HEADER = 1024
+
+
+class EventSink(t.Protocol):
+    """What the routes need of the extension."""
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings."""
+
+    @property
+    def schemas(self) -> Schemas:
+        """The app's event schemas."""
+
+    def send_messages(
+        self, messages: list[EventMessage]
+    ) -> t.Sequence[Exception | None]:
+        """Put *messages* on the event queue.
+
+        :return: For each one ``None`` once the queue owns it, else why it does not.
+        """
+
+    def ready(self) -> t.Sequence[str]:
+        """Return what keeps this process from accepting events; empty is ready.
+
+        The text is logged, never answered.
+        """
+
+
+def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Exception | None]:
+    """Give *messages* to *sink*; return for each what went wrong."""
+    if not messages:
+        return []
+    try:
+        return sink.send_messages(messages)
+    except Exception as error:
+        # Some may be on the queue. Their ids are fixed, so the client's repeat
+        # of all of them makes no second run.
+        return [error] * len(messages)
+
+
+def read_body(limit: int) -> bytes:
+    """Return the request's body.
+
+    :param limit: Bytes that it may have; the request's own limit is the same.
+    :raises Refused: It has more.
+    """
+    body = request.get_data()
+    # Werkzeug cuts a chunked body at the limit without an error.
+    if request.content_length is None and len(body) >= limit:
+        raise Refused(413, f"A body may have {limit} bytes.")
+    return body
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers of the request that travel with its events."""
+    found = {name: request.headers.get(name, "") for name in TRACE_HEADERS}
+    return {
+        name: value
+        for name, value in found.items()
+        if 0 < len(value) <= MAX_TRACE_HEADER
+    }
+
+
+def json_response(body: t.Mapping[str, t.Any], status: int) -> Response:
+    """Return *body* as an answer that nobody keeps."""
+    # Not jsonify: the app may have a JSON provider of its own.
+    response = Response(json.dumps(body) + "\n", status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def with_headers_of(error: HTTPException, response: Response) -> Response:
+    """Return *response* with what *error* says besides its body, such as ``Allow``."""
+    for name, value in error.get_headers():
+        if name.lower() != "content-type":
+            response.headers[name] = value
+    return response
+
+
+class Outside:
+    """Answers what fails before a route of ours is found, such as a wrong method.
+
+    Flask gives such errors to the app's handlers only, which may make HTML of them.
+
+    :param is_ours: Says of a path whether a route of the blueprint could be there.
+    :param answer: Makes an answer of the error.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        is_ours: t.Callable[[str], bool],
+        answer: t.Callable[[HTTPException], Response],
+    ) -> None:
+        self._blueprint = blueprint
+        self._is_ours = is_ours
+        self._answer = answer
+
+    @classmethod
+    def install(
+        cls,
+        blueprint: Blueprint,
+        is_ours: t.Callable[[str], bool],
+        answer: t.Callable[[HTTPException], Response],
+    ) -> None:
+        """Answer for *blueprint*, and exempt it from checks for cookies."""
+        blueprint.record_once(lambda state: exempt_from_csrf(state.app, blueprint))
+        blueprint.before_app_request(cls(blueprint, is_ours, answer))
+
+    def __call__(self) -> Response | None:
+        # Flask-WTF may have been set up after this blueprint was registered.
+        exempt_from_csrf(current_app, self._blueprint)
+        error = request.routing_exception
+        if (
+            error is None
+            or (error.code or 500) < 400
+            or not self._is_ours(request.path)
+        ):
+            return None
+        return self._answer(error)
+
+
+def exempt_from_csrf(app: t.Any, blueprint: Blueprint) -> None:
+    """Exempt *blueprint* from Flask-WTF's check, where the app has it."""
+    # A key or signature authorizes a request here, never a cookie.
+    csrf = app.extensions.get("csrf")
+    if csrf is not None and hasattr(csrf, "exempt"):
+        csrf.exempt(blueprint)
