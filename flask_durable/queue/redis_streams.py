@@ -17,6 +17,7 @@ import typing as t
 import uuid
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from importlib import resources
 
 import redis
@@ -29,6 +30,7 @@ from ..redis_client import ClientFactory
 from ..redis_exchange import Exchange
 from ..store.keys import queue_tag
 from .process import PerProcess
+from .redis_dead_letters import RedisDeadLetters
 from .transport import bad_delay
 from .transport import connection_closed
 from .transport import MAX_DELAY
@@ -109,6 +111,11 @@ class RedisTransport:
         self._visibility = visibility
         self._max_receives = max_receives
         self._process = PerProcess(self._start)
+        self.dead_letters = RedisDeadLetters(
+            lambda: self._process.get().client,
+            self._run,
+            lambda queue: (self._stream(queue), self._dead(queue)),
+        )
 
     def declare(self, queue: str) -> None:
         self._make_group(queue)
@@ -161,9 +168,11 @@ class RedisTransport:
         return self._for_each("q_release", keys, [milliseconds], receipts)
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
-        keys = [self._stream(queue), self._dead(queue)]
         [error] = self._for_each(
-            "q_dead", keys, [reason, DEAD_LETTERS_KEPT], [received.receipt]
+            "q_dead",
+            [self._stream(queue), self._dead(queue)],
+            [reason, DEAD_LETTERS_KEPT, received.receive_count],
+            [received.receipt],
         )
         if error is not None:
             raise error
@@ -272,8 +281,10 @@ class RedisTransport:
         if received.receive_count <= self._max_receives:
             return False
         reason = f"received {self._max_receives} times without being deleted"
+        # This receive brought it to nobody.
+        letter = replace(received, receive_count=self._max_receives)
         try:
-            self.dead_letter(queue, received, reason)
+            self.dead_letter(queue, letter, reason)
         except (redis.RedisError, ReceiptLost) as error:
             # It stays pending, and is tried again when it is received again.
             logger.warning("A message of %s was not dead-lettered: %s", queue, error)

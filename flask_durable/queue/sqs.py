@@ -34,6 +34,7 @@ from .sqs_client import LONGEST_POLL
 from .sqs_client import make_client
 from .sqs_client import MISSING
 from .sqs_client import SQSAddress
+from .sqs_dead_letters import SQSDeadLetters
 from .transport import bad_delay
 from .transport import connection_closed
 from .transport import MAX_DELAY
@@ -84,6 +85,9 @@ class SQSTransport:
         self._max_receives = max_receives
         self._client = PerProcess(lambda: make_client(address))
         self._urls: dict[str, str] = {}
+        self.dead_letters = SQSDeadLetters(
+            self._client.get, self._url, lambda queue: self._find(self._dead(queue))
+        )
 
     def declare(self, queue: str) -> None:
         client, dead = self._client.get(), self._dead_url(queue)
@@ -291,7 +295,10 @@ class SQSTransport:
 
     def _dead_url(self, queue: str) -> str:
         attributes = {"MessageRetentionPeriod": str(DEAD_LETTERS_KEPT)}
-        return self._make(self.name(queue, "-dlq"), attributes)
+        return self._make(self._dead(queue), attributes)
+
+    def _dead(self, queue: str) -> str:
+        return self.name(queue, "-dlq")
 
     def _find(self, name: str) -> str | None:
         try:

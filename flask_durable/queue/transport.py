@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from dramatiq.errors import ConnectionClosed
 
+from .dead_letters import DeadLetterQueues
+
 #: How often a message is received before it goes to the dead-letter queue instead.
 MAX_RECEIVES = 10
 
@@ -71,6 +73,10 @@ class Transport(t.Protocol):
     #: How many messages a receiver asks for while it waits: one where asking again
     #: costs little, more where each call is paid for.
     waiting_limit: int
+
+    @property
+    def dead_letters(self) -> DeadLetterQueues:
+        """What can be done with dead letters."""
 
     def declare(self, queue: str) -> None:
         """Make *queue* and its dead-letter queue unless they exist.

@@ -1,0 +1,112 @@
+"""The dead letters of a queue, whatever it is made of: looked through, moved, deleted.
+
+::
+
+    in its queue ──► dead letter      undecodable, unfit, or received too often
+    dead letter  ──► in its queue     moved back: a new message, received never
+    dead letter  ──► none             deleted, or kept for its 14 days
+
+A *look* goes once through the letters that there were when it began: what is moved
+back and dies again while it goes on is not met a second time, so it ends. A letter is
+taken away only after, or together with, what it leads to: whatever dies on the way
+leaves a letter, or a letter and its message, never neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from dataclasses import dataclass
+
+from ..errors import UnavailableError
+
+if t.TYPE_CHECKING:
+    from .transport import Outcome
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter, as its queue has it. Times are milliseconds since 1970.
+
+    :param id: Names it for as long as it is kept.
+    :param body: Its text as it was sent; bytes where a queue does not promise text.
+    :param reason: Why it is here.
+    :param receives: How often it was received before; approximate on SQS.
+    :param sent: When it was sent.
+    :param first_received: When it was received first, where the queue tells.
+    :param dead: When it came here, where the queue tells.
+    """
+
+    id: str
+    body: bytes | str
+    reason: str
+    receives: int
+    sent: int
+    first_received: int | None = None
+    dead: int | None = None
+
+
+class Look(t.Protocol):
+    """One look through the dead letters of one queue, by one thread.
+
+    Letters that were returned are kept from other looks where the queue can do that,
+    until they are moved, deleted, or the look is closed.
+    """
+
+    #: Whether all letters were returned, once :meth:`next` returned nothing.
+    complete: bool
+
+    def next(self, limit: int) -> list[Letter]:
+        """Return up to *limit* further letters; nothing when there are no more.
+
+        :raises UnavailableError: The queue cannot be read.
+        """
+
+    def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+        """Put letters of this look back into their queue, as new messages."""
+
+    def delete(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+        """Delete letters of this look."""
+
+    def close(self) -> None:
+        """Let others see what was only looked at."""
+
+
+class DeadLetterQueues(t.Protocol):
+    """The dead-letter queues of a transport. None is made by asking for it."""
+
+    def count(self, queue: str) -> int:
+        """Return how many dead letters *queue* has; approximate on SQS, where it lags.
+
+        :raises UnavailableError: The queue cannot be asked.
+        """
+
+    def look(self, queue: str, hold: float) -> Look:
+        """Begin a look through the dead letters of *queue*.
+
+        :param hold: Seconds that a letter stays hidden if this process dies, where
+            looking at a letter hides it.
+        :raises UnavailableError: The queue cannot be read.
+        """
+
+    def purge(self, queue: str) -> bool:
+        """Delete all dead letters of *queue* in one call, where there is one.
+
+        :returns: ``False`` if there is none, or not now: delete them one by one.
+        :raises UnavailableError: The queue cannot be reached.
+        """
+
+
+@contextlib.contextmanager
+def reaching(
+    queue: str, errors: type[Exception], hint: str | None = None
+) -> t.Iterator[None]:
+    """Raise *errors* of the block as :exc:`UnavailableError`, with what was asked."""
+    try:
+        yield
+    except UnavailableError:
+        raise
+    except errors as error:
+        raise UnavailableError(
+            f"The dead letters of {queue!r} cannot be reached: {error}", hint=hint
+        ) from error
