@@ -12,6 +12,7 @@ import threading
 import typing as t
 
 import redis
+from hiredis import pack_command
 from redis.connection import AbstractConnection
 
 from .redis_client import ClusterClient
@@ -40,9 +41,11 @@ class Exchange:
             included.
         :raises redis.TimeoutError: It did not answer in time, likewise.
         """
-        if not isinstance(client, ClusterClient):
+        own = self._own(client)
+        if own is not None:
+            connection = t.cast(AbstractConnection, own.connection)
             with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-                return self._directly(client, commands)
+                return self._directly(connection, commands)
         # The client repeats them, as often as it repeats other commands.
         pipeline = client.pipeline(transaction=False)
         for command in commands:
@@ -50,12 +53,11 @@ class Exchange:
         return pipeline.execute(raise_on_error=False)
 
     def _directly(
-        self, client: redis.Redis, commands: t.Sequence[Command]
+        self, connection: AbstractConnection, commands: t.Sequence[Command]
     ) -> list[t.Any]:
-        connection = self._connection(client)
         try:
-            packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
-            connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+            packed = b"".join([_packed(command) for command in commands])
+            connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]
         except BaseException:
             # Also where a step's body was interrupted: what is left unread here would
@@ -63,16 +65,23 @@ class Exchange:
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
 
-    def _connection(self, client: redis.Redis) -> AbstractConnection:
-        """Return the calling thread's own connection, of the client's pool."""
-        own: redis.Redis | None = getattr(self._local, "client", None)
-        if own is None or own.connection_pool is not client.connection_pool:
-            # It gives the connection back when the thread ends.
-            own = redis.Redis(
-                connection_pool=client.connection_pool, single_connection_client=True
-            )
-            self._local.client = own
-        return t.cast(AbstractConnection, own.connection)
+    def _own(self, client: redis.Redis) -> redis.Redis | None:
+        """Return the calling thread's own client; none for a cluster's.
+
+        It keeps one connection of the pool of *client*, and gives it back when the
+        thread ends.
+        """
+        made: tuple[redis.Redis, redis.Redis | None] | None
+        made = getattr(self._local, "made", None)
+        if made is None or made[0] is not client:
+            own = None
+            if not isinstance(client, ClusterClient):
+                own = redis.Redis(
+                    connection_pool=client.connection_pool,
+                    single_connection_client=True,
+                )
+            made = self._local.made = (client, own)
+        return made[1]
 
 
 def execute(client: redis.Redis, *command: Argument) -> t.Any:
@@ -85,3 +94,8 @@ def _reply(connection: AbstractConnection) -> t.Any:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def _packed(command: Command) -> bytes:
+    # Its stub has a tuple of one element.
+    return bytes(pack_command(tuple(command)))  # type: ignore[arg-type]

@@ -202,11 +202,11 @@ def _command(operations: Operations, original: t.Any) -> t.Any:
 
 
 def _exchange(operations: Operations, original: t.Any) -> t.Any:
-    def exchange(self: t.Any, client: t.Any, commands: t.Any) -> t.Any:
+    def exchange(self: t.Any, connection: t.Any, commands: t.Any) -> t.Any:
         return operations.perform(
             "redis",
             "+".join(dict.fromkeys(_kind(command) for command in commands)),
-            lambda: original(self, client, commands),
+            lambda: original(self, connection, commands),
             _redis_lost,
         )
 
