@@ -5,6 +5,8 @@ A run's time is from its creation to its end, by the server's clock, on an idle 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 import typing as t
@@ -34,7 +36,7 @@ MEMOIZED = LONG - 1
 def measure(options: Options) -> t.Iterator[Figure]:
     """Measure runs of 1,000 and 10,000 steps, and the resumption of the latter."""
     rounds = options.rounds + 2
-    with valkey_server() as server:
+    with valkey_server() as server, apart_from(server.pid):
         with application(server.url, "long") as state, worker_here(state):
             run_of(state, 100)
             short, bare = [], []
@@ -42,12 +44,12 @@ def measure(options: Options) -> t.Iterator[Figure]:
                 bare.append(bare_trips(server.url, SHORT))
                 short.append(run_of(state, SHORT))
             yield _compare(short, bare)
-            long = []
-            for number in range(max(1, rounds - 2)):
-                # In turns: a machine may be twice as fast a few seconds later.
-                short[number] = run_of(state, SHORT)
-                long.append(run_of(state, LONG))
-            yield _ten_times(long, short)
+            # In turns: a machine may be twice as fast a few seconds later.
+            pairs = [
+                (run_of(state, SHORT), run_of(state, LONG))
+                for _ in range(options.rounds)
+            ]
+            yield _ten_times(pairs)
         resumed = [resumption(server.url, f"resume{n}") for n in range(options.rounds)]
         yield Figure(
             f"resume with {MEMOIZED:,} memos",
@@ -56,6 +58,26 @@ def measure(options: Options) -> t.Iterator[Figure]:
             "s",
             detail=f"claim to the new step's body: {spread(resumed, 3)} s",
         )
+
+
+@contextlib.contextmanager
+def apart_from(server: int) -> t.Iterator[None]:
+    """Keep this thread, and those that it starts, on another processor than *server*.
+
+    Left alone, the system wakes both on one processor and moves them apart after some
+    tenths of a second, when each trip begins to take twice as long: a long run would
+    seem slower than a short one, and than bare trips.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        yield
+        return
+    os.sched_setaffinity(server, cores[-1:])
+    os.sched_setaffinity(0, cores[:-1])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def bare_trips(url: str, count: int) -> float:
@@ -113,12 +135,12 @@ def _compare(short: list[float], bare: list[float]) -> Figure:
     )
 
 
-def _ten_times(long: list[float], short: list[float]) -> Figure:
-    ratios = [a / b for a, b in zip(long, short, strict=False)]
+def _ten_times(pairs: list[tuple[float, float]]) -> Figure:
+    ratios = [long / short for short, long in pairs]
     return Figure(
         f"run of {LONG:,} steps",
         11,
         statistics.median(ratios),
         f"x {SHORT:,} steps",
-        detail=f"run {spread(long)} s, ratio {spread(ratios)}",
+        detail=f"run {spread([long for _, long in pairs])} s, ratio {spread(ratios)}",
     )
