@@ -18,6 +18,7 @@ NAMES = (
     "round_trips",
     "suspended",
     "sqs",
+    "sending",
     "latency",
     "long_runs",
     "throughput",

@@ -64,18 +64,20 @@ def counted_calls(state: AppState) -> t.Iterator[Counter[str]]:
         calls["messages"] += len(params["Entries"])
 
     transport = t.cast(SQSTransport, state.broker.transport)
-    events = transport._client.get().meta.events
+    clients = [holder.get() for holder in (transport._client, transport._sender)]
     handlers = (
         ("before-call.sqs", count),
         ("provide-client-params.sqs.SendMessageBatch", count_entries),
     )
-    for name, handler in handlers:
-        events.register(name, handler)
+    for client in clients:
+        for name, handler in handlers:
+            client.meta.events.register(name, handler)
     try:
         yield calls
     finally:
-        for name, handler in handlers:
-            events.unregister(name, handler)
+        for client in clients:
+            for name, handler in handlers:
+                client.meta.events.unregister(name, handler)
 
 
 def _run(state: AppState, events: int) -> None:

@@ -20,11 +20,10 @@ from .embedded import data_directory
 from .embedded import find_running
 from .engine.admin import RunAdmin
 from .engine.host import Host
-from .engine.interruption import shielded
 from .engine.outbox import Outbox
+from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .errors import DurableError
-from .errors import UnavailableError
 from .events.acceptance import to_message
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
@@ -36,12 +35,14 @@ from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_store import RunStore
 from .store.server import StateServer
+from .store.spool import Spool
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
     from .events.model import EventLike
     from .events.schemas import Schemas
+    from .events.sent import Outcome
     from .functions.registry import FunctionRegistry
     from .queue.broker import DurableBroker
 
@@ -133,7 +134,13 @@ class AppState:
     @functools.cached_property
     def memory(self) -> MemoryGuard:
         """What keeps new events from filling the server up."""
-        return MemoryGuard(self.server)
+        return MemoryGuard(self._impatient_server)
+
+    @functools.cached_property
+    def _impatient_server(self) -> StateServer:
+        """The state server, for what somebody waits for who sends an event."""
+        within = self.settings.answer_within
+        return StateServer(self.server.url, retries=0, timeout=within)
 
     @functools.cached_property
     def broker(self) -> DurableBroker:
@@ -154,6 +161,18 @@ class AppState:
     def outbox(self) -> Outbox:
         """Sends what state changes owe."""
         return Outbox(self.store, self.broker)
+
+    @functools.cached_property
+    def sender(self) -> EventSender:
+        """Sends events of the application and of clients."""
+        spools = self.settings.spool
+        return EventSender(
+            self.broker,
+            self.barrier,
+            self.memory,
+            Spool(self._impatient_server, self.store.keys) if spools else None,
+            write_through=self.settings.fsync == "step",
+        )
 
     @functools.cached_property
     def admin(self) -> RunAdmin:
@@ -200,30 +219,9 @@ class AppState:
             **given,
         )
 
-    def send_messages(
-        self, messages: t.Sequence[EventMessage]
-    ) -> list[Exception | None]:
-        """Put events on the event queue; return for each what went wrong."""
-        with shielded():
-            return self._send_messages(messages)
-
-    def _send_messages(
-        self, messages: t.Sequence[EventMessage]
-    ) -> list[Exception | None]:
-        writes_through = self.settings.fsync == "step"
-        try:
-            self.memory.check()
-            mark = self.barrier.mark() if writes_through else None
-        except UnavailableError as error:
-            return [error] * len(messages)
-        bodies = [message.encode() for message in messages]
-        outcomes = self.broker.send(EVENT_QUEUE, bodies)
-        if writes_through:
-            try:
-                self.barrier.wait(mark)
-            except DurableError as error:
-                return [error] * len(messages)
-        return outcomes
+    def send_messages(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+        """Send events; return for each who owns it now, or why nobody does."""
+        return self.sender.send(messages)
 
     def ready(self) -> list[str]:
         """Return what keeps this process from accepting events; empty if nothing."""
@@ -242,6 +240,7 @@ class AppState:
             server,
             self._check_promise(),
             self._check_queue(),
+            self._check_outbox(),
             self._check_workers(),
             self._check_paused(),
         ]
@@ -272,6 +271,12 @@ class AppState:
         url = mask_url(self.settings.queue_url or self.server.url)
         dead = f", {counts.dead} dead-lettered" if counts.dead else ""
         return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait{dead}")
+
+    def _check_outbox(self) -> HealthCheck:
+        waiting = self.store.count_owed_events()
+        spools = ", DURABLE_SPOOL is on" if self.settings.spool else ""
+        detail = f"{waiting} event(s) wait for the queue{spools}"
+        return HealthCheck("outbox", True, detail)
 
     def _check_workers(self) -> HealthCheck:
         name = "workers"

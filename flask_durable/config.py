@@ -227,6 +227,12 @@ class Settings(BaseModel):
         answer too): when the server must have written to disk. Default ``"ack"``.
     ``DURABLE_REPLICAS``
         Number, 0 to 16, of replicas that must have it as well. Default 0.
+    ``DURABLE_ACCEPT_TIMEOUT``
+        Duration, 1 s to 60 s, for which sending an event is tried again while the queue
+        does not take it. Default 5 s.
+    ``DURABLE_SPOOL``
+        Whether an event that the queue does not take for so long is kept on the state
+        server, to be sent when the queue is back. Default ``False``.
     ``DURABLE_INLINE_LIMIT``
         Bytes, 1 KiB to 1 MiB, of one queue message. Default 65,536.
     ``DURABLE_MAX_VALUE``
@@ -263,6 +269,8 @@ class Settings(BaseModel):
     max_dispatches: t.Annotated[int, _Whole, _between(1, 1000)] = 5
     fsync: t.Annotated[t.Literal["off", "ack", "step"], BeforeValidator(_fsync)] = "ack"
     replicas: t.Annotated[int, _Whole, _between(0, 16)] = 0
+    accept_timeout: t.Annotated[float, _Seconds, _between(1.0, 60.0)] = 5.0
+    spool: t.Annotated[bool, _Flag] = False
     inline_limit: t.Annotated[int, _Whole, _between(1024, 2**20, " bytes")] = 65_536
     max_value: t.Annotated[int, _Whole, _between(1024, 2**28, " bytes")] = 4_194_304
     retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
@@ -309,6 +317,15 @@ class Settings(BaseModel):
             raise _explain(error, values, labels) from None
         settings._given = given
         return settings
+
+    @property
+    def answer_within(self) -> float:
+        """Seconds that one try waits for a server, where somebody waits for us.
+
+        A server that hangs instead of refusing leaves time for more than one try, and
+        the last one does not take much longer than it may.
+        """
+        return self.accept_timeout / 4
 
     def changed_since(self, app: Flask) -> list[str]:
         """Return the keys of ``app.config`` that changed since they were read.

@@ -20,6 +20,7 @@ from .errors import StepUsageError
 from .errors import UnavailableError
 from .events.endpoint import events_blueprint
 from .events.inngest import inngest_blueprint
+from .events.sent import failures
 from .functions.decorators import Decorators
 from .functions.registry import FunctionRegistry
 
@@ -106,13 +107,17 @@ class Durable(Decorators):
     ) -> str:
         """Send an event; from the return on it is owned by the queue.
 
+        A queue that does not take it is tried again for ``DURABLE_ACCEPT_TIMEOUT``.
+        With ``DURABLE_SPOOL`` the state server keeps it then, and it is sent when the
+        queue is back.
+
         :param event: A model, an :class:`Event`, or an event's name.
         :param data: The event's data, with a name.
         :param id: The event's id: of several with one id a function runs once.
         :param at: When it happened (an aware datetime). Runs do not start before.
         :returns: The event's id.
         :raises EventError: The event is not valid.
-        :raises UnavailableError: The queue did not take it. Sending it again with the
+        :raises UnavailableError: It was not taken in time. Sending it again with the
             same id is harmless.
         """
         state = self._state
@@ -126,8 +131,8 @@ class Durable(Decorators):
 
         :returns: Their ids, in order.
         :raises EventError: One of them is not valid; none was sent.
-        :raises UnavailableError: The queue did not take all of them; its ``sent`` has
-            the ids of those that it took.
+        :raises UnavailableError: They were not all taken in time; its ``sent`` has the
+            ids of those that were.
         """
         state = self._state
         _refuse_in_body()
@@ -179,15 +184,15 @@ class Durable(Decorators):
         if not messages:
             return
         outcomes = state.send_messages(messages)
-        failures = [error for error in outcomes if error is not None]
-        if failures:
+        failed = failures(outcomes)
+        if failed:
             pairs = zip(messages, outcomes, strict=True)
             raise UnavailableError(
-                f"The queue did not take {len(failures)} of {len(messages)} event(s): "
-                f"{failures[0]}",
-                sent=[message.id for message, error in pairs if error is None],
+                f"The queue did not take {len(failed)} of {len(messages)} event(s): "
+                f"{failed[0]}",
+                sent=[message.id for message, o in pairs if isinstance(o, str)],
                 hint="Send them again with the same ids; that is harmless.",
-            ) from failures[0]
+            ) from failed[0]
         if state.app.debug:
             for message in messages:
                 self._warn_if_unheard(message.name)

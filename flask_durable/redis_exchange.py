@@ -46,6 +46,21 @@ class Exchange:
             connection = t.cast(AbstractConnection, own.connection)
             with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
                 return self._directly(connection, commands)
+        return self._through_client(client, commands)
+
+    def once(self, client: redis.Redis, commands: t.Sequence[Command]) -> list[t.Any]:
+        """Do the same without a repetition, for callers that repeat it themselves.
+
+        :param client: One without repetitions of its own.
+        """
+        own = self._own(client)
+        if own is None:
+            return self._through_client(client, commands)
+        return self._directly(t.cast(AbstractConnection, own.connection), commands)
+
+    def _through_client(
+        self, client: redis.Redis, commands: t.Sequence[Command]
+    ) -> list[t.Any]:
         # The client repeats them, as often as it repeats other commands.
         pipeline = client.pipeline(transaction=False)
         for command in commands:

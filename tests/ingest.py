@@ -11,6 +11,7 @@ from flask import request
 
 from flask_durable.config import Settings
 from flask_durable.events.schemas import Schemas
+from flask_durable.events.sent import Outcome
 from flask_durable.queue.envelope import EventMessage
 
 
@@ -25,13 +26,11 @@ class Recorder:
     failing: t.Callable[[EventMessage], Exception | None] = lambda message: None
     problems: t.Callable[[], list[str]] = list
 
-    def send_messages(self, messages: list[EventMessage]) -> list[Exception | None]:
+    def send_messages(self, messages: list[EventMessage]) -> list[Outcome]:
         self.calls += 1
-        outcomes = [self.failing(message) for message in messages]
-        self.sent += [
-            m for m, error in zip(messages, outcomes, strict=True) if not error
-        ]
-        return outcomes
+        errors = [self.failing(message) for message in messages]
+        self.sent += [m for m, error in zip(messages, errors, strict=True) if not error]
+        return [error or "accepted" for error in errors]
 
     def ready(self) -> list[str]:
         return self.problems()

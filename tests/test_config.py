@@ -58,11 +58,20 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "max_dispatches": 5,
         "fsync": "ack",
         "replicas": 0,
+        "accept_timeout": 5,
+        "spool": False,
         "inline_limit": 65536,
         "max_value": 4194304,
         "retention": 7 * 86400,
         "failed_retention": 30 * 86400,
     }
+
+
+def test_no_key_is_taken_for_an_option_of_a_command() -> None:
+    # Those are left alone wherever they are found.
+    for field in Settings.model_fields:
+        name = field.partition("_")[0]
+        assert name not in COMMANDS or name == field
 
 
 def test_the_docstring_lists_every_key_and_no_other() -> None:

@@ -32,7 +32,7 @@ def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:
         while harness.state.memory._ask() < 0.95:
             harness.state.server.client.set(f"filler{filler}", "x" * 500_000)
             filler += 1
-        harness.state.memory._asked = float("-inf")
+        harness.state.memory._ask_at = float("-inf")
 
         with pytest.raises(UnavailableError, match="full"):
             harness.send("a/b")

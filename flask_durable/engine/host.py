@@ -28,8 +28,16 @@ logger = logging.getLogger(__name__)
 class MessageQueue(t.Protocol):
     """The queue, as far as the engine sees it."""
 
-    def send(self, queue: str, bodies: t.Sequence[str]) -> list[Exception | None]:
-        """Send message texts; return for each what went wrong, or ``None``."""
+    def send(
+        self, queue: str, bodies: t.Sequence[str], *, patience: float | None = None
+    ) -> list[Exception | None]:
+        """Send message texts; return for each what went wrong, or ``None``.
+
+        :param patience: Seconds to go on while nothing is taken, if not the usual.
+        """
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return whether what failed to be sent with *error* may be taken later."""
 
 
 @dataclass

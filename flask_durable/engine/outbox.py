@@ -3,12 +3,18 @@
 The script that changed the state wrote an entry for each; here it is sent at once and
 confirmed a little later, many at a time. Whatever dies in between leaves the entry, and
 the sweeper sends it again: a message may be sent twice, never not at all.
+
+A queue that hangs takes seconds to be given up, and whoever sends here has more to do:
+the sweeper above all, who looks after the leases of all partitions. So after a send
+that was waited for in vain nothing more is sent to that queue for as long as it took.
+What was not sent meanwhile comes back with the sweeper.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 import typing as t
 from collections import defaultdict
 
@@ -16,6 +22,9 @@ from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import RunMessage
 from ..store.run_store import RunStore
 from .host import MessageQueue
+
+#: Seconds that a send goes on while the queue takes nothing: the sweeper goes on later.
+PATIENCE = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +38,16 @@ class Outbox:
         self._lock = threading.Lock()
         self._sent_runs: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._sent_events: dict[str, list[str]] = defaultdict(list)
+        #: Until when nothing is sent to a queue.
+        self._resting: dict[str, float] = {}
 
-    def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> None:
+    def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> bool:
         """Send run messages.
 
         :param runs: Id, function, queue and time of queueing (milliseconds) each.
+        :returns: Whether all were taken.
         """
+        complete = True
         by_queue: dict[str, list[RunMessage]] = defaultdict(list)
         for run_id, function, queue, queued in runs:
             by_queue[queue].append(RunMessage(run_id, function, int(queued)))
@@ -44,21 +57,24 @@ class Outbox:
                 for number in sent:
                     run, queued = messages[number].run, messages[number].queued
                     self._sent_runs[self._store.keys.tag_of(run)].append((run, queued))
+            complete = complete and len(sent) == len(messages)
+        return complete
 
-    def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> None:
-        """Send events that are owed.
+    def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> bool:
+        """Send events that are owed, or were spooled.
 
         :param entries: The entry's name and the message text each.
+        :returns: Whether all were taken.
         """
         pairs = list(entries)
         if not pairs:
-            return
+            return True
         sent = self._send(EVENT_QUEUE, [text for _, text in pairs])
         with self._lock:
             for number in sent:
                 entry = pairs[number][0]
-                run_id = entry.split(":")[1]
-                self._sent_events[self._store.keys.tag_of(run_id)].append(entry)
+                self._sent_events[self._store.keys.tag_of_entry(entry)].append(entry)
+        return len(sent) == len(pairs)
 
     def confirm(self) -> None:
         """Take away what was sent since the last call.
@@ -76,10 +92,22 @@ class Outbox:
 
     def _send(self, queue: str, bodies: list[str]) -> list[int]:
         """Send *bodies*; return the numbers of those that the queue took."""
+        began = time.monotonic()
+        if began < self._resting.get(queue, 0.0):
+            return []
         try:
-            outcomes = self._queue.send(queue, bodies)
+            outcomes = self._queue.send(queue, bodies, patience=PATIENCE)
         except Exception as error:
             outcomes = [error] * len(bodies)
-        for refused in filter(None, outcomes):
-            logger.warning("A message to %s will be sent again: %s", queue, refused)
+        refused = [error for error in outcomes if error is not None]
+        if refused:
+            logger.warning(
+                "%d message(s) to %s will be sent again: %s",
+                len(refused),
+                queue,
+                refused[0],
+            )
+        took = time.monotonic() - began
+        if len(refused) == len(bodies) and took > PATIENCE:
+            self._resting[queue] = began + 2 * took
         return [number for number, refused in enumerate(outcomes) if refused is None]

@@ -70,8 +70,8 @@ class Sweeper:
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
         swept = self._host.store.sweep(tag, empty)
-        self._outbox.send_runs(swept.runs)
-        self._outbox.send_events(swept.events)
+        sent = self._outbox.send_runs(swept.runs)
+        sent = self._outbox.send_events(swept.events) and sent
         # Before the next round: a backlog that takes a slow queue longer than an entry
         # may stay unconfirmed would be sent again and again, and grow.
         self._outbox.confirm()
@@ -79,7 +79,9 @@ class Sweeper:
             self._time_out(timer)
         for run_id in swept.expired:
             self._host.store.expire(run_id)
-        return swept.more
+        # What a queue did not take is due again in some seconds; to fetch more of it
+        # now would be in vain.
+        return swept.more and sent
 
     def _time_out(self, timer: str) -> None:
         kind, _, run_id = timer.partition(":")

@@ -1,10 +1,10 @@
 """The HTTP routes that accept events and tell whether the app is up.
 
 ``POST <prefix>/events``
-    One event or a list of at most 100. 202 with the ids once the queue has all of
-    them; 4xx and nothing accepted when any is not valid; 503 with a status for each
-    event when the queue could not take them all. Sending the same ids again is
-    harmless.
+    One event or a list of at most 100. 202 with the ids once each of them is owned, by
+    the queue or the outbox; 4xx and nothing accepted when any is not valid; 503 with a
+    status for each event when they could not all be taken in time. Sending the same ids
+    again is harmless.
 ``GET <prefix>/healthz``
     200 while this process answers.
 ``GET <prefix>/readyz``
@@ -37,6 +37,7 @@ from .http import RETRY_AFTER
 from .http import send
 from .http import trace_headers
 from .http import with_headers_of
+from .sent import failures
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +131,14 @@ class _Routes:
     def _send(self, messages: list[EventMessage]) -> Response:
         outcomes = send(self.sink, messages)
         events = [
-            {"id": message.id, "status": "accepted" if error is None else "failed"}
-            for message, error in zip(messages, outcomes, strict=True)
+            {"id": message.id, "status": o if isinstance(o, str) else "failed"}
+            for message, o in zip(messages, outcomes, strict=True)
         ]
-        failure = next((error for error in outcomes if error is not None), None)
-        if failure is None:
+        failed = failures(outcomes)
+        if not failed:
             ids = [message.id for message in messages]
             return json_response({"ids": ids, "events": events}, 202)
-        logger.error("The queue did not take all events.", exc_info=failure)
+        logger.error("The queue did not take all events.", exc_info=failed[0])
         body = _error("unavailable", "Send the failed events again with the same ids.")
         response = json_response({**body, "events": events}, 503)
         response.headers["Retry-After"] = str(RETRY_AFTER)

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..queue.envelope import EventMessage
 from .batch import Refused
+from .sent import Outcome
 
 if t.TYPE_CHECKING:
     from ..config import Settings
@@ -44,12 +45,10 @@ class EventSink(t.Protocol):
     def schemas(self) -> Schemas:
         """The app's event schemas."""
 
-    def send_messages(
-        self, messages: list[EventMessage]
-    ) -> t.Sequence[Exception | None]:
+    def send_messages(self, messages: list[EventMessage]) -> t.Sequence[Outcome]:
         """Put *messages* on the event queue.
 
-        :return: For each one ``None`` once the queue owns it, else why it does not.
+        :return: For each one who owns it now, or why nobody does.
         """
 
     def ready(self) -> t.Sequence[str]:
@@ -59,8 +58,8 @@ class EventSink(t.Protocol):
         """
 
 
-def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Exception | None]:
-    """Give *messages* to *sink*; return for each what went wrong."""
+def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Outcome]:
+    """Give *messages* to *sink*; return for each who owns it, or what went wrong."""
     if not messages:
         return []
     try:

@@ -57,6 +57,7 @@ from .schemas import clean
 from .schemas import Schemas
 from .seed import Seed
 from .seed import SEED_HEADER
+from .sent import failures
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +108,11 @@ class _EventAPI:
         )
         outcomes = send(self.sink, messages)
         pairs = zip(messages, outcomes, strict=True)
-        ids = [message.id for message, error in pairs if error is None]
-        failure = next((error for error in outcomes if error is not None), None)
-        if failure is None:
+        ids = [message.id for message, outcome in pairs if isinstance(outcome, str)]
+        failed = failures(outcomes)
+        if not failed:
             return json_response({"ids": ids, "status": 200}, 200)
-        logger.error("The queue did not take all events.", exc_info=failure)
+        logger.error("The queue did not take all events.", exc_info=failed[0])
         response = _error(503, "The queue did not take all events: send again.", ids)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response

@@ -24,6 +24,7 @@ from .envelope import UndecodableMessage
 from .heartbeat import Hand
 from .receiver import PAUSE
 from .receiver import Receiver
+from .sender import Sender
 from .transport import Outcome
 from .transport import QueueCounts
 from .transport import Received
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 #: receiving pauses. A barrier may take a second, which is many messages.
 MAX_BACKLOG = 10_000
 MAX_BACKLOG_SIZE = 8 * 1024 * 1024
+
+#: Seconds that a send goes on while the queue takes nothing, unless told otherwise.
+PATIENCE = 5.0
 
 #: Seconds between two reports that a queue is empty.
 EMPTY_INTERVAL = 1.0
@@ -59,6 +63,7 @@ class DurableBroker(dramatiq.Broker):
         Called before messages are deleted.
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
+    :param patience: Seconds that a send goes on while the queue takes nothing.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class DurableBroker(dramatiq.Broker):
         barrier: t.Callable[[], bool],
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
+        patience: float = PATIENCE,
     ) -> None:
         self._processing = ProcessingMiddleware(self._begin, self.stop_receiving)
         super().__init__(middleware=[self._processing, *middleware])
@@ -80,6 +86,7 @@ class DurableBroker(dramatiq.Broker):
         self.on_empty: t.Callable[[str], None] | None = None
         #: Called with each payload handed over that is not going to be started.
         self.on_unstarted: t.Callable[[t.Any], None] | None = None
+        self._sender = Sender(transport, patience)
         self._healthy = healthy
         self._hand = Hand(transport, visibility)
         self._acknowledger = Acknowledger(transport, self._hand, barrier)
@@ -118,14 +125,24 @@ class DurableBroker(dramatiq.Broker):
         return message
 
     def send(
-        self, queue: str, bodies: t.Sequence[str], delay: float = 0
+        self,
+        queue: str,
+        bodies: t.Sequence[str],
+        delay: float = 0,
+        *,
+        patience: float | None = None,
     ) -> list[Outcome]:
         """Send encoded messages, in batches, from any process.
 
         :param delay: Seconds before they may be received, at most 900.
+        :param patience: Seconds to go on while nothing is taken, if not the usual.
         :returns: One entry a body: ``None`` if it was sent, else the error.
         """
-        return self.transport.send(queue, bodies, delay)
+        return self._sender.send(queue, bodies, delay, patience=patience)
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return whether what failed to be sent with *error* may be taken later."""
+        return self._sender.is_transient(error)
 
     def send_dead(
         self, queue: str, body: str | bytes, reason: str, *, receives: int = 0

@@ -49,6 +49,7 @@ def make_broker(
         barrier=barrier,
         healthy=healthy,
         middleware=middleware,
+        patience=settings.accept_timeout,
     )
 
 
@@ -57,17 +58,19 @@ def make_transport(
 ) -> Transport:
     """Return the queues of *settings*, as :func:`make_broker` does."""
     url = settings.queue_url
-    visibility = settings.visibility_timeout
+    options: dict[str, t.Any] = {
+        "namespace": settings.namespace,
+        "visibility": settings.visibility_timeout,
+        "answer_within": settings.answer_within,
+    }
     if url is not None and url.lower().startswith("sqs://"):
         if importlib.util.find_spec("boto3") is None:
             raise needs_boto3()
-        return SQSTransport(
-            SQSAddress.parse(url), namespace=settings.namespace, visibility=visibility
-        )
+        return SQSTransport(SQSAddress.parse(url), **options)
     connect = redis_client_factory
     if connect is None or url not in (None, settings.redis_url):
         connect = client_factory(url or settings.redis_url)
-    return RedisTransport(connect, namespace=settings.namespace, visibility=visibility)
+    return RedisTransport(connect, **options)
 
 
 def client_factory(url: str | None) -> ClientFactory:

@@ -29,8 +29,10 @@ from redis.retry import Retry
 from ..redis_client import ClientFactory
 from ..redis_exchange import Exchange
 from ..store.keys import queue_tag
+from ..store.run_store import is_transient
 from .process import PerProcess
 from .redis_dead_letters import RedisDeadLetters
+from .transport import ANSWER_WITHIN
 from .transport import bad_delay
 from .transport import connection_closed
 from .transport import MAX_DELAY
@@ -39,6 +41,7 @@ from .transport import Outcome
 from .transport import QueueCounts
 from .transport import ReceiptLost
 from .transport import Received
+from .transport import SendLimits
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +74,13 @@ class _Process:
     """What belongs to one process.
 
     :param client: For commands, which may be repeated.
+    :param sender: For sends. Repeated by those who know for how long.
     :param reader: For reads. Never repeated: messages of a lost reply would stay
         pending with nobody to handle them.
     """
 
     client: redis.Redis
+    sender: redis.Redis
     reader: redis.Redis
     consumer: str
     scripts: dict[str, Script] = field(default_factory=dict)
@@ -91,12 +96,15 @@ class RedisTransport:
     :param namespace: Prefix of every key.
     :param visibility: Seconds that a received message is hidden.
     :param max_receives: How often a message is received before it is dead-lettered.
+    :param answer_within: Seconds that a send waits for a connection, and for an answer.
     """
 
     #: A server must be asked now and then whether delayed messages are due and others'
     #: visibility ran out: neither wakes a blocked reader.
     longest_wait = 2.0
     waiting_limit = 1
+    #: A round trip costs less here than what threads would wait for one another.
+    send_limits = SendLimits(BATCH, 16 * 2**20, coalesced=False)
 
     def __init__(
         self,
@@ -105,11 +113,13 @@ class RedisTransport:
         namespace: str,
         visibility: float,
         max_receives: int = MAX_RECEIVES,
+        answer_within: float = ANSWER_WITHIN,
     ) -> None:
         self._connect = connect
         self._namespace = namespace
         self._visibility = visibility
         self._max_receives = max_receives
+        self._answer_within = answer_within
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
             lambda: self._process.get().client,
@@ -130,12 +140,15 @@ class RedisTransport:
             if delay:
                 return self._send_delayed(queue, bodies, delay)
             process, stream = self._process.get(), self._stream(queue)
-            replies = process.exchange(
-                process.client, [("XADD", stream, "*", "body", body) for body in bodies]
+            replies = process.exchange.once(
+                process.sender, [("XADD", stream, "*", "body", body) for body in bodies]
             )
         except redis.RedisError as error:
             return [error] * len(bodies)
         return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+    def is_transient(self, error: Exception) -> bool:
+        return is_transient(error)
 
     def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
         try:
@@ -213,6 +226,7 @@ class RedisTransport:
             logger.debug("The consumer %s was not removed", process.consumer)
         finally:
             process.client.close()
+            process.sender.close()
             process.reader.close()
 
     def _receive(self, queue: str, limit: int, wait: float) -> list[Received]:
@@ -353,11 +367,14 @@ class RedisTransport:
         client = self._connect(
             **options, retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 3)
         )
+        seconds = self._answer_within
+        once = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        sender = self._connect(**{**options, **once}, retry=Retry(NoBackoff(), 0))
         options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT
         reader = self._connect(**options, retry=Retry(NoBackoff(), 0))
         # A name of its own for each start: a former process's messages are not ours.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        return _Process(client, reader, consumer.replace(" ", "-"))
+        return _Process(client, sender, reader, consumer.replace(" ", "-"))
 
     def _stream(self, queue: str) -> str:
         return f"{queue_tag(self._namespace, queue)}:stream"

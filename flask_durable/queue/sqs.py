@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 import re
 import time
 import typing as t
@@ -19,10 +18,10 @@ import zlib
 from ..errors import ConfigurationError
 from .process import PerProcess
 from .sqs_batch import BATCH
-from .sqs_batch import batches
 from .sqs_batch import Entry
 from .sqs_batch import is_repeatable
 from .sqs_batch import legal
+from .sqs_batch import LIMITS
 from .sqs_batch import MAX_BYTES
 from .sqs_batch import outcome_of_receipt
 from .sqs_batch import problem
@@ -35,6 +34,7 @@ from .sqs_client import make_client
 from .sqs_client import MISSING
 from .sqs_client import SQSAddress
 from .sqs_dead_letters import SQSDeadLetters
+from .transport import ANSWER_WITHIN
 from .transport import bad_delay
 from .transport import connection_closed
 from .transport import MAX_DELAY
@@ -55,9 +55,6 @@ DEAD_LETTERS_KEPT = 14 * 86400
 #: Bytes that a dead letter's attributes have at most.
 ATTRIBUTES_SIZE = 4096
 
-#: Seconds before the first, second, … repetition of entries that SQS refused.
-BACKOFF = (0.1, 0.2, 0.4, 0.8)
-
 
 class SQSTransport:
     """Queues on SQS.
@@ -67,10 +64,12 @@ class SQSTransport:
     :param visibility: Seconds that a received message is hidden, rounded up.
     :param max_receives: How often a message is received before SQS dead-letters it;
         written into queues that are made, never into those that exist.
+    :param answer_within: Seconds that a send waits for a connection, and for an answer.
     """
 
     longest_wait = float(LONGEST_POLL)
     waiting_limit = BATCH
+    send_limits = LIMITS
 
     def __init__(
         self,
@@ -79,11 +78,17 @@ class SQSTransport:
         namespace: str,
         visibility: float,
         max_receives: int = MAX_RECEIVES,
+        answer_within: float = ANSWER_WITHIN,
     ) -> None:
         self._prefix = address.prefix or namespace
         self._visibility = max(1, math.ceil(visibility))
         self._max_receives = max_receives
         self._client = PerProcess(lambda: make_client(address))
+        # Nobody waits for a send as long as for a long poll, and what failed is sent
+        # again by those who know for how long.
+        self._sender = PerProcess(
+            lambda: make_client(address, answer_within=answer_within)
+        )
         self._urls: dict[str, str] = {}
         self.dead_letters = SQSDeadLetters(
             self._client.get, self._url, lambda queue: self._find(self._dead(queue))
@@ -132,15 +137,21 @@ class SQSTransport:
             return [error] * len(bodies)
         outcomes: list[Outcome] = [problem(body) for body in bodies]
         good = [number for number, outcome in enumerate(outcomes) if outcome is None]
-        for batch in batches(good, [len(body.encode()) for body in bodies]):
+        for batch in LIMITS.divide(good, [len(body.encode()) for body in bodies]):
             more = {"DelaySeconds": math.ceil(delay)} if delay else {}
             entries: list[Entry] = [
                 {"Id": str(number), "MessageBody": bodies[number], **more}
                 for number in batch
             ]
-            for id, refused in self._send_batch(queue, entries).items():
+            client, operation = self._sender, "send_message_batch"
+            for id, refused in self._call_batch(client, queue, operation, entries):
                 outcomes[int(id)] = refused
         return outcomes
+
+    def is_transient(self, error: Exception) -> bool:
+        # A queue that is missing is made by the next call.
+        missing = error_code(error) in MISSING
+        return missing or is_repeatable(error) or is_transient(error)
 
     def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
         try:
@@ -240,23 +251,10 @@ class SQSTransport:
         )
 
     def close(self) -> None:
-        client = self._client.pop()
-        if client is not None:
-            client.close()
-
-    def _send_batch(self, queue: str, entries: list[Entry]) -> dict[str, Outcome]:
-        outcomes: dict[str, Outcome] = {}
-        for pause in (*BACKOFF, None):
-            failed = self._call_batch(queue, "send_message_batch", entries)
-            for entry in entries:
-                outcomes[entry["Id"]] = failed.get(entry["Id"])
-            entries = [
-                entry for entry in entries if is_repeatable(failed.get(entry["Id"]))
-            ]
-            if not entries or pause is None:
-                break
-            time.sleep(pause * random.uniform(0.5, 1.5))
-        return outcomes
+        for holder in (self._client, self._sender):
+            client = holder.pop()
+            if client is not None:
+                client.close()
 
     def _for_each(
         self, queue: str, operation: str, receipts: t.Sequence[str], **values: int
@@ -267,29 +265,34 @@ class SQSTransport:
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
                 for number, receipt in enumerate(receipts[start : start + BATCH])
             ]
-            failed = self._call_batch(queue, operation, entries)
+            failed = dict(self._call_batch(self._client, queue, operation, entries))
             outcomes += [
                 outcome_of_receipt(failed.get(entry["Id"])) for entry in entries
             ]
         return outcomes
 
     def _call_batch(
-        self, queue: str, operation: str, entries: list[Entry]
-    ) -> dict[str, Exception]:
+        self,
+        holder: PerProcess[t.Any],
+        queue: str,
+        operation: str,
+        entries: list[Entry],
+    ) -> list[tuple[str, Exception]]:
         """Return the errors by entry id; a batch call answers 200 with both in it."""
         try:
-            call = getattr(self._client.get(), operation)
-            reply = call(QueueUrl=self._url(queue), Entries=entries)
+            client = holder.get()
+            call = getattr(client, operation)
+            reply = call(QueueUrl=self._url(queue, client), Entries=entries)
         except Exception as error:
             self._forget_missing(queue, error)
-            return {entry["Id"]: error for entry in entries}
-        return {failed["Id"]: refusal(failed) for failed in reply.get("Failed", ())}
+            return [(entry["Id"], error) for entry in entries]
+        return [(failed["Id"], refusal(failed)) for failed in reply.get("Failed", ())]
 
-    def _url(self, queue: str) -> str:
-        url = self._urls.get(queue) or self._find(self.name(queue))
+    def _url(self, queue: str, client: t.Any = None) -> str:
+        url = self._urls.get(queue) or self._find(self.name(queue), client)
         if url is None:
             self.declare(queue)
-            return self._url(queue)
+            return self._url(queue, client)
         self._urls[queue] = url
         return url
 
@@ -300,9 +303,10 @@ class SQSTransport:
     def _dead(self, queue: str) -> str:
         return self.name(queue, "-dlq")
 
-    def _find(self, name: str) -> str | None:
+    def _find(self, name: str, client: t.Any = None) -> str | None:
+        client = client or self._client.get()
         try:
-            return str(self._client.get().get_queue_url(QueueName=name)["QueueUrl"])
+            return str(client.get_queue_url(QueueName=name)["QueueUrl"])
         except Exception as error:
             if error_code(error) in MISSING:
                 return None

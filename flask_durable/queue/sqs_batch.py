@@ -7,10 +7,12 @@ import typing as t
 
 from .transport import Outcome
 from .transport import ReceiptLost
+from .transport import SendLimits
 
 #: Entries and bytes of one batch call.
 BATCH = 10
 MAX_BYTES = 2**20
+LIMITS = SendLimits(BATCH, MAX_BYTES, coalesced=True)
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOST = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
@@ -64,17 +66,3 @@ def problem(body: str) -> Exception | None:
 def legal(text: str) -> str:
     """Return *text* with what SQS refuses replaced."""
     return _ILLEGAL.sub("?", text)
-
-
-def batches(numbers: t.Iterable[int], sizes: t.Sequence[int]) -> t.Iterator[list[int]]:
-    """Divide entries, given by *numbers*, so that no batch is too long or too large."""
-    batch: list[int] = []
-    total = 0
-    for number in numbers:
-        if len(batch) == BATCH or total + sizes[number] > MAX_BYTES:
-            yield batch
-            batch, total = [], 0
-        batch.append(number)
-        total += sizes[number]
-    if batch:
-        yield batch

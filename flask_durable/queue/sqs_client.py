@@ -49,11 +49,14 @@ class SQSAddress:
         return cls(**values)
 
 
-def make_client(address: SQSAddress) -> t.Any:
+def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t.Any:
     """Return a new boto3 client, which all threads of a process may share.
 
     Making one is not thread-safe, and none survives a fork.
 
+    :param answer_within: Seconds to wait for a connection, and for an answer, of one
+        try without repetition; by default a long poll is waited for, and calls are
+        repeated.
     :raises ConfigurationError: boto3 is not installed.
     """
     try:
@@ -69,12 +72,26 @@ def make_client(address: SQSAddress) -> t.Any:
             # Fixed: botocore builds its own text anew for each call.
             user_agent="flask-durable",
             parameter_validation=False,
-            retries={"mode": "standard", "max_attempts": 3},
-            connect_timeout=5,
-            read_timeout=LONGEST_POLL + 10,
             max_pool_connections=32,
+            **_patient() if answer_within is None else _impatient(answer_within),
         ),
     )
+
+
+def _patient() -> dict[str, t.Any]:
+    return {
+        "retries": {"mode": "standard", "max_attempts": 3},
+        "connect_timeout": 5,
+        "read_timeout": LONGEST_POLL + 10,
+    }
+
+
+def _impatient(seconds: float) -> dict[str, t.Any]:
+    return {
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "connect_timeout": seconds,
+        "read_timeout": seconds,
+    }
 
 
 def needs_boto3() -> ConfigurationError:

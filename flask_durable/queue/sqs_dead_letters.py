@@ -20,8 +20,8 @@ from email.utils import parsedate_to_datetime
 from .dead_letters import Letter
 from .dead_letters import reaching
 from .sqs_batch import BATCH
-from .sqs_batch import batches
 from .sqs_batch import Entry
+from .sqs_batch import LIMITS
 from .sqs_batch import refusal
 from .sqs_client import error_code
 from .transport import Outcome
@@ -147,7 +147,7 @@ class SQSLook:
     def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
         outcomes: list[Outcome] = [None] * len(letters)
         sizes = [len(str(letter.body).encode()) for letter in letters]
-        for batch in batches(range(len(letters)), sizes):
+        for batch in LIMITS.divide(range(len(letters)), sizes):
             for number, error in self._move(letters, batch).items():
                 outcomes[number] = error
         return outcomes

@@ -20,6 +20,9 @@ MAX_RECEIVES = 10
 #: Seconds that a message may be delayed or released for, at most.
 MAX_DELAY = 900.0
 
+#: Seconds that a send waits for the queue's server, unless told otherwise.
+ANSWER_WITHIN = 2.0
+
 #: What became of one entry of a call: ``None`` if it was done, else why it was not.
 Outcome = Exception | None
 
@@ -60,6 +63,40 @@ class QueueCounts:
     dead: int
 
 
+@dataclass(frozen=True)
+class SendLimits:
+    """What one call takes that sends messages.
+
+    :param entries: Messages, at most.
+    :param size: Bytes of them all, at most.
+    :param coalesced: Whether what several threads send is worth a common call.
+    """
+
+    entries: int
+    size: int
+    coalesced: bool
+
+    def divide(
+        self, numbers: t.Iterable[int], sizes: t.Sequence[int]
+    ) -> t.Iterator[list[int]]:
+        """Divide entries into what one call takes each; one too large is alone.
+
+        :param numbers: The entries, as places in *sizes*.
+        :param sizes: Bytes of each.
+        """
+        batch: list[int] = []
+        total = 0
+        for number in numbers:
+            size = sizes[number]
+            if batch and (len(batch) == self.entries or total + size > self.size):
+                yield batch
+                batch, total = [], 0
+            batch.append(number)
+            total += size
+        if batch:
+            yield batch
+
+
 class Transport(t.Protocol):
     """A kind of queue. Every method may be called from any thread.
 
@@ -73,6 +110,8 @@ class Transport(t.Protocol):
     #: How many messages a receiver asks for while it waits: one where asking again
     #: costs little, more where each call is paid for.
     waiting_limit: int
+    #: What one call of :meth:`send` takes; more becomes several.
+    send_limits: SendLimits
 
     @property
     def dead_letters(self) -> DeadLetterQueues:
@@ -87,7 +126,14 @@ class Transport(t.Protocol):
     def send(
         self, queue: str, bodies: t.Sequence[str], delay: float = 0
     ) -> list[Outcome]:
-        """Send messages, not to be received within the next *delay* seconds."""
+        """Send messages, not to be received within the next *delay* seconds.
+
+        Nothing is sent again here. A server that does not answer is waited for no
+        longer than the transport was made to.
+        """
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return whether what failed to be sent with *error* may be taken later."""
 
     def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
         """Receive up to *limit* messages, waiting up to *wait* seconds for the first.

@@ -35,8 +35,25 @@ class Keys:
         What follows the first dot of an id does not count: a failure handler's run
         shares its parent's partition, so that one script can create it.
         """
-        base = run_id.partition(".")[0]
-        return self.tags[zlib.crc32(base.encode()) % self.partitions]
+        return self._tag(run_id.partition(".")[0])
+
+    def tag_of_event(self, event_id: str) -> str:
+        """Return the tag of the partition whose outbox keeps the event *event_id*."""
+        return self._tag(event_id)
+
+    def tag_of_entry(self, entry: str) -> str:
+        """Return the tag of the partition whose outbox has *entry*.
+
+        It is ``run:<run>``, ``event:<run>:<generation>:<number>`` or
+        ``spool:<digest>:<event>``.
+        """
+        kind, first, *_ = entry.split(":", 2)
+        if kind == "spool":
+            return self.tag_of_event(entry.split(":", 2)[2])
+        return self.tag_of(first)
+
+    def _tag(self, text: str) -> str:
+        return self.tags[zlib.crc32(text.encode()) % self.partitions]
 
 
 def queue_tag(namespace: str, queue: str) -> str:

@@ -22,17 +22,21 @@ logger = logging.getLogger(__name__)
 #: The part of ``maxmemory`` from which on new events are refused.
 LIMIT = 0.9
 
-#: Seconds that an answer of the server is believed.
+#: Seconds that an answer of the server is believed, and that no answer is.
 BELIEVED = 1.0
+SILENCE_BELIEVED = 5.0
 
 
 class MemoryGuard:
-    """Asks the state server about its memory, at most once a second a process."""
+    """Asks the state server about its memory, at most once a second a process.
+
+    :param server: The state server, over a connection that does not wait for long.
+    """
 
     def __init__(self, server: StateServer) -> None:
         self._server = server
         self._lock = threading.Lock()
-        self._asked = float("-inf")
+        self._ask_at = float("-inf")
         self._used = 0.0
 
     def check(self) -> None:
@@ -42,19 +46,27 @@ class MemoryGuard:
 
         :raises UnavailableError: There is not.
         """
-        with self._lock:
-            if time.monotonic() - self._asked > BELIEVED:
-                try:
-                    self._used = self._ask()
-                except TRANSIENT as error:
-                    logger.warning("The state server does not answer: %s", error)
-                self._asked = time.monotonic()
-            used = self._used
+        # One thread asks; the others go by the last answer meanwhile.
+        if time.monotonic() > self._ask_at and self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+        used = self._used
         if used > LIMIT:
             raise UnavailableError(
                 f"The state server is {used:.0%} full; new events are refused.",
                 hint="Raise its maxmemory, or shorten DURABLE_RETENTION.",
             )
+
+    def _look(self) -> None:
+        believed = BELIEVED
+        try:
+            self._used = self._ask()
+        except TRANSIENT as error:
+            logger.warning("The state server does not answer: %s", error)
+            believed = SILENCE_BELIEVED
+        self._ask_at = time.monotonic() + believed
 
     def _ask(self) -> float:
         # Of a cluster's servers the fullest counts: any of them may be in the way.

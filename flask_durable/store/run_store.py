@@ -322,7 +322,7 @@ class RunStore:
         """Take outbox entries away that were sent."""
         pipeline = self.server.client.pipeline(transaction=False)
         pipeline.zrem(f"{tag}:outbox", *entries)
-        events = [entry for entry in entries if entry.startswith("event:")]
+        events = [entry for entry in entries if not entry.startswith("run:")]
         if events:
             pipeline.hdel(f"{tag}:outbox:events", *events)
         pipeline.execute()
@@ -367,6 +367,11 @@ class RunStore:
             )
         found.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
         return [run_id for run_id, _ in found[skip : skip + limit]]
+
+    def count_owed_events(self) -> int:
+        """Return how many events wait in the outbox, of all partitions."""
+        client = self.server.client
+        return sum([client.hlen(f"{tag}:outbox:events") for tag in self.keys.tags])
 
     def count(self, status: str) -> int:
         """Return how many runs have *status*."""

@@ -35,10 +35,20 @@ class StateServer:
     """A Redis-protocol server, reached lazily and anew in every forked process.
 
     :param url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``.
+    :param retries: Repetitions of a command whose reply was lost.
+    :param timeout: Seconds to wait for a connection, and for a reply.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        retries: int = CLIENT_RETRIES,
+        timeout: float = SOCKET_TIMEOUT,
+    ) -> None:
         self.url = url
+        self._retries = retries
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._pid: int | None = None
@@ -59,17 +69,18 @@ class StateServer:
         return t.cast(redis.Redis, self._client)
 
     def new_client(
-        self, *, retries: int = CLIENT_RETRIES, timeout: float = SOCKET_TIMEOUT
+        self, *, retries: int | None = None, timeout: float | None = None
     ) -> redis.Redis:
         """Return a client of its own, for blocking reads and barriers.
 
-        :param retries: Repetitions of a command whose reply was lost.
-        :param timeout: Seconds to wait for a reply.
+        :param retries: Repetitions of a command whose reply was lost, if not the usual.
+        :param timeout: Seconds to wait for a reply, if not the usual.
         """
+        retries = self._retries if retries is None else retries
         return self.client_factory(
             decode_responses=True,
-            socket_timeout=timeout,
-            socket_connect_timeout=SOCKET_TIMEOUT,
+            socket_timeout=self._timeout if timeout is None else timeout,
+            socket_connect_timeout=self._timeout,
             health_check_interval=0,
             retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), retries),
         )

@@ -17,6 +17,7 @@ import redis
 from flask_durable import Event
 from flask_durable import Run
 from flask_durable import RunStatus
+from flask_durable.app_state import AppState
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 
@@ -122,6 +123,11 @@ class Site:
         )
         self.processes: list[Process] = []
         self._tag = f"{{{namespace}:0}}"
+
+    @property
+    def state(self) -> AppState:
+        """What this process has of the app."""
+        return work.durable.state_of(self.app)
 
     # -- Processes ----------------------------------------------------------------
 

@@ -143,9 +143,15 @@ def _dead_letter(message: dict[str, t.Any]) -> DeadLetter:
 
 
 def make_transport(
-    kind: str, url: str, namespace: str, visibility: float, max_receives: int = 10
+    kind: str,
+    url: str,
+    namespace: str,
+    visibility: float,
+    max_receives: int = 10,
+    **more: t.Any,
 ) -> Transport:
     options: dict[str, t.Any] = {
+        **more,
         "namespace": namespace,
         "visibility": visibility,
         "max_receives": max_receives,

@@ -7,8 +7,9 @@ import typing as t
 
 import pytest
 
+from flask_durable.queue.sender import Sender
 from flask_durable.queue.sqs import SQSTransport
-from flask_durable.queue.sqs_batch import batches
+from flask_durable.queue.sqs_batch import LIMITS
 from flask_durable.queue.sqs_batch import MAX_BYTES
 from flask_durable.queue.sqs_batch import QueueRefused
 from flask_durable.queue.sqs_client import SQSAddress
@@ -23,7 +24,7 @@ from .kit import text
 
 
 class Refusing:
-    """A boto3 client that refuses entries of a batch, the first times."""
+    """A boto3 client that refuses an entry of a batch, ``body(1)``, the first times."""
 
     def __init__(self, client: t.Any, times: int, sender_fault: bool = False) -> None:
         self._client = client
@@ -40,11 +41,12 @@ class Refusing:
         if self._times <= 0:
             return self._client.send_message_batch(**request)
         self._times -= 1
-        taken = [entry for entry in entries if entry["Id"] != "1"]
+        taken = [entry for entry in entries if entry["MessageBody"] != body(1)]
         if taken:
             self._client.send_message_batch(**{**request, "Entries": taken})
-        failed = {"Id": "1", "Code": "InternalError", "SenderFault": self._sender_fault}
-        return {"Successful": taken, "Failed": [failed]}
+        answer = {"Code": "InternalError", "SenderFault": self._sender_fault}
+        failed = [{"Id": e["Id"], **answer} for e in entries if e not in taken]
+        return {"Successful": taken, "Failed": failed}
 
 
 def refusing(
@@ -52,8 +54,8 @@ def refusing(
 ) -> tuple[SQSTransport, Refusing]:
     transport = kit.transport(visibility=30)
     assert isinstance(transport, SQSTransport)
-    client = Refusing(transport._client.get(), times, sender_fault)
-    transport._client._value = client
+    client = Refusing(transport._sender.get(), times, sender_fault)
+    transport._sender._value = client
     return transport, client
 
 
@@ -95,31 +97,35 @@ def test_queues_removed_meanwhile_are_made_again(sqs_kit: SQSKit) -> None:
     send(transport, [body(3)])
     assert [text(item) for item in collect(transport, 1)] == [body(3)]
 
+    sqs_kit.client.delete_queue(QueueUrl=sqs_kit.queue_url())
+    assert Sender(transport, 5).send(QUEUE, [body(4)]) == [None]
+
 
 def test_entries_that_sqs_refused_are_sent_again(sqs_kit: SQSKit) -> None:
     transport, client = refusing(sqs_kit, times=2)
-    send(transport, bodies(3))
+    assert Sender(transport, 5).send(QUEUE, bodies(3)) == [None] * 3
     assert len(client.calls) == 3
     assert sorted(map(text, collect(transport, 3))) == bodies(3)
 
 
 def test_an_entry_at_fault_is_reported_and_not_repeated(sqs_kit: SQSKit) -> None:
     transport, client = refusing(sqs_kit, times=100, sender_fault=True)
-    one, two, three = transport.send(QUEUE, bodies(3))
+    one, two, three = Sender(transport, 5).send(QUEUE, bodies(3))
     assert (one, three) == (None, None)
     assert isinstance(two, QueueRefused)
     assert len(client.calls) == 1
 
 
-def test_an_entry_refused_again_and_again_is_reported(
-    sqs_kit: SQSKit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flask_durable.queue.sqs.BACKOFF", (0.01, 0.01))
-    transport, client = refusing(sqs_kit, times=100)
-    one, two, three = transport.send(QUEUE, bodies(3))
+def test_an_entry_refused_again_and_again_is_reported(sqs_kit: SQSKit) -> None:
+    transport, client = refusing(sqs_kit, times=10_000)
+    outcomes = Sender(transport, 3).send(QUEUE, bodies(3))
+    one, two, three = outcomes
     assert (one, three) == (None, None)
     assert isinstance(two, QueueRefused)
-    assert len(client.calls) == 3
+    assert len(client.calls) > 2
+    # Those that were taken are not sent again.
+    assert sorted(map(text, collect(transport, 2))) == [body(0), body(2)]
+    assert transport.counts(QUEUE).waiting == 0
 
 
 def test_bodies_that_sqs_would_refuse_do_not_take_others_with_them(
@@ -134,7 +140,7 @@ def test_bodies_that_sqs_would_refuse_do_not_take_others_with_them(
 
 def test_batches_keep_within_ten_entries_and_one_mebibyte() -> None:
     sizes = [MAX_BYTES, 1, MAX_BYTES - 1, 1] + [5] * 25
-    divided = list(batches(range(len(sizes)), sizes))
+    divided = list(LIMITS.divide(range(len(sizes)), sizes))
     assert [number for batch in divided for number in batch] == list(range(len(sizes)))
     assert all(len(batch) <= 10 for batch in divided)
     assert all(sum(sizes[number] for number in batch) <= MAX_BYTES for batch in divided)

@@ -13,8 +13,9 @@
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
 --   <tag>:marks           hash   what the workers saw of each queue (see sweep.lua)
---   <tag>:outbox          zset   "run:<id>" and "event:<...>" by the time to send again
---   <tag>:outbox:events   hash   "event:<...>" -> message text
+--   <tag>:outbox          zset   "run:<id>", "event:<...>" and "spool:<...>" by the time
+--                                to send again
+--   <tag>:outbox:events   hash   "event:<...>" and "spool:<...>" -> message text
 --   <tag>:expire          zset   finished runs by the end of their retention
 --
 -- All times are milliseconds of this server's clock. User data is never looked into.

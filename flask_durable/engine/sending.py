@@ -1,0 +1,105 @@
+"""Sending events that the application or a client hands over.
+
+::
+
+    checked ── no memory left, or nothing to confirm the state ──► failed
+       │
+       ▼
+    queue takes it ──────────────────────────► accepted ─┐ DURABLE_FSYNC="step":
+       │ not within DURABLE_ACCEPT_TIMEOUT                 │ the barrier
+       ▼                                                 │
+    DURABLE_SPOOL: the outbox takes it ──────► spooled ──┤
+       │ no, it is full, or the server is away           ├─► owned
+       ▼                                                 │
+    failed ◄───────────────────── not confirmed ─────────┘
+
+An event is named ``accepted`` or ``spooled`` only when somebody owns it. One named
+``failed`` may be owned nevertheless, where an answer was lost; its id was fixed before
+the first try, so sending it again makes no second run.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from ..errors import DurableError
+from ..errors import UnavailableError
+from ..events.sent import Outcome
+from ..queue.envelope import EVENT_QUEUE
+from ..queue.envelope import EventMessage
+from ..store.barrier import Barrier
+from ..store.memory import MemoryGuard
+from ..store.spool import Spool
+from .host import MessageQueue
+from .interruption import shielded
+
+logger = logging.getLogger(__name__)
+
+
+class EventSender:
+    """Puts events on the event queue, or into the outbox.
+
+    :param spool: Takes what the queue does not; ``None`` for nobody.
+    :param write_through: Whether an event is owned only when the state server has
+        confirmed what it was given (``DURABLE_FSYNC="step"``).
+    """
+
+    def __init__(
+        self,
+        queue: MessageQueue,
+        barrier: Barrier,
+        memory: MemoryGuard,
+        spool: Spool | None,
+        *,
+        write_through: bool,
+    ) -> None:
+        self._queue = queue
+        self._barrier = barrier
+        self._memory = memory
+        self._spool = spool
+        self._write_through = write_through
+
+    def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+        """Send *messages*; return for each who owns it, or why nobody does."""
+        with shielded():
+            try:
+                self._memory.check()
+                mark = self._barrier.mark() if self._write_through else None
+                outcomes = self._send(messages)
+                if self._write_through:
+                    self._barrier.wait(mark)
+            except DurableError as error:
+                return [error] * len(messages)
+            return outcomes
+
+    def _send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+        bodies = [message.encode() for message in messages]
+        errors = self._queue.send(EVENT_QUEUE, bodies)
+        outcomes: list[Outcome] = [error or "accepted" for error in errors]
+        refused = [
+            number
+            for number, error in enumerate(errors)
+            # What the queue will never take would be tried for ever.
+            if error is not None and self._queue.is_transient(error)
+        ]
+        if self._spool is None or not refused:
+            return outcomes
+        pairs = [(messages[number].id, bodies[number]) for number in refused]
+        for number, failure in zip(refused, self._spool.keep(pairs), strict=True):
+            outcomes[number] = _unowned(errors[number], failure) or "spooled"
+        logger.warning(
+            "The queue did not take %d event(s), of which %d are spooled: %s",
+            len(refused),
+            outcomes.count("spooled"),
+            errors[refused[0]],
+            extra={"action": "event_spooled"},
+        )
+        return outcomes
+
+
+def _unowned(queue: Exception | None, spool: Exception | None) -> Exception | None:
+    """Return why neither took the event, or ``None`` if the spool did."""
+    if spool is None:
+        return None
+    return UnavailableError(f"{queue}; and it is not spooled: {spool}")

@@ -1,0 +1,136 @@
+"""Sends of many threads in few calls, without making a single one wait.
+
+The first caller's call goes at once. Who comes while a call is under way forms the next
+batch, which goes when a call ends, when it is full, or a tenth of a second later. The
+first caller of a batch makes its call, and all others wait for what it brings: there is
+no thread, and nothing to stop.
+
+::
+
+    nobody ── send ──► under way ── call ends ──► nobody
+                          │  ▲
+                    send  ▼  │  full, a call ended, or LONGEST_HOLD
+                         open batch
+
+A batch is closed under the lock before its call is made, so nobody joins one that has
+been sent. Whatever becomes of the caller that makes the call, an interrupt included,
+the others are answered; what is not known to be sent is a failure to be repeated, which
+is harmless.
+"""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from concurrent.futures import Future
+
+from .transport import Outcome
+from .transport import SendLimits
+
+#: Seconds that a batch waits for a call that is under way.
+LONGEST_HOLD = 0.1
+
+
+class Unanswered(Exception):
+    """Nobody knows whether the queue took a message; sending it again is harmless."""
+
+
+class _Batch:
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+        self.size = 0
+        #: Set when the batch is closed and may go.
+        self.goes = threading.Event()
+        self.outcomes: Future[list[Outcome]] = Future()
+
+    def add(self, bodies: t.Sequence[str], size: int) -> slice:
+        start = len(self.bodies)
+        self.bodies += bodies
+        self.size += size
+        return slice(start, len(self.bodies))
+
+
+class Coalescer:
+    """Makes batches of what several threads send to one queue.
+
+    :param call: Sends one batch, and returns one outcome an entry.
+    :param limits: What one call takes.
+    """
+
+    def __init__(
+        self, call: t.Callable[[list[str]], list[Outcome]], limits: SendLimits
+    ) -> None:
+        self._call = call
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._open: _Batch | None = None
+        #: How many calls are under way. Were an interrupt to spoil the count, batches
+        #: would wait for LONGEST_HOLD, or not at all.
+        self._under_way = 0
+
+    def send(self, bodies: t.Sequence[str], timeout: float) -> list[Outcome]:
+        """Send *bodies*, not more than one call takes, in one call.
+
+        :param timeout: Seconds to wait for another thread's call.
+        :returns: One outcome a body.
+        """
+        size = sum(len(body.encode()) for body in bodies)
+        with self._lock:
+            batch, leads = self._batch_for(len(bodies), size)
+            own = batch.add(bodies, size)
+            if self._under_way <= 0 or not self._has_room(batch, 1, 1):
+                self._close(batch)
+        if leads:
+            self._lead(batch)
+        try:
+            return batch.outcomes.result(timeout)[own]
+        except TimeoutError:
+            error = Unanswered("the call of another thread was not answered in time")
+            return [error] * len(bodies)
+
+    def _batch_for(self, entries: int, size: int) -> tuple[_Batch, bool]:
+        """Return the batch to join, and whether the caller is its first."""
+        batch = self._open
+        if batch is not None:
+            if self._has_room(batch, entries, size):
+                return batch, False
+            self._close(batch)
+        batch = self._open = _Batch()
+        return batch, True
+
+    def _has_room(self, batch: _Batch, entries: int, size: int) -> bool:
+        return (
+            len(batch.bodies) + entries <= self._limits.entries
+            and batch.size + size <= self._limits.size
+        )
+
+    def _close(self, batch: _Batch) -> None:
+        """Let nobody join *batch* any more, and let it go. The lock is held."""
+        if not batch.goes.is_set():
+            if self._open is batch:
+                self._open = None
+            self._under_way += 1
+            batch.goes.set()
+
+    def _lead(self, batch: _Batch) -> None:
+        """Make the call of *batch* for all who wait for it, however it ends."""
+        outcomes: list[Outcome] = []
+        try:
+            batch.goes.wait(LONGEST_HOLD)
+            with self._lock:
+                self._close(batch)
+            outcomes = self._call(batch.bodies)
+        except Exception as error:
+            outcomes = [error] * len(batch.bodies)
+        finally:
+            # Also after an interrupt, which is meant for this thread alone.
+            self._end(batch, outcomes)
+
+    def _end(self, batch: _Batch, outcomes: list[Outcome]) -> None:
+        with self._lock:
+            self._close(batch)
+            self._under_way -= 1
+            if self._open is not None:
+                self._close(self._open)
+        interrupted = Unanswered("the thread that sent it was interrupted")
+        batch.outcomes.set_result(outcomes or [interrupted] * len(batch.bodies))

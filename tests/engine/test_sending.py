@@ -1,0 +1,215 @@
+"""Who owns an event that was sent, while the queue does not take it."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from flask_durable import Event
+from flask_durable import RunStatus
+from flask_durable import Step
+from flask_durable import UnavailableError
+from flask_durable.queue.sqs_batch import MAX_BYTES
+from flask_durable.store.spool import Spool
+
+from ..harness import Harness
+from ..proxy import MARKS
+from ..proxy import Moment
+from ..proxy import Proxy
+from ..proxy import proxy
+from ..proxy import queue_url
+from ..servers import SQSServer
+from ..servers import valkey_server
+from ..servers import ValkeyServer
+from ..servers import wait_until
+
+
+class Gate:
+    """An app whose queue is behind a proxy."""
+
+    def __init__(self, harness: Harness, proxy: Proxy) -> None:
+        self.harness = harness
+        self.proxy = proxy
+        self.calls: list[str] = []
+
+        @harness.durable.function(on="a/b")
+        def work(event: Event[t.Any], step: Step) -> None:
+            step.run("call", lambda: self.calls.append(event.id))
+
+        harness.start()
+
+    def send_many(self, count: int) -> list[str]:
+        events = [Event("a/b", {}, id=f"e{number}") for number in range(count)]
+        with self.harness.app.app_context():
+            return self.harness.durable.send_many(events)
+
+    def flush(self) -> None:
+        """Sweep until the outbox is empty, and execute what comes of it."""
+
+        def empty() -> bool:
+            self.harness.advance(6)
+            return not self.harness.state.store.count_owed_events()
+
+        wait_until(empty, "an empty outbox")
+        self.harness.settle()
+
+
+Make = t.Callable[..., Gate]
+
+
+@pytest.fixture(params=["redis", "sqs"])
+def make(
+    request: pytest.FixtureRequest,
+    valkey: ValkeyServer,
+    sqs: SQSServer,
+    namespace: str,
+) -> t.Iterator[Make]:
+    kind = request.param
+    gates: list[Gate] = []
+    with proxy(valkey.port if kind == "redis" else sqs.port, MARKS[kind]) as made:
+
+        def new(url: str = valkey.url, **config: t.Any) -> Gate:
+            harness = Harness(
+                url,
+                namespace,
+                DURABLE_QUEUE_URL=queue_url(kind, made.port),
+                DURABLE_ACCEPT_TIMEOUT=1,
+                **config,
+            )
+            gates.append(Gate(harness, made))
+            return gates[-1]
+
+        yield new
+        for gate in gates:
+            gate.harness.close()
+
+
+def test_send_rides_out_what_the_queue_does_not_take_at_first(make: Make) -> None:
+    gate = make()
+    gate.send_many(1)
+    gate.proxy.cut_next(Moment.BEFORE_REQUEST, Moment.BEFORE_REPLY)
+
+    ids = gate.send_many(5)
+
+    gate.harness.settle()
+    assert sorted(gate.calls) == ids
+    assert gate.proxy.cut == 2
+
+
+def test_send_says_what_was_not_taken_in_time(make: Make) -> None:
+    gate = make()
+    gate.proxy.take_down()
+
+    with pytest.raises(UnavailableError, match="did not take 3 of 3") as caught:
+        gate.send_many(3)
+
+    assert caught.value.sent == []
+    assert gate.harness.state.store.count_owed_events() == 0
+    gate.proxy.bring_up()
+    gate.send_many(3)
+    gate.harness.settle()
+    assert len(gate.calls) == 3
+
+
+@pytest.mark.timeout(30)
+def test_a_queue_that_hangs_costs_a_send_no_more_than_seconds(make: Make) -> None:
+    gate = make()
+    gate.send_many(1)
+    gate.proxy.silent = True
+
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            gate.send_many(100)
+
+
+@pytest.mark.timeout(30)
+def test_a_state_server_that_hangs_holds_up_no_send_to_a_queue_elsewhere(
+    make: Make,
+) -> None:
+    with valkey_server() as state:
+        gate = make(state.url)
+        gate.send_many(1)
+        gate.harness.state.memory._ask_at = float("-inf")
+        state.pause()
+        for _ in range(20):
+            gate.send_many(1)
+        state.resume()
+        gate.harness.close()
+
+
+@pytest.mark.parametrize("fsync", ["off", "step"])
+def test_a_spooled_event_is_owned_and_runs_once(make: Make, fsync: str) -> None:
+    gate = make(DURABLE_SPOOL=True, DURABLE_PARTITIONS=3, DURABLE_FSYNC=fsync)
+    gate.proxy.take_down()
+
+    ids = gate.send_many(12)
+    assert gate.send_many(12) == ids  # the same ones again
+
+    assert gate.harness.state.store.count_owed_events() >= 12
+    gate.proxy.bring_up()
+    gate.flush()
+    assert sorted(gate.calls) == sorted(ids)
+    statuses = {run.status for id in ids for run in gate.harness.runs.of_event(id)}
+    assert statuses == {RunStatus.COMPLETED}
+
+
+def test_a_queue_that_stays_away_is_tried_without_losing_anything(make: Make) -> None:
+    gate = make(DURABLE_SPOOL=True)
+    gate.proxy.take_down()
+    ids = gate.send_many(3)
+
+    gate.harness.move_clock(6)
+    gate.harness.sweep()
+    assert gate.harness.state.store.count_owed_events() == 3
+    gate.proxy.bring_up()
+    gate.flush()
+
+    assert sorted(gate.calls) == ids
+
+
+def test_a_full_spool_is_an_error(make: Make) -> None:
+    gate = make(DURABLE_SPOOL=True)
+    state = gate.harness.state
+    state.sender._spool = Spool(state.server, state.store.keys, limit=2)
+    gate.proxy.take_down()
+
+    with pytest.raises(UnavailableError, match=r"1 of 3 .* holds 2 events") as caught:
+        gate.send_many(3)
+
+    assert caught.value.sent == ["e0", "e1"]
+
+
+def test_what_the_queue_will_never_take_is_not_spooled(
+    sqs: SQSServer, valkey: ValkeyServer, namespace: str
+) -> None:
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=sqs.url,
+        DURABLE_SPOOL=True,
+        DURABLE_INLINE_LIMIT=MAX_BYTES,
+        DURABLE_MAX_VALUE=MAX_BYTES,
+    )
+    message = harness.state.message("a/b", {"x": "y"})
+    message.__dict__["_text"] = "\x00"
+
+    [error] = harness.state.send_messages([message])
+
+    assert isinstance(error, ValueError)
+    assert harness.state.store.count_owed_events() == 0
+    harness.close()
+
+
+def test_health_counts_what_waits_for_the_queue(make: Make) -> None:
+    gate = make(DURABLE_SPOOL=True)
+    gate.proxy.take_down()
+    gate.send_many(2)
+    gate.proxy.bring_up()
+
+    checks = {check.name: check for check in gate.harness.state.health()}
+
+    assert checks["outbox"].ok
+    assert (
+        checks["outbox"].detail == "2 event(s) wait for the queue, DURABLE_SPOOL is on"
+    )
