@@ -164,7 +164,8 @@ class Oracle:
         self._unqueue(run)
         since = self.now if run.deferred_since is None else run.deferred_since
         if self.now - since >= most:
-            run.status, run.reason = "paused", "no worker has the code of work"
+            run.status = "paused"
+            run.reason = f"no worker has the code of {run.function}"
             return ["paused"]
         run.deferred_since = since
         self._wait(run, "deferred", self.now + delay)
