@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import typing as t
 
 import pytest
@@ -20,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="try many more random sequences"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores Ctrl-C for what it runs in the background, and so would all
+    # processes that are started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,12 @@ from .kit import text
 LIMITS = SendLimits(entries=10, size=1000, coalesced=True)
 
 
+@pytest.fixture(autouse=True)
+def held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine it could run out before a test looks."""
+    monkeypatch.setattr("flask_durable.queue.coalescer.LONGEST_HOLD", 60.0)
+
+
 class Calls:
     """The calls that were made. Those in *held* wait until they are let go."""
 
@@ -136,7 +142,7 @@ def test_what_does_not_fit_goes_with_the_next_batch() -> None:
     senders.send("x" * 600)
     open_entries(coalescer, 1)
     senders.send("y" * 600)
-    wait_until(lambda: len(calls.made) == 2)
+    wait_until(lambda: len(calls.made) >= 2)
     senders.send(*[str(number) for number in range(10)])
     wait_until(lambda: len(calls.made) == 4)
     calls.let_go.set()
