@@ -1,0 +1,199 @@
+"""The decision: how many workers, from one look at a queue and what was seen before.
+
+Growing is immediate; giving back waits. The need that each look finds is remembered for
+a window of time, and the pool shrinks only to the highest one in it: a look that falls
+between two bursts does not empty the pool, and the window runs from the last need, not
+from the last change (which a steady trickle would put off for ever). Work is never
+killed: workers that have a job stay, and where the platform chooses itself which ones
+go, none goes while any of them is busy.
+"""
+
+from __future__ import annotations
+
+import math
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+from .capacity import workers_needed
+from .observation import Goal
+from .observation import Observation
+from .observation import Pool
+from .observation import ServiceTime
+from .queueing import rule_of_thumb
+from .queueing import steady_servers
+from .verdicts import limit_of
+from .verdicts import load_of
+from .verdicts import Verdict
+from .verdicts import verdicts_of
+from .work import assess
+from .work import typical
+from .work import Work
+
+#: A pool larger than this is not shrunk by less than a tenth.
+_LARGE = 10
+_TOLERANCE = 0.1
+#: The looks that have to find nothing before the last worker goes. One may be wrong:
+#: counts of SQS are approximate.
+_EMPTY_LOOKS = 2
+
+Action = t.Literal["up", "down", "hold"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a decision leaves for the next one.
+
+    :param needs: Pairs of a time (seconds since 1970) and the workers that were needed
+        then, unclamped; those of the window.
+    :param empty_looks: How many looks in a row found nothing to do.
+    """
+
+    needs: tuple[tuple[float, int], ...] = ()
+    empty_looks: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many workers there should be, and why.
+
+    :param action: ``"up"``, ``"down"`` or ``"hold"``.
+    :param workers: How many there should be from now on.
+    :param needed: How many the work needs, before limits and memory.
+    :param reason: What decided, in a word or two.
+    :param terms: The numbers behind it: seconds of work, workers by each rule.
+    :param verdicts: What keeps the goal from being met.
+    :param memory: For the next decision.
+    """
+
+    action: Action
+    workers: int
+    needed: int
+    reason: str
+    memory: Memory
+    terms: t.Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+
+def decide(
+    observation: Observation,
+    goal: Goal,
+    pool: Pool,
+    memory: Memory | None = None,
+    floor: int = 0,
+) -> Decision:
+    """Return how many workers there should be.
+
+    Pure: the same arguments give the same decision.
+
+    :param observation: What was seen.
+    :param goal: What is wanted of the queue.
+    :param pool: What its workers are like.
+    :param memory: What the last decision returned; nothing at the first one.
+    :param floor: The fewest workers at this time of the week.
+    """
+    memory = memory or Memory()
+    if observation.failure is not None:
+        return _blind(observation, goal, pool, memory)
+    work = assess(observation, goal, pool)
+    terms = _terms(observation, work, goal, pool)
+    needed = max(int(terms["by_deadline"]), int(terms["headroom"]), floor)
+    memory = _remember(memory, observation, needed, work, goal, pool)
+    action, workers, reason = _settle(observation, needed, memory, goal, pool, work)
+    verdicts = verdicts_of(observation, work, needed, goal, pool)
+    return Decision(action, workers, needed, reason, memory, terms, verdicts)
+
+
+def _blind(
+    observation: Observation, goal: Goal, pool: Pool, memory: Memory
+) -> Decision:
+    """Hold, or go up to the fallback: what is not seen is no reason to give back."""
+    current = observation.fleet.size
+    workers = max(current, min(goal.fallback, limit_of(goal, pool)))
+    action: Action = "up" if workers > current else "hold"
+    return Decision(action, workers, workers, "a sensor failed", memory)
+
+
+def _terms(
+    observation: Observation, work: Work, goal: Goal, pool: Pool
+) -> dict[str, float]:
+    busy = sum(min(left, goal.desired_wait) for left in work.residuals)
+    rule = rule_of_thumb(1, work.seconds, goal.desired_wait * pool.slots)
+    return {
+        "work": work.seconds,
+        "running": busy,
+        "margin": work.margin,
+        "coming": work.coming,
+        "rule_of_thumb": math.ceil(rule - 1e-9),
+        "by_deadline": workers_needed(work, observation.fleet, pool, goal.desired_wait),
+        "headroom": _headroom(observation, goal, pool),
+    }
+
+
+def _headroom(observation: Observation, goal: Goal, pool: Pool) -> int:
+    """Return the workers that keep waits short in steady state, if that is wanted."""
+    load = load_of(observation, goal)
+    if goal.headroom is None or not load:
+        return 0
+    rates = observation.arrival_rates
+    unknown = typical(observation, goal)
+    times = {name: observation.service_times.get(name, unknown) for name in rates}
+    total = sum(rates.values())
+    mean = load / total
+    square = sum(
+        rate * (times[name].variance + times[name].mean ** 2)
+        for name, rate in rates.items()
+    )
+    mixed = ServiceTime(mean, max(square / total - mean**2, 0.0))
+    servers = steady_servers(load, mixed, goal.desired_wait, goal.headroom)
+    return math.ceil(servers / pool.slots)
+
+
+def _remember(
+    memory: Memory,
+    observation: Observation,
+    needed: int,
+    work: Work,
+    goal: Goal,
+    pool: Pool,
+) -> Memory:
+    window = pool.patience if goal.window is None else goal.window
+    since = observation.now - window
+    kept = [(time, need) for time, need in memory.needs if time > since]
+    kept.append((observation.now, needed))
+    idle = not work.jobs and not work.residuals
+    return Memory(tuple(kept), memory.empty_looks + 1 if idle else 0)
+
+
+def _settle(
+    observation: Observation,
+    needed: int,
+    memory: Memory,
+    goal: Goal,
+    pool: Pool,
+    work: Work,
+) -> tuple[Action, int, str]:
+    """Return what is done about *needed*, and what decided it."""
+    fleet, current = observation.fleet, observation.fleet.size
+    limit = limit_of(goal, pool)
+    wanted = min(max(needed, goal.minimum), max(limit, goal.minimum))
+    if wanted > current:
+        return "up", wanted, _because(needed, wanted)
+    highest = max(need for _, need in memory.needs)
+    keep = min(max(highest, goal.minimum), limit)
+    keep = max(keep, fleet.busy)
+    if keep < current and not pool.picks_victims and fleet.busy:
+        return "hold", current, "a busy worker might go"
+    if keep == 0 and memory.empty_looks < _EMPTY_LOOKS:
+        keep = min(1, current)
+    if keep >= current:
+        return "hold", current, "enough" if needed >= current else "recent need"
+    if current > _LARGE and keep > (1 - _TOLERANCE) * current and current <= limit:
+        return "hold", current, "tolerance"
+    return "down", keep, _because(highest, keep)
+
+
+def _because(needed: int, workers: int) -> str:
+    if workers > needed:
+        return "minimum"
+    return "maximum" if workers < needed else "work"

@@ -1,0 +1,246 @@
+"""The events of a queue and of a pool of workers, in the order of their times.
+
+Jobs wait in one line, first in, first out. A worker that is asked for takes its boot
+time, then runs as many jobs at a time as it has slots. A policy looks at regular times;
+what it decides is done some seconds after what it saw. A worker that is given back by a
+policy that protects work drains: it takes no more jobs and stops when it has none. One
+that is taken at random, busy or not, kills its jobs, which are received again when
+their visibility timeout is over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+import typing as t
+from collections import deque
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..observation import Observation
+from .sensor import Sensor
+from .workloads import Arrival
+
+#: A simulation ends after so many times the time in which its jobs arrive, and an hour.
+_PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class World:
+    """What a simulation is like.
+
+    :param slots: Jobs that a worker runs at a time.
+    :param boot: The shortest and the longest boot time, seconds.
+    :param period: Seconds between two looks.
+    :param lag: Seconds between a look and what is done about it.
+    :param visibility: Seconds after which the job of a killed worker is received again.
+    :param noise: By how many jobs a count of what waits may be wrong.
+    """
+
+    slots: int = 1
+    boot: tuple[float, float] = (10.0, 40.0)
+    period: float = 15.0
+    lag: float = 1.0
+    visibility: float = 30.0
+    noise: int = 0
+
+
+class Policy(t.Protocol):
+    """What decides."""
+
+    #: How it is called in tables.
+    name: str
+    #: Whether workers that are given back drain.
+    protects: bool
+
+    def decide(self, observation: Observation) -> int:
+        """Return how many workers there should be."""
+
+
+@dataclass
+class Outcome:
+    """What came of a policy.
+
+    :param waits: For each job the seconds until its last start; infinite for those that
+        are not done at the end.
+    :param worker_seconds: Seconds of workers, from asking for one to its stop.
+    :param kills: Jobs that were killed.
+    :param turns: How often the pool grew after it had shrunk, or the reverse.
+    :param sizes: Pairs of a time and the size of the pool from then on.
+    """
+
+    waits: list[float] = field(default_factory=list)
+    worker_seconds: float = 0.0
+    kills: int = 0
+    turns: int = 0
+    sizes: list[tuple[float, int]] = field(default_factory=list)
+
+    def missed(self, wait: float) -> float:
+        """Return the share of jobs that waited for longer than *wait* seconds."""
+        if not self.waits:
+            return 0.0
+        return sum(waited > wait for waited in self.waits) / len(self.waits)
+
+    def percentile(self, share: float) -> float:
+        """Return the wait in seconds that this *share* of jobs does not exceed."""
+        ordered = sorted(self.waits)
+        if not ordered:
+            return 0.0
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+@dataclass(eq=False)
+class _Worker:
+    asked: float
+    ready: float
+    draining: bool = False
+    jobs: dict[int, tuple[Arrival, float]] = field(default_factory=dict)
+
+
+class Simulation:
+    """One run of one policy over the jobs of one workload."""
+
+    def __init__(
+        self,
+        jobs: t.Sequence[Arrival],
+        policy: Policy,
+        world: World,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self._policy = policy
+        self._world = world
+        self._chance = random.Random(seed)
+        self._queue: deque[Arrival] = deque()
+        self._workers: list[_Worker] = [_Worker(0.0, 0.0) for _ in range(workers)]
+        self._numbers = itertools.count()
+        self._sensor = Sensor(world.noise, self._chance)
+        self._events: list[tuple[float, int, t.Callable[[], None]]] = []
+        self._now = 0.0
+        self._open = len(jobs)
+        self._given_up = _PATIENCE * max((job.time for job in jobs), default=0.0) + 3600
+        self._trend = 0
+        self.outcome = Outcome(sizes=[(0.0, workers)])
+        for job in jobs:
+            self._at(job.time, lambda job=job: self._arrive(job))  # type: ignore[misc]
+        self._at(0.0, self._look)
+
+    def run(self) -> Outcome:
+        """Return what came of it, once every job is done, or is given up.
+
+        A policy that kills what it waits for may never get to the end.
+        """
+        while self._open and self._now < self._given_up:
+            self._now, _, happen = heapq.heappop(self._events)
+            happen()
+        self.outcome.waits += itertools.repeat(math.inf, self._open)
+        for worker in self._workers:
+            self.outcome.worker_seconds += self._now - worker.asked
+        return self.outcome
+
+    def _at(self, time: float, happen: t.Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._numbers), happen))
+
+    # -- Jobs -----------------------------------------------------------------------
+
+    def _arrive(self, job: Arrival) -> None:
+        self._sensor.arrived(job, self._now)
+        self._queue.append(job)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Start jobs as long as there are one and a slot for it."""
+        while self._queue:
+            worker = self._free_worker()
+            if worker is None:
+                return
+            self._start(worker, self._queue.popleft())
+
+    def _free_worker(self) -> _Worker | None:
+        """Return the busiest one with a free slot, so that others become idle."""
+        free = [
+            worker
+            for worker in self._workers
+            if not worker.draining
+            and worker.ready <= self._now
+            and len(worker.jobs) < self._world.slots
+        ]
+        return max(free, key=lambda worker: len(worker.jobs), default=None)
+
+    def _start(self, worker: _Worker, job: Arrival) -> None:
+        number = next(self._numbers)
+        worker.jobs[number] = (job, self._now)
+        self._at(self._now + job.seconds, lambda: self._end(worker, number))
+
+    def _end(self, worker: _Worker, number: int) -> None:
+        if number not in worker.jobs:
+            return  # it was killed
+        job, started = worker.jobs.pop(number)
+        self.outcome.waits.append(started - job.time)
+        self._sensor.done(job)
+        self._open -= 1
+        if worker.draining and not worker.jobs:
+            self._remove(worker)
+        self._serve()
+
+    # -- Workers --------------------------------------------------------------------
+
+    def _look(self) -> None:
+        observation = self._sensor.look(self._now, self._queue, self._seen_workers())
+        wanted = self._policy.decide(observation)
+        self._at(self._now + self._world.lag, lambda: self._resize(wanted))
+        self._at(self._now + self._world.period, self._look)
+
+    def _seen_workers(self) -> t.Iterator[tuple[float, list[tuple[str, float]]]]:
+        """Yield for each worker when it is ready, and function and age of its jobs."""
+        for worker in self._workers:
+            if not worker.draining or worker.jobs:
+                jobs = worker.jobs.values()
+                running = [(job.function, self._now - began) for job, began in jobs]
+                yield max(worker.ready - self._now, 0.0), running
+
+    def _resize(self, wanted: int) -> None:
+        current = [worker for worker in self._workers if not worker.draining]
+        difference = wanted - len(current)
+        if not difference:
+            return
+        trend = 1 if difference > 0 else -1
+        self.outcome.turns += trend == -self._trend
+        self._trend = trend
+        for _ in range(difference):
+            self._boot()
+        if difference < 0:
+            for worker in self._victims(current, -difference):
+                self._give_back(worker)
+        self.outcome.sizes.append((self._now, len(self._workers)))
+        self._serve()
+
+    def _boot(self) -> None:
+        ready = self._now + self._chance.uniform(*self._world.boot)
+        self._workers.append(_Worker(self._now, ready))
+        self._at(ready, self._serve)
+
+    def _victims(self, workers: list[_Worker], count: int) -> list[_Worker]:
+        if not self._policy.protects:
+            return self._chance.sample(workers, min(count, len(workers)))
+        return sorted(workers, key=lambda w: (len(w.jobs), -w.ready))[:count]
+
+    def _give_back(self, worker: _Worker) -> None:
+        if self._policy.protects and worker.jobs:
+            worker.draining = True
+            return
+        for job, _ in worker.jobs.values():
+            self.outcome.kills += 1
+            self._at(self._now + self._world.visibility, lambda j=job: self._again(j))  # type: ignore[misc]
+        worker.jobs.clear()
+        self._remove(worker)
+
+    def _again(self, job: Arrival) -> None:
+        self._queue.appendleft(job)
+        self._serve()
+
+    def _remove(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self.outcome.worker_seconds += self._now - worker.asked

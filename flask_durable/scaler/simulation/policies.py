@@ -1,0 +1,148 @@
+"""Ours, and those it is compared with. Each sees the same."""
+
+from __future__ import annotations
+
+import math
+
+from ..observation import Goal
+from ..observation import Observation
+from ..observation import Pool
+from ..policy import decide
+from ..policy import Memory
+from ..work import typical
+
+
+class Durable:
+    """:func:`~flask_durable.scaler.decide`."""
+
+    protects = True
+
+    def __init__(self, goal: Goal, pool: Pool, name: str = "durable") -> None:
+        self.name = name
+        self._goal = goal
+        self._pool = pool
+        self._memory = Memory()
+
+    def decide(self, observation: Observation) -> int:
+        """Return how many workers there should be."""
+        decision = decide(observation, self._goal, self._pool, self._memory)
+        self._memory = decision.memory
+        return decision.workers
+
+
+class Fixed:
+    """Always as many.
+
+    :param workers: How many.
+    """
+
+    protects = True
+
+    def __init__(self, workers: int) -> None:
+        self.name = f"fixed {workers}"
+        self._workers = workers
+
+    def decide(self, observation: Observation) -> int:
+        """Return the fixed number."""
+        return self._workers
+
+
+class _Comparing:
+    """What the others have in common: means, and the range of the goal."""
+
+    def __init__(self, goal: Goal, pool: Pool) -> None:
+        self._goal = goal
+        self._pool = pool
+
+    def _mean(self, observation: Observation) -> float:
+        return typical(observation, self._goal).mean
+
+    def _in_range(self, workers: float) -> int:
+        return min(
+            max(math.ceil(workers - 1e-9), self._goal.minimum), self._goal.maximum
+        )
+
+
+class RuleOfThumb(_Comparing):
+    """Jobs that wait, times their mean service time, divided by the desired wait.
+
+    As AppSignal's article of 2020 has it: what runs is not seen, and nothing is
+    remembered.
+    """
+
+    name = "rule of thumb"
+    protects = False
+
+    def decide(self, observation: Observation) -> int:
+        """Return what the rule says."""
+        unknown = typical(observation, self._goal)
+        times = observation.service_times
+        work = sum(
+            group.jobs * times.get(group.function, unknown).mean
+            for group in observation.waiting
+        )
+        return self._in_range(work / (self._goal.desired_wait * self._pool.slots))
+
+
+class Proportional(_Comparing):
+    """Kubernetes' autoscaler on the number of messages, waiting and in flight.
+
+    As many workers as the messages divided by those that one of them may have. Grows by
+    the larger of its size and 4 every 15 s; shrinks to the highest recommendation of
+    the last 300 s (``autoscaling/v2``, defaults of its behaviour).
+    """
+
+    name = "proportional"
+    protects = False
+
+    def __init__(self, goal: Goal, pool: Pool) -> None:
+        super().__init__(goal, pool)
+        self._recommended: list[tuple[float, int]] = []
+
+    def decide(self, observation: Observation) -> int:
+        """Return the stabilized recommendation."""
+        mean = self._mean(observation)
+        each = max(self._goal.desired_wait * self._pool.slots / mean, 1.0)
+        messages = observation.jobs + len(observation.running)
+        now, current = observation.now, observation.fleet.size
+        recommended = self._in_range(messages / each)
+        self._recommended = [
+            (time, workers) for time, workers in self._recommended if time > now - 300
+        ]
+        self._recommended.append((now, recommended))
+        if recommended > current:
+            return min(recommended, max(2 * current, current + 4))
+        highest = max(workers for _, workers in self._recommended)
+        return min(highest, current)
+
+
+class Steps(_Comparing):
+    """Steps by the age of the oldest job, as Heroku add-ons have it.
+
+    One tenth more, at least one, when it is older than half the wait, at most every
+    120 s; one fewer when nothing waits, at most every 600 s. Busy workers are not
+    stopped.
+    """
+
+    name = "steps"
+    protects = True
+
+    def __init__(self, goal: Goal, pool: Pool) -> None:
+        super().__init__(goal, pool)
+        self._grown = self._shrunk = -math.inf
+
+    def decide(self, observation: Observation) -> int:
+        """Return one step up, one step down, or the same."""
+        now, current = observation.now, observation.fleet.size
+        oldest = max((group.oldest for group in observation.waiting), default=0.0)
+        late = oldest > self._goal.desired_wait / 2 or (
+            observation.jobs and not current
+        )
+        if late and now - self._grown >= 120:
+            self._grown = now
+            return self._in_range(current + max(current // 10, 1))
+        rested = now - max(self._grown, self._shrunk) >= 600
+        if not observation.jobs and rested and current > self._goal.minimum:
+            self._shrunk = now
+            return self._in_range(current - 1)
+        return self._in_range(current)

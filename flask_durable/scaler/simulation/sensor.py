@@ -1,0 +1,106 @@
+"""What a scaler can see of a simulated queue: counts, ages, and means of the past."""
+
+from __future__ import annotations
+
+import random
+import typing as t
+from collections import defaultdict
+from collections import deque
+
+from ..observation import Fleet
+from ..observation import Observation
+from ..observation import Running
+from ..observation import ServiceTime
+from ..observation import Waiting
+from .workloads import Arrival
+
+#: Into how many ranges of age the jobs that wait are counted.
+_RANGES = 12
+_LONG = 300.0
+_SHORT = 60.0
+
+
+class Sensor:
+    """Counts what arrives, and measures what is done.
+
+    :param noise: By how many jobs a count may be wrong.
+    :param chance: What it is wrong by.
+    """
+
+    def __init__(self, noise: int, chance: random.Random) -> None:
+        self._noise = noise
+        self._chance = chance
+        self._arrivals: deque[tuple[float, str]] = deque()
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+
+    def arrived(self, job: Arrival, now: float) -> None:
+        """Count a job."""
+        self._arrivals.append((now, job.function))
+
+    def done(self, job: Arrival) -> None:
+        """Measure a job that is done."""
+        sums = self._sums[job.function]
+        sums[0] += 1
+        sums[1] += job.seconds
+        sums[2] += job.seconds**2
+
+    def look(
+        self,
+        now: float,
+        queue: t.Iterable[Arrival],
+        workers: t.Iterable[tuple[float, list[tuple[str, float]]]],
+    ) -> Observation:
+        """Return what can be seen now.
+
+        :param now: Seconds.
+        :param queue: What waits.
+        :param workers: For each worker the seconds until it is ready, and function and
+            age of each of its jobs.
+        """
+        workers = list(workers)
+        booting = tuple(sorted(boot for boot, _ in workers if boot > 0))
+        running = (Running(f, age) for _, jobs in workers for f, age in jobs)
+        busy = sum(bool(jobs) for _, jobs in workers)
+        return Observation(
+            now,
+            self._waiting(now, queue),
+            tuple(running),
+            Fleet(len(workers) - len(booting), booting, busy),
+            self._service_times(),
+            self._rates(now),
+        )
+
+    def _waiting(self, now: float, queue: t.Iterable[Arrival]) -> tuple[Waiting, ...]:
+        ages: dict[str, list[float]] = defaultdict(list)
+        for job in queue:
+            ages[job.function].append(now - job.time)
+        return tuple(
+            group
+            for function in ages
+            for group in self._groups(function, ages[function])
+        )
+
+    def _groups(self, function: str, ages: list[float]) -> t.Iterator[Waiting]:
+        ages.sort(reverse=True)
+        size = -(-len(ages) // _RANGES)
+        for first in range(0, len(ages), size):
+            part = ages[first : first + size]
+            wrong = self._chance.randint(-self._noise, self._noise)
+            yield Waiting(function, max(len(part) + wrong, 0), part[0], part[-1])
+
+    def _service_times(self) -> dict[str, ServiceTime]:
+        return {
+            function: ServiceTime(total / n, max(square / n - (total / n) ** 2, 0), n)
+            for function, (n, total, square) in self._sums.items()
+        }
+
+    def _rates(self, now: float) -> dict[str, float]:
+        """Return the lower one of two rates: a burst that is over is soon forgotten."""
+        while self._arrivals and self._arrivals[0][0] < now - _LONG:
+            self._arrivals.popleft()
+        long: dict[str, int] = defaultdict(int)
+        short: dict[str, int] = defaultdict(int)
+        for time, function in self._arrivals:
+            long[function] += 1
+            short[function] += time >= now - _SHORT
+        return {f: min(long[f] / _LONG, short[f] / _SHORT) for f in long}

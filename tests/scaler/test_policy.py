@@ -1,0 +1,289 @@
+"""What is decided, from an observation that is written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+import pytest
+
+from flask_durable.scaler import decide
+from flask_durable.scaler import Decision
+from flask_durable.scaler import Fleet
+from flask_durable.scaler import Goal
+from flask_durable.scaler import Memory
+from flask_durable.scaler import Observation
+from flask_durable.scaler import Pool
+from flask_durable.scaler import Running
+from flask_durable.scaler import ServiceTime
+from flask_durable.scaler import Waiting
+
+RESIZE = {"resize": ServiceTime(0.3, 0.099, samples=48211)}
+MANY = 10_000
+
+
+def look(
+    jobs: int = 0,
+    ready: int = 0,
+    running: t.Sequence[Running] = (),
+    busy: int | None = None,
+    age: float = 0.0,
+    **given: t.Any,
+) -> Observation:
+    """Return what is seen of a queue of resize jobs."""
+    booting = given.pop("booting", ())
+    fleet = Fleet(ready, booting, len(running) if busy is None else busy)
+    waiting = (Waiting("resize", jobs, age, age),) if jobs else ()
+    given = {"service_times": RESIZE, "now": 0.0, **given}
+    return Observation(waiting=waiting, running=tuple(running), fleet=fleet, **given)
+
+
+def goal(wait: float = 30, **given: t.Any) -> Goal:
+    return Goal(wait, **{"maximum": MANY, "margin": 0, **given})
+
+
+def later(seconds: float, seen: Observation) -> Observation:
+    return dataclasses.replace(seen, now=seen.now + seconds)
+
+
+# -- How many --------------------------------------------------------------------------
+
+
+def test_without_boot_time_and_margin_it_is_the_rule_of_thumb() -> None:
+    decision = decide(look(7500), goal(), Pool(boot=0))
+    assert decision.needed == decision.terms["rule_of_thumb"] == 75
+    assert (decision.action, decision.workers) == ("up", 75)
+
+
+@pytest.mark.parametrize(
+    ("wait", "margin", "running", "workers"),
+    [
+        (30, 0, (), 215),
+        (30, 1.28, (Running("resize", 0.1),) * 5, 219),
+        # Just enough time for new workers: the horizon is the wait; else wait and boot.
+        (27, 0, (), 308),
+        (26, 0, (), 83),
+    ],
+)
+def test_time_that_a_worker_boots_is_time_in_which_it_does_not_work(
+    wait: float, margin: float, running: tuple[Running, ...], workers: int
+) -> None:
+    decision = decide(
+        look(7500, ready=5, running=running), goal(wait, margin=margin), Pool(boot=20)
+    )
+    assert decision.needed == workers
+
+
+def test_the_margin_is_the_spread_of_the_work_and_the_error_of_the_mean() -> None:
+    decision = decide(look(7500), goal(margin=1.28), Pool())
+    assert decision.terms["margin"] == pytest.approx(37.5, abs=0.05)
+    exact = {"resize": ServiceTime(0.3, 0.099, samples=1e12)}
+    decision = decide(look(7500, service_times=exact), goal(margin=1.28), Pool())
+    assert decision.terms["margin"] == pytest.approx(34.9, abs=0.05)
+
+
+@pytest.mark.parametrize("jobs", [1, 4, 5000])
+def test_there_is_no_more_than_a_slot_for_each_job(jobs: int) -> None:
+    long = {"resize": ServiceTime(1140)}
+    decision = decide(look(jobs, service_times=long), goal(60), Pool(slots=4))
+    assert decision.needed == -(-jobs // 4)
+
+
+def test_jobs_that_run_hold_their_slots() -> None:
+    long = {"resize": ServiceTime(1140)}
+    running = [Running("resize", 10)] * 3
+    seen = look(2, ready=3, running=running, service_times=long)
+    assert decide(seen, goal(60), Pool()).needed == 5
+
+
+def test_the_oldest_job_has_less_time_left() -> None:
+    fresh = decide(look(100, service_times={"resize": ServiceTime(3)}), goal(), Pool())
+    aged = look(100, age=20, service_times={"resize": ServiceTime(3)})
+    assert decide(aged, goal(), Pool()).needed > 2 * fresh.needed
+
+
+def test_a_job_that_takes_as_long_as_the_wait_need_not_be_done_by_then() -> None:
+    """It has to start: each slot starts one at once, and another one in time."""
+    seen = look(10, service_times={"resize": ServiceTime(29)})
+    assert decide(seen, goal(30), Pool()).needed == 5
+
+
+def test_workers_that_boot_are_not_asked_for_again() -> None:
+    first = decide(look(7500, ready=5), goal(), Pool(boot=20))
+    booting = (20.0,) * (first.workers - 5)
+    second = decide(look(7500, ready=5, booting=booting), goal(), Pool(boot=20))
+    assert (second.action, second.needed) == ("hold", first.needed)
+
+
+def test_a_function_that_nobody_measured_takes_as_long_as_the_others() -> None:
+    seen = dataclasses.replace(
+        look(100), waiting=(Waiting("resize", 100), Waiting("new", 100))
+    )
+    assert decide(seen, goal(), Pool()).terms["work"] == pytest.approx(60)
+
+
+def test_where_nothing_is_known_the_guess_counts() -> None:
+    seen = look(6, service_times={})
+    assert decide(seen, goal(guess=100), Pool()).terms["work"] == 600
+
+
+def test_runs_that_will_wake_up_soon_are_counted_and_later_ones_are_not() -> None:
+    long = {"resize": ServiceTime(1000)}
+    wakeups = (("resize", 5.0), ("resize", 34.0), ("resize", 36.0))
+    seen = look(0, service_times=long, wakeups=wakeups)
+    assert decide(seen, goal(), Pool(boot=20, period=15)).needed == 2
+
+
+def test_a_steady_load_keeps_the_workers_that_serve_it() -> None:
+    seen = look(0, ready=10, arrival_rates={"resize": 20.0})
+    decision = decide(seen, goal(1), Pool(boot=20, period=15))
+    assert decision.needed >= 6
+
+
+def test_headroom_is_as_much_as_steady_waits_need() -> None:
+    times = {"resize": ServiceTime(60, 3600)}
+    seen = look(0, service_times=times, arrival_rates={"resize": 0.05})
+    assert decide(seen, goal(30, headroom=0.05), Pool(boot=0)).needed == 6
+
+
+def test_a_floor_of_the_week_is_a_need() -> None:
+    assert decide(look(0), goal(), Pool(), floor=4).workers == 4
+
+
+# -- Limits ----------------------------------------------------------------------------
+
+
+def test_the_maximum_and_the_platform_s_limit_hold_and_are_named() -> None:
+    decision = decide(look(7500, ready=5), goal(maximum=100), Pool(boot=20, maximum=80))
+    assert (decision.workers, decision.reason) == (80, "maximum")
+    codes = {verdict.code for verdict in decision.verdicts}
+    assert {"maximum-too-low", "platform-limit"} <= codes
+
+
+def test_the_minimum_is_kept_where_nothing_is_needed() -> None:
+    decision = decide(look(0), goal(minimum=2), Pool())
+    assert (decision.action, decision.workers, decision.reason) == ("up", 2, "minimum")
+
+
+@pytest.mark.parametrize(
+    ("given", "of_pool", "code"),
+    [
+        ({"wait": 15}, {"boot": 20}, "boot-too-long"),
+        ({"wait": 30}, {"boot": 20, "period": 300}, "period-too-long"),
+        ({"completion": 0.5}, {}, "job-too-long"),
+        ({"maximum": 2}, {}, "overload"),
+    ],
+)
+def test_a_goal_that_no_number_of_workers_meets_is_said(
+    given: dict[str, t.Any], of_pool: dict[str, t.Any], code: str
+) -> None:
+    decision = decide(
+        look(7500, arrival_rates={"resize": 10.0}), goal(**given), Pool(**of_pool)
+    )
+    assert code in {verdict.code for verdict in decision.verdicts}
+    calm = decide(look(0), goal(**given), Pool(**of_pool))
+    assert not calm.verdicts
+
+
+def test_the_time_until_too_few_workers_have_cleared_the_queue_is_said() -> None:
+    decision = decide(
+        look(7500, ready=5, running=[Running("resize", 0.1)] * 5),
+        goal(maximum=100, margin=1.28),
+        Pool(boot=20),
+    )
+    [text] = [v.text for v in decision.verdicts if v.code == "maximum-too-low"]
+    assert "219 workers are needed, and 100 are allowed: it is cleared in 42 s" in text
+
+
+# -- Over time -------------------------------------------------------------------------
+
+
+def settle(seen: Observation, wanted: Goal, pool: Pool, looks: int = 4) -> Decision:
+    """Decide so often in a row, with nothing changing but the time."""
+    memory = Memory()
+    for number in range(looks):
+        decision = decide(later(number * pool.period, seen), wanted, pool, memory)
+        memory = decision.memory
+    return decision
+
+
+def test_workers_go_only_when_the_need_has_been_low_for_the_window() -> None:
+    pool, wanted = Pool(period=15), goal(window=100)
+    memory = decide(look(7500), wanted, pool).memory
+    calm = look(0, ready=75)
+    for seconds in (15, 60, 99):
+        decision = decide(later(seconds, calm), wanted, pool, memory)
+        memory = decision.memory
+        assert (decision.action, decision.workers) == ("hold", 75)
+        assert decision.reason == "recent need"
+    decision = decide(later(101, calm), wanted, pool, memory)
+    assert (decision.action, decision.workers) == ("down", 0)
+
+
+def test_the_window_runs_from_the_last_need_not_from_the_last_change() -> None:
+    pool, wanted = Pool(period=15), goal(window=100)
+    memory = decide(look(7500), wanted, pool).memory
+    for seconds in (90, 180):  # something small each time
+        decision = decide(later(seconds, look(400, ready=75)), wanted, pool, memory)
+        memory = decision.memory
+    assert (decision.action, decision.workers) == ("down", 4)
+
+
+def test_a_worker_that_has_a_job_is_never_given_back() -> None:
+    running = [Running("resize", 0.2)] * 7
+    decision = settle(look(0, ready=20, running=running), goal(), Pool())
+    assert (decision.action, decision.workers) == ("down", 7)
+
+
+def test_none_goes_while_one_is_busy_where_the_platform_chooses() -> None:
+    seen = look(0, ready=20, running=[Running("resize", 0.2)])
+    decision = settle(seen, goal(), Pool(picks_victims=False))
+    assert (decision.action, decision.reason) == ("hold", "a busy worker might go")
+    idle = settle(look(0, ready=20), goal(), Pool(picks_victims=False))
+    assert (idle.action, idle.workers) == ("down", 0)
+
+
+def test_the_last_worker_goes_only_after_two_looks_that_find_nothing() -> None:
+    pool, wanted = Pool(), goal(window=0)
+    first = decide(look(0, ready=3), wanted, pool)
+    assert (first.action, first.workers) == ("down", 1)
+    second = decide(later(15, look(0, ready=1)), wanted, pool, first.memory)
+    assert (second.action, second.workers) == ("down", 0)
+    phantom = decide(later(15, look(1, ready=1)), wanted, pool, first.memory)
+    assert phantom.workers == 1
+    assert phantom.memory.empty_looks == 0
+
+
+def test_a_large_pool_is_not_shrunk_by_less_than_a_tenth() -> None:
+    times = {"resize": ServiceTime(30)}
+    wanted = goal(30, window=0)
+    near = look(0, ready=100, running=[Running("resize", 1)] * 93, service_times=times)
+    assert decide(near, wanted, Pool()).reason == "tolerance"
+    far = look(0, ready=100, running=[Running("resize", 1)] * 80, service_times=times)
+    assert decide(far, wanted, Pool()).workers == 80
+
+
+def test_a_second_look_at_the_same_thing_changes_nothing() -> None:
+    seen, wanted, pool = look(500, ready=5), goal(), Pool()
+    first = decide(seen, wanted, pool)
+    grown = dataclasses.replace(
+        seen, fleet=Fleet(5, (0.0,) * (first.workers - 5), seen.fleet.busy)
+    )
+    second = decide(later(1, grown), wanted, pool, first.memory)
+    assert (second.action, second.workers) == ("hold", first.workers)
+
+
+def test_a_sensor_that_fails_never_shrinks_a_pool() -> None:
+    blind = look(0, ready=8, failure="Redis does not answer")
+    decision = settle(blind, goal(window=0), Pool())
+    assert (decision.action, decision.workers) == ("hold", 8)
+    decision = settle(blind, goal(fallback=10, maximum=9), Pool())
+    assert (decision.action, decision.workers) == ("up", 9)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wait": 0}, {"minimum": 3, "maximum": 2}, {"minimum": -1}]
+)
+def test_a_goal_that_makes_no_sense_is_refused(wrong: dict[str, t.Any]) -> None:
+    with pytest.raises(ValueError, match="not"):
+        goal(**wrong)
