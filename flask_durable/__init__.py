@@ -7,6 +7,10 @@ from .errors import DefinitionError as DefinitionError
 from .errors import DurableError as DurableError
 from .errors import EventError as EventError
 from .errors import NonRetriable as NonRetriable
+from .errors import PayloadError as PayloadError
+from .errors import PayloadLocked as PayloadLocked
+from .errors import PayloadMissing as PayloadMissing
+from .errors import PayloadUnavailable as PayloadUnavailable
 from .errors import ReplayMismatch as ReplayMismatch
 from .errors import RetryAfter as RetryAfter
 from .errors import RunNotFound as RunNotFound

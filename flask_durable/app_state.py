@@ -25,6 +25,7 @@ from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .errors import DurableError
 from .events.acceptance import to_message
+from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
 from .queue.window import Window
@@ -158,6 +159,14 @@ class AppState:
         )
 
     @functools.cached_property
+    def payloads(self) -> Payloads:
+        """What seals and opens user data.
+
+        :raises ConfigurationError: A library is missing that a setting needs.
+        """
+        return Payloads.of(self.settings)
+
+    @functools.cached_property
     def outbox(self) -> Outbox:
         """Sends what state changes owe."""
         return Outbox(self.store, self.broker)
@@ -168,6 +177,7 @@ class AppState:
         spools = self.settings.spool
         return EventSender(
             self.broker,
+            self.payloads,
             self.barrier,
             self.memory,
             Spool(self._impatient_server, self.store.keys) if spools else None,
@@ -177,12 +187,12 @@ class AppState:
     @functools.cached_property
     def admin(self) -> RunAdmin:
         """Changes runs from outside."""
-        return RunAdmin(self.store, self.outbox, self.directory)
+        return RunAdmin(self.store, self.outbox, self.directory, self.payloads)
 
     @functools.cached_property
     def runs(self) -> Runs:
         """Runs, as the application sees them."""
-        return Runs(self.store, self.admin, self.directory)
+        return Runs(self.store, self.admin, self.directory, self.payloads)
 
     @functools.cached_property
     def host(self) -> Host:
@@ -193,10 +203,11 @@ class AppState:
             directory=self.directory,
             barrier=self.barrier,
             queue=self.broker,
+            payloads=self.payloads,
             scope=self._scope,
             message_of=self._message_of,
             check_event=self._check_event,
-            max_value=self.settings.max_value,
+            max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),
         )
@@ -215,7 +226,7 @@ class AppState:
             event,
             data,
             schemas=self.schemas,
-            limit=self.settings.inline_limit,
+            limit=self.settings.event_limit,
             **given,
         )
 
@@ -241,6 +252,7 @@ class AppState:
             self._check_promise(),
             self._check_queue(),
             self._check_outbox(),
+            *self._check_payloads(),
             self._check_workers(),
             self._check_paused(),
         ]
@@ -277,6 +289,17 @@ class AppState:
         spools = ", DURABLE_SPOOL is on" if self.settings.spool else ""
         detail = f"{waiting} event(s) wait for the queue{spools}"
         return HealthCheck("outbox", True, detail)
+
+    def _check_payloads(self) -> list[HealthCheck]:
+        """Look at the blob store, where there is one."""
+        url = self.settings.blob_url
+        if url is None:
+            return []
+        try:
+            self.payloads.check()
+        except DurableError as error:
+            return [HealthCheck("blob store", False, str(error))]
+        return [HealthCheck("blob store", True, mask_url(url))]
 
     def _check_workers(self) -> HealthCheck:
         name = "workers"
@@ -316,7 +339,9 @@ class AppState:
         return self.message(event)
 
     def _check_event(self, message: EventMessage) -> None:
-        self.schemas.validate(message.name, message.data)
+        # What is sealed was checked when it was sent, and is again where it is opened.
+        if isinstance(message.data, dict):
+            self.schemas.validate(message.name, message.data)
 
 
 def _no_barrier() -> bool:

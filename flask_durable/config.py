@@ -23,6 +23,7 @@ from .durations import to_seconds
 from .errors import ConfigurationError
 from .events.keys import check_event_key
 from .events.keys import secret_bytes
+from .payloads.blobs import BlobAddress
 from .redis_client import is_cluster
 from .redis_client import node_urls
 
@@ -39,6 +40,10 @@ COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
+
+#: Bytes of JSON that the blob store takes of one value: it passes through the memory of
+#: web process and worker as a whole.
+MAX_BLOB = 64 * 2**20
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
 _URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
@@ -175,6 +180,12 @@ def _signing_secrets(value: t.Any) -> tuple[str, ...]:
     return values
 
 
+def _blob_url(url: str | None) -> str | None:
+    if url is not None:
+        BlobAddress.parse(url)
+    return url
+
+
 _Text = BeforeValidator(_text_or_none)
 _Whole = BeforeValidator(_whole)
 _Seconds = BeforeValidator(_seconds)
@@ -237,8 +248,11 @@ class Settings(BaseModel):
         Bytes, 1 KiB to 1 MiB, of one queue message. Default 65,536.
     ``DURABLE_MAX_VALUE``
         Bytes, 1 KiB to 256 MiB, of JSON that are kept of one result, not less than
-        the inline limit.
+        the inline limit. With a blob store 64 MiB, if that is more.
         Default 4,194,304.
+    ``DURABLE_BLOB_URL``
+        URL, ``s3://bucket/prefix?region=…&endpoint=…`` or ``file:///directory``, where
+        values beyond the inline limit go. Default none: larger events are refused.
     ``DURABLE_RETENTION``
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
@@ -273,6 +287,9 @@ class Settings(BaseModel):
     spool: t.Annotated[bool, _Flag] = False
     inline_limit: t.Annotated[int, _Whole, _between(1024, 2**20, " bytes")] = 65_536
     max_value: t.Annotated[int, _Whole, _between(1024, 2**28, " bytes")] = 4_194_304
+    blob_url: t.Annotated[str | None, _Text, AfterValidator(_blob_url)] = Field(
+        None, repr=False
+    )
     retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
     failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
         30 * 86400.0
@@ -293,6 +310,17 @@ class Settings(BaseModel):
                 "DURABLE_URL_PREFIX must not be /e, where DURABLE_INNGEST_EVENT_API is"
             )
         return self
+
+    @property
+    def event_limit(self) -> int:
+        """Bytes of JSON that an event may have."""
+        return self.inline_limit if self.blob_url is None else MAX_BLOB
+
+    @property
+    def value_limit(self) -> int:
+        """Bytes of JSON that one result may have."""
+        in_blob = 0 if self.blob_url is None else MAX_BLOB
+        return max(self.max_value, in_blob)
 
     @classmethod
     def from_app(cls, app: Flask) -> Settings:

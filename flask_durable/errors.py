@@ -82,6 +82,42 @@ class UnavailableError(DurableError):
         self.sent = list(sent)
 
 
+class PayloadError(DurableError):
+    """Raised when stored data of a user cannot be read, or could not be stored.
+
+    The data of an event, or the result of a step or run. Names, ids, times, states and
+    failures are readable all the same.
+    """
+
+    code = "payload"
+
+
+class PayloadMissing(PayloadError):
+    """Raised when the blob store does not have what was stored in it.
+
+    The object is gone, or is not what was written: its size or its SHA-256 differs. The
+    run that needs it fails; it can be retried once the object is restored.
+    """
+
+    code = "payload.missing"
+
+
+class PayloadLocked(PayloadError):
+    """Raised when this process lacks a setting that is needed to read the data.
+
+    It is in a blob store, and there is no ``DURABLE_BLOB_URL``. The run that needs it
+    is paused; it can be resumed once its workers have the setting.
+    """
+
+    code = "payload.locked"
+
+
+class PayloadUnavailable(PayloadError, UnavailableError):
+    """Raised when the blob store does not answer, or refuses what it is asked for."""
+
+    code = "payload.unavailable"
+
+
 class RunNotFound(DurableError):
     """Raised when no run has the given id, or it was removed after its retention."""
 

@@ -16,8 +16,9 @@ from .errors import RunNotFound
 from .events.model import Event
 from .failure import Failure
 from .ids import run_id
-from .queue.envelope import decode
-from .queue.envelope import EventMessage
+from .payloads.codec import Payloads
+from .payloads.deferred import Deferred
+from .payloads.deferred import Stored
 from .status import RunStatus
 from .store.directory import Directory
 from .store.memo import Memo
@@ -34,9 +35,12 @@ MAX_PAGES = 20
 _STEP_STATUS = {"tried": "retrying"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepRecord:
     """What is kept of one step of a run.
+
+    ``value`` and ``failure`` are opened when they are read, which raises
+    :class:`~flask_durable.PayloadError` if this process cannot open them.
 
     :param name: Its name in the run, such as ``"transcode#2"``.
     :param kind: ``run``, ``sleep`` or ``send_event``.
@@ -56,13 +60,20 @@ class StepRecord:
     started: datetime | None
     duration: float | None
     due: datetime | None
-    value: t.Any
-    failure: Failure | None
+    value: Stored[t.Any] = Stored()
+    failure: Stored[Failure | None] = Stored()
+
+    def __repr__(self) -> str:
+        return f"<StepRecord {self.name!r}, {self.status}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run of a function, as it was when it was read.
+
+    ``event``, ``result`` and ``failure`` are opened when they are read, which raises
+    :class:`~flask_durable.PayloadError` if this process cannot open them, or they were
+    in a blob store and are gone.
 
     :param id: Derived from function and event, so an event's run is always found.
     :param function: The function's id.
@@ -70,6 +81,8 @@ class Run:
     :param reason: Why it is suspended, paused or cancelled, or did nothing.
     :param due: When a suspended run goes on.
     :param event: What it was created for; its data is a plain object.
+    :param event_id: The event's id, which is always readable, as is its name.
+    :param event_name: The event's name.
     :param queue: The queue that it waits in.
     :param created: When it was created.
     :param started: When it was first claimed.
@@ -87,26 +100,38 @@ class Run:
     status: RunStatus
     reason: str | None
     due: datetime | None
-    event: Event[dict[str, t.Any]]
+    event_id: str
+    event_name: str
     queue: str
     created: datetime
     started: datetime | None
     finished: datetime | None
-    result: t.Any
-    failure: Failure | None
     dispatches: int
     attempt: int
     version: str
+    event: Stored[Event[dict[str, t.Any]]] = Stored()
+    result: Stored[t.Any] = Stored()
+    failure: Stored[Failure | None] = Stored()
     steps: tuple[StepRecord, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.function!r}, {self.status}>"
 
 
 class Runs:
     """Finds runs and changes them, for one app."""
 
-    def __init__(self, store: RunStore, admin: RunAdmin, directory: Directory) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        admin: RunAdmin,
+        directory: Directory,
+        payloads: Payloads,
+    ) -> None:
         self._store = store
         self._admin = admin
         self._directory = directory
+        self._reader = _Reader(payloads)
 
     def get(self, id: str) -> Run:
         """Return the run *id* with its steps.
@@ -120,7 +145,7 @@ class Runs:
                 f"There is no run {id!r}.",
                 hint="It never existed, or was removed after its retention.",
             )
-        return _run({"id": id, **record}, memos)
+        return self._reader.run({"id": id, **record}, memos)
 
     def list(
         self,
@@ -154,7 +179,7 @@ class Runs:
                     index, before=edge, skip=page * limit, limit=limit
                 )
                 records = self._store.read_records(ids)
-            runs = [_run(record, {}) for record in records]
+            runs = [self._reader.run(record, {}) for record in records]
             found += [run for run in runs if wanted in (None, run.status)]
             if len(found) >= limit or len(ids) < limit:
                 break
@@ -166,7 +191,7 @@ class Runs:
             functions = self._directory.current().functions
             ids = [run_id(function, event_id) for function in functions]
             records = self._store.read_records(ids)
-        return [_run(record, {}) for record in records]
+        return [self._reader.run(record, {}) for record in records]
 
     def count(self, status: RunStatus | str) -> int:
         """Return how many runs are in a state."""
@@ -224,57 +249,68 @@ class Runs:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-def _run(record: Record, memos: dict[str, Memo]) -> Run:
-    failure = record.get("failure")
-    result = record.get("result")
-    return Run(
-        id=record["id"],
-        function=record["function"],
-        status=RunStatus(record["status"]),
-        reason=record.get("reason"),
-        due=_moment(record.get("due")),
-        event=_event(record["event"]),
-        queue=record["queue"],
-        created=t.cast(datetime, _moment(record["created"])),
-        started=_moment(record.get("started")),
-        finished=_moment(record.get("finished")),
-        result=None if result is None else json.loads(result),
-        failure=Failure.from_json(failure) if failure else None,
-        dispatches=int(record["dispatches"]),
-        attempt=int(record["attempt"]) + 1,
-        version=record.get("version", ""),
-        steps=_steps(memos),
-    )
+@dataclass(frozen=True)
+class _Reader:
+    """Makes runs of what is stored of them."""
+
+    payloads: Payloads
+
+    def run(self, record: Record, memos: dict[str, Memo]) -> Run:
+        return Run(
+            id=record["id"],
+            function=record["function"],
+            status=RunStatus(record["status"]),
+            reason=record.get("reason"),
+            due=_moment(record.get("due")),
+            event_id=record["event_id"],
+            event_name=record["event_name"],
+            queue=record["queue"],
+            created=t.cast(datetime, _moment(record["created"])),
+            started=_moment(record.get("started")),
+            finished=_moment(record.get("finished")),
+            dispatches=int(record["dispatches"]),
+            attempt=int(record["attempt"]) + 1,
+            version=record.get("version", ""),
+            event=Deferred(lambda: self._event(record)),
+            result=self._value(record.get("result")),
+            failure=_failure(record.get("failure")),
+            steps=self._steps(memos),
+        )
+
+    def _steps(self, memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
+        steps = [self._step(name, memo) for name, memo in memos.items()]
+        last = datetime.max.replace(tzinfo=timezone.utc)
+        steps.sort(key=lambda step: step.started or step.due or last)
+        return tuple(steps)
+
+    def _step(self, name: str, memo: Memo) -> StepRecord:
+        sleeps = memo.kind == "sleep"
+        failed = memo.status in ("failed", "tried")
+        return StepRecord(
+            name=name,
+            kind=memo.kind,
+            status=_STEP_STATUS.get(memo.status, memo.status),
+            attempt=0 if sleeps else memo.number,
+            started=_moment(memo.started or None),
+            duration=_duration(memo),
+            due=_moment(memo.number) if sleeps else None,
+            value=self._value(memo.body if memo.status == "done" else None),
+            failure=_failure(memo.body if failed else None),
+        )
+
+    def _event(self, record: Record) -> Event[dict[str, t.Any]]:
+        message = self.payloads.open_event_of_run(record["id"], record)
+        at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
+        return Event(message.name, message.opened, id=message.id, at=at)
+
+    def _value(self, sealed: str | None) -> t.Any:
+        if sealed is None:
+            return None
+        return Deferred(lambda: json.loads(self.payloads.open(sealed)))
 
 
-def _event(text: str) -> Event[dict[str, t.Any]]:
-    message = decode(text)
-    assert isinstance(message, EventMessage)
-    at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
-    return Event(message.name, message.data, id=message.id, at=at)
-
-
-def _steps(memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
-    steps = [_step(name, memo) for name, memo in memos.items()]
-    last = datetime.max.replace(tzinfo=timezone.utc)
-    steps.sort(key=lambda step: step.started or step.due or last)
-    return tuple(steps)
-
-
-def _step(name: str, memo: Memo) -> StepRecord:
-    sleeps = memo.kind == "sleep"
-    failed = memo.status in ("failed", "tried")
-    return StepRecord(
-        name=name,
-        kind=memo.kind,
-        status=_STEP_STATUS.get(memo.status, memo.status),
-        attempt=0 if sleeps else memo.number,
-        started=_moment(memo.started or None),
-        duration=_duration(memo),
-        due=_moment(memo.number) if sleeps else None,
-        value=json.loads(memo.body) if memo.status == "done" else None,
-        failure=Failure.from_json(memo.body) if failed else None,
-    )
+def _failure(text: str | None) -> Failure | None:
+    return Failure.from_json(text) if text else None
 
 
 def _duration(memo: Memo) -> float | None:

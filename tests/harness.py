@@ -141,6 +141,8 @@ class Harness:
         """Sweep once, as every worker does each second."""
         self.start()
         self.sweeper.sweep()
+        while self.sweeper.objects.work():
+            pass
 
     def advance(self, seconds: float) -> None:
         """Move the server's clock on, as far as runs can tell, and settle."""

@@ -62,6 +62,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "spool": False,
         "inline_limit": 65536,
         "max_value": 4194304,
+        "blob_url": None,
         "retention": 7 * 86400,
         "failed_retention": 30 * 86400,
     }

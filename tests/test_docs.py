@@ -242,6 +242,7 @@ def test_every_folder_and_every_state_is_described() -> None:
 LIMITS = {
     "Events of one HTTP request": [batch.MAX_EVENTS],
     "Body of one HTTP request": [100, endpoint.MAX_BODY // 2**20],
+    "An event, a result, in a blob store": [config.MAX_BLOB // 2**20],
     "Depth of an event, of a result": [envelope.MAX_DEPTH],
     "Characters of an event's name, of its id": [names.MAX_NAME, names.MAX_ID],
     "Characters of a function's id, of its queue's name": [

@@ -75,7 +75,7 @@ def list_command(
                 run.id,
                 run.function,
                 coloured(str(run.status)),
-                run.event.name,
+                run.event_name,
                 clock(run.created),
                 took(run),
             )

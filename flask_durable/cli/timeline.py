@@ -10,6 +10,7 @@ from datetime import timedelta
 from datetime import timezone
 
 from ..durations import format_seconds
+from ..errors import PayloadError
 from ..failure import Failure
 from .output import aligned
 from .output import bar_characters
@@ -18,6 +19,8 @@ from .output import style
 if t.TYPE_CHECKING:
     from ..runs import Run
     from ..runs import StepRecord
+
+T = t.TypeVar("T")
 
 #: Characters of a bar, and of a result or message before it is cut.
 BAR_WIDTH = 24
@@ -37,8 +40,12 @@ _COLOURS = {
 
 
 def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
-    """Return *run* as a JSON object; times are ISO 8601 in UTC."""
-    event = run.event
+    """Return *run* as a JSON object; times are ISO 8601 in UTC.
+
+    What cannot be opened is ``null`` there, and told of in ``unreadable``.
+    """
+    reader = _Reader()
+    event = reader.read("event", lambda: run.event)
     found: dict[str, t.Any] = {
         "id": run.id,
         "function": run.function,
@@ -46,23 +53,25 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
         "reason": run.reason,
         "due": _iso(run.due),
         "event": {
-            "id": event.id,
-            "name": event.name,
-            "at": _iso(event.at),
-            "data": event.data,
+            "id": run.event_id,
+            "name": run.event_name,
+            "at": _iso(event.at) if event else None,
+            "data": event.data if event else None,
         },
         "queue": run.queue,
         "created": _iso(run.created),
         "started": _iso(run.started),
         "finished": _iso(run.finished),
-        "result": run.result,
-        "failure": _failure(run.failure),
+        "result": reader.read("result", lambda: run.result),
+        "failure": reader.read("failure", lambda: _failure(run.failure)),
         "dispatches": run.dispatches,
         "attempt": run.attempt,
         "version": run.version,
     }
     if steps:
-        found["steps"] = [_step_as_json(step) for step in run.steps]
+        found["steps"] = [_step_as_json(step, reader) for step in run.steps]
+    if reader.unreadable:
+        found["unreadable"] = reader.unreadable
     return found
 
 
@@ -90,8 +99,11 @@ def describe(run: Run) -> list[str]:
     lines = [f"{name:<10}{value}" for name, value in _facts(run, now)]
     if run.steps:
         lines += ["", *_timeline(run.steps, now)]
-    if run.failure is not None:
-        lines += ["", *_explain(run.failure, run.status)]
+    try:
+        if run.failure is not None:
+            lines += ["", *_explain(run.failure, run.status)]
+    except PayloadError as error:
+        lines += ["", _unreadable("Its failure", error)]
     return lines
 
 
@@ -106,7 +118,7 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     yield "run", style(run.id, bold=True)
     yield "function", f"{run.function}, version {run.version}"
     yield "status", status
-    yield "event", f"{run.event.name} {run.event.id}"
+    yield "event", f"{run.event_name} {run.event_id}"
     yield "queue", run.queue
     yield "created", f"{clock(run.created)} UTC"
     if run.started:
@@ -115,7 +127,11 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     if run.dispatches > 1:
         yield "claims", f"{run.dispatches} without progress since"
     if run.status == "completed":
-        yield "result", _cut(json.dumps(run.result, ensure_ascii=False, default=str))
+        try:
+            result = json.dumps(run.result, ensure_ascii=False, default=str)
+        except PayloadError as error:
+            result = _unreadable("It", error)
+        yield "result", _cut(result)
 
 
 def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
@@ -127,8 +143,11 @@ def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
     lines = []
     for line, step in zip(aligned(rows), steps, strict=True):
         lines.append(line)
-        if step.failure is not None:
-            lines.append(f"{'':10}{_one_line(step.failure)}")
+        try:
+            if step.failure is not None:
+                lines.append(f"{'':10}{_one_line(step.failure)}")
+        except PayloadError as error:
+            lines.append(f"{'':10}{_unreadable('Its failure', error)}")
     return lines
 
 
@@ -190,7 +209,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
-def _step_as_json(step: StepRecord) -> dict[str, t.Any]:
+def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
+    place = f"steps[{step.name!r}]"
     return {
         "name": step.name,
         "kind": step.kind,
@@ -199,9 +219,28 @@ def _step_as_json(step: StepRecord) -> dict[str, t.Any]:
         "started": _iso(step.started),
         "duration": step.duration,
         "due": _iso(step.due),
-        "value": step.value,
-        "failure": _failure(step.failure),
+        "value": reader.read(f"{place}.value", lambda: step.value),
+        "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
     }
+
+
+class _Reader:
+    """Opens values of a run, and keeps what is wrong with those that cannot be."""
+
+    def __init__(self) -> None:
+        self.unreadable: list[dict[str, str]] = []
+
+    def read(self, field: str, value: t.Callable[[], T]) -> T | None:
+        try:
+            return value()
+        except PayloadError as error:
+            fault = {"field": field, "code": error.code, "message": str(error)}
+            self.unreadable.append(fault)
+            return None
+
+
+def _unreadable(what: str, error: PayloadError) -> str:
+    return f"{what} cannot be read ({error.code}): {error}"
 
 
 def _failure(failure: Failure | None) -> dict[str, t.Any] | None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import typing as t
+from dataclasses import replace
 
+from ..errors import PayloadError
 from ..errors import RunNotFound
 from ..errors import RunStateError
+from ..payloads.codec import Payloads
+from ..queue.envelope import decode
+from ..queue.envelope import EventMessage
 from ..status import RunStatus
 from ..store.directory import Directory
+from ..store.run_store import Record
 from ..store.run_store import RunStore
 from ..store.run_store import TRANSIENT
 from . import lifecycle
@@ -19,10 +26,17 @@ logger = logging.getLogger(__name__)
 class RunAdmin:
     """Changes runs that this process does not own."""
 
-    def __init__(self, store: RunStore, outbox: Outbox, directory: Directory) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        outbox: Outbox,
+        directory: Directory,
+        payloads: Payloads,
+    ) -> None:
         self._store = store
         self._outbox = outbox
         self._directory = directory
+        self._payloads = payloads
 
     def cancel(self, run_id: str, reason: str, *, only_unstarted: bool = False) -> bool:
         """End an unfinished run as CANCELLED, at once.
@@ -37,8 +51,7 @@ class RunAdmin:
         record, _ = self._store.read(run_id)
         if not record:
             raise _not_found(run_id)
-        published = self._directory.current()
-        events = lifecycle.events_of(run_id, record, RunStatus.CANCELLED, "", published)
+        events = self._events(run_id, record)
         action = "unstarted" if only_unstarted else "cancel"
         reply = self._store.admin(run_id, action, reason=reason, events=events)
         if reply[0] != "ok":
@@ -65,6 +78,29 @@ class RunAdmin:
         :raises RunStateError: It is neither failed nor cancelled.
         """
         self._requeue(run_id, "retry", "only a failed or cancelled run can be retried")
+
+    def _events(self, run_id: str, record: Record) -> list[str]:
+        message = decode(record["event"])
+        assert isinstance(message, EventMessage)
+        try:
+            return self._events_with(
+                run_id,
+                record,
+                lambda: self._payloads.open_event_of_run(run_id, record),
+            )
+        except PayloadError as error:
+            # A run whose data cannot be read can be cancelled all the same.
+            logger.warning("The end of run %s is told without data: %s", run_id, error)
+            return self._events_with(run_id, record, lambda: replace(message, data={}))
+
+    def _events_with(
+        self, run_id: str, record: Record, opened: t.Callable[[], EventMessage]
+    ) -> list[str]:
+        published = self._directory.current()
+        messages = lifecycle.events_of(
+            run_id, record, RunStatus.CANCELLED, "", published, opened
+        )
+        return [self._payloads.seal_event(message) for message in messages]
 
     def _requeue(self, run_id: str, action: str, rule: str) -> None:
         reply = self._store.admin(run_id, action)

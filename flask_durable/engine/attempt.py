@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..current import RunContext
+from ..errors import DurableError
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..failure import Failure
@@ -35,6 +36,7 @@ from .control import Suspended
 from .host import Host
 from .interruption import Body
 from .outbox import Outbox
+from .run_payloads import RunPayloads
 from .usage import check_use
 from .usage import warn_if_changed
 
@@ -101,6 +103,8 @@ class Attempt:
         self.committed = False
         #: Whether the attempt is over.
         self.ended = False
+        #: What it stores and reads of the user's data.
+        self.payloads = RunPayloads(self)
         self._unseen = set(memos)
         self._uses: dict[str, int] = {}
         self._sketches: dict[str, tuple[t.Any, ...]] = {}
@@ -267,15 +271,17 @@ class Attempt:
             self._announce(int(reply[1]))
         raise self.seal(Suspended(reason))
 
-    def hand_back(self, delay: float = 0.0) -> t.NoReturn:
-        """Give the run back to the queue because this worker stops.
+    def hand_back(
+        self, delay: float = 0.0, *, reason: str = "worker shutdown"
+    ) -> t.NoReturn:
+        """Give the run back to the queue: this worker stops, or cannot go on with it.
 
         :param delay: Seconds until another worker may start it.
         """
-        self.suspend("handback", after(delay), reason="worker shutdown")
+        self.suspend("handback", after(delay), reason=reason)
         raise AssertionError("a run that is handed back has nothing to resolve")
 
-    def pause(self, error: ReplayMismatch, step: str) -> t.NoReturn:
+    def pause(self, error: DurableError, step: str | None = None) -> t.NoReturn:
         """Set the run aside for a person, with its state kept.
 
         :raises Signal: Always.
@@ -284,13 +290,21 @@ class Attempt:
         self.suspend("pause", after(0), reason=str(error), payload=failure.to_json())
         raise AssertionError("a paused run has nothing to resolve")
 
+    def hold(self) -> None:
+        """Note that the run has objects in the blob store.
+
+        :raises Signal: The run is not ours any more.
+        """
+        self._own(lambda: self.host.store.hold(self.run_id, self.token))
+        self.record["blobs"] = "1"
+
     def finish(
         self, *, failed: bool, outcome: str, failed_step: str = "", reason: str = ""
     ) -> None:
         """End the run, and send what its end owes.
 
         :param outcome: The result or the failure, as JSON text.
-        :raises Signal: The run is not ours any more.
+        :raises Signal: The run is not ours any more, or waits for the blob store.
         """
         handler = self.function.failure_handler if failed else None
         handler_run = ("", "", "")
@@ -299,15 +313,21 @@ class Attempt:
             child = failure_run_id(self.run_id, generation)
             handler_run = (child, handler.id, handler.queue)
         status = RunStatus.FAILED if failed else RunStatus.COMPLETED
-        events = lifecycle.events_of(
-            self.run_id, self.record, status, outcome, self.host.directory.remembered
+        told = lifecycle.events_of(
+            self.run_id,
+            self.record,
+            status,
+            outcome,
+            self.host.directory.remembered,
+            self.payloads.opened_event,
         )
+        sealed, events = self.payloads.seal_end(outcome, failed=failed, events=told)
         queued = self._own(
             lambda: self.host.store.finish(
                 self.run_id,
                 self.token,
                 failed=failed,
-                outcome=outcome,
+                outcome=sealed,
                 failed_step=failed_step,
                 reason=reason,
                 handler=handler_run,

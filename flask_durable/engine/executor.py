@@ -26,8 +26,6 @@ from ..failure import Failure
 from ..functions.function import Function
 from ..ids import new_token
 from ..observe.logging import run_logger
-from ..queue.envelope import decode
-from ..queue.envelope import EventMessage
 from ..queue.envelope import RunMessage
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
@@ -117,9 +115,7 @@ class Executor:
 
     def _execute(self, attempt: Attempt) -> None:
         try:
-            message = decode(attempt.record["event"])
-            assert isinstance(message, EventMessage)
-            event = attempt.function.event_for(message)
+            event = attempt.payloads.event()
         except Exception as error:
             # The event's data does not fit this function: trying again cannot help.
             return self._fail(attempt, error)

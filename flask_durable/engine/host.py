@@ -13,6 +13,7 @@ from dataclasses import field
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
+from ..payloads.codec import Payloads
 from ..queue.envelope import EventMessage
 from ..store.barrier import Barrier
 from ..store.barrier import StateMayBeLost
@@ -44,6 +45,7 @@ class MessageQueue(t.Protocol):
 class Host:
     """The collaborators of router, executor and sweeper in one process.
 
+    :param payloads: Seals what is stored of the user's data, and opens it.
     :param scope: Makes the context that an attempt's body, and each step's body, runs
         in: for a Flask app its application context.
     :param message_of: Makes a checked message of an event; the id is for events that
@@ -62,6 +64,7 @@ class Host:
     directory: Directory
     barrier: Barrier
     queue: MessageQueue
+    payloads: Payloads
     scope: t.Callable[[], AbstractContextManager[t.Any]]
     message_of: t.Callable[[EventLike, str], EventMessage]
     check_event: t.Callable[[EventMessage], None]

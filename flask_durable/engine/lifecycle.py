@@ -28,13 +28,19 @@ _ABOUT: dict[RunStatus, tuple[type[FunctionFinished], ...]] = {
 
 
 def events_of(
-    run_id: str, record: Record, status: RunStatus, outcome: str, published: Published
-) -> list[str]:
-    """Return the event messages that somebody listens to, as JSON texts.
+    run_id: str,
+    record: Record,
+    status: RunStatus,
+    outcome: str,
+    published: Published,
+    opened: t.Callable[[], EventMessage],
+) -> list[EventMessage]:
+    """Return the event messages that somebody listens to.
 
     A failure handler's run is part of the run that failed: nothing is told of it.
 
     :param outcome: The result or the failure, as JSON text; ``""`` for none.
+    :param opened: Returns the run's event with its data; called if somebody listens.
     """
     if record["event_name"].startswith(RESERVED_PREFIX) or "cause" in record:
         return []
@@ -46,7 +52,7 @@ def events_of(
     schemas = [s for s in _ABOUT[status] if s.__event_name__ in wanted]
     if not schemas:
         return []
-    data = _data(run_id, record, status, outcome)
+    data = _data(run_id, record, status, outcome, opened())
     generation = record["generation"]
     return [
         EventMessage(
@@ -54,7 +60,7 @@ def events_of(
             data=data,
             id=derived_id(str(schema.__event_name__), run_id, generation),
             at=int(time.time() * 1000),
-        ).encode()
+        )
         for schema in schemas
     ]
 
@@ -68,14 +74,18 @@ def entries(
 
 
 def _data(
-    run_id: str, record: Record, status: RunStatus, outcome: str
+    run_id: str, record: Record, status: RunStatus, outcome: str, event: EventMessage
 ) -> dict[str, t.Any]:
-    event = json.loads(record["event"])
     data: dict[str, t.Any] = {
         "function_id": record["function"],
         "run_id": run_id,
         "status": status.value,
-        "event": {name: event[name] for name in ("name", "data", "id", "at")},
+        "event": {
+            "name": event.name,
+            "data": event.opened,
+            "id": event.id,
+            "at": event.at,
+        },
     }
     if status is RunStatus.FAILED:
         data["failure"] = json.loads(outcome)

@@ -243,16 +243,20 @@ class Router:
     def _admits(
         self, function: Function[t.Any, t.Any], message: EventMessage
     ) -> bool | None:
-        """Ask the function's ``where``; ``None`` if it raised.
+        """Ask the function's ``where``; ``None`` if it raised, or cannot be asked here.
 
         Then the run asks it again and fails with its error, as any run fails: with its
-        failure handler, and heard by those who listen.
+        failure handler, and heard by those who listen. An event whose data is in the
+        blob store is not read here: no other event is to wait for that.
         """
         if function.where is None:
             return True
         try:
+            opened = self._host.payloads.open_inline_event(message)
+            if opened is None:
+                return None
             with self._host.scope():
-                return bool(function.where(function.event_for(message)))
+                return bool(function.where(function.event_for(opened)))
         except BaseException:  # SystemExit would end the router's thread
             return None
 

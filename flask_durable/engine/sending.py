@@ -4,6 +4,8 @@
 
     checked ── no memory left, or nothing to confirm the state ──► failed
        │
+    sealed ─── the blob store does not take what is large ───────► failed
+       │
        ▼
     queue takes it ──────────────────────────► accepted ─┐ DURABLE_FSYNC="step":
        │ not within DURABLE_ACCEPT_TIMEOUT                 │ the barrier
@@ -24,8 +26,10 @@ import logging
 import typing as t
 
 from ..errors import DurableError
+from ..errors import PayloadUnavailable
 from ..errors import UnavailableError
 from ..events.sent import Outcome
+from ..payloads.codec import Payloads
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import EventMessage
 from ..store.barrier import Barrier
@@ -48,6 +52,7 @@ class EventSender:
     def __init__(
         self,
         queue: MessageQueue,
+        payloads: Payloads,
         barrier: Barrier,
         memory: MemoryGuard,
         spool: Spool | None,
@@ -55,6 +60,7 @@ class EventSender:
         write_through: bool,
     ) -> None:
         self._queue = queue
+        self._payloads = payloads
         self._barrier = barrier
         self._memory = memory
         self._spool = spool
@@ -74,8 +80,22 @@ class EventSender:
             return outcomes
 
     def _send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        bodies = [message.encode() for message in messages]
-        errors = self._queue.send(EVENT_QUEUE, bodies)
+        sealed: list[tuple[str, str]] = []
+        failed: dict[int, Outcome] = {}
+        for number, message in enumerate(messages):
+            try:
+                sealed.append((message.id, self._payloads.seal_event(message)))
+            except PayloadUnavailable as error:
+                failed[number] = error
+        owned = iter(self._hand_over(sealed) if sealed else ())
+        return [failed[n] if n in failed else next(owned) for n in range(len(messages))]
+
+    def _hand_over(self, sealed: list[tuple[str, str]]) -> list[Outcome]:
+        """Give events to the queue, else to the spool.
+
+        :param sealed: Id and text of each.
+        """
+        errors = self._queue.send(EVENT_QUEUE, [text for _, text in sealed])
         outcomes: list[Outcome] = [error or "accepted" for error in errors]
         refused = [
             number
@@ -85,8 +105,8 @@ class EventSender:
         ]
         if self._spool is None or not refused:
             return outcomes
-        pairs = [(messages[number].id, bodies[number]) for number in refused]
-        for number, failure in zip(refused, self._spool.keep(pairs), strict=True):
+        kept = self._spool.keep([sealed[number] for number in refused])
+        for number, failure in zip(refused, kept, strict=True):
             outcomes[number] = _unowned(errors[number], failure) or "spooled"
         logger.warning(
             "The queue did not take %d event(s), of which %d are spooled: %s",

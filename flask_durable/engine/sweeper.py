@@ -10,6 +10,7 @@ from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
 from .admin import RunAdmin
 from .host import Host
+from .objects import ObjectRemover
 from .outbox import Outbox
 
 #: Seconds between two sweeps.
@@ -28,6 +29,8 @@ class Sweeper:
         self._host = host
         self._outbox = outbox
         self._admin = admin
+        #: Removes what expired runs have in the blob store.
+        self.objects = ObjectRemover(host.store, host.payloads)
         self._lock = threading.Lock()
         self._empty: set[str] = set()
         self._stopping = threading.Event()
@@ -35,6 +38,7 @@ class Sweeper:
 
     def start(self) -> None:
         """Sweep on a thread of its own."""
+        self.objects.start()
         self._thread = threading.Thread(
             target=self._run, name="durable-sweeper", daemon=True
         )
@@ -45,6 +49,7 @@ class Sweeper:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        self.objects.stop()
         try:
             self._outbox.confirm()
         except TRANSIENT as error:
@@ -78,7 +83,7 @@ class Sweeper:
         for timer in swept.timeouts:
             self._time_out(timer)
         for run_id in swept.expired:
-            self._host.store.expire(run_id)
+            self.objects.expire(run_id)
         # What a queue did not take is due again in some seconds; to fetch more of it
         # now would be in vain.
         return swept.more and sent

@@ -143,7 +143,7 @@ def _checked(
         )
     schema = schemas.get(message.name) or fallback
     if schema is not None:
-        load(schema, message.data)
+        load(schema, message.opened)
     return message
 
 

@@ -75,7 +75,7 @@ class _Routes:
         self.sink = sink
         self.open_ingest = open_ingest
         self.credentials = Credentials.of(sink.settings)
-        limit = sink.settings.inline_limit
+        limit = sink.settings.event_limit
         self.max_body = min(100 * limit, MAX_BODY)
         self.reader = BatchReader(sink.schemas, limit)
 

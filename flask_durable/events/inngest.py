@@ -96,7 +96,7 @@ class _EventAPI:
         self.sink = sink
         self.open_ingest = open_ingest
         self.credentials = Credentials.of(sink.settings)
-        self.reader = InngestReader(sink.schemas, sink.settings.inline_limit)
+        self.reader = InngestReader(sink.schemas, sink.settings.event_limit)
 
     def accept(self, key: str) -> Response:
         request.max_content_length = MAX_BODY

@@ -156,18 +156,14 @@ class Function(t.Generic[D, R]):
         :raises EventError: The data does not fit the class, with a fault a field.
         """
         schema = self.schemas.get(message.name)
-        data: t.Any = message.data
+        data: t.Any = message.opened
         if schema is not None:
-            data = load(schema, message.data)
-        try:
-            at = _EPOCH + timedelta(milliseconds=message.at)
-        except OverflowError:
-            fault = {"field": "at", "message": "is not a time"}
-            raise EventError(
-                f"The event {message.name!r} is not valid: at is not a time.",
-                errors=[fault],
-            ) from None
-        return Event(message.name, data, id=message.id, at=at)
+            data = load(schema, data)
+        return _event(message, data)
+
+    def event_without_data(self, message: EventMessage) -> Event[t.Any]:
+        """Return the event that a failure handler gets whose event's data is lost."""
+        return _event(message, {})
 
     def spec(self) -> dict[str, t.Any]:
         """Return what a process publishes about the function, as a JSON object."""
@@ -183,3 +179,15 @@ class Function(t.Generic[D, R]):
             "failure_handler": None if handler is None else handler.id,
             "max_attempts": self.max_attempts,
         }
+
+
+def _event(message: EventMessage, data: t.Any) -> Event[t.Any]:
+    try:
+        at = _EPOCH + timedelta(milliseconds=message.at)
+    except OverflowError:
+        fault = {"field": "at", "message": "is not a time"}
+        raise EventError(
+            f"The event {message.name!r} is not valid: at is not a time.",
+            errors=[fault],
+        ) from None
+    return Event(message.name, data, id=message.id, at=at)

@@ -13,6 +13,8 @@ import json
 import math
 import typing as t
 
+from ..payloads import is_sealed
+
 #: Version of the form; a message with another one is not decodable here.
 VERSION = 1
 
@@ -32,17 +34,24 @@ class EventMessage:
     """An accepted event on its way to the router.
 
     :param name: The event's name.
-    :param data: Its JSON object.
+    :param data: Its JSON object; or text that stands for it where that is in the blob
+        store, and that only :class:`~flask_durable.payloads.codec.Payloads` opens.
     :param id: Its id.
     :param at: When it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
     """
 
     name: str
-    data: dict[str, t.Any]
+    data: dict[str, t.Any] | str
     id: str
     at: int
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def opened(self) -> dict[str, t.Any]:
+        """The data of a message that was never sealed, or was opened."""
+        assert isinstance(self.data, dict), f"event {self.id} was not opened"
+        return self.data
 
     def encode(self) -> str:
         """Return the message as JSON text: the data as it was at the first call."""
@@ -79,10 +88,10 @@ class RunMessage:
 
 Message = EventMessage | RunMessage
 
-_TYPES: dict[str, tuple[type[t.Any], dict[str, type]]] = {
+_TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
     "event": (
         EventMessage,
-        {"name": str, "data": dict, "id": str, "at": int, "headers": dict},
+        {"name": str, "data": (dict, str), "id": str, "at": int, "headers": dict},
     ),
     "run": (RunMessage, {"run": str, "function": str, "queued": int}),
 }
@@ -105,6 +114,14 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
+def read_json(text: str) -> t.Any:
+    """Return what the JSON *text* holds.
+
+    :raises ValueError: It is not JSON, or has a number that could not be written again.
+    """
+    return _DECODER.decode(text)
+
+
 def decode(body: str | bytes) -> Message:
     """Return the message that *body* holds.
 
@@ -112,7 +129,7 @@ def decode(body: str | bytes) -> Message:
         kind, lacks a field, or has one of another type.
     """
     try:
-        fields = _DECODER.decode(body if isinstance(body, str) else body.decode())
+        fields = read_json(body if isinstance(body, str) else body.decode())
     except (ValueError, RecursionError) as error:
         raise UndecodableMessage(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -127,6 +144,9 @@ def decode(body: str | bytes) -> Message:
     for name, kind in types.items():
         value = fields.get(name, {} if name == "headers" else None)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UndecodableMessage(f"field {name!r} is not {kind.__name__}")
+            expected = kind[0] if isinstance(kind, tuple) else kind
+            raise UndecodableMessage(f"field {name!r} is not {expected.__name__}")
         values[name] = value
+    if isinstance(text := values.get("data"), str) and not is_sealed(text):
+        raise UndecodableMessage("field 'data' is not dict")
     return t.cast(Message, cls(**values))

@@ -30,7 +30,7 @@ def check_size(text: str, limit: int) -> None:
         raise UnserializableValue(
             "",
             f"is larger than the {limit} bytes that are kept of one.",
-            "Store it elsewhere and return where it is, or raise DURABLE_MAX_VALUE.",
+            "Store it elsewhere and return where it is, or set DURABLE_BLOB_URL.",
         )
 
 

@@ -103,6 +103,7 @@ class Execution:
         started = time.time()
         try:
             text, value = self._call(fn, args, kwargs)
+            text = self._attempt.payloads.seal(text)
         except _RAISED as error:
             value = self._outcome(self._failed(error, started))
         else:
@@ -220,8 +221,10 @@ class Execution:
     def _outcome(self, memo: Memo) -> t.Any:
         if memo.status == "failed":
             raise error_of(self._key, memo)
+        # Only now: what is not returned to the body is not fetched.
+        text = self._attempt.payloads.open(memo.body, self._key)
         try:
-            return self._codec.load(memo.body)
+            return self._codec.load(text)
         except UnreadableValue as error:
             self._attempt.pause(
                 ReplayMismatch(

@@ -43,8 +43,8 @@ def send_event(
 
 
 def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
-    bodies = [message.encode() for message in messages]
     with shielded():
+        bodies = [attempt.host.payloads.seal_event(message) for message in messages]
         outcomes = attempt.host.queue.send(EVENT_QUEUE, bodies)
     ids = [message.id for message in messages]
     refused = [error for error in outcomes if error is not None]

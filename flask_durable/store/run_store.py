@@ -5,6 +5,7 @@ Every method may be repeated with the same arguments and gives its first answer 
 
 from __future__ import annotations
 
+import enum
 import logging
 import typing as t
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ class Refused(Exception):
     def __init__(self, *, cancelled: bool) -> None:
         super().__init__("cancelled" if cancelled else "lost")
         self.cancelled = cancelled
+
+
+class Expiry(enum.IntEnum):
+    """What became of a run whose retention is over."""
+
+    KEPT = 0
+    GONE = 1
+    #: It is marked; its objects in the blob store have to be removed before it.
+    HAS_OBJECTS = 2
 
 
 @dataclass(frozen=True)
@@ -299,10 +309,20 @@ class RunStore:
         runs, events, timeouts, expired, more = reply
         return Swept(runs, events, timeouts, expired, bool(more))
 
-    def expire(self, run_id: str) -> bool:
-        """Remove a finished run whose retention is over; return whether it is gone."""
+    def hold(self, run_id: str, token: str) -> None:
+        """Note that a run has objects in the blob store.
+
+        :raises Refused: The run is not the caller's any more.
+        """
+        self._own("run_hold", run_id, token)
+
+    def expire(self, run_id: str, *, emptied: bool = False) -> Expiry:
+        """Remove a finished run whose retention is over.
+
+        :param emptied: Whether its objects were removed from the blob store.
+        """
         tag = self.keys.tag_of(run_id)
-        return bool(self.server.call("run_expire", tag, run_id))
+        return Expiry(self.server.call("run_expire", tag, run_id, int(emptied)))
 
     def forget_timer(self, run_id: str, timer: str) -> None:
         """Take away a timer whose run is gone."""

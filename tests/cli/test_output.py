@@ -71,6 +71,8 @@ def run(*steps: StepRecord, **changes: t.Any) -> Run:
         reason=None,
         due=None,
         event=Event("greeting/asked", {}, id="e1", at=BEGIN),
+        event_id="e1",
+        event_name="greeting/asked",
         queue="default",
         created=BEGIN - timedelta(seconds=2),
         started=BEGIN,

@@ -1,7 +1,8 @@
-"""Every operation that a process sends to the state server and the queues, and a fault.
+"""Every operation that a process sends to the servers, and a fault.
 
 Operations are intercepted where redis-py and boto3 send them: below the code that
-repeats a Redis command, above the one that repeats a call of SQS.
+repeats a Redis command, above the one that repeats a call of SQS. Those of a directory
+of blobs are whole: an object is there or is not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from unittest import mock
 
 import redis
 
+from flask_durable.errors import PayloadUnavailable
+from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
 from flask_durable.queue import redis_streams
 from flask_durable.queue.heartbeat import Hand
@@ -180,6 +183,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
             (redis.client.Pipeline, "_execute_pipeline", _pipeline),
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),
+            (FileStore, "put", _put),
         ):
             original = getattr(target, name)
             method = functools.wraps(original)(wrapper(operations, original))
@@ -245,6 +249,18 @@ def _api_call(operations: Operations, original: t.Any) -> t.Any:
         )
 
     return call
+
+
+def _put(operations: Operations, original: t.Any) -> t.Any:
+    def put(self: FileStore, key: str, content: bytes) -> None:
+        operations.perform(
+            "blobs",
+            f"put {key.partition('/')[0]}",
+            lambda: original(self, key, content),
+            lambda: PayloadUnavailable("the answer was lost by a test"),
+        )
+
+    return put
 
 
 def _botocore(module: str) -> t.Any:

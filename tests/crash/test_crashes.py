@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
+import pathlib
 import typing as t
 
 import pytest
@@ -128,6 +130,25 @@ def test_a_workload_survives_a_fault_at_a_barrier(life: Life, fault: Fault) -> N
 
     # Each waits for the disk, so only one of them goes wrong.
     assert life(fault, barriers[1], **options).came_to_it
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault.kills])
+def test_a_workload_with_large_values_survives_a_death_at_any_object(
+    life: Life, fault: Fault, tmp_path: pathlib.Path
+) -> None:
+    options: dict[str, t.Any] = {"blobs": tmp_path / "whole"}
+    life(**options)  # the first one loads the scripts, which no later one does
+    whole = life(**options).places
+    puts = [p for p in whole if p[0].startswith("blobs") or "run_hold" in p[0]]
+    assert len(puts) > 12
+
+    for number, place in enumerate(puts):
+        options["blobs"] = tmp_path / str(number)
+        assert life(fault, place, **options).came_to_it
+    objects = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(objects) > len(puts) ** 2 / 2
+    for path in objects:
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
 def _uptime(valkey: ValkeyServer) -> int:

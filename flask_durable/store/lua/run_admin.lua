@@ -22,7 +22,7 @@
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
-  'admin_token', 'admin_reply')
+  'admin_token', 'admin_reply', 'expiring')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -49,6 +49,8 @@ if action == 'resume' then
   if status ~= 'paused' then return {'state', status} end
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
+  -- Its objects in the blob store are being removed: it is as good as gone.
+  if run[9] then return {'missing'} end
   -- Only the step that ended the run is tried again. A failed step that the function
   -- caught keeps its memo: the function has already gone another way because of it.
   if run[4] and run[4] ~= '' then remove_memo(id, run[4]) end

@@ -1,0 +1,108 @@
+"""Removing what runs past their retention have in the blob store, and then them.
+
+The blob store takes its time: a sweep, which takes over the runs of dead workers, does
+not wait for it. ::
+
+    sweep ─► run_expire marks the run ─► its objects go ─► run_expire removes the run
+
+A process that dies on the way leaves the mark, and a sweep names the run again a minute
+later.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+
+from ..errors import PayloadUnavailable
+from ..payloads.codec import Payloads
+from ..store.run_store import Expiry
+from ..store.run_store import log_failure
+from ..store.run_store import RunStore
+
+#: Runs that wait here. What is beyond comes with a later sweep.
+MAX_WAITING = 1000
+
+#: Seconds that a run may wait here: half of the time after which it is named again, to
+#: another process perhaps, which then may remove it and have it created anew.
+PATIENCE = 30.0
+
+#: Seconds to wait for the thread when the worker stops.
+JOIN = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class ObjectRemover:
+    """Removes the objects of runs that were marked, and the runs."""
+
+    def __init__(self, store: RunStore, payloads: Payloads) -> None:
+        self._store = store
+        self._payloads = payloads
+        self._waiting: queue.Queue[tuple[str, float]] = queue.Queue(MAX_WAITING)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work on a thread of its own, if there is a blob store."""
+        if self._payloads.has_blobs:
+            self._thread = threading.Thread(
+                target=self._run, name="durable-objects", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end. What is left is named again."""
+        self._stopping.set()
+        if self._thread is not None:
+            # The blob store may hang for longer than a worker may take to stop.
+            self._thread.join(JOIN)
+
+    def expire(self, run_id: str) -> None:
+        """Remove a run whose retention is over; later, if it has objects.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        if self._store.expire(run_id) is not Expiry.HAS_OBJECTS:
+            return
+        if not self._payloads.has_blobs:
+            # Else the run would be kept for as long as nobody has the setting again.
+            logger.warning("Objects of run %s stay: no DURABLE_BLOB_URL.", run_id)
+            self._store.expire(run_id, emptied=True)
+            return
+        try:
+            self._waiting.put_nowait((run_id, time.monotonic()))
+        except queue.Full:
+            logger.info("Run %s is removed later: many are.", run_id)
+
+    def work(self, wait: float = 0.0) -> bool:
+        """Remove one run that waits; return whether there was one.
+
+        :param wait: Seconds to wait for one.
+        """
+        try:
+            run_id, since = (
+                self._waiting.get(timeout=wait)
+                if wait
+                else (self._waiting.get_nowait())
+            )
+        except queue.Empty:
+            return False
+        if time.monotonic() - since < PATIENCE:
+            self._remove(run_id)
+        return True
+
+    def _remove(self, run_id: str) -> None:
+        try:
+            self._payloads.remove_run(run_id)
+            self._store.expire(run_id, emptied=True)
+        except PayloadUnavailable as error:
+            logger.warning("Run %s is removed later: %s", run_id, error)
+        except Exception as error:
+            log_failure(logger, f"remove run {run_id}", error)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.work(wait=1.0)

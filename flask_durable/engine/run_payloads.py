@@ -1,0 +1,156 @@
+"""User data of the run that an attempt owns: its event and its results.
+
+Where no setting asks for more, everything passes through as it is. What cannot be read
+ends the attempt past the body, which therefore cannot catch it:
+
+====================  ==============================================================
+what is wrong         what becomes of the run
+====================  ==============================================================
+an object is missing  FAILED, ``payload.missing``. What is committed does not change,
+                      so no other attempt could have another outcome.
+a setting is missing  PAUSED, ``payload.locked``, until a worker has it.
+no answer             It waits and is tried again, however often: an outage of the
+                      blob store is none of the run's attempts.
+====================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ..errors import PayloadLocked
+from ..errors import PayloadMissing
+from ..errors import PayloadUnavailable
+from ..failure import Failure
+from ..payloads import is_sealed
+from ..queue.envelope import decode
+from ..queue.envelope import EventMessage
+
+if t.TYPE_CHECKING:
+    from .attempt import Attempt
+
+#: Characters of memos from which on a run is crowded: its results go to the blob store,
+#: where there is one, unless they are small.
+CROWDED = 4 * 1024 * 1024
+
+#: Seconds until a run that the blob store has no answer for is tried again.
+BLOB_RETRY = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class RunPayloads:
+    """Seals and opens the user data of one run, for the attempt that owns it."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._payloads = attempt.host.payloads
+        self._event: EventMessage
+        #: Characters of the memos; counted only where something depends on it.
+        self._size = 0
+        if self._payloads.has_blobs:
+            self._size = sum(map(len, attempt.memos.values()))
+
+    def event(self) -> t.Any:
+        """Return the run's event as its function gets it.
+
+        :raises EventError: Its data does not fit the function.
+        :raises Signal: It cannot be read.
+        """
+        record, function = self._attempt.record, self._attempt.function
+        message = decode(record["event"])
+        assert isinstance(message, EventMessage)
+        self._event = message
+        if not isinstance(message.data, str):
+            return function.event_for(message)
+        # What is told of it if it cannot be read.
+        self._event = replace(message, data={})
+        with self._reading():
+            try:
+                self._event = self._payloads.adopt_event(
+                    message,
+                    self._attempt.run_id,
+                    parent=record.get("parent", ""),
+                    held="blobs" in record,
+                    hold=self._hold,
+                )
+            except PayloadMissing:
+                if "cause" not in record:
+                    raise
+                # A handler is told of the failure even if it is this very one.
+                return function.event_without_data(message)
+        return function.event_for(self._event)
+
+    def opened_event(self) -> EventMessage:
+        """Return the message of :meth:`event`, without data if that is lost."""
+        return self._event
+
+    def seal(self, text: str) -> str:
+        """Return the result of a step as it is stored.
+
+        :raises PayloadUnavailable: The blob store did not take it.
+        :raises Signal: The run is not ours any more.
+        """
+        if self._payloads.plain:
+            return text
+        sealed = self._payloads.seal_result(
+            text,
+            self._attempt.run_id,
+            hold=self._hold,
+            crowded=self._size > CROWDED,
+        )
+        self._size += len(sealed)
+        return sealed
+
+    def open(self, sealed: str, step: str | None = None) -> str:
+        """Return the text that was sealed, by this attempt or an earlier one.
+
+        :raises Signal: It cannot be read.
+        """
+        if not is_sealed(sealed):
+            return sealed
+        with self._reading(step):
+            return self._payloads.open(sealed)
+
+    def seal_end(
+        self, outcome: str, *, failed: bool, events: t.Sequence[EventMessage]
+    ) -> tuple[str, list[str]]:
+        """Return the outcome of the run, and what its end tells, as they are stored.
+
+        :raises Signal: The run waits for the blob store.
+        """
+        if self._payloads.plain:
+            return outcome, [event.encode() for event in events]
+        with self._reading():
+            told = [self._payloads.seal_event(event) for event in events]
+            return outcome if failed else self.seal(outcome), told
+
+    @contextmanager
+    def _reading(self, step: str | None = None) -> t.Iterator[None]:
+        attempt = self._attempt
+        try:
+            yield
+        except PayloadMissing as error:
+            logger.error(
+                "Run %s of %s failed: %s",
+                attempt.run_id,
+                attempt.function.id,
+                error,
+                extra={"action": "run_failed"},
+            )
+            failure = Failure.of(error, step=step)
+            attempt.finish(failed=True, outcome=failure.to_json())
+            attempt.check()  # it is over, and the body is not to go on
+        except PayloadLocked as error:
+            attempt.pause(error, step)
+        except PayloadUnavailable as error:
+            logger.warning("Run %s waits: %s", attempt.run_id, error)
+            attempt.hand_back(BLOB_RETRY, reason="the blob store does not answer")
+
+    def _hold(self) -> None:
+        """Note that the run has objects, before the first of them is written."""
+        if "blobs" not in self._attempt.record:
+            self._attempt.hold()

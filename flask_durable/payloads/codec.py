@@ -1,0 +1,224 @@
+"""The gate between user data and whatever stores it: seal on the way out, open on the
+way in.
+
+What dies in between, and what it leaves:
+
+=====================================  =============================================
+dies after                             then
+=====================================  =============================================
+an event's object is written           no message refers to it; the lifecycle of
+                                       ``events/`` removes it
+the run is marked as having objects    nothing is there to be removed with it
+a result's object is written           no memo refers to it; it goes with the run. The
+                                       step runs again and writes the same object, or
+                                       another one beside it
+the run's copy of its event is         the next attempt finds and uses it
+written
+an expiring run's objects are removed  the run is marked: nobody can retry it any more;
+                                       another sweeper removes what is left, and then it
+=====================================  =============================================
+
+An object is written before anything refers to it and its key is its content's hash, so
+no reference is ever ahead of its object, and no writer changes what another refers to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+
+from ..errors import PayloadLocked
+from ..errors import PayloadMissing
+from ..queue.envelope import decode
+from ..queue.envelope import EventMessage
+from ..queue.envelope import read_json
+from . import is_sealed
+from .blobs import BlobStore
+from .blobs import make_blob_store
+from .reference import EVENTS
+from .reference import folder_of
+from .reference import Reference
+
+if t.TYPE_CHECKING:
+    from ..config import Settings
+
+#: Bytes of a result that is claim-checked in a run whose memos are large as a whole.
+CROWDED_LIMIT = 1024
+
+Hold = t.Callable[[], None]
+
+
+class Payloads:
+    """Seals and opens user data.
+
+    :param inline_limit: Bytes of JSON from which on values go to the blob store.
+    :param blobs: Takes what is large; ``None`` keeps it where the rest is.
+    """
+
+    def __init__(self, inline_limit: int, blobs: BlobStore | None = None) -> None:
+        self._inline_limit = inline_limit
+        self._blobs = blobs
+        #: Whether everything is stored as it is.
+        self.plain = blobs is None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Payloads:
+        """Return the gate that *settings* ask for. Nothing is connected to.
+
+        :raises ConfigurationError: A library is missing; the error names the extra.
+        """
+        url = settings.blob_url
+        return cls(settings.inline_limit, make_blob_store(url) if url else None)
+
+    # -- On the way out -----------------------------------------------------------
+
+    def seal_event(self, message: EventMessage) -> str:
+        """Return the text of *message* as a queue and a run keep it.
+
+        Its name, id, time and headers stay readable.
+
+        :raises PayloadUnavailable: The blob store did not take its data.
+        """
+        text = message.encode()
+        if self._blobs is None or len(text) <= self._inline_limit:
+            return text
+        data = json.dumps(message.data, separators=(",", ":"))
+        return dataclasses.replace(message, data=self._check_in(EVENTS, data)).encode()
+
+    def seal_result(
+        self, text: str, run_id: str, *, hold: Hold, crowded: bool = False
+    ) -> str:
+        """Return the result of a step or of a run as the state server keeps it.
+
+        :param text: JSON.
+        :param hold: Called before an object is written: notes that the run has some.
+        :param crowded: Whether the run's memos are so large that small results go to
+            the blob store too.
+        :raises PayloadUnavailable: The blob store did not take it.
+        """
+        if self._blobs is not None:
+            limit = CROWDED_LIMIT if crowded else self._inline_limit
+            # Four bytes at most a character: see steps/outcome.py.
+            if len(text) * 4 > limit and len(text.encode()) > limit:
+                hold()
+                return self._check_in(folder_of(run_id), text)
+        return text
+
+    # -- On the way in ------------------------------------------------------------
+
+    def open(self, sealed: str) -> str:
+        """Return the text that was sealed. What was never sealed is returned as it is.
+
+        :raises PayloadMissing: Its object is gone, or is another one.
+        :raises PayloadLocked: A setting is missing here.
+        :raises PayloadUnavailable: The blob store does not answer.
+        """
+        if not is_sealed(sealed):
+            return sealed
+        return self._find(Reference.parse(sealed))[1].decode()
+
+    def open_event(self, message: EventMessage, *owners: str) -> EventMessage:
+        """Return *message* with its data; raises as :meth:`open` does.
+
+        :param owners: Ids of runs that may have a copy of it. An event's own object is
+            not kept for as long as its runs are.
+        """
+        if not isinstance(message.data, str):
+            return message
+        reference = Reference.parse(message.data)
+        return _with_data(message, self._find(reference, *owners)[1])
+
+    def open_event_of_run(
+        self, run_id: str, record: t.Mapping[str, str]
+    ) -> EventMessage:
+        """Return the event of a run by its record; raises as :meth:`open` does."""
+        message = decode(record["event"])
+        assert isinstance(message, EventMessage)
+        parents = [record["parent"]] if "parent" in record else []
+        return self.open_event(message, run_id, *parents)
+
+    def open_inline_event(self, message: EventMessage) -> EventMessage | None:
+        """Return *message* with its data, ``None`` if that is in the blob store."""
+        return None if isinstance(message.data, str) else message
+
+    def adopt_event(
+        self, message: EventMessage, run_id: str, *, parent: str, held: bool, hold: Hold
+    ) -> EventMessage:
+        """Return *message* with its data, and see that the run has a copy of its own.
+
+        :param parent: The run that this one handles the failure of; may be empty.
+        :param held: Whether the run was marked as having objects before.
+        :param hold: Marks it.
+        """
+        if not isinstance(message.data, str):
+            return message
+        reference = Reference.parse(message.data)
+        owners = [owner for owner in (run_id if held else "", parent) if owner]
+        key, content = self._find(reference, *owners)
+        own = reference.within(folder_of(run_id))
+        if key != own.key:
+            hold()
+            self._store.put(own.key, content)
+        return _with_data(message, content)
+
+    # -- Of a run that is removed -------------------------------------------------
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether there is a blob store."""
+        return self._blobs is not None
+
+    def remove_run(self, run_id: str) -> None:
+        """Remove every object of a run.
+
+        :raises PayloadUnavailable: The blob store does not answer.
+        """
+        self._store.remove_folder(folder_of(run_id))
+
+    def check(self) -> None:
+        """Ask the blob store for something, whether it is there or not.
+
+        :raises PayloadUnavailable: It does not answer, or refuses.
+        """
+        if self._blobs is not None:
+            self._blobs.get(f"{EVENTS}/health")
+
+    # -- Inside -------------------------------------------------------------------
+
+    @property
+    def _store(self) -> BlobStore:
+        if self._blobs is None:
+            raise PayloadLocked(
+                "The data is in a blob store, and this process has none.",
+                hint="Set DURABLE_BLOB_URL as in the process that stored it.",
+            )
+        return self._blobs
+
+    def _check_in(self, folder: str, text: str) -> str:
+        content = text.encode()
+        reference = Reference.of(folder, content)
+        self._store.put(reference.key, content)
+        return str(reference)
+
+    def _find(self, reference: Reference, *owners: str) -> tuple[str, bytes]:
+        """Return where the object is, and what it is."""
+        copies = [reference.within(folder_of(owner)) for owner in owners]
+        for place in (*copies, reference):
+            content = self._store.get(place.key)
+            if content is not None:
+                return place.key, reference.check(content)
+        raise PayloadMissing(
+            f"The object {reference.key} is not in the blob store.",
+            hint="Restore it, and retry the run. Its lifecycle may be too short.",
+        )
+
+
+def _with_data(message: EventMessage, content: bytes) -> EventMessage:
+    try:
+        data = read_json(content.decode())
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise PayloadMissing(f"The data of event {message.id} is not a JSON object.")
+    return dataclasses.replace(message, data=data)

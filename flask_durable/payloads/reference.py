@@ -1,0 +1,83 @@
+"""The claim check: what stands in the place of a value that is in the blob store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from ..errors import PayloadMissing
+from . import BLOB
+
+#: Where the data of events is, below the prefix of the store.
+EVENTS = "events"
+
+_REFERENCE = re.compile(
+    BLOB + r"((?:events|runs/[0-9a-v]{1,64}(?:\.failure(?:-[0-9]+)?)?)/[0-9a-f]{64})"
+    r" ([0-9]{1,12})"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Names an object by its content, so that it can be written twice, never changed.
+
+    Its text is ``blob:<key> <size>``, and the last part of the key is the SHA-256 of
+    the object: ``blob:events/9f86d0… 5242880``.
+
+    :param key: Where it is, below the prefix of the store.
+    :param size: Its bytes.
+    """
+
+    key: str
+    size: int
+
+    @classmethod
+    def of(cls, folder: str, content: bytes) -> Reference:
+        """Return the reference to *content* in *folder*."""
+        return cls(f"{folder}/{hashlib.sha256(content).hexdigest()}", len(content))
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Return the reference that *text* holds.
+
+        :raises PayloadMissing: It is malformed, or names no place of ours: what a queue
+            or server delivers must not lead to other files.
+        """
+        found = _REFERENCE.fullmatch(text)
+        if found is None:
+            raise PayloadMissing(
+                "What stands for an object in the blob store is malformed."
+            )
+        return cls(found[1], int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{BLOB}{self.key} {self.size}"
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the object."""
+        return self.key.rpartition("/")[2]
+
+    def within(self, folder: str) -> Reference:
+        """Return the reference to a copy of the same object in *folder*."""
+        return Reference(f"{folder}/{self.sha256}", self.size)
+
+    def check(self, content: bytes) -> bytes:
+        """Return *content* if it is what was referred to.
+
+        :raises PayloadMissing: It is not.
+        """
+        if len(content) != self.size or hashlib.sha256(content).hexdigest() != (
+            self.sha256
+        ):
+            raise PayloadMissing(
+                f"The object {self.key} in the blob store is not what was stored.",
+                hint="Restore the version whose SHA-256 is the last part of its key.",
+            )
+        return content
+
+
+def folder_of(run_id: str) -> str:
+    """Return the folder of everything that belongs to a run and goes with it."""
+    return f"runs/{run_id}"

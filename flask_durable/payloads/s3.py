@@ -1,0 +1,122 @@
+"""A blob store in a bucket of S3, or of a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import typing as t
+from contextlib import contextmanager
+
+from ..errors import ConfigurationError
+from ..errors import PayloadUnavailable
+from .blobs import BlobAddress
+
+#: Seconds to wait for a connection and for a reply, and tries of a call. A request that
+#: sends an event waits for all of them.
+CONNECT_TIMEOUT = 2
+READ_TIMEOUT = 13
+TRIES = 2
+
+_MISSING = {"NoSuchKey", "404"}
+
+
+class S3Store:
+    """Keeps each object under the prefix of the address.
+
+    :raises ConfigurationError: boto3 is not installed.
+    """
+
+    def __init__(self, address: BlobAddress) -> None:
+        try:
+            self._session: t.Any = importlib.import_module("boto3.session")
+            self._botocore: t.Any = importlib.import_module("botocore.exceptions")
+            self._config: t.Any = importlib.import_module("botocore.config")
+        except ImportError:
+            raise ConfigurationError(
+                "DURABLE_BLOB_URL names S3, and boto3 is not installed.",
+                hint='Run `pip install "flask-durable[s3]"`.',
+            ) from None
+        self._address = address
+        self._lock = threading.Lock()
+        self._made: t.Any = None
+        self._pid: int | None = None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store an object, see :class:`~flask_durable.payloads.blobs.BlobStore`."""
+        with self._answers(key):
+            self._client.put_object(**self._place(key), Body=content)
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object, see :class:`~flask_durable.payloads.blobs.BlobStore`."""
+        with self._answers(key):
+            try:
+                reply = self._client.get_object(**self._place(key))
+                return t.cast(bytes, reply["Body"].read())
+            except self._botocore.ClientError as error:
+                if error.response["Error"]["Code"] in _MISSING:
+                    return None
+                raise
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove objects, see :class:`~flask_durable.payloads.blobs.BlobStore`."""
+        bucket, prefix = self._place(folder).values()
+        with self._answers(folder):
+            pages = self._client.get_paginator("list_objects_v2")
+            # Of up to a thousand keys each, which is what one call removes.
+            for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+                keys = [{"Key": found["Key"]} for found in page.get("Contents", ())]
+                if keys:
+                    self._remove(bucket, keys)
+
+    def _remove(self, bucket: str, keys: list[dict[str, str]]) -> None:
+        reply = self._client.delete_objects(
+            Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
+        )
+        for failed in reply.get("Errors", ()):
+            raise PayloadUnavailable(
+                f"The blob store did not remove {failed.get('Key')}: "
+                f"{failed.get('Code')}.",
+                hint="Allow s3:DeleteObject there.",
+            )
+
+    def _place(self, key: str) -> dict[str, str]:
+        prefix = self._address.prefix
+        path = f"{prefix}/{key}" if prefix else key
+        return {"Bucket": self._address.bucket, "Key": path}
+
+    @contextmanager
+    def _answers(self, what: str) -> t.Iterator[None]:
+        try:
+            yield
+        except (self._botocore.BotoCoreError, self._botocore.ClientError) as error:
+            raise PayloadUnavailable(
+                f"The blob store s3://{self._address.bucket} cannot be used for "
+                f"{what}: {error}.",
+                hint="See DURABLE_BLOB_URL, the credentials and what they allow.",
+            ) from error
+
+    @property
+    def _client(self) -> t.Any:
+        # Threads may share a client, but neither make one at once nor keep it over a
+        # fork.
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._made = self._new_client()
+                    self._pid = os.getpid()
+        return self._made
+
+    def _new_client(self) -> t.Any:
+        return self._session.Session().client(
+            "s3",
+            region_name=self._address.region,
+            endpoint_url=self._address.endpoint,
+            config=self._config.Config(
+                user_agent="flask-durable",
+                retries={"mode": "standard", "max_attempts": TRIES},
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                max_pool_connections=32,
+            ),
+        )
