@@ -247,15 +247,17 @@ class AppState:
         server = self._check_server()
         if not server.ok:
             return [server]
-        return [
+        checks = [
             server,
             self._check_promise(),
             self._check_queue(),
             self._check_outbox(),
-            *self._check_payloads(),
-            self._check_workers(),
-            self._check_paused(),
         ]
+        if self.settings.blob_url is not None:
+            checks.append(self._check_blob_store())
+        if self.settings.encryption_keys:
+            checks.append(self._check_encryption())
+        return [*checks, self._check_workers(), self._check_paused()]
 
     def _check_server(self) -> HealthCheck:
         name = "state server"
@@ -290,16 +292,21 @@ class AppState:
         detail = f"{waiting} event(s) wait for the queue{spools}"
         return HealthCheck("outbox", True, detail)
 
-    def _check_payloads(self) -> list[HealthCheck]:
-        """Look at the blob store, where there is one."""
-        url = self.settings.blob_url
-        if url is None:
-            return []
+    def _check_blob_store(self) -> HealthCheck:
+        name = "blob store"
         try:
             self.payloads.check()
         except DurableError as error:
-            return [HealthCheck("blob store", False, str(error))]
-        return [HealthCheck("blob store", True, mask_url(url))]
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, mask_url(self.settings.blob_url or ""))
+
+    def _check_encryption(self) -> HealthCheck:
+        name, keys = "encryption", self.settings.encryption_keys
+        try:
+            self.payloads  # noqa: B018 (made here, if it can be)
+        except DurableError as error:
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, f"the first of {len(keys)} key(s) encrypts")
 
     def _check_workers(self) -> HealthCheck:
         name = "workers"
@@ -315,7 +322,7 @@ class AppState:
         return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
 
     def _check_paused(self) -> HealthCheck:
-        paused = self.runs.count("paused")
+        paused = self.store.count("paused")
         detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
         return HealthCheck("paused runs", True, detail)
 

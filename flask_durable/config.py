@@ -24,6 +24,7 @@ from .errors import ConfigurationError
 from .events.keys import check_event_key
 from .events.keys import secret_bytes
 from .payloads.blobs import BlobAddress
+from .payloads.cipher import check_encryption_key
 from .redis_client import is_cluster
 from .redis_client import node_urls
 
@@ -44,6 +45,9 @@ QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
 #: Bytes of JSON that the blob store takes of one value: it passes through the memory of
 #: web process and worker as a whole.
 MAX_BLOB = 64 * 2**20
+
+#: What the inline limit may be with encryption: SQS takes 1 MiB.
+MAX_INLINE_ENCRYPTED = 720 * 1024
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
 _URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
@@ -180,6 +184,17 @@ def _signing_secrets(value: t.Any) -> tuple[str, ...]:
     return values
 
 
+def _encryption_keys(value: t.Any) -> tuple[str, ...]:
+    keys = _texts(value)
+    try:
+        return tuple(check_encryption_key(key) for key in keys)
+    except ValueError as error:
+        raise ValueError(
+            f"must hold keys made of {error}: "
+            f"make one with `flask durable secret --kind encryption`"
+        ) from None
+
+
 def _blob_url(url: str | None) -> str | None:
     if url is not None:
         BlobAddress.parse(url)
@@ -253,6 +268,9 @@ class Settings(BaseModel):
     ``DURABLE_BLOB_URL``
         URL, ``s3://bucket/prefix?region=…&endpoint=…`` or ``file:///directory``, where
         values beyond the inline limit go. Default none: larger events are refused.
+    ``DURABLE_ENCRYPTION_KEYS``
+        List of keys: the first encrypts event data, results and failures, all of them
+        decrypt. Default none.
     ``DURABLE_RETENTION``
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
@@ -290,6 +308,9 @@ class Settings(BaseModel):
     blob_url: t.Annotated[str | None, _Text, AfterValidator(_blob_url)] = Field(
         None, repr=False
     )
+    encryption_keys: t.Annotated[tuple[str, ...], BeforeValidator(_encryption_keys)] = (
+        Field((), repr=False)
+    )
     retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
     failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
         30 * 86400.0
@@ -301,6 +322,11 @@ class Settings(BaseModel):
     def _limits_agree(self) -> Settings:
         if self.max_value < self.inline_limit:
             raise ValueError("DURABLE_MAX_VALUE must not be below DURABLE_INLINE_LIMIT")
+        if self.encryption_keys and self.inline_limit > MAX_INLINE_ENCRYPTED:
+            raise ValueError(
+                f"DURABLE_INLINE_LIMIT must not be above {MAX_INLINE_ENCRYPTED} with "
+                "DURABLE_ENCRYPTION_KEYS, since encryption adds a third"
+            )
         return self
 
     @model_validator(mode="after")

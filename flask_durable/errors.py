@@ -85,8 +85,8 @@ class UnavailableError(DurableError):
 class PayloadError(DurableError):
     """Raised when stored data of a user cannot be read, or could not be stored.
 
-    The data of an event, or the result of a step or run. Names, ids, times, states and
-    failures are readable all the same.
+    The data of an event, the result of a step or run, or a failure. Names, ids, times
+    and states are readable all the same.
     """
 
     code = "payload"
@@ -105,8 +105,9 @@ class PayloadMissing(PayloadError):
 class PayloadLocked(PayloadError):
     """Raised when this process lacks a setting that is needed to read the data.
 
-    It is in a blob store, and there is no ``DURABLE_BLOB_URL``. The run that needs it
-    is paused; it can be resumed once its workers have the setting.
+    None of ``DURABLE_ENCRYPTION_KEYS`` decrypts it, or it is in a blob store and there
+    is no ``DURABLE_BLOB_URL``. The run that needs it is paused; it can be resumed once
+    its workers have the setting.
     """
 
     code = "payload.locked"

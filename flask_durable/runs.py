@@ -273,7 +273,7 @@ class _Reader:
             version=record.get("version", ""),
             event=Deferred(lambda: self._event(record)),
             result=self._value(record.get("result")),
-            failure=_failure(record.get("failure")),
+            failure=self._failure(record.get("failure")),
             steps=self._steps(memos),
         )
 
@@ -295,7 +295,7 @@ class _Reader:
             duration=_duration(memo),
             due=_moment(memo.number) if sleeps else None,
             value=self._value(memo.body if memo.status == "done" else None),
-            failure=_failure(memo.body if failed else None),
+            failure=self._failure(memo.body if failed else None),
         )
 
     def _event(self, record: Record) -> Event[dict[str, t.Any]]:
@@ -308,9 +308,10 @@ class _Reader:
             return None
         return Deferred(lambda: json.loads(self.payloads.open(sealed)))
 
-
-def _failure(text: str | None) -> Failure | None:
-    return Failure.from_json(text) if text else None
+    def _failure(self, sealed: str | None) -> Failure | Deferred[Failure | None] | None:
+        if not sealed:
+            return None
+        return Deferred(lambda: self.payloads.open_failure(sealed))
 
 
 def _duration(memo: Memo) -> float | None:

@@ -63,6 +63,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "inline_limit": 65536,
         "max_value": 4194304,
         "blob_url": None,
+        "encryption_keys": (),
         "retention": 7 * 86400,
         "failed_retention": 30 * 86400,
     }

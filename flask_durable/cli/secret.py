@@ -9,10 +9,12 @@ import click
 from ..config import ENVIRONMENT_PREFIX
 from ..events.keys import new_event_key
 from ..events.keys import new_signing_secret
+from ..payloads.cipher import new_encryption_key
 
 _KINDS = {
     "event-key": (new_event_key, "EVENT_KEYS"),
     "signing": (new_signing_secret, "SIGNING_SECRETS"),
+    "encryption": (new_encryption_key, "ENCRYPTION_KEYS"),
 }
 
 
@@ -22,20 +24,23 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     default="event-key",
     show_default=True,
-    help="A bearer key for POST events, or a Standard Webhooks signing secret.",
+    help="A bearer key for POST events, a Standard Webhooks signing secret, or a key "
+    "that encrypts what is stored.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def secret(kind: str, as_json: bool) -> None:
-    """Print a new event key or signing secret.
+    """Print a new event key, signing secret or encryption key.
 
-    It is stored nowhere: configure it in the app, and give it to the client.
-    To rotate, list the new one beside the old one with a comma between, move the
-    clients over, then remove the old one.
+    It is stored nowhere: configure it in the app, and give a key or secret to the
+    client. To rotate, list the new one beside the old one with a comma between, move
+    the clients over, then remove the old one. An encryption key goes in front of the
+    old ones, which stay until nothing is stored any more that they encrypted.
 
     \b
     Examples:
       flask durable secret
       flask durable secret --kind signing --json
+      flask durable secret --kind encryption
     """
     make, name = _KINDS[kind]
     value = make()

@@ -16,6 +16,7 @@ from dataclasses import field
 
 from ..current import RunContext
 from ..errors import DurableError
+from ..errors import PayloadLocked
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..failure import Failure
@@ -284,10 +285,14 @@ class Attempt:
     def pause(self, error: DurableError, step: str | None = None) -> t.NoReturn:
         """Set the run aside for a person, with its state kept.
 
+        :param error: Says why; its text is readable by whoever lists runs.
         :raises Signal: Always.
         """
         failure = Failure.of(error, step=step)
-        self.suspend("pause", after(0), reason=str(error), payload=failure.to_json())
+        # This process may lack the keys that others have, who are to read this.
+        locked = isinstance(error, PayloadLocked)
+        seal = Failure.to_json if locked else self.host.payloads.seal_failure
+        self.suspend("pause", after(0), reason=str(error), payload=seal(failure))
         raise AssertionError("a paused run has nothing to resolve")
 
     def hold(self) -> None:

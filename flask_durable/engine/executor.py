@@ -185,7 +185,7 @@ class Executor:
             after(delay),
             reason="retry",
             number=number,
-            payload=failure.to_json(),
+            payload=self._host.payloads.seal_failure(failure),
         )
 
     def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:
@@ -235,7 +235,7 @@ def _is_filtered_out(attempt: Attempt, event: t.Any) -> bool:
 def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
     arguments = [event, attempt.tools]
     if "cause" in attempt.record:
-        arguments.append(Failure.from_json(attempt.record["cause"]))
+        arguments.append(attempt.payloads.cause())
     return attempt.function.body(*arguments)
 
 

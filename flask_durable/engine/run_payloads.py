@@ -1,4 +1,4 @@
-"""User data of the run that an attempt owns: its event and its results.
+"""User data of the run that an attempt owns: its event, its results, its failures.
 
 Where no setting asks for more, everything passes through as it is. What cannot be read
 ends the attempt past the body, which therefore cannot catch it:
@@ -88,6 +88,13 @@ class RunPayloads:
         """Return the message of :meth:`event`, without data if that is lost."""
         return self._event
 
+    def cause(self) -> Failure:
+        """Return the failure that a failure handler's run is about.
+
+        :raises Signal: It cannot be read.
+        """
+        return Failure.from_json(self.open(self._attempt.record["cause"]))
+
     def seal(self, text: str) -> str:
         """Return the result of a step as it is stored.
 
@@ -126,7 +133,9 @@ class RunPayloads:
             return outcome, [event.encode() for event in events]
         with self._reading():
             told = [self._payloads.seal_event(event) for event in events]
-            return outcome if failed else self.seal(outcome), told
+            if failed:
+                return self._payloads.seal_text(outcome), told
+            return self.seal(outcome), told
 
     @contextmanager
     def _reading(self, step: str | None = None) -> t.Iterator[None]:

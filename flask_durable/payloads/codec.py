@@ -30,12 +30,16 @@ import typing as t
 
 from ..errors import PayloadLocked
 from ..errors import PayloadMissing
+from ..failure import Failure
 from ..queue.envelope import decode
 from ..queue.envelope import EventMessage
 from ..queue.envelope import read_json
+from . import BLOB
+from . import ENCRYPTED
 from . import is_sealed
 from .blobs import BlobStore
 from .blobs import make_blob_store
+from .cipher import Cipher
 from .reference import EVENTS
 from .reference import folder_of
 from .reference import Reference
@@ -53,14 +57,22 @@ class Payloads:
     """Seals and opens user data.
 
     :param inline_limit: Bytes of JSON from which on values go to the blob store.
+    :param cipher: Encrypts what leaves; ``None`` leaves it readable.
     :param blobs: Takes what is large; ``None`` keeps it where the rest is.
     """
 
-    def __init__(self, inline_limit: int, blobs: BlobStore | None = None) -> None:
+    def __init__(
+        self,
+        inline_limit: int,
+        *,
+        cipher: Cipher | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         self._inline_limit = inline_limit
+        self._cipher = cipher
         self._blobs = blobs
         #: Whether everything is stored as it is.
-        self.plain = blobs is None
+        self.plain = cipher is None and blobs is None
 
     @classmethod
     def of(cls, settings: Settings) -> Payloads:
@@ -68,8 +80,12 @@ class Payloads:
 
         :raises ConfigurationError: A library is missing; the error names the extra.
         """
-        url = settings.blob_url
-        return cls(settings.inline_limit, make_blob_store(url) if url else None)
+        keys, url = settings.encryption_keys, settings.blob_url
+        return cls(
+            settings.inline_limit,
+            cipher=Cipher(keys) if keys else None,
+            blobs=make_blob_store(url) if url else None,
+        )
 
     # -- On the way out -----------------------------------------------------------
 
@@ -81,10 +97,12 @@ class Payloads:
         :raises PayloadUnavailable: The blob store did not take its data.
         """
         text = message.encode()
-        if self._blobs is None or len(text) <= self._inline_limit:
+        large = self._blobs is not None and len(text) > self._inline_limit
+        if self._cipher is None and not large:
             return text
         data = json.dumps(message.data, separators=(",", ":"))
-        return dataclasses.replace(message, data=self._check_in(EVENTS, data)).encode()
+        sealed = self._check_in(EVENTS, data) if large else self.seal_text(data)
+        return dataclasses.replace(message, data=sealed).encode()
 
     def seal_result(
         self, text: str, run_id: str, *, hold: Hold, crowded: bool = False
@@ -103,7 +121,15 @@ class Payloads:
             if len(text) * 4 > limit and len(text.encode()) > limit:
                 hold()
                 return self._check_in(folder_of(run_id), text)
-        return text
+        return self.seal_text(text)
+
+    def seal_failure(self, failure: Failure) -> str:
+        """Return *failure* as the state server keeps it: its size has a bound."""
+        return self.seal_text(failure.to_json())
+
+    def seal_text(self, text: str) -> str:
+        """Return *text*, which is short, as the state server keeps it."""
+        return text if self._cipher is None else self._cipher.encrypt(text)
 
     # -- On the way in ------------------------------------------------------------
 
@@ -116,7 +142,13 @@ class Payloads:
         """
         if not is_sealed(sealed):
             return sealed
-        return self._find(Reference.parse(sealed))[1].decode()
+        if sealed.startswith(BLOB):
+            return self._opened(self._find(Reference.parse(sealed))[1])
+        return self._decrypted(sealed)
+
+    def open_failure(self, sealed: str) -> Failure:
+        """Return the failure that was sealed; raises as :meth:`open` does."""
+        return Failure.from_json(self.open(sealed))
 
     def open_event(self, message: EventMessage, *owners: str) -> EventMessage:
         """Return *message* with its data; raises as :meth:`open` does.
@@ -126,8 +158,10 @@ class Payloads:
         """
         if not isinstance(message.data, str):
             return message
+        if not message.data.startswith(BLOB):
+            return _with_data(message, self.open(message.data))
         reference = Reference.parse(message.data)
-        return _with_data(message, self._find(reference, *owners)[1])
+        return _with_data(message, self._opened(self._find(reference, *owners)[1]))
 
     def open_event_of_run(
         self, run_id: str, record: t.Mapping[str, str]
@@ -140,7 +174,9 @@ class Payloads:
 
     def open_inline_event(self, message: EventMessage) -> EventMessage | None:
         """Return *message* with its data, ``None`` if that is in the blob store."""
-        return None if isinstance(message.data, str) else message
+        if isinstance(message.data, str) and message.data.startswith(BLOB):
+            return None
+        return self.open_event(message)
 
     def adopt_event(
         self, message: EventMessage, run_id: str, *, parent: str, held: bool, hold: Hold
@@ -151,8 +187,8 @@ class Payloads:
         :param held: Whether the run was marked as having objects before.
         :param hold: Marks it.
         """
-        if not isinstance(message.data, str):
-            return message
+        if not isinstance(message.data, str) or not message.data.startswith(BLOB):
+            return self.open_event(message)
         reference = Reference.parse(message.data)
         owners = [owner for owner in (run_id if held else "", parent) if owner]
         key, content = self._find(reference, *owners)
@@ -160,7 +196,7 @@ class Payloads:
         if key != own.key:
             hold()
             self._store.put(own.key, content)
-        return _with_data(message, content)
+        return _with_data(message, self._opened(content))
 
     # -- Of a run that is removed -------------------------------------------------
 
@@ -196,7 +232,7 @@ class Payloads:
         return self._blobs
 
     def _check_in(self, folder: str, text: str) -> str:
-        content = text.encode()
+        content = self.seal_text(text).encode()
         reference = Reference.of(folder, content)
         self._store.put(reference.key, content)
         return str(reference)
@@ -213,10 +249,22 @@ class Payloads:
             hint="Restore it, and retry the run. Its lifecycle may be too short.",
         )
 
+    def _opened(self, content: bytes) -> str:
+        text = content.decode()
+        return self._decrypted(text) if text.startswith(ENCRYPTED) else text
 
-def _with_data(message: EventMessage, content: bytes) -> EventMessage:
+    def _decrypted(self, sealed: str) -> str:
+        if self._cipher is None:
+            raise PayloadLocked(
+                "The data is encrypted, and this process has no key.",
+                hint="Set DURABLE_ENCRYPTION_KEYS as in the process that stored it.",
+            )
+        return self._cipher.decrypt(sealed)
+
+
+def _with_data(message: EventMessage, text: str) -> EventMessage:
     try:
-        data = read_json(content.decode())
+        data = read_json(text)
     except ValueError:
         data = None
     if not isinstance(data, dict):

@@ -34,8 +34,9 @@ class EventMessage:
     """An accepted event on its way to the router.
 
     :param name: The event's name.
-    :param data: Its JSON object; or text that stands for it where that is in the blob
-        store, and that only :class:`~flask_durable.payloads.codec.Payloads` opens.
+    :param data: Its JSON object; or text that stands for it where that is encrypted or
+        in the blob store, and that only :class:`~flask_durable.payloads.codec.Payloads`
+        opens.
     :param id: Its id.
     :param at: When it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).

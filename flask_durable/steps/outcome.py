@@ -12,7 +12,6 @@ from ..errors import StepTimeout
 from ..errors import UnserializableResult
 from ..failure import Failure
 from ..serialization import UnserializableValue
-from ..store.memo import Memo
 
 _RAISED_AS: dict[str, type[StepError]] = {
     error.code: error for error in (StepTimeout, StepInterrupted)
@@ -49,9 +48,8 @@ def failure_of(
     return failure
 
 
-def error_of(step: str, memo: Memo) -> StepError:
-    """Return the error that a step raises in the body for the *memo* of a failure."""
-    failure = Failure.from_json(memo.body)
+def error_of(step: str, failure: Failure, path: str = "") -> StepError:
+    """Return the error that a step raises in the body for what is stored of it."""
     if failure.code == UnserializableResult.code:
-        return UnserializableResult(step, failure, path=memo.path)
+        return UnserializableResult(step, failure, path=path)
     return _RAISED_AS.get(failure.code, StepError)(step, failure)

@@ -26,6 +26,7 @@ from ..engine.interruption import Body
 from ..engine.retry import delay_after
 from ..engine.usage import sketch_of
 from ..errors import ReplayMismatch
+from ..errors import StepError
 from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
@@ -148,19 +149,18 @@ class Execution:
             self._key, "intent", self._number, payload(self._kind, "null")
         )
         if reply == "interrupted":
-            raise self._fail(
-                Failure(
-                    type="StepInterrupted",
-                    message="it started once and left no outcome",
-                    step=self._key,
-                    attempt=self._number,
-                    code="step.interrupted",
-                ),
-                time.time(),
+            interrupted = Failure(
+                type="StepInterrupted",
+                message="it started once and left no outcome",
+                step=self._key,
+                attempt=self._number,
+                code="step.interrupted",
             )
+            raise self._error(self._commit_failure(interrupted, time.time()))
 
     def _failed(self, error: BaseException, started: float) -> Memo:
         """Suspend until the next attempt, or return the memo of the final failure."""
+        payloads = self._attempt.host.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
         delay = None
         if not isinstance(error, UnserializableValue):
@@ -183,7 +183,7 @@ class Execution:
                 extra={"action": "step_failed"},
             )
             path = error.path if isinstance(error, UnserializableValue) else ""
-            return self._commit("failed", failure.to_json(), started, path)
+            return self._commit_failure(failure, started, path)
         logger.warning(
             "Attempt %d of step %r failed, next in %.1f s.",
             self._number,
@@ -198,12 +198,14 @@ class Execution:
             reason="retry",
             step=self._key,
             number=self._number,
-            payload=self._payload(failure.to_json(), started),
+            payload=self._payload(payloads.seal_failure(failure), started),
         )
 
-    def _fail(self, failure: Failure, started: float) -> Exception:
-        memo = self._commit("failed", failure.to_json(), started)
-        return error_of(self._key, memo)
+    def _commit_failure(self, failure: Failure, started: float, path: str = "") -> Memo:
+        payloads = self._attempt.host.payloads
+        if path:  # it has keys of the result in it
+            path = payloads.seal_text(path)
+        return self._commit("failed", payloads.seal_failure(failure), started, path)
 
     def _commit(self, status: str, body: str, started: float, path: str = "") -> Memo:
         text = self._payload(body, started, path)
@@ -220,18 +222,22 @@ class Execution:
 
     def _outcome(self, memo: Memo) -> t.Any:
         if memo.status == "failed":
-            raise error_of(self._key, memo)
+            raise self._error(memo)
         # Only now: what is not returned to the body is not fetched.
         text = self._attempt.payloads.open(memo.body, self._key)
         try:
             return self._codec.load(text)
         except UnreadableValue as error:
-            self._attempt.pause(
-                ReplayMismatch(
-                    f"What is stored of step {self._key!r} does not fit its type now: "
-                    f"{error}.",
-                    hint="Give the changed step another name, or deploy code that can "
-                    "read it; then resume.",
-                ),
-                self._key,
+            mismatch = ReplayMismatch(
+                f"What is stored of step {self._key!r} does not fit its type now.",
+                hint="Give the changed step another name, or deploy code that can "
+                "read it; then resume.",
             )
+            # It quotes the value, so it is in the failure and not in the reason.
+            mismatch.__cause__ = error
+            self._attempt.pause(mismatch, self._key)
+
+    def _error(self, memo: Memo) -> StepError:
+        text = self._attempt.payloads.open(memo.body, self._key)
+        path = self._attempt.payloads.open(memo.path, self._key)
+        return error_of(self._key, Failure.from_json(text), path)

@@ -496,7 +496,7 @@ def test_without_the_blob_store_a_run_is_removed_all_the_same(
 
 
 def test_another_result_of_a_step_is_another_object(files: Files) -> None:
-    payloads = Payloads(INLINE, make_blob_store(files.url))
+    payloads = Payloads(INLINE, blobs=make_blob_store(files.url))
     held: list[str] = []
     first, second, again = (
         payloads.seal_result(json.dumps(text), "r1", hold=lambda: held.append("r1"))
