@@ -160,15 +160,25 @@ def _fsync(value: t.Any) -> str:
     return text
 
 
-def _event_keys(value: t.Any) -> tuple[str, ...]:
+def _keys(value: t.Any, kind: str, check: t.Callable[[str], str]) -> tuple[str, ...]:
     keys = _texts(value)
     try:
-        return tuple(check_event_key(key) for key in keys)
+        return tuple(check(key) for key in keys)
     except ValueError as error:
         raise ValueError(
             f"must hold keys made of {error}: "
-            f"make one with `flask durable secret --kind event-key`"
+            f"make one with `flask durable secret --kind {kind}`"
         ) from None
+
+
+def _event_keys(value: t.Any) -> tuple[str, ...]:
+    return _keys(value, "event-key", check_event_key)
+
+
+def _encryption_keys(value: t.Any) -> tuple[str, ...]:
+    if isinstance(value, (set, frozenset)):
+        raise ValueError("must be a list, since the first key encrypts")
+    return _keys(value, "encryption", check_encryption_key)
 
 
 def _signing_secrets(value: t.Any) -> tuple[str, ...]:
@@ -182,17 +192,6 @@ def _signing_secrets(value: t.Any) -> tuple[str, ...]:
             f"make one with `flask durable secret --kind signing`"
         ) from None
     return values
-
-
-def _encryption_keys(value: t.Any) -> tuple[str, ...]:
-    keys = _texts(value)
-    try:
-        return tuple(check_encryption_key(key) for key in keys)
-    except ValueError as error:
-        raise ValueError(
-            f"must hold keys made of {error}: "
-            f"make one with `flask durable secret --kind encryption`"
-        ) from None
 
 
 def _blob_url(url: str | None) -> str | None:

@@ -29,6 +29,9 @@ MAX_WAITING = 1000
 #: another process perhaps, which then may remove it and have it created anew.
 PATIENCE = 30.0
 
+#: Seconds between two looks for runs that wait.
+INTERVAL = 1.0
+
 #: Seconds to wait for the thread when the worker stops.
 JOIN = 2.0
 
@@ -77,17 +80,10 @@ class ObjectRemover:
         except queue.Full:
             logger.info("Run %s is removed later: many are.", run_id)
 
-    def work(self, wait: float = 0.0) -> bool:
-        """Remove one run that waits; return whether there was one.
-
-        :param wait: Seconds to wait for one.
-        """
+    def work(self) -> bool:
+        """Remove one run that waits; return whether there was one."""
         try:
-            run_id, since = (
-                self._waiting.get(timeout=wait)
-                if wait
-                else (self._waiting.get_nowait())
-            )
+            run_id, since = self._waiting.get_nowait()
         except queue.Empty:
             return False
         if time.monotonic() - since < PATIENCE:
@@ -104,5 +100,6 @@ class ObjectRemover:
             log_failure(logger, f"remove run {run_id}", error)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.work(wait=1.0)
+        while not self._stopping.wait(INTERVAL):
+            while self.work() and not self._stopping.is_set():
+                pass

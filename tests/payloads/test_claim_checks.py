@@ -27,6 +27,7 @@ from flask_durable.queue.sqs_batch import MAX_BYTES
 
 from ..harness import Harness
 from ..servers import SQSServer
+from ..servers import wait_until
 from .conftest import Bucket
 from .conftest import Files
 from .conftest import INLINE
@@ -480,6 +481,23 @@ def test_a_run_stays_until_its_objects_could_be_removed(
     harness.advance(61)
     assert files.of_runs() == []
     assert harness.runs.list() == []
+
+
+def test_a_worker_removes_objects_on_a_thread_of_its_own(
+    make: Make, files: Files
+) -> None:
+    harness = make(DURABLE_BLOB_URL=files.url)
+    run = suspended(harness)
+    harness.runs.cancel(run.id)
+    harness.move_clock(31 * 86400)
+
+    harness.sweeper.start()
+    try:
+        wait_until(lambda: not harness.runs.list(), "an empty list of runs")
+    finally:
+        harness.sweeper.stop()
+
+    assert files.of_runs() == []
 
 
 def test_without_the_blob_store_a_run_is_removed_all_the_same(

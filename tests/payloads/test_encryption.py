@@ -391,6 +391,11 @@ def test_a_malformed_key_is_refused_and_not_repeated(make: Make, key: str) -> No
     assert NEW[:-1] not in str(caught.value)
 
 
+def test_keys_without_an_order_are_refused(make: Make) -> None:
+    with pytest.raises(ConfigurationError, match="the first key encrypts"):
+        make(DURABLE_ENCRYPTION_KEYS={NEW, OLD})
+
+
 def test_without_cryptography_the_error_names_the_extra(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
