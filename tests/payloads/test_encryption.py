@@ -383,7 +383,12 @@ def test_keys_are_in_no_log_no_text_and_no_report(
     assert check.detail == "the first of 1 key(s) encrypts"
 
 
-@pytest.mark.parametrize("key", ["short", NEW[:-1], f"{NEW}=", "ä" * 44])
+@pytest.mark.parametrize(
+    "key",
+    ["short", NEW[:-1], f"{NEW}=", "ä" * 44],
+    # The keys are random, and every process of a parallel run must call them the same.
+    ids=["short", "without-padding", "too-long", "not-ascii"],
+)
 def test_a_malformed_key_is_refused_and_not_repeated(make: Make, key: str) -> None:
     with pytest.raises(ConfigurationError, match="--kind encryption") as caught:
         make(DURABLE_ENCRYPTION_KEYS=[NEW, key])
