@@ -1,8 +1,10 @@
 """Durable background functions for Flask apps."""
 
 from .current import current_run as current_run
+from .dead_letters import DeadLetter as DeadLetter
 from .durations import Duration as Duration
 from .errors import ConfigurationError as ConfigurationError
+from .errors import DeadLetterNotFound as DeadLetterNotFound
 from .errors import DefinitionError as DefinitionError
 from .errors import DurableError as DurableError
 from .errors import EventError as EventError

@@ -16,6 +16,7 @@ import redis
 
 from .config import mask_url
 from .config import Settings
+from .dead_letters import DeadLetters
 from .embedded import data_directory
 from .embedded import find_running
 from .engine.admin import RunAdmin
@@ -195,6 +196,11 @@ class AppState:
         return Runs(self.store, self.admin, self.directory, self.payloads)
 
     @functools.cached_property
+    def dead_letters(self) -> DeadLetters:
+        """Dead letters, as the application sees them."""
+        return DeadLetters(self.broker.transport.dead_letters, self._queues)
+
+    @functools.cached_property
     def host(self) -> Host:
         """What the engine is given."""
         return Host(
@@ -257,7 +263,8 @@ class AppState:
             checks.append(self._check_blob_store())
         if self.settings.encryption_keys:
             checks.append(self._check_encryption())
-        return [*checks, self._check_workers(), self._check_paused()]
+        checks += [self._check_workers(), self._check_paused()]
+        return [*checks, self._check_dead_letters()]
 
     def _check_server(self) -> HealthCheck:
         name = "state server"
@@ -283,8 +290,7 @@ class AppState:
         except Exception as error:
             return HealthCheck(name, False, f"{type(error).__name__}: {error}")
         url = mask_url(self.settings.queue_url or self.server.url)
-        dead = f", {counts.dead} dead-lettered" if counts.dead else ""
-        return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait{dead}")
+        return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait")
 
     def _check_outbox(self) -> HealthCheck:
         waiting = self.store.count_owed_events()
@@ -325,6 +331,22 @@ class AppState:
         paused = self.store.count("paused")
         detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
         return HealthCheck("paused runs", True, detail)
+
+    def _check_dead_letters(self) -> HealthCheck:
+        name = "dead letters"
+        try:
+            counts = self.dead_letters.counts()
+        except Exception as error:
+            return HealthCheck(name, False, str(error))
+        dead = [f"{count} in {queue}" for queue, count in counts.items() if count]
+        hint = ', see "flask durable dlq list"' if dead else ""
+        return HealthCheck(name, True, (", ".join(dead) or "0") + hint)
+
+    def _queues(self) -> list[str]:
+        """Return the queues of the app, also of functions that others have."""
+        published = self.directory.current().functions.values()
+        others = {function["queue"] for function in published}
+        return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
 
     def forget_collaborators(self) -> None:
         """Make them anew on the next use.

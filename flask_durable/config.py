@@ -37,7 +37,7 @@ ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
 #: Commands of ``flask durable``. Click reads their options from the environment too
 #: (``FLASK_DURABLE_WORKER_THREADS``), and ``app.config.from_prefixed_env()`` copies
 #: those into ``app.config``, so such names are no unknown keys.
-COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
+COMMANDS = ("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")

@@ -131,6 +131,12 @@ class RunStateError(DurableError):
     code = "run.state"
 
 
+class DeadLetterNotFound(DurableError):
+    """Raised when no dead letter has the given id, or it is not there any more."""
+
+    code = "dead_letter.not_found"
+
+
 class StepUsageError(DurableError):
     """Raised when a step is used where it cannot be kept durable."""
 

@@ -25,6 +25,7 @@ from .functions.decorators import Decorators
 from .functions.registry import FunctionRegistry
 
 if t.TYPE_CHECKING:
+    from .dead_letters import DeadLetters
     from .events.model import EventLike
     from .functions.groups import DurableGroup
     from .queue.envelope import EventMessage
@@ -144,6 +145,11 @@ class Durable(Decorators):
     def runs(self) -> Runs:
         """The runs of the current app."""
         return self._state.runs
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the current app."""
+        return self._state.dead_letters
 
     @property
     def settings(self) -> Settings:

@@ -10,7 +10,7 @@ import click
 from flask.cli import AppGroup
 
 #: In the order of ``flask durable --help``; each module has a command of its name.
-_COMMANDS = ("dev", "worker", "send", "runs", "functions", "health", "secret")
+_COMMANDS = ("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret")
 
 
 class _DurableCommands(AppGroup):

@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from ..durations import to_seconds
 from ..status import RunStatus
 from .audience import Audience
 from .audience import audience_of
 from .output import echo_json
 from .output import echo_table
 from .output import note
+from .parameters import Seconds
 from .problems import CommandError
 from .problems import current_durable
 from .problems import current_state
@@ -37,15 +37,6 @@ _LONGEST_LOOK = 1.0
 
 #: Seconds that a function whose ``where=`` may refuse the event has to show a run.
 _PATIENCE = 2.0
-
-
-def _read_duration(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> float | None:
-    try:
-        return None if value is None else to_seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def _read_data(
@@ -71,7 +62,7 @@ def _read_data(
 @click.option("--wait", is_flag=True, help="Wait until its runs are finished.")
 @click.option(
     "--timeout",
-    callback=_read_duration,
+    type=Seconds(),
     metavar="DURATION",
     help="How long --wait waits, such as 90s; default: until they are finished.",
 )

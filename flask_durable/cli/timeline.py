@@ -51,17 +51,17 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
         "function": run.function,
         "status": str(run.status),
         "reason": run.reason,
-        "due": _iso(run.due),
+        "due": iso(run.due),
         "event": {
             "id": run.event_id,
             "name": run.event_name,
-            "at": _iso(event.at) if event else None,
+            "at": iso(event.at) if event else None,
             "data": event.data if event else None,
         },
         "queue": run.queue,
-        "created": _iso(run.created),
-        "started": _iso(run.started),
-        "finished": _iso(run.finished),
+        "created": iso(run.created),
+        "started": iso(run.started),
+        "finished": iso(run.finished),
         "result": reader.read("result", lambda: run.result),
         "failure": reader.read("failure", lambda: _failure(run.failure)),
         "dispatches": run.dispatches,
@@ -216,9 +216,9 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
         "kind": step.kind,
         "status": step.status,
         "attempt": step.attempt,
-        "started": _iso(step.started),
+        "started": iso(step.started),
         "duration": step.duration,
-        "due": _iso(step.due),
+        "due": iso(step.due),
         "value": reader.read(f"{place}.value", lambda: step.value),
         "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
     }
@@ -247,5 +247,6 @@ def _failure(failure: Failure | None) -> dict[str, t.Any] | None:
     return None if failure is None else dataclasses.asdict(failure)
 
 
-def _iso(at: datetime | None) -> str | None:
+def iso(at: datetime | None) -> str | None:
+    """Return *at* for a program."""
     return None if at is None else at.astimezone(timezone.utc).isoformat()

@@ -13,7 +13,7 @@ from flask import current_app
 from flask.cli import ScriptInfo
 from flask.cli import with_appcontext
 
-from ..durations import to_seconds
+from .parameters import Seconds
 from .problems import current_durable
 
 if t.TYPE_CHECKING:
@@ -22,18 +22,6 @@ if t.TYPE_CHECKING:
 #: Seconds between two looks at the processes and at the source.
 _POLL_INTERVAL = 0.2
 _LOOK_INTERVAL = 1.0
-
-
-class _Seconds(click.ParamType):  # type: ignore[type-arg]
-    name = "duration"
-
-    def convert(
-        self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return to_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command("worker")
@@ -55,7 +43,7 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--drain-timeout",
-    type=_Seconds(),
+    type=Seconds(),
     help="How long SIGTERM waits for step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
 )
 @click.option("--watch", is_flag=True, help="Start again when the source changes.")
