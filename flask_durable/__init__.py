@@ -29,9 +29,11 @@ from .events.lifecycle import FunctionFinished as FunctionFinished
 from .events.model import Event as Event
 from .events.model import EventData as EventData
 from .events.model import EventLike as EventLike
+from .events.ticks import CronTick as CronTick
 from .extension import Durable as Durable
 from .failure import Failure as Failure
 from .functions.backoff import Backoff as Backoff
+from .functions.cron import Cron as Cron
 from .functions.function import Function as Function
 from .functions.groups import DurableGroup as DurableGroup
 from .functions.step_function import StepFunction as StepFunction

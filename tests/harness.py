@@ -21,7 +21,7 @@ from flask_durable.engine.sweeper import Sweeper
 from flask_durable.queue.envelope import EVENT_QUEUE
 
 #: What is due at a time, below each partition's tag.
-_TIMES = ("timers", "leases", "queued", "outbox", "expire")
+_TIMES = ("timers", "leases", "queued", "outbox", "expire", "schedules")
 
 
 class LocalThreads:

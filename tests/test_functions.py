@@ -132,6 +132,7 @@ def test_the_specification_is_what_a_process_publishes(durable: App) -> None:
     assert transcode.spec() == {
         "id": "transcode",
         "triggers": ["media/uploaded", "media/*"],
+        "crons": [],
         "queue": "media",
         "where": True,
         "timeout": None,

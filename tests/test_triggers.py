@@ -94,16 +94,18 @@ def test_matching_does_not_look_at_each_function() -> None:
 
 
 def test_triggers_are_names_classes_and_lists_of_them() -> None:
-    assert read_triggers("a/b") == (("a/b",), {})
+    assert read_triggers("a/b") == (("a/b",), {}, ())
     assert read_triggers(Uploaded) == (
         ("media/uploaded",),
         {"media/uploaded": Uploaded},
+        (),
     )
     assert read_triggers([Uploaded, "audio/*", Removed]) == (
         ("media/uploaded", "audio/*", "media/removed"),
         {"media/uploaded": Uploaded, "media/removed": Removed},
+        (),
     )
-    assert read_triggers(None) == ((), {})
+    assert read_triggers(None) == ((), {}, ())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import difflib
 import typing as t
 from dataclasses import dataclass
 
+from ..functions.cron import Cron
 from ..functions.triggers import matches
 
 if t.TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Known:
     spec: t.Mapping[str, t.Any]
     here: bool
     published: bool
+
+    @property
+    def crons(self) -> list[Cron]:
+        """The schedules that start it."""
+        return [Cron(**spec) for spec in self.spec.get("crons", ())]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _facts(stack: DevStack) -> t.Iterator[tuple[str, str]]:
     yield "Worker", f"processes: {stack.processes}, threads of each: {stack.threads}"
     title = "Functions"
     for function in stack.durable.functions:
-        triggers = ", ".join(function.triggers) or "no event"
+        triggers = function.started_by or "no event"
         yield title, f"{function.id} on {triggers} (queue {function.queue})"
         title = ""
     if title:

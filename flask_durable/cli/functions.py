@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import typing as t
+from datetime import datetime
+from datetime import UTC
+
 import click
 from flask.cli import with_appcontext
 
@@ -19,11 +23,11 @@ from .problems import is_unreachable
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
 def functions(as_json: bool) -> None:
-    """List the functions: their triggers, queue, retries, and where their code is.
+    """List the functions: what starts them, queue, retries, where their code is.
 
     Code is "here" when the app of this command has it, and "published" when a worker
     has said so within the last hour. Without the state server only what is here is
-    listed.
+    listed. Of a function with schedules the next instant is shown, without its jitter.
 
     \b
     Examples:
@@ -32,22 +36,18 @@ def functions(as_json: bool) -> None:
     """
     known = _known()
     if as_json:
-        echo_json(
-            [
-                {**item.spec, "here": item.here, "published": item.published}
-                for item in known.values()
-            ]
-        )
+        echo_json([_as_json(item) for item in known.values()])
         return
     echo_table(
-        ("function", "triggers", "queue", "retries", "code"),
+        ("function", "triggers", "queue", "retries", "code", "next"),
         [
             (
                 id,
-                ", ".join(item.spec["triggers"]) or "-",
+                ", ".join([*item.spec["triggers"], *map(str, item.crons)]) or "-",
                 item.spec["queue"],
                 str(item.spec["max_attempts"] - 1),
                 _places(item),
+                _next_of(item) or "-",
             )
             for id, item in known.items()
         ],
@@ -63,6 +63,18 @@ def _known() -> dict[str, Known]:
             raise
         note(f"What workers published is not known: {error}")
     return {f.id: Known(f.spec(), True, False) for f in durable.functions}
+
+
+def _as_json(item: Known) -> dict[str, t.Any]:
+    places = {"here": item.here, "published": item.published}
+    return {**item.spec, **places, "next": _next_of(item)}
+
+
+def _next_of(item: Known) -> str | None:
+    now = datetime.now(UTC)
+    found = [cron.next_after(now) for cron in item.crons]
+    instants = [instant for instant in found if instant is not None]
+    return min(instants).isoformat(timespec="minutes") if instants else None
 
 
 def _places(item: Known) -> str:

@@ -117,7 +117,7 @@ def _print_banner(
     ]
     title = "Functions"
     for function in state.functions:
-        triggers = ", ".join(function.triggers) or "no event"
+        triggers = function.started_by or "no event"
         facts.append((title, f"{function.id} on {triggers} (queue {function.queue})"))
         title = ""
     lines = [f"  {name:<11}{value}" for name, value in facts]

@@ -12,6 +12,7 @@ from .admin import RunAdmin
 from .host import Host
 from .objects import ObjectRemover
 from .outbox import Outbox
+from .schedule import Schedules
 
 #: Seconds between two sweeps.
 INTERVAL = 1.0
@@ -31,6 +32,8 @@ class Sweeper:
         self._admin = admin
         #: Removes what expired runs have in the blob store.
         self.objects = ObjectRemover(host.store, host.payloads)
+        #: What a time of day starts.
+        self.schedules = Schedules(host, outbox)
         self._lock = threading.Lock()
         self._empty: set[str] = set()
         self._stopping = threading.Event()
@@ -61,7 +64,7 @@ class Sweeper:
             self._empty.add(queue)
 
     def sweep(self) -> None:
-        """Sweep every partition once.
+        """Sweep every partition once, and start what is scheduled.
 
         :raises redis.RedisError: The server did not answer.
         """
@@ -72,6 +75,7 @@ class Sweeper:
             for _ in range(MAX_ROUNDS):
                 if not self._sweep(tag, empty):
                     break
+        self.schedules.look()
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
         swept = self._host.store.sweep(tag, empty)

@@ -7,6 +7,8 @@ import typing as t
 from ..errors import DefinitionError
 from ..events.model import Event
 from ..events.model import EventData
+from ..events.ticks import CronTick
+from .cron import Cron
 from .definition import define_function
 from .definition import define_step
 from .definition import MISSING
@@ -74,6 +76,16 @@ class Decorators:
     def function(
         self,
         *,
+        on: Cron,
+        id: str | None = None,
+        where: t.Callable[[Event[CronTick]], bool] | None = None,
+        **options: t.Unpack[FunctionKeywords],
+    ) -> TypedFunctionDecorator[CronTick]: ...
+
+    @t.overload
+    def function(
+        self,
+        *,
         on: str | t.Sequence[Trigger] | None,
         id: str | None = None,
         where: t.Callable[[Event[t.Any]], bool] | None = None,
@@ -91,9 +103,10 @@ class Decorators:
         """Declare a durable function.
 
         :param on: What starts it: an event's name, a wildcard (``"media/*"``), an
-            :class:`EventData` class, a sequence of these, or ``None`` for a function
-            that is only invoked. ``event.data`` is a model for the events whose class
-            is named, otherwise a plain dict.
+            :class:`EventData` class, a schedule (:class:`Cron`), a sequence of these,
+            or ``None`` for a function that is only invoked. ``event.data`` is a model
+            for the events whose class is named, a :class:`CronTick` for those of a
+            schedule, otherwise a plain dict.
         :param id: Unique in the app (default the function's name). Runs are found by
             it, so keep it when the function is renamed.
         :param where: Says for an event whether it starts a run.

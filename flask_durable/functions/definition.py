@@ -50,24 +50,26 @@ def define_function(
     if on is MISSING:
         raise DefinitionError(
             f"The function at {place_of(body)} does not say what starts it.",
-            hint='Write on="media/uploaded", on=MediaUploaded, or on=None for a '
-            "function that is only invoked.",
+            hint='Write on="media/uploaded", on=MediaUploaded, on=Cron("0 4 * * *"), '
+            "or on=None for a function that is only invoked.",
         )
     if isinstance(body, Function):
         raise DefinitionError(
             f"{body.id!r} is a durable function already.",
             hint="Give several events as one list: on=[A, B].",
         )
-    triggers, schemas = read_triggers(on)
-    check_body(body, ("event", "step"), schemas if on is not None else None)
+    triggers = read_triggers(on)
+    schemas = None if on is None else triggers.schemas
+    check_body(body, ("event", "step"), schemas)
     name = prefix + _name_of(body, id, "id=")
     check_id(name)
     check_where(where)
     return Function(
         body,
         id=name,
-        triggers=triggers,
-        schemas=schemas,
+        triggers=triggers.patterns,
+        schemas=triggers.schemas,
+        crons=triggers.crons,
         where=where,
         options=options,
     )

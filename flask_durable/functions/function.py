@@ -17,6 +17,7 @@ from ..events.model import Event
 from ..events.model import EventData
 from ..events.schemas import load
 from .backoff import Backoff
+from .cron import Cron
 from .options import FunctionOptions
 from .signatures import code_version
 from .signatures import place_of
@@ -46,6 +47,8 @@ class Function(t.Generic[D, R]):
     triggers: tuple[str, ...]
     #: The schema of each event that ``on=`` names by class.
     schemas: t.Mapping[str, type[EventData]]
+    #: The schedules that start it.
+    crons: tuple[Cron, ...]
     #: Says for an event that fits whether it starts a run.
     where: t.Callable[[Event[t.Any]], bool] | None
     #: Has the steps the run makes after it failed for good.
@@ -62,6 +65,7 @@ class Function(t.Generic[D, R]):
         id: str,
         triggers: tuple[str, ...] = (),
         schemas: t.Mapping[str, type[EventData]] | None = None,
+        crons: tuple[Cron, ...] = (),
         where: t.Callable[[Event[t.Any]], bool] | None = None,
         options: FunctionOptions | None = None,
     ) -> None:
@@ -70,11 +74,17 @@ class Function(t.Generic[D, R]):
         self.id = id
         self.triggers = triggers
         self.schemas = dict(schemas or {})
+        self.crons = crons
         self.where = where
         self.options = options or FunctionOptions()
         self.failure_handler = None
         self.version = code_version(body)
         self.defined_at = place_of(body)
+
+    @property
+    def started_by(self) -> str:
+        """Its triggers and schedules, for a person; empty if it is only invoked."""
+        return ", ".join([*self.triggers, *map(str, self.crons)])
 
     @property
     def queue(self) -> str:
@@ -116,7 +126,7 @@ class Function(t.Generic[D, R]):
         return self.body(event, step)
 
     def __repr__(self) -> str:
-        return f"<Function {self.id!r} on {', '.join(self.triggers) or 'invoke only'}>"
+        return f"<Function {self.id!r} on {self.started_by or 'invoke only'}>"
 
     def on_failure(
         self, handler: t.Callable[[Event[D], Step, Failure], object]
@@ -171,6 +181,7 @@ class Function(t.Generic[D, R]):
         return {
             "id": self.id,
             "triggers": list(self.triggers),
+            "crons": [cron.spec() for cron in self.crons],
             "queue": self.queue,
             "where": self.where is not None,
             "timeout": self.timeout,

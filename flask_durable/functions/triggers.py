@@ -1,4 +1,4 @@
-"""Which events start which functions: exact names and wildcards."""
+"""What starts which functions: exact names, wildcards and schedules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from ..errors import DefinitionError
 from ..events.model import EventData
 from ..events.model import RESERVED_PREFIX
 from ..events.names import check_pattern
+from ..events.ticks import CronTick
+from .cron import Cron
 
 #: One trigger as users write it.
-Trigger = type[EventData] | str
+Trigger = type[EventData] | str | Cron
+
+#: Schedules that a function may have.
+MAX_CRONS = 10
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -65,17 +70,28 @@ def _prefixes(name: str) -> t.Iterator[str]:
             yield name[:position]
 
 
-def read_triggers(
-    on: t.Any,
-) -> tuple[tuple[str, ...], dict[str, type[EventData]]]:
-    """Return the patterns and the schemas by event name that *on* asks for.
+class Triggers(t.NamedTuple):
+    """What starts one function.
 
-    :param on: A name, a wildcard, an :class:`EventData` class, a sequence of these, or
-        ``None`` for a function that no event starts.
+    :param patterns: Names and wildcards of events.
+    :param schemas: The schema of each event that is named by class.
+    :param crons: Schedules.
+    """
+
+    patterns: tuple[str, ...] = ()
+    schemas: dict[str, type[EventData]] = {}
+    crons: tuple[Cron, ...] = ()
+
+
+def read_triggers(on: t.Any) -> Triggers:
+    """Return what *on* asks for.
+
+    :param on: A name, a wildcard, an :class:`EventData` class, a :class:`Cron`, a
+        sequence of these, or ``None`` for a function that is only invoked.
     :raises DefinitionError: *on* is something else, empty, or says a thing twice.
     """
     if on is None:
-        return (), {}
+        return Triggers()
     if not isinstance(on, (list, tuple, set, frozenset)):
         on = (on,)
     elif not on:
@@ -83,26 +99,49 @@ def read_triggers(
             "on= is an empty sequence, so that no event starts the function.",
             hint="Name an event, or write on=None for a function that is only invoked.",
         )
+    crons = _checked_crons([trigger for trigger in on if isinstance(trigger, Cron)])
     patterns: list[str] = []
     schemas: dict[str, type[EventData]] = {}
+    if crons:
+        schemas[event_name_of(CronTick)] = CronTick
     for trigger in on:
+        if isinstance(trigger, Cron):
+            continue
         pattern = _pattern_of(trigger)
         if pattern in patterns:
             raise DefinitionError(f"on= names {pattern!r} twice.", hint="Remove one.")
         patterns.append(pattern)
         if isinstance(trigger, type):
             schemas[pattern] = trigger
-    return tuple(patterns), schemas
+    return Triggers(tuple(patterns), schemas, crons)
+
+
+def _checked_crons(crons: list[Cron]) -> tuple[Cron, ...]:
+    texts = [str(cron) for cron in crons]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise DefinitionError(f"on= has the schedule {text!r} twice.")
+    if len(crons) > MAX_CRONS:
+        raise DefinitionError(
+            f"on= has {len(crons)} schedules; a function may have {MAX_CRONS}."
+        )
+    return tuple(crons)
 
 
 def _pattern_of(trigger: t.Any) -> str:
+    if trigger in (CronTick, CronTick.__event_name__):
+        raise DefinitionError(
+            "A tick starts the function that has the schedule, and no other.",
+            hint='Give this one a schedule: on=Cron("*/5 * * * *").',
+        )
     if isinstance(trigger, type) and issubclass(trigger, EventData):
         return event_name_of(trigger)
     if not isinstance(trigger, str):
         raise DefinitionError(
             f"on= has {trigger!r}, which is neither an event's name nor an EventData "
-            "class.",
-            hint='Write on="media/uploaded", on="media/*" or on=MediaUploaded.',
+            "class nor a Cron.",
+            hint='Write on="media/uploaded", on="media/*", on=MediaUploaded or '
+            'on=Cron("*/5 * * * *").',
         )
     if problem := check_pattern(trigger):
         raise DefinitionError(

@@ -21,6 +21,10 @@ from .server import StateServer
 #: enough for a deploy, short enough that a removed function stops getting runs.
 FORGET_AFTER = 3600 * 1000
 
+#: Milliseconds after which a schedule that no process looked at is forgotten. Of what
+#: was missed in less the latest instant is made up.
+SCHEDULE_FORGOTTEN = 7 * 86400 * 1000
+
 #: Seconds after which a worker that said nothing counts as gone.
 WORKER_GONE = 15
 
@@ -100,6 +104,18 @@ class Directory:
             if published != self._cached:
                 self._cached = published
             return self._cached
+
+    def schedule_marks(self, done: t.Mapping[str, int]) -> tuple[int, dict[str, int]]:
+        """Note up to when schedules are carried out; return the time and the notes.
+
+        :param done: Schedule to the time up to which each of its instants has a run,
+            or 0. All times are milliseconds since 1970, the server's clock.
+        """
+        args: list[str | int] = [SCHEDULE_FORGOTTEN]
+        for schedule, time in done.items():
+            args += [schedule, time]
+        now, *marks = self._server.call("cron_marks", self._tag, *args)
+        return int(now), dict(zip(done, map(int, marks), strict=True))
 
     def forget_stale(self) -> None:
         """Forget the functions that no process had the code of for an hour."""

@@ -24,14 +24,22 @@ from flask_durable.store.server import StateServer
 Dump = dict[str, t.Any]
 
 #: Scripts whose second call is allowed to find nothing: the first one was told what to
-#: do, and has some seconds to do it.
-ONE_SHOT = ("sweep",)
+#: do, and has some seconds to do it. ``cron_marks`` tells the time, which goes on.
+ONE_SHOT = ("sweep", "cron_marks")
 
 #: Sorted sets by time whose members count, while their scores move on with each call.
 MOVING = (":leases", ":functions:seen")
 
 #: Sorted sets whose scores are times.
-TIMES = ("leases", "timers", "queued", "outbox", "expire", "functions:seen")
+TIMES = (
+    "leases",
+    "timers",
+    "queued",
+    "outbox",
+    "expire",
+    "functions:seen",
+    "schedules",
+)
 
 #: Fields of a run that are times.
 TIME_FIELDS = ("queued_at", "deferred_since", "due")

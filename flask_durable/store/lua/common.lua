@@ -16,6 +16,7 @@
 --   <tag>:outbox          zset   "run:<id>", "event:<...>" and "spool:<...>" by the time
 --                                to send again
 --   <tag>:outbox:events   hash   "event:<...>" and "spool:<...>" -> message text
+--   <tag>:schedules       zset   schedules by the time up to which they are carried out
 --   <tag>:expire          zset   finished runs by the end of their retention
 --
 -- All times are milliseconds of this server's clock. User data is never looked into.

@@ -1,0 +1,220 @@
+"""Schedules: each instant of a function's :class:`Cron` gets one run.
+
+Every worker looks, and none has to be the leader. The id of a tick is derived from its
+function and its instant, and so is the id of the run: whoever comes first creates it,
+and whoever comes later finds it. The *mark* of a schedule (``cron_marks.lua``) says up
+to when that was done, by anybody.
+
+What is due is read from the directory, so that all workers follow the schedule that was
+published last; and only whoever has the code of a function carries its schedule out, so
+that one whose code is gone stops.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from datetime import UTC
+
+from ..errors import DurableError
+from ..events.ticks import CronTick
+from ..functions.cron import Cron
+from ..ids import derived_id
+from ..ids import run_id
+from ..queue.envelope import EventMessage
+from ..store.directory import Published
+from ..store.run_store import is_transient
+from ..store.run_store import NewRun
+from .host import Host
+from .outbox import Outbox
+
+#: Seconds between two looks, unless an instant comes sooner.
+INTERVAL = 30.0
+
+#: Milliseconds within which all instants that were missed are made up; of older ones
+#: only the latest, where there is none within.
+ALL_MADE_UP = 300_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Description = t.Mapping[str, t.Any]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """One schedule of a function, as it was published."""
+
+    function: Description
+    cron: Cron
+
+    @property
+    def key(self) -> str:
+        """Its name on the state server: another expression is another schedule."""
+        cron = self.cron
+        return f"{self.function['id']} {cron.expression} {cron.timezone}"
+
+
+class Schedules:
+    """Creates the runs of schedules whose functions this process has the code of."""
+
+    def __init__(self, host: Host, outbox: Outbox) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._schedules: tuple[Published, list[_Schedule]] = (Published(-1, {}), [])
+        #: Schedule to the time up to which this process created runs.
+        self._done: dict[str, int] = {}
+        self._next_look = 0.0
+
+    def look(self) -> None:
+        """Create the runs of the instants that have come since the last look.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        published = self._host.directory.remembered
+        if published is not self._schedules[0]:
+            self._schedules = (published, list(self._found_in(published)))
+            self._next_look = 0.0
+        schedules = self._schedules[1]
+        if not schedules or time.monotonic() < self._next_look:
+            return
+        now, marks = self._ask(schedules)
+        due = {
+            schedule.key: _due(schedule.cron, marks[schedule.key], now)
+            for schedule in schedules
+        }
+        if any(due.values()):
+            self._create_due(schedules, due, now)
+        else:
+            self._done = dict.fromkeys(due, now)
+        soonest = min(_seconds_to_next(schedule.cron, now) for schedule in schedules)
+        self._next_look = time.monotonic() + soonest
+
+    def start(self, function_id: str, instant: datetime) -> bool:
+        """Create the run that a function has for *instant*, whatever its schedules.
+
+        :returns: Whether this process has a function of that name with a schedule.
+        :raises redis.RedisError: The server did not answer.
+        """
+        function = self._host.functions.get(function_id)
+        if function is None or not function.crons:
+            return False
+        cron = next((cron for cron in function.crons if cron.has(instant)), None)
+        published = self._host.directory.remembered.functions
+        description = published.get(function_id) or function.spec()
+        self._create([_run_of(description, cron, instant)])
+        return True
+
+    def _found_in(self, published: Published) -> t.Iterator[_Schedule]:
+        for function in self._host.functions:
+            description = published.functions.get(function.id, {})
+            for spec in description.get("crons", ()):
+                try:
+                    yield _Schedule(description, Cron(**spec))
+                except (DurableError, TypeError) as error:
+                    # Published by other code, which knows more than this one.
+                    logger.warning("The schedule of %s: %s", function.id, error)
+
+    def _ask(self, schedules: list[_Schedule]) -> tuple[int, dict[str, int]]:
+        done = {schedule.key: self._done.get(schedule.key, 0) for schedule in schedules}
+        return self._host.directory.schedule_marks(done)
+
+    def _create_due(
+        self,
+        schedules: list[_Schedule],
+        due: dict[str, list[datetime]],
+        now: int,
+    ) -> None:
+        runs: dict[str, NewRun] = {}
+        for schedule in schedules:
+            for instant in due[schedule.key]:
+                run = _run_of(schedule.function, schedule.cron, instant)
+                # Two schedules of a function may meet: the first one makes the tick.
+                runs.setdefault(run.id, run)
+        failed = self._create(list(runs.values()))
+        self._done = {
+            schedule.key: now
+            for schedule in schedules
+            if schedule.function["id"] not in failed
+        }
+        # At once, so that the other workers need not find what is done already.
+        self._ask(schedules)
+
+    def _create(self, runs: list[NewRun]) -> set[str]:
+        """Create *runs*; return the functions of which one could not be created."""
+        mark = self._host.mark()
+        store = self._host.store
+        replies = store.server.call_many([store.creation(run) for run in runs])
+        failed, queued = set(), []
+        for run, reply in zip(runs, replies, strict=True):
+            if is_transient(reply):
+                raise reply
+            if isinstance(reply, Exception):
+                logger.error("Could not create run %s: %s", run.id, reply)
+                failed.add(run.function)
+            elif reply[0] == "queued":
+                queued.append((run.id, run.function, run.queue, reply[1]))
+        self._outbox.send_runs(queued)
+        self._host.settle(mark)
+        return failed
+
+
+def _due(cron: Cron, mark: int, now: int) -> list[datetime]:
+    """Return the instants after *mark* that are to get a run."""
+    instants = list(cron.instants(_datetime(mark), _datetime(now)))
+    late = _datetime(now - ALL_MADE_UP)
+    return [instant for instant in instants if instant > late] or instants[-1:]
+
+
+def _seconds_to_next(cron: Cron, now: int) -> float:
+    time_now = _datetime(now)
+    following = cron.next_after(time_now)
+    if following is None:
+        return INTERVAL
+    return min((following - time_now).total_seconds(), INTERVAL)
+
+
+def _run_of(function: Description, cron: Cron | None, instant: datetime) -> NewRun:
+    """Return the run of a function for *instant*; *cron* has the instant, if given."""
+    message = _message_of(function["id"], cron, instant)
+    return NewRun(
+        id=run_id(function["id"], message.id),
+        function=function["id"],
+        queue=function["queue"],
+        event=message.encode(),
+        event_id=message.id,
+        event_name=message.name,
+        timeout=function["timeout"],
+        start_timeout=function["start_timeout"],
+        start_at=message.at,
+        unfiltered=bool(function["where"]),
+    )
+
+
+def _message_of(id: str, cron: Cron | None, instant: datetime) -> EventMessage:
+    scheduled = _milliseconds(instant)
+    tick = CronTick(function_id=id, scheduled_at=instant)
+    delay = 0.0
+    if cron is not None:
+        known = {"expression": cron.expression, "timezone": cron.timezone}
+        tick = tick.model_copy(update=known)
+        delay = cron.delay(id, instant)
+    return EventMessage(
+        name=str(CronTick.__event_name__),
+        data=tick.model_dump(mode="json"),
+        id=derived_id("cron", id, str(scheduled)),
+        at=scheduled + round(delay * 1000),
+    )
+
+
+def _datetime(milliseconds: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def _milliseconds(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(milliseconds=1)

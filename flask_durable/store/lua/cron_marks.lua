@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+-- Notes up to when the instants of schedules have runs, and says what is noted. (G1, G4)
+--
+-- KEYS[1] tag of partition 0
+-- ARGV[1] milliseconds after which a schedule that nobody looked at is forgotten
+-- ARGV[2..] schedule, a time up to which each of its instants has a run, or 0, ...
+--
+-- Reply   {now, mark, ...}   a mark for each schedule: what lies between it and now is
+--         to be done
+--
+-- The runs are created first, and the mark is moved then: a crash in between leaves
+-- instants that are found again and lead to runs that exist. A mark never goes back
+-- because of what a caller says, so of two workers the slower one repeats nothing. One
+-- that lies ahead of the clock, which must have been set back, would silence the
+-- schedule until it is reached, and is brought to now. A schedule that is new begins
+-- now: what was before it was known is none of its business.
+
+local now = clock()
+local key = tag .. ':schedules'
+redis.call('ZREMRANGEBYSCORE', key, '-inf', now - tonumber(ARGV[1]))
+local reply = {text(now)}
+for i = 2, #ARGV, 2 do
+  local mark = tonumber(redis.call('ZSCORE', key, ARGV[i]) or now)
+  mark = math.min(math.max(mark, tonumber(ARGV[i + 1])), now)
+  redis.call('ZADD', key, mark, ARGV[i])
+  reply[#reply + 1] = text(mark)
+end
+return reply
