@@ -22,6 +22,7 @@ from .durations import MAX_SECONDS
 from .durations import to_seconds
 from .errors import ConfigurationError
 from .events.keys import check_event_key
+from .events.keys import check_push_secret
 from .events.keys import secret_bytes
 from .payloads.blobs import BlobAddress
 from .payloads.cipher import check_encryption_key
@@ -160,38 +161,26 @@ def _fsync(value: t.Any) -> str:
     return text
 
 
-def _keys(value: t.Any, kind: str, check: t.Callable[[str], str]) -> tuple[str, ...]:
-    keys = _texts(value)
-    try:
-        return tuple(check(key) for key in keys)
-    except ValueError as error:
-        raise ValueError(
-            f"must hold keys made of {error}: "
-            f"make one with `flask durable secret --kind {kind}`"
-        ) from None
+def _secrets(kind: str, noun: str, check: t.Callable[[str], t.Any]) -> BeforeValidator:
+    def read(value: t.Any) -> tuple[str, ...]:
+        values = _texts(value)
+        try:
+            for secret in values:
+                check(secret)
+        except ValueError as error:
+            raise ValueError(
+                f"must hold {noun} made of {error}: "
+                f"make one with `flask durable secret --kind {kind}`"
+            ) from None
+        return values
+
+    return BeforeValidator(read)
 
 
-def _event_keys(value: t.Any) -> tuple[str, ...]:
-    return _keys(value, "event-key", check_event_key)
-
-
-def _encryption_keys(value: t.Any) -> tuple[str, ...]:
+def _in_order(value: t.Any) -> t.Any:
     if isinstance(value, (set, frozenset)):
         raise ValueError("must be a list, since the first key encrypts")
-    return _keys(value, "encryption", check_encryption_key)
-
-
-def _signing_secrets(value: t.Any) -> tuple[str, ...]:
-    values = _texts(value)
-    try:
-        for secret in values:
-            secret_bytes(secret)
-    except ValueError as error:
-        raise ValueError(
-            f"must hold secrets made of {error}: "
-            f"make one with `flask durable secret --kind signing`"
-        ) from None
-    return values
+    return value
 
 
 def _blob_url(url: str | None) -> str | None:
@@ -236,6 +225,15 @@ class Settings(BaseModel):
     ``DURABLE_INNGEST_EVENT_API``
         Whether the SDKs of Inngest may send events to ``/e/<event key>``.
         Default ``False``.
+    ``DURABLE_PUSH_LOOPBACK``
+        Whether ``POST worker`` takes messages from this machine without a secret, as
+        Elastic Beanstalk's daemon sends them. Default ``False``.
+    ``DURABLE_PUSH_SECRETS``
+        List of ``psh_`` secrets that may hand messages to ``POST worker``. Default
+        none. While both are left out the route is closed.
+    ``DURABLE_PUSH_BUDGET``
+        Duration, 100 ms to 12 h, within which a message that was pushed may begin
+        steps of its run. Default 30 s.
     ``DURABLE_LEASE``
         Duration, 100 ms to 1 h, after which a silent worker loses its run.
         Default 10 s.
@@ -287,13 +285,18 @@ class Settings(BaseModel):
     namespace: t.Annotated[str, BeforeValidator(_namespace)] = "durable"
     partitions: t.Annotated[int, _Whole, _between(1, 256)] = 1
     url_prefix: t.Annotated[str | None, BeforeValidator(_url_prefix)] = "/durable"
-    event_keys: t.Annotated[tuple[str, ...], BeforeValidator(_event_keys)] = Field(
-        (), repr=False
-    )
-    signing_secrets: t.Annotated[tuple[str, ...], BeforeValidator(_signing_secrets)] = (
-        Field((), repr=False)
-    )
+    event_keys: t.Annotated[
+        tuple[str, ...], _secrets("event-key", "keys", check_event_key)
+    ] = Field((), repr=False)
+    signing_secrets: t.Annotated[
+        tuple[str, ...], _secrets("signing", "secrets", secret_bytes)
+    ] = Field((), repr=False)
     inngest_event_api: t.Annotated[bool, _Flag] = False
+    push_loopback: t.Annotated[bool, _Flag] = False
+    push_secrets: t.Annotated[
+        tuple[str, ...], _secrets("push", "secrets", check_push_secret)
+    ] = Field((), repr=False)
+    push_budget: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 30.0
     lease: t.Annotated[float, _Seconds, _between(0.1, 3600.0)] = 10.0
     visibility_timeout: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 10.0
     drain_timeout: t.Annotated[float, _Seconds, _between(0.0, 3600.0)] = 25.0
@@ -307,9 +310,11 @@ class Settings(BaseModel):
     blob_url: t.Annotated[str | None, _Text, AfterValidator(_blob_url)] = Field(
         None, repr=False
     )
-    encryption_keys: t.Annotated[tuple[str, ...], BeforeValidator(_encryption_keys)] = (
-        Field((), repr=False)
-    )
+    encryption_keys: t.Annotated[
+        tuple[str, ...],
+        _secrets("encryption", "keys", check_encryption_key),
+        BeforeValidator(_in_order),
+    ] = Field((), repr=False)
     retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
     failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
         30 * 86400.0

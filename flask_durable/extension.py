@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import typing as t
+import weakref
 from datetime import datetime
 
 from flask import current_app
@@ -23,6 +24,7 @@ from .events.inngest import inngest_blueprint
 from .events.sent import failures
 from .functions.decorators import Decorators
 from .functions.registry import FunctionRegistry
+from .worker.push_endpoint import add_push_routes
 
 if t.TYPE_CHECKING:
     from .dead_letters import DeadLetters
@@ -30,6 +32,7 @@ if t.TYPE_CHECKING:
     from .functions.groups import DurableGroup
     from .queue.envelope import EventMessage
     from .runs import Runs
+    from .worker.lambda_handler import LambdaContext
 
 #: Where an app keeps what it has of this extension.
 _STATE = "durable.state"
@@ -61,6 +64,8 @@ class Durable(Decorators):
         self.functions = FunctionRegistry()
 
         self._warned: set[str] = set()
+        # Weakly: an extension outlives the apps of a factory.
+        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
         if app is not None:
             self.init_app(app)
 
@@ -82,6 +87,7 @@ class Durable(Decorators):
         state = AppState(app, self.functions, settings)
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
+            add_push_routes(blueprint, state)
             app.register_blueprint(blueprint)
         if settings.inngest_event_api:
             blueprint = inngest_blueprint(state, open_ingest=in_development())
@@ -90,6 +96,7 @@ class Durable(Decorators):
         # Beside it, and not in it: an extension outlives the apps of a factory, and
         # would keep them.
         app.extensions[_STATE] = state
+        self._apps.add(app)
 
     def register(self, group: DurableGroup) -> None:
         """Add the functions, steps and schemas of *group*.
@@ -159,6 +166,32 @@ class Durable(Decorators):
     def health(self) -> list[HealthCheck]:
         """Look at everything that runs of the current app need."""
         return self._state.health()
+
+    def lambda_handler(self, event: t.Any, context: LambdaContext) -> dict[str, t.Any]:
+        """Serve what AWS Lambda calls its handler with.
+
+        ::
+
+            app = create_app()
+            handler = durable.lambda_handler
+
+        Messages of an SQS queue are served as a worker serves them, within half of the
+        remaining time; the answer names those that are to be delivered again, so
+        switch on ``ReportBatchItemFailures``. A schedule of EventBridge does what is
+        due: timers, lost runs, schedules.
+
+        :raises EventError: It is called with something else.
+        :raises RuntimeError: This object is not that of exactly one app.
+        """
+        from .worker.lambda_handler import handle_event
+
+        apps = list(self._apps)
+        if len(apps) != 1:
+            raise RuntimeError(
+                f"The handler of a Lambda function needs one app, and there are "
+                f"{len(apps)}. Keep the one app that you call 'init_app' with."
+            )
+        return handle_event(self.state_of(apps[0]), event, context)
 
     def state_of(self, app: Flask) -> AppState:
         """Return what *app* has of this extension. For our own processes.

@@ -24,7 +24,14 @@ FRAMEWORKS = {"flask", "werkzeug", "click", "boto3", "botocore", "dramatiq"}
 
 #: Where each of these may be imported at all.
 HOMES = {
-    "flask": {"cli", "events.endpoint", "events.http", "events.inngest", "extension"},
+    "flask": {
+        "cli",
+        "events.endpoint",
+        "events.http",
+        "events.inngest",
+        "extension",
+        "worker.push_endpoint",
+    },
     "dramatiq": {"queue", "worker"},
     "redis": {
         "app_state",

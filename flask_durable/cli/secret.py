@@ -1,4 +1,4 @@
-"""``flask durable secret``: make an event key or a signing secret."""
+"""``flask durable secret``: make an event key, a signing or a push secret."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from ..config import ENVIRONMENT_PREFIX
 from ..events.keys import new_event_key
+from ..events.keys import new_push_secret
 from ..events.keys import new_signing_secret
 from ..payloads.cipher import new_encryption_key
 
@@ -15,6 +16,7 @@ _KINDS = {
     "event-key": (new_event_key, "EVENT_KEYS"),
     "signing": (new_signing_secret, "SIGNING_SECRETS"),
     "encryption": (new_encryption_key, "ENCRYPTION_KEYS"),
+    "push": (new_push_secret, "PUSH_SECRETS"),
 }
 
 
@@ -24,12 +26,12 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     default="event-key",
     show_default=True,
-    help="A bearer key for POST events, a Standard Webhooks signing secret, or a key "
-    "that encrypts what is stored.",
+    help="A bearer key for POST events, a Standard Webhooks signing secret, a bearer "
+    "secret for POST worker, or a key that encrypts what is stored.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def secret(kind: str, as_json: bool) -> None:
-    """Print a new event key, signing secret or encryption key.
+    """Print a new event key, signing secret, push secret or encryption key.
 
     It is stored nowhere: configure it in the app, and give a key or secret to the
     client. To rotate, list the new one beside the old one with a comma between, move

@@ -8,6 +8,7 @@ writes nothing more.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import typing as t
@@ -75,6 +76,7 @@ class Attempt:
 
     :param memos: Step key to the stored text of its memo. New ones are added where the
         body is replayed by this process.
+    :param until: When it is to end at a step boundary, on the monotonic clock.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Attempt:
         function: Function[t.Any, t.Any],
         run: ClaimedRun,
         memos: dict[str, str],
+        until: float = math.inf,
     ) -> None:
         self.host = host
         self.outbox = outbox
@@ -92,6 +95,7 @@ class Attempt:
         self.token = run.token
         self.record = run.record
         self.memos = memos
+        self.until = until
         #: Seconds; longer than usual while a step asks for it.
         self.lease = host.store.lease
         #: Set by the executor before the body is called.
@@ -183,14 +187,16 @@ class Attempt:
             self._sealed.__traceback__ = None
 
     def before_body(self, lease: float | None) -> None:
-        """Stop at a step boundary if the worker drains, and be sure of the lease.
+        """Stop at a step boundary if it is time to, and be sure of the lease.
 
         An attempt that slept past its lease, in a stopped process, must not start
         another body: past two thirds of the lease it asks before it goes on.
         """
         self._context.replaying = False
         self.check()
-        if self.host.draining.is_set():
+        # An attempt that came no further than the one before would never end.
+        over = self.committed and time.monotonic() >= self.until
+        if over or self.host.draining.is_set():
             self.hand_back()
         if lease is not None:
             self.lease = lease
@@ -275,7 +281,8 @@ class Attempt:
     def hand_back(
         self, delay: float = 0.0, *, reason: str = "worker shutdown"
     ) -> t.NoReturn:
-        """Give the run back to the queue: this worker stops, or cannot go on with it.
+        """Give the run back to the queue: this worker stops, its time is over, or it
+        cannot go on with it.
 
         :param delay: Seconds until another worker may start it.
         """

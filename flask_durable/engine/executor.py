@@ -14,6 +14,7 @@ lost its lease       is somebody else's; nothing is written
 from __future__ import annotations
 
 import logging
+import math
 import time
 import typing as t
 from datetime import datetime
@@ -55,16 +56,22 @@ class Executor:
         self._outbox = outbox
         self._leases = leases
 
-    def claim(self, message: RunMessage) -> ClaimedRun | None:
+    def claim(
+        self, message: RunMessage, *, until: float = math.inf
+    ) -> ClaimedRun | None:
         """Claim the run that *message* hints at.
 
+        :param until: When to give up, on the monotonic clock, while the state server
+            does not answer. A claim that it carried out runs out as any lease does.
         :returns: ``None`` if there is nothing to execute here: it is somebody else's,
             finished, paused, or its code is not here. In each case the message has
             done what it was for.
         """
         function = self._host.functions.get(message.function)
         if function is None:
-            answer = self._host.insist(lambda: self._host.store.park(message.run))
+            answer = self._host.insist(
+                lambda: self._host.store.park(message.run), until=until
+            )
             logger.warning(
                 "The code of %r is not here: run %s is %s.",
                 message.function,
@@ -78,7 +85,8 @@ class Executor:
         claim = self._host.insist(
             lambda: self._host.store.claim(
                 message.run, token, version=function.version, queued=message.queued
-            )
+            ),
+            until=until,
         )
         if claim.answer == "paused":
             logger.error(
@@ -90,19 +98,27 @@ class Executor:
             return None
         return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
 
-    def execute(self, run: ClaimedRun) -> None:
-        """Execute one attempt of *run*. Never raises because of the user's code."""
+    def execute(self, run: ClaimedRun, *, until: float = math.inf) -> None:
+        """Execute one attempt of *run*. Never raises because of the user's code.
+
+        :param until: When to hand the run back, on the monotonic clock: at the first
+            step boundary from then on, but not before one step was done.
+        """
         function = self._host.functions.get(run.record["function"])
         if function is None:
             raise LookupError(f"the code of {run.record['function']!r} is not here")
         memos = dict(run.memos)
-        while self._attempt(function, run, memos):
+        while self._attempt(function, run, memos, until):
             pass
 
     def _attempt(
-        self, function: Function[t.Any, t.Any], run: ClaimedRun, memos: dict[str, str]
+        self,
+        function: Function[t.Any, t.Any],
+        run: ClaimedRun,
+        memos: dict[str, str],
+        until: float,
     ) -> bool:
-        attempt = Attempt(self._host, self._outbox, function, run, memos)
+        attempt = Attempt(self._host, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
             self._execute(attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import typing as t
@@ -73,7 +74,13 @@ class Host:
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
 
-    def insist(self, call: t.Callable[[], T], *, while_draining: bool = True) -> T:
+    def insist(
+        self,
+        call: t.Callable[[], T],
+        *,
+        while_draining: bool = True,
+        until: float = math.inf,
+    ) -> T:
         """Repeat *call* until the state server carries it out.
 
         A lost reply says nothing about whether the call was carried out; repeating it
@@ -81,6 +88,8 @@ class Host:
         writes, nobody can take the run either.
 
         :param while_draining: Whether to go on when this worker stops.
+        :param until: When to give up, on the monotonic clock. Where a run is owned
+            nobody gives up.
         """
         pause = 0.05
         while True:
@@ -88,6 +97,7 @@ class Host:
                 return call()
             except Exception as error:
                 gives_up = self.draining.is_set() and not while_draining
+                gives_up = gives_up or time.monotonic() >= until
                 if gives_up or not is_transient(error):
                     raise
                 logger.warning("The state server does not answer: %s", error)
@@ -98,9 +108,11 @@ class Host:
         """Return what to give to :meth:`settle` for what is written from now on."""
         return self.barrier.mark() if self.write_through else 0
 
-    def settle(self, mark: int) -> None:
+    def settle(self, mark: int, *, until: float = math.inf) -> None:
         """Wait for the barrier if a state change may not be answered before it.
 
+        :param until: When to give up, on the monotonic clock.
+        :raises UnavailableError: It was not passed until then.
         :raises StateMayBeLost: What was written since *mark* may be gone. The caller
             does not go on as if it stood.
         """
@@ -110,5 +122,7 @@ class Host:
             except StateMayBeLost:
                 raise
             except UnavailableError as error:
+                if time.monotonic() >= until:
+                    raise
                 logger.warning("%s", error)
                 time.sleep(0.2)

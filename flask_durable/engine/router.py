@@ -14,6 +14,7 @@ Functions do not touch each other: what fails for one makes its run FAILED.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import typing as t
 from dataclasses import dataclass
@@ -94,18 +95,26 @@ class Router:
         self._threads = threads
         self._index = (Published(-1, {}), TriggerIndex())
 
-    def route(self, deliveries: t.Sequence[Delivery]) -> None:
-        """Route the events in hand, in as few round trips as one event needs."""
+    def route(
+        self, deliveries: t.Sequence[Delivery], *, until: float = math.inf
+    ) -> None:
+        """Route the events in hand, in as few round trips as one event needs.
+
+        :param until: When to give up, on the monotonic clock, while the state server
+            does not answer.
+        """
         routings = [r for d in deliveries if (r := self._accept(d)) is not None]
         published = self._host.directory.remembered
         mark = self._host.mark()
         while routings:
-            version = self._create(routings, published)
+            version = self._create(routings, published, until)
             if version == published.version:
                 break
             # A function was published since: an event that it fits may be in hand.
-            published = self._host.insist(lambda: self._host.directory.current())
-        self._host.settle(mark)
+            published = self._host.insist(
+                lambda: self._host.directory.current(), until=until
+            )
+        self._host.settle(mark, until=until)
         for routing in routings:
             if routing.failed:
                 routing.delivery.release(REDELIVERY)
@@ -124,7 +133,12 @@ class Router:
             return None
         return _Routing(delivery, message, delivery.text, set())
 
-    def _create(self, routings: list[_Routing], published: Published) -> int:
+    def _create(
+        self,
+        routings: list[_Routing],
+        published: Published,
+        until: float = math.inf,
+    ) -> int:
         """Create the runs that are missing; return the directory's version."""
         planned: list[tuple[_Routing, NewRun]] = []
         command = self._host.directory.version_command
@@ -136,7 +150,7 @@ class Router:
             sent = time.monotonic()
             # A worker that stops leaves the events to the next one.
             replies = self._host.insist(
-                lambda: self._ask(calls, command), while_draining=False
+                lambda: self._ask(calls, command), while_draining=False, until=until
             )
         except BaseException:
             self._release_threads(planned)
@@ -193,7 +207,9 @@ class Router:
 
     def _match(self, name: str, published: Published) -> list[str]:
         if self._index[0] is not published:
-            patterns = {id: d["triggers"] for id, d in published.functions.items()}
+            # What has its code here is known, even if the directory was lost.
+            patterns = {f.id: f.triggers for f in self._host.functions}
+            patterns |= {id: d["triggers"] for id, d in published.functions.items()}
             self._index = (published, TriggerIndex.of(patterns))
         return self._index[1].match(name)
 

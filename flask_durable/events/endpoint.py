@@ -66,7 +66,8 @@ def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint
 
 def _paths_below(prefix: str) -> t.Callable[[str], bool]:
     base = prefix.rstrip("/")
-    paths = {f"{base}/{name}" for name in ("events", "healthz", "readyz")}
+    names = ("events", "healthz", "readyz", "worker", "worker/tick")
+    paths = {f"{base}/{name}" for name in names}
     return lambda path: path in paths or bool(base and path.startswith(f"{base}/"))
 
 

@@ -13,6 +13,9 @@ import typing as t
 #: Text that an event key begins with; 32 random bytes in URL-safe base64 follow.
 EVENT_KEY_PREFIX = "evk_"
 
+#: The same of a push secret, which whoever hands messages to a push worker shows.
+PUSH_SECRET_PREFIX = "psh_"
+
 #: Text that a signing secret begins with; base64 follows, as in Standard Webhooks.
 SIGNING_SECRET_PREFIX = "whsec_"
 
@@ -20,12 +23,17 @@ SIGNING_SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 
-_EVENT_KEY = re.compile(r"evk_[A-Za-z0-9_\-]{43}")
+_RANDOM = re.compile(r"[A-Za-z0-9_\-]{43}")
 
 
 def new_event_key() -> str:
     """Return a new event key: 256 random bits behind ``evk_``."""
     return EVENT_KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_push_secret() -> str:
+    """Return a new push secret: 256 random bits behind ``psh_``."""
+    return PUSH_SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def new_signing_secret() -> str:
@@ -38,8 +46,20 @@ def check_event_key(key: str) -> str:
 
     :raises ValueError: It has not; the text never repeats the key.
     """
-    if not _EVENT_KEY.fullmatch(key):
-        raise ValueError('"evk_" and 43 characters of URL-safe base64')
+    return _check_form(key, EVENT_KEY_PREFIX)
+
+
+def check_push_secret(secret: str) -> str:
+    """Return *secret* when it has the form that :func:`new_push_secret` gives.
+
+    :raises ValueError: It has not; the text never repeats the secret.
+    """
+    return _check_form(secret, PUSH_SECRET_PREFIX)
+
+
+def _check_form(key: str, prefix: str) -> str:
+    if not key.startswith(prefix) or not _RANDOM.fullmatch(key[len(prefix) :]):
+        raise ValueError(f'"{prefix}" and 43 characters of URL-safe base64')
     return key
 
 

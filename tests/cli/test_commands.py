@@ -411,7 +411,8 @@ def test_functions_are_listed_with_where_their_code_is(
     spec = {**next(iter(driven.durable.functions)).spec(), "id": "newer"}
     driven.state.directory.publish({"newer": spec})
     listed = {row[0]: row[1:] for row in rows(run("functions"))}
-    assert listed["greet"] == ["greeting/asked", "default", "0", "here, published"]
+    expected = ["greeting/asked", "default", "0", "here, published", "-"]
+    assert listed["greet"] == expected
     assert listed["repair"][1] == "garage"
     assert listed["newer"][3] == "published"
     shown = json.loads(run("functions", "--json").stdout)

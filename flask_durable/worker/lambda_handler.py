@@ -1,0 +1,80 @@
+"""The handler of an AWS Lambda function: messages of SQS, and ticks of EventBridge.
+
+Of a batch of messages the answer names those that are to be delivered again
+(``ReportBatchItemFailures``); every other one is deleted by Lambda. An event that is
+neither is an error, and so is a tick that could not be carried out: Lambda then calls
+again.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from datetime import datetime
+
+from ..app_state import AppState
+from ..errors import EventError
+from .push import push_worker
+from .push import PushedMessage
+
+#: The part of the remaining time within which steps may begin: the last one needs the
+#: rest.
+PART = 0.5
+
+#: What EventBridge's rules and its scheduler call a tick.
+SCHEDULED = "Scheduled Event"
+
+
+class LambdaContext(t.Protocol):
+    """What is used of the object that Lambda gives its handlers."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+def handle_event(
+    state: AppState, event: t.Any, context: LambdaContext
+) -> dict[str, t.Any]:
+    """Serve what Lambda was called with.
+
+    :raises EventError: It is neither messages of SQS nor a tick of EventBridge.
+    :raises Exception: A tick could not be carried out.
+    """
+    remaining = context.get_remaining_time_in_millis() / 1000
+    budget = min(state.settings.push_budget, remaining * PART)
+    until = time.monotonic() + budget
+    worker = push_worker(state, lives_on=False)
+    kind = event.get("detail-type") if isinstance(event, dict) else None
+    if kind == SCHEDULED:
+        worker.tick(until, *_task_of(event))
+        return {}
+    failed = worker.handle(_messages_of(event), until)
+    return {"batchItemFailures": [{"itemIdentifier": id} for id in failed]}
+
+
+def _messages_of(event: t.Any) -> list[PushedMessage]:
+    try:
+        return [_message_of(record) for record in event["Records"]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise EventError(
+            "The Lambda function was called with neither messages of SQS nor a tick.",
+            hint="Map a queue to it, or call it by an EventBridge schedule.",
+        ) from None
+
+
+def _message_of(record: dict[str, t.Any]) -> PushedMessage:
+    attributes = record["attributes"]
+    return PushedMessage(
+        record["messageId"],
+        record["body"],
+        int(attributes["ApproximateReceiveCount"]),
+        ordered=record["eventSourceARN"].endswith(".fifo"),
+    )
+
+
+def _task_of(event: dict[str, t.Any]) -> tuple[str, datetime | None]:
+    """Return the name of the rule or schedule, and the time that it is called for."""
+    try:
+        name = event["resources"][0].rpartition("/")[2]
+        return name, datetime.fromisoformat(event["time"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return "", None

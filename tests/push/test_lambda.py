@@ -1,0 +1,404 @@
+"""The contract of Lambda with a queue of SQS, played by what calls the handler."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+import boto3
+import pytest
+from flask import Flask
+
+from flask_durable import Cron
+from flask_durable import Durable
+from flask_durable import Event
+from flask_durable import EventError
+from flask_durable import Step
+from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.envelope import RunMessage
+
+from ..harness import Harness
+from ..servers import SQSServer
+from ..servers import valkey_server
+from .conftest import end
+
+
+class Context:
+    """What Lambda gives the handler: how long it has."""
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return round((self._end - time.monotonic()) * 1000)
+
+
+class Mapping:
+    """An event source mapping: receives batches, calls, deletes what did not fail."""
+
+    def __init__(self, harness: Harness, sqs: SQSServer) -> None:
+        self.harness = harness
+        self.client = boto3.client("sqs", endpoint_url=sqs.endpoint)
+        self.calls = 0
+        self.failed: list[str] = []
+
+    def url(self, queue: str) -> str:
+        name = f"{self.harness.state.settings.namespace}-{queue}"
+        return str(self.client.create_queue(QueueName=name)["QueueUrl"])
+
+    def receive(self, queue: str, size: int = 10) -> list[dict[str, t.Any]]:
+        return t.cast(
+            "list[dict[str, t.Any]]",
+            self.client.receive_message(
+                QueueUrl=self.url(queue),
+                MaxNumberOfMessages=size,
+                WaitTimeSeconds=0,
+                VisibilityTimeout=360,
+                MessageSystemAttributeNames=["All"],
+            ).get("Messages", []),
+        )
+
+    def invoke(
+        self, messages: list[dict[str, t.Any]], *, seconds: float = 60.0, fifo: str = ""
+    ) -> list[str]:
+        """Call the handler; return the ids that it wants again."""
+        event = {"Records": [record_of(message, fifo) for message in messages]}
+        answer = self.harness.durable.lambda_handler(event, Context(seconds))
+        self.calls += 1
+        assert answer.keys() == {"batchItemFailures"}
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def serve(self, queue: str, **options: t.Any) -> int:
+        """Take one batch of a queue from receive to delete; return its size."""
+        messages = self.receive(queue)
+        if not messages:
+            return 0
+        again = self.invoke(messages, **options)
+        self.failed += again
+        for message in messages:
+            handle = {
+                "QueueUrl": self.url(queue),
+                "ReceiptHandle": message["ReceiptHandle"],
+            }
+            if message["MessageId"] in again:
+                self.client.change_message_visibility(**handle, VisibilityTimeout=0)
+            else:
+                self.client.delete_message(**handle)
+        return len(messages)
+
+    def drain(self, **options: t.Any) -> None:
+        for _ in range(200):
+            if not sum(self.serve(queue, **options) for queue in ("events", "default")):
+                return
+        raise AssertionError("the queues never get empty")
+
+
+def record_of(message: dict[str, t.Any], fifo: str = "") -> dict[str, t.Any]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {},
+        "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:queue{fifo}",
+        "awsRegion": "us-east-1",
+    }
+
+
+def schedule(name: str, time: str) -> dict[str, t.Any]:
+    return {
+        "version": "0",
+        "id": "1",
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+        "time": time,
+        "region": "us-east-1",
+        "resources": [f"arn:aws:events:us-east-1:123456789012:rule/{name}"],
+        "detail": {},
+    }
+
+
+@pytest.fixture
+def mapping(pushed: Harness, sqs: SQSServer) -> Mapping:
+    return Mapping(pushed, sqs)
+
+
+def steps(harness: Harness, count: int, pause: float = 0.0) -> list[str]:
+    done: list[str] = []
+
+    def work(name: str) -> None:
+        time.sleep(pause)
+        done.append(name)
+
+    @harness.durable.function(on="work/asked")
+    def work_off(event: Event[t.Any], step: Step) -> None:
+        for n in range(count):
+            step.run(f"s{n}", work, f"{event.data.get('n', 0)}.{n}")
+
+    return done
+
+
+def send(harness: Harness, count: int) -> list[str]:
+    return [harness.send("work/asked", {"n": n}) for n in range(count)]
+
+
+def states(harness: Harness, ids: list[str]) -> list[str]:
+    return [run.status.value for id in ids for run in harness.runs.of_event(id)]
+
+
+# -- Batches ----------------------------------------------------------------------
+
+
+def test_a_batch_is_served_and_nothing_of_it_comes_again(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    done = steps(pushed, 2)
+    ids = send(pushed, 7)
+    assert mapping.serve(EVENT_QUEUE) == 7
+    assert states(pushed, ids) == ["completed"] * 7
+    assert sorted(done) == sorted(f"{n}.{s}" for n in range(7) for s in range(2))
+    assert (mapping.calls, mapping.failed) == (1, [])
+
+
+def test_poison_in_a_batch_is_dead_lettered_and_takes_nothing_with_it(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    steps(pushed, 1)
+    ids = send(pushed, 2)
+    for body in ("poison", '{"v":1,"kind":"event"}'):
+        mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody=body)
+    ids += send(pushed, 2)
+    mapping.drain()
+    assert states(pushed, ids) == ["completed"] * 4
+    assert mapping.failed == []
+    assert pushed.state.broker.counts(EVENT_QUEUE).dead == 2
+
+
+def test_a_message_that_fails_comes_again_alone(
+    pushed: Harness, mapping: Mapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps(pushed, 1)
+    for body in ("poison one", "poison two"):
+        mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody=body)
+    ids = send(pushed, 2)
+    send_dead = pushed.state.broker.send_dead
+
+    def refuse_one(queue: str, body: t.Any, reason: str, **more: t.Any) -> None:
+        if body == "poison one":
+            raise RuntimeError("the dead-letter queue refuses it")
+        send_dead(queue, body, reason, **more)
+
+    messages = mapping.receive(EVENT_QUEUE)
+    with monkeypatch.context() as patch:
+        patch.setattr(pushed.state.broker, "send_dead", refuse_one)
+        again = mapping.invoke(messages)
+    assert again == [m["MessageId"] for m in messages if m["Body"] == "poison one"]
+    assert states(pushed, ids) == ["completed"] * 2
+    assert pushed.state.broker.counts(EVENT_QUEUE).dead == 1
+
+
+def test_of_a_fifo_queue_nothing_behind_a_failure_is_served(
+    pushed: Harness, mapping: Mapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = steps(pushed, 1)
+    send(pushed, 1)
+    mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody="poison")
+    send(pushed, 2)
+    messages = mapping.receive(EVENT_QUEUE)
+    messages.sort(key=lambda message: message["Attributes"]["SentTimestamp"])
+    poison = [message["Body"] for message in messages].index("poison")
+
+    def refuse(*args: t.Any, **more: t.Any) -> None:
+        raise RuntimeError("the dead-letter queue refuses it")
+
+    monkeypatch.setattr(pushed.state.broker, "send_dead", refuse)
+    again = mapping.invoke(messages, fifo=".fifo")
+    assert again == [message["MessageId"] for message in messages[poison:]]
+    assert len(done) == poison
+
+
+def test_a_batch_that_comes_twice_is_done_once(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    done = steps(pushed, 1)
+    send(pushed, 3)
+    messages = mapping.receive(EVENT_QUEUE)
+    for _ in range(2):
+        assert mapping.invoke(messages) == []
+    assert sorted(done) == ["0.0", "1.0", "2.0"]
+
+
+# -- Time -------------------------------------------------------------------------
+
+
+def test_the_time_is_shared_and_what_is_left_goes_on_in_the_next_call(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    done = steps(pushed, 6, pause=0.02)
+    ids = send(pushed, 5)
+    # Half of it is 120 ms, 24 for each of five runs: a step or two.
+    mapping.drain(seconds=0.24)
+    assert states(pushed, ids) == ["completed"] * 5
+    assert sorted(done) == sorted(f"{n}.{s}" for n in range(5) for s in range(6))
+    assert mapping.failed == []
+    assert mapping.calls > 5
+
+
+def test_runs_behind_a_long_step_are_left_to_others_without_a_receive(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    done = steps(pushed, 1, pause=0.3)
+    ids = send(pushed, 4)
+    pushed.in_place = 0
+    pushed.route()
+    pushed.state.broker.flush_settled(5)
+    messages = mapping.receive("default")
+    assert len(messages) == 4
+    assert mapping.invoke(messages, seconds=0.2) == []
+    assert len(done) == 1
+    left = mapping.receive("default")
+    assert len(left) == 3
+    assert {m["Attributes"]["ApproximateReceiveCount"] for m in left} == {"1"}
+    assert mapping.invoke(left) == []
+    assert states(pushed, ids) == ["completed"] * 4
+
+
+def test_a_function_that_is_cut_off_leaves_its_run_to_the_next(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    killed = threading.Event()
+    first: list[int] = []
+
+    def cut_off() -> str:
+        if not first:
+            first.append(1)
+            killed.wait(60)
+        return "done"
+
+    @pushed.durable.function(on="work/asked")
+    def long(event: Event[t.Any], step: Step) -> str:
+        return step.run("cut", cut_off)
+
+    id = pushed.send("work/asked", {})
+    messages = mapping.receive(EVENT_QUEUE)
+    # Lambda ends the process; here a thread stands for it, whose lease nobody renews.
+    holder: t.Any = None
+    thread = threading.Thread(target=lambda: mapping.invoke(messages))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        holder = vars(pushed.state)["push_worker"].pop()
+        holder._leases.stop()
+        # The batch failed as a whole: it comes again, and leads nowhere new.
+        assert mapping.invoke(messages) == []
+        assert states(pushed, [id]) == ["running"]
+        pushed.expire_leases()
+        mapping.drain()
+        assert states(pushed, [id]) == ["completed"]
+    finally:
+        killed.set()
+        thread.join()
+    assert states(pushed, [id]) == ["completed"]
+    assert pushed.run_of(id).result == "done"
+
+
+def test_while_the_state_server_is_away_the_whole_batch_comes_again(
+    sqs: SQSServer, namespace: str
+) -> None:
+    with valkey_server() as valkey:
+        harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=sqs.url)
+        mapping = Mapping(harness, sqs)
+        try:
+            steps(harness, 1)
+            ids = send(harness, 3)
+            valkey.kill()
+            messages = mapping.receive(EVENT_QUEUE)
+            everything = [message["MessageId"] for message in messages]
+            assert mapping.invoke(messages, seconds=1) == everything
+            valkey.start()
+            assert mapping.invoke(messages) == []
+            assert states(harness, ids) == ["completed"] * 3
+        finally:
+            end(harness)
+
+
+# -- Schedules --------------------------------------------------------------------
+
+
+def test_a_schedule_of_eventbridge_does_what_is_due(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    @pushed.durable.function(on="work/asked")
+    def naps(event: Event[t.Any], step: Step) -> str:
+        step.sleep("nap", "1h")
+        return "woken"
+
+    id = pushed.send("work/asked", {})
+    mapping.drain()
+    pushed.move_clock(3601)
+    event = schedule("every-minute", "2026-11-25T10:00:00Z")
+    assert pushed.durable.lambda_handler(event, Context()) == {}
+    mapping.drain()
+    assert pushed.run_of(id).result == "woken"
+
+
+def test_a_rule_with_the_name_of_a_scheduled_function_starts_it_once(
+    pushed: Harness, mapping: Mapping
+) -> None:
+    pushed.durable.function(on=Cron("0 0 1 1 *"), id="report")(lambda event, step: 1)
+    for _ in range(2):
+        event = schedule("report", "2026-11-25T10:00:00Z")
+        pushed.durable.lambda_handler(event, Context())
+        mapping.drain()
+    assert states(pushed, [r.event.id for r in pushed.runs.list()]) == ["completed"]
+
+
+def test_a_tick_that_could_not_be_carried_out_is_an_error(
+    sqs: SQSServer, namespace: str
+) -> None:
+    with valkey_server() as valkey:
+        harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=sqs.url)
+        valkey.kill()
+        try:
+            with pytest.raises(Exception, match="refused"):
+                harness.durable.lambda_handler(schedule("x", "now"), Context(0.2))
+        finally:
+            end(harness)
+
+
+# -- What it is called with -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [None, {}, [], "text", {"Records": 5}, {"Records": [{}]}, {"Records": [None]}],
+)
+def test_another_event_is_an_error(pushed: Harness, event: t.Any) -> None:
+    with pytest.raises(EventError, match="neither messages of SQS nor a tick"):
+        pushed.durable.lambda_handler(event, Context())
+
+
+def test_a_handler_needs_one_app() -> None:
+    durable = Durable()
+    with pytest.raises(RuntimeError, match="one app, and there are 0"):
+        durable.lambda_handler({}, Context())
+    apps = [Flask("a"), Flask("b")]
+    for app in apps:
+        durable.init_app(app)
+    with pytest.raises(RuntimeError, match="one app, and there are 2"):
+        durable.lambda_handler({}, Context())
+
+
+def test_a_run_message_of_nobody_is_done(pushed: Harness, mapping: Mapping) -> None:
+    for function in ("work_off", "gone"):
+        text = RunMessage("no-such-run", function, 0).encode()
+        mapping.client.send_message(QueueUrl=mapping.url("default"), MessageBody=text)
+    steps(pushed, 1)
+    mapping.drain()
+    assert mapping.failed == []
