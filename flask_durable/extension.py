@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import sys
 import typing as t
 import weakref
 from datetime import datetime
@@ -22,12 +23,18 @@ from .errors import UnavailableError
 from .events.endpoint import events_blueprint
 from .events.inngest import inngest_blueprint
 from .events.sent import failures
+from .forwarding.forward import define_forward
+from .forwarding.forward import RETRIES
+from .functions.backoff import Backoff
 from .functions.decorators import Decorators
+from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
 from .worker.push_endpoint import add_push_routes
 
 if t.TYPE_CHECKING:
     from .dead_letters import DeadLetters
+    from .durations import Duration
+    from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
     from .queue.envelope import EventMessage
@@ -36,6 +43,8 @@ if t.TYPE_CHECKING:
 
 #: Where an app keeps what it has of this extension.
 _STATE = "durable.state"
+
+_BACKOFF = Backoff()
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +113,52 @@ class Durable(Decorators):
         :raises DefinitionError: One of its names is taken, or it is here already.
         """
         group.apply(self.functions)
+
+    def forward(
+        self,
+        *,
+        on: str | t.Sequence[str],
+        to: str,
+        signing_secrets: str | t.Sequence[str] = (),
+        id: str | None = None,
+        where: t.Callable[[Event[t.Any]], bool] | None = None,
+        timeout: Duration = "10s",
+        queue: str = "default",
+        retries: int = RETRIES,
+        backoff: Backoff = _BACKOFF,
+    ) -> None:
+        """Deliver events to another event API or to a webhook, at least once each.
+
+        It declares a function whose runs have one step. What cannot be delivered
+        becomes a dead letter of *queue*; moved back, it is delivered again.
+
+        :param on: An event's name, a wildcard (``"media/*"``), or a sequence of these.
+        :param to: The address. A key in it is shown nowhere.
+        :param signing_secrets: ``whsec_`` secrets, each of which signs what is sent,
+            as Standard Webhooks say. Without one the receiver is Inngest's event API.
+        :param id: Unique in the app (default ``forward-`` and the address's host).
+        :param where: Says for an event whether it is delivered.
+        :param timeout: How long one attempt may take.
+        :param queue: The queue that its runs wait in.
+        :param retries: Attempts after the first one.
+        :param backoff: The delays between attempts; a receiver's ``Retry-After`` makes
+            them longer, up to an hour.
+        :raises DefinitionError: Something about it is wrong; the message has the fix.
+        """
+        caller = sys._getframe(1)
+        options = FunctionOptions(queue=queue, retries=retries, backoff=backoff)
+        self.functions.add(
+            define_forward(
+                on=on,
+                to=to,
+                signing_secrets=signing_secrets,
+                id=id,
+                where=where,
+                timeout=timeout,
+                options=options,
+                defined_at=f"{caller.f_code.co_filename}:{caller.f_lineno}",
+            )
+        )
 
     def send(
         self,

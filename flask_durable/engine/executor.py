@@ -67,6 +67,8 @@ class Executor:
             finished, paused, or its code is not here. In each case the message has
             done what it was for.
         """
+        if message.failed is not None:
+            self._revive(message, until)
         function = self._host.functions.get(message.function)
         if function is None:
             answer = self._host.insist(
@@ -97,6 +99,20 @@ class Executor:
         if claim.answer != "claimed":
             return None
         return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
+
+    def _revive(self, message: RunMessage, until: float) -> None:
+        """Queue a failed run again, whose dead letter was moved back.
+
+        Only the generation that the letter names: moved back twice, or received again
+        later, it finds one that goes on, or has gone on, and changes nothing.
+        """
+        run_id, generation = message.run, message.failed
+        answer = self._host.insist(
+            lambda: self._host.store.admin(run_id, "retry", generation=generation),
+            until=until,
+        )
+        if answer[0] != "ok":
+            logger.info("The dead letter of run %s finds it %s.", run_id, answer[-1])
 
     def execute(self, run: ClaimedRun, *, until: float = math.inf) -> None:
         """Execute one attempt of *run*. Never raises because of the user's code.

@@ -41,6 +41,15 @@ class MessageQueue(t.Protocol):
     def is_transient(self, error: Exception) -> bool:
         """Return whether what failed to be sent with *error* may be taken later."""
 
+    def send_dead(
+        self, queue: str, body: str, reason: str, *, receives: int = 0
+    ) -> None:
+        """Put a message text that was not received into the dead letters of *queue*.
+
+        :param receives: How often it was tried.
+        :raises Exception: The queue did not take it, or nobody knows.
+        """
+
 
 @dataclass
 class Host:

@@ -73,18 +73,22 @@ class RunMessage:
     :param run: The run's id.
     :param function: Its function's id.
     :param queued: When the run was queued: milliseconds since 1970, server clock.
+    :param failed: In a dead letter the generation of the run that failed. Moved back,
+        it is a hint that this generation is to be tried again.
     """
 
     run: str
     function: str
     queued: int
+    failed: int | None = None
 
     def encode(self) -> str:
         """Return the message as JSON text."""
         fields = {"v": VERSION, "kind": "run", "run": self.run}
-        return _ENCODER.encode(
-            fields | {"function": self.function, "queued": self.queued}
-        )
+        fields |= {"function": self.function, "queued": self.queued}
+        if self.failed is not None:
+            fields["failed"] = self.failed
+        return _ENCODER.encode(fields)
 
 
 Message = EventMessage | RunMessage
@@ -94,7 +98,10 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
         EventMessage,
         {"name": str, "data": (dict, str), "id": str, "at": int, "headers": dict},
     ),
-    "run": (RunMessage, {"run": str, "function": str, "queued": int}),
+    "run": (
+        RunMessage,
+        {"run": str, "function": str, "queued": int, "failed": (int, type(None))},
+    ),
 }
 
 

@@ -290,8 +290,13 @@ class RunStore:
         *,
         reason: str = "",
         events: t.Sequence[str] = (),
+        generation: int | None = None,
     ) -> list[str]:
-        """Cancel, resume or retry a run, see ``run_admin.lua``."""
+        """Cancel, resume or retry a run, see ``run_admin.lua``.
+
+        :param events: What a cancelled run owes.
+        :param generation: The one to retry, where a later one is to be left alone.
+        """
         return self._call(
             "run_admin",
             run_id,
@@ -300,6 +305,7 @@ class RunStore:
             reason,
             self._failed_retention,
             *events,
+            *(() if generation is None else (generation,)),
         )
 
     def sweep(self, tag: str, empty_queues: t.Iterable[str] = ()) -> Swept:

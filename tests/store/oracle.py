@@ -56,6 +56,7 @@ class Run:
     result: str | None = None
     failed_step: str | None = None
     parent: str | None = None
+    parent_generation: int | None = None
     cause: str | None = None
     queued_at: int | None = None
     claimed_at: int | None = None
@@ -191,7 +192,8 @@ class Oracle:
             "resume": run.status == "paused",
             "retry": run.status in ("failed", "cancelled"),
         }
-        if not allowed[action]:
+        other = action == "retry" and events and events[0] != str(run.generation)
+        if not allowed[action] or other:
             return ["state", run.status]
         reply = ["ok", "0" if action in ("cancel", "unstarted") else str(self.now)]
         run.administered = (token, reply)
@@ -329,7 +331,8 @@ class Oracle:
         if handler and handler not in self.runs:
             queued = str(self.now)
             child = Run(handler, handler_function, handler_queue, self.now)
-            child.parent, child.cause = id, outcome
+            child.parent, child.parent_generation = id, run.generation
+            child.cause = outcome
             self.runs[handler] = child
             self._enqueue(child)
         self._owe(run, events)

@@ -291,11 +291,16 @@ class Model(RuleBasedStateMachine):
         run=choices,
         action=st.sampled_from([*FITTING, "retry"]),
         owed=events,
+        generation=st.none() | st.integers(0, 2),
     )
-    def administer(self, run: int, action: str, owed: list[str]) -> None:
+    def administer(
+        self, run: int, action: str, owed: list[str], generation: int | None
+    ) -> None:
         id = self.pick(run, *FITTING[action])
         if action in ("resume", "retry"):
             owed = []
+        if action == "retry" and generation is not None:
+            owed = [str(generation)]
         args = (id, action, self.new_token(), "because", RETENTION, *owed)
         found = self.oracle.runs.get(id)
         failed_step = found.failed_step if found else None
@@ -470,6 +475,7 @@ FIELDS = (
     "result",
     "failed_step",
     "parent",
+    "parent_generation",
     "cause",
     "queued_at",
     "claimed_at",

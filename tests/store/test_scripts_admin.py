@@ -194,3 +194,14 @@ def test_a_repeated_retry_does_not_retry_what_failed_again(kit: Kit) -> None:
         assert kit.server.call("run_admin", *args) == first
     assert kit.status(run_id) == "failed"
     assert kit.store.admin(run_id, "retry")[0] == "ok"
+
+
+def test_a_retry_of_a_generation_leaves_a_later_one_alone(kit: Kit) -> None:
+    run_id = in_state(kit, "failed")
+
+    assert kit.store.admin(run_id, "retry", generation=0)[0] == "ok"
+    kit.claim(run_id, "t2")
+    kit.finish(run_id, "t2", failed=True, outcome="{}")
+    with kit.unchanged():
+        assert kit.store.admin(run_id, "retry", generation=0) == ["state", "failed"]
+    assert kit.store.admin(run_id, "retry", generation=1)[0] == "ok"

@@ -99,6 +99,7 @@ def test_the_failure_handlers_run_is_created_with_the_end(kit: Kit) -> None:
     assert record["event"] == '{"n": 1}'
     assert (record["event_id"], record["event_name"]) == ("e9", "x/y")
     assert (record["cause"], record["parent"]) == ('{"type":"E"}', run_id)
+    assert record["parent_generation"] == "0"
     assert kit.members("outbox") == [f"run:{handler}"]
     assert kit.members("queued") == [handler]
     assert kit.members("function:work.on_failure") == [handler]

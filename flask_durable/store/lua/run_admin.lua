@@ -10,7 +10,8 @@
 -- ARGV[3] token, unique by the caller
 -- ARGV[4] reason
 -- ARGV[5] retention, milliseconds (cancel)
--- ARGV[6..] event messages to send (cancel)
+-- ARGV[6..] event messages to send (cancel); the generation that ended, or nothing for
+--         whichever it is (retry)
 --
 -- Reply   {"ok", time}        time: when it was queued, or "0"
 --         {"state", status}   the run is in no state for it; nothing was changed
@@ -18,7 +19,8 @@
 --
 -- Cancelling voids the owner's token in the same write, so that nothing its owner does
 -- after it can land. The caller's token is remembered: were the reply to a retry lost,
--- its repeat could else retry a run that was retried and failed again.
+-- its repeat could else retry a run that was retried and failed again. A dead letter that
+-- is moved back, and may be received any number of times, names the generation instead.
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
@@ -51,6 +53,7 @@ else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
   -- Its objects in the blob store are being removed: it is as good as gone.
   if run[9] then return {'missing'} end
+  if ARGV[6] and ARGV[6] ~= run[3] then return {'state', status} end
   -- Only the step that ended the run is tried again. A failed step that the function
   -- caught keeps its memo: the function has already gone another way because of it.
   if run[4] and run[4] ~= '' then remove_memo(id, run[4]) end

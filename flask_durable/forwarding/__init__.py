@@ -1,0 +1,1 @@
+"""Forwards: functions that deliver events to other event APIs and webhooks."""
