@@ -104,6 +104,10 @@ def drink(antidote: str) -> str:
     return "alive"
 
 
+if "TEST_FORWARD" in os.environ:
+    durable.forward(on="work/forwarded", to=os.environ["TEST_FORWARD"])
+
+
 if "fresh" not in _WITHOUT:
 
     @durable.function(on="work/fresh")

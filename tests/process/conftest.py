@@ -7,6 +7,7 @@ import typing as t
 
 import pytest
 
+from ..forwarding.receiver import receiver as receiver
 from ..servers import valkey_server
 from ..servers import ValkeyServer
 from .sites import Site

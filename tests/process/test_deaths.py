@@ -6,6 +6,9 @@ import json
 import time
 import urllib.request
 
+from ..forwarding.receiver import Handler
+from ..forwarding.receiver import Receiver
+from ..servers import wait_until
 from .sites import Site
 
 EVENT_KEY = "evk_" + 43 * "a"
@@ -53,6 +56,25 @@ def test_an_event_is_owned_once_the_endpoint_has_answered(any_site: Site) -> Non
     any_site.worker()
     any_site.are("completed", "over-http")
     any_site.each_step_ran_once()
+
+
+def test_a_delivery_whose_worker_dies_before_the_answer_is_made_again(
+    any_site: Site, receiver: Receiver
+) -> None:
+    def die(handler: Handler) -> None:
+        workers.pop().kill()
+
+    receiver.answers = [die]
+    workers = [any_site.ready(TEST_FORWARD=receiver.url)]
+    event = any_site.send("work/forwarded", "forwarded")
+    wait_until(lambda: not workers, "a delivery")
+    any_site.ready(TEST_FORWARD=receiver.url)
+
+    any_site.are("completed", event)
+    first, second = receiver.deliveries
+    assert first.json["id"] == second.json["id"] == event
+    assert first.body == second.body
+    any_site.are_empty()
 
 
 def test_a_run_that_kills_its_worker_each_time_is_paused(site: Site) -> None:
