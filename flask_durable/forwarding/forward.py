@@ -63,11 +63,16 @@ def define_forward(
 
     :raises DefinitionError: An argument is not what it should be.
     """
-    patterns, schemas = read_triggers(on)
-    if schemas:
+    triggers = read_triggers(on)
+    if triggers.crons:
+        raise DefinitionError(
+            "A forward sends events, and a schedule is none.",
+            hint="Have a function with the schedule send an event, and forward that.",
+        )
+    if triggers.schemas:
         raise DefinitionError(
             "A forward is declared on a class, but sends events as they are.",
-            hint=f"Write on={next(iter(schemas))!r}, the event's name.",
+            hint=f"Write on={next(iter(triggers.schemas))!r}, the event's name.",
         )
     receiver = Receiver.of(to, signing_secrets)
     try:
@@ -87,7 +92,7 @@ def define_forward(
     if id is None:
         id = f"forward-{_NOT_IN_ID.sub('-', receiver.host)}"
     function = define_function(
-        forward, on=patterns, id=id, where=where, options=options
+        forward, on=triggers.patterns, id=id, where=where, options=options
     )
     function.defined_at = defined_at
     function.on_failure(died)

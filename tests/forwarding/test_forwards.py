@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from flask_durable import DefinitionError
+from flask_durable import Cron
 from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventData
@@ -233,6 +234,7 @@ class Uploaded(EventData, name="media/uploaded"):
         {"timeout": 0},
         {"timeout": "soon"},
         {"on": Uploaded},
+        {"on": Cron("0 4 * * *")},
         {"on": "media*"},
         {"queue": "events"},
         {"retries": -1},
