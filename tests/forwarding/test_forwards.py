@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from flask_durable import DefinitionError
 from flask_durable import Cron
+from flask_durable import DefinitionError
 from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventData
