@@ -33,6 +33,7 @@ from .queue.window import Window
 from .runs import Runs
 from .store.barrier import Barrier
 from .store.directory import Directory
+from .store.failures import MessageFailures
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_store import RunStore
@@ -145,6 +146,11 @@ class AppState:
         return StateServer(self.server.url, retries=0, timeout=within)
 
     @functools.cached_property
+    def failures(self) -> MessageFailures:
+        """Why messages could not be processed."""
+        return MessageFailures(self.server, self.store.keys)
+
+    @functools.cached_property
     def broker(self) -> DurableBroker:
         """The queues."""
         # Dramatiq, and boto3 behind it, are imported by whoever sends or works.
@@ -157,6 +163,7 @@ class AppState:
             window=self.window,
             barrier=self.barrier.follower() if waits else _no_barrier,
             healthy=lambda: self.reachable,
+            on_failed=self.failures.note,
         )
 
     @functools.cached_property
@@ -198,7 +205,8 @@ class AppState:
     @functools.cached_property
     def dead_letters(self) -> DeadLetters:
         """Dead letters, as the application sees them."""
-        return DeadLetters(self.broker.transport.dead_letters, self._queues)
+        queues = self.broker.transport.dead_letters
+        return DeadLetters(queues, self.failures, self._queues)
 
     @functools.cached_property
     def host(self) -> Host:

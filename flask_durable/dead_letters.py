@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
     from .queue.dead_letters import Letter
     from .queue.dead_letters import Look
     from .queue.transport import Outcome
+    from .store.failures import MessageFailure
+    from .store.failures import MessageFailures
 
 #: Letters of one step of a look.
 BATCH = 100
@@ -35,6 +37,9 @@ BATCH = 100
 HOLD = 60.0
 
 Progress = t.Callable[[int], object]
+
+#: A letter as its queue has it, and as the application sees it.
+_Pair = tuple["Letter", "DeadLetter"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class DeadLetter:
     :param event_id: The event's id.
     :param run: The run that it is about; ``None`` if it is about none.
     :param function: The run's function.
+    :param error: Why processing it failed last, if that is known.
     """
 
     id: str
@@ -68,6 +74,7 @@ class DeadLetter:
     event_id: str | None = None
     run: str | None = None
     function: str | None = None
+    error: str | None = None
 
 
 class Which(t.TypedDict, total=False):
@@ -82,7 +89,7 @@ class Which(t.TypedDict, total=False):
     ``function``, ``run``
         The id of the function or the run that a run message is about.
     ``reason``
-        Text in the reason, in whatever case.
+        Text in the reason or the last error, in whatever case.
     ``older_than``
         How long they have been dead, at least, such as ``"2h"``.
     """
@@ -127,13 +134,18 @@ class DeadLetters:
     Letters come the oldest first; on SQS in no order.
 
     :param queues: Those of the transport.
+    :param failures: What is known of why messages failed.
     :param names: Returns the names of all queues that the app uses.
     """
 
     def __init__(
-        self, queues: DeadLetterQueues, names: t.Callable[[], t.Sequence[str]]
+        self,
+        queues: DeadLetterQueues,
+        failures: MessageFailures,
+        names: t.Callable[[], t.Sequence[str]],
     ) -> None:
         self._queues = queues
+        self._failures = failures
         self._names = names
 
     def counts(self) -> dict[str, int]:
@@ -172,7 +184,8 @@ class DeadLetters:
         for queue in self._asked(wanted):
             with self._looking(queue) as look:
                 for letters in _pages(look):
-                    found += [letter for _, letter in wanted.of(queue, letters)]
+                    pairs = self._opened(queue, letters)
+                    found += [letter for _, letter in wanted.of(pairs)]
                     if len(found) >= limit or wanted.found_all:
                         return found[:limit]
         return found
@@ -245,12 +258,23 @@ class DeadLetters:
             return
         with self._looking(queue) as look:
             for letters in _pages(look, work.next_size):
-                chosen = [letter for letter, _ in work.wanted.of(queue, letters)]
+                pairs = self._opened(queue, letters)
+                chosen = [letter for letter, _ in work.wanted.of(pairs)]
                 work.do(look, chosen[: work.left])
                 work.tell(len(letters))
                 if work.finished:
                     return
             work.handled.complete &= look.complete
+
+    def _opened(self, queue: str, letters: t.Sequence[Letter]) -> builtins.list[_Pair]:
+        """Return *letters* as their queue has them and as the application sees them."""
+        messages = [_decoded(letter.body) for letter in letters]
+        with shielded():
+            found = self._failures.of({m.key for m in messages if m is not None})
+        return [
+            (letter, _dead_letter(queue, letter, message, found))
+            for letter, message in zip(letters, messages, strict=True)
+        ]
 
     def _asked(self, wanted: _Wanted) -> t.Sequence[str]:
         """Return the queues to look into."""
@@ -299,11 +323,8 @@ class _Wanted:
         """Whether there is nothing left to look for."""
         return self.missing is not None and not self.missing
 
-    def of(
-        self, queue: str, letters: t.Sequence[Letter]
-    ) -> builtins.list[tuple[Letter, DeadLetter]]:
-        """Return those of *letters* that are meant, as both see them."""
-        pairs = [(letter, _dead_letter(queue, letter)) for letter in letters]
+    def of(self, pairs: t.Sequence[_Pair]) -> builtins.list[_Pair]:
+        """Return those that are meant."""
         chosen = [pair for pair in pairs if self._fits(pair[1])]
         if self.missing is not None:
             self.missing -= {letter.id for _, letter in chosen}
@@ -313,7 +334,7 @@ class _Wanted:
         return (
             (self._ids is None or letter.id in self._ids)
             and all(getattr(letter, name) == it for name, it in self._same.items())
-            and self._reason in letter.reason.casefold()
+            and self._reason in f"{letter.reason}\n{letter.error}".casefold()
             and (self._before is None or (letter.dead or letter.sent) <= self._before)
         )
 
@@ -410,7 +431,15 @@ def _pages(
         yield letters
 
 
-def _dead_letter(queue: str, letter: Letter) -> DeadLetter:
+def _dead_letter(
+    queue: str,
+    letter: Letter,
+    message: Message | None,
+    failures: t.Mapping[str, MessageFailure],
+) -> DeadLetter:
+    failure = failures.get(message.key) if message is not None else None
+    if failure is not None and failure.at < letter.sent:
+        failure = None  # that of an earlier message about the same thing
     return DeadLetter(
         id=f"{queue}/{letter.id}",
         queue=queue,
@@ -420,14 +449,20 @@ def _dead_letter(queue: str, letter: Letter) -> DeadLetter:
         first_received=_moment_or_none(letter.first_received),
         dead=_moment_or_none(letter.dead),
         body=_text(letter.body),
-        **_about(letter.body),
+        error=failure.error if failure is not None else None,
+        **_about(message),
     )
 
 
-def _about(body: bytes | str) -> dict[str, str]:
+def _decoded(body: bytes | str) -> Message | None:
     try:
-        message: Message = decode(body)
+        return decode(body)
     except UndecodableMessage:
+        return None
+
+
+def _about(message: Message | None) -> dict[str, str]:
+    if message is None:
         return {}
     if isinstance(message, EventMessage):
         return {"event": message.name, "event_id": message.id}

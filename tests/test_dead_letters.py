@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 import pytest
@@ -138,6 +139,20 @@ def test_mistakes_choose_nothing(any_harness: Harness, letters: DeadLetters) -> 
 def test_a_letter_that_is_not_there_is_not_found(letters: DeadLetters, id: str) -> None:
     with pytest.raises(DeadLetterNotFound, match="moved back or deleted"):
         letters.get(id)
+
+
+def test_the_last_error_is_shown_where_the_queue_knows_none(
+    any_harness: Harness, letters: DeadLetters
+) -> None:
+    noted = time.time() * 1000
+    any_harness.state.failures.note({"event:order-1": "KeyError: of its first life"})
+    wait_until(lambda: time.time() * 1000 > noted + 50)
+    bury(any_harness, 1, "received 10 times without being deleted")
+    bury(any_harness, 2, "received 10 times without being deleted")
+    assert [letter.error for letter in letters.list(queue="events")] == [None, None]
+    any_harness.state.failures.note({"event:order-1": "ValueError: spilt milk"})
+    [letter] = letters.list(queue="events", reason="spilt MILK")
+    assert (letter.event_id, letter.error) == ("order-1", "ValueError: spilt milk")
 
 
 # -- Moving back ------------------------------------------------------------------

@@ -237,6 +237,8 @@ def _describe(letter: DeadLetter) -> list[str]:
 def _facts(letter: DeadLetter) -> t.Iterator[tuple[str, str]]:
     yield "letter", style(letter.id, bold=True)
     yield "reason", style(letter.reason, fg="red")
+    if letter.error is not None and letter.error not in letter.reason:
+        yield "error", style(letter.error, fg="red")
     if letter.event is not None:
         yield "event", f"{letter.event} {letter.event_id}"
     if letter.run is not None:

@@ -49,7 +49,7 @@ class Delivery(t.Protocol):
 
     def done(self) -> None: ...
 
-    def release(self, delay: float = 0.0) -> None: ...
+    def failed(self, error: Exception, delay: float = 0.0) -> None: ...
 
     def dead(self, reason: str) -> None: ...
 
@@ -78,7 +78,7 @@ class _Routing:
     message: EventMessage
     text: str
     functions: set[str]
-    failed: bool = False
+    error: Exception | None = None
 
 
 class Router:
@@ -116,8 +116,8 @@ class Router:
             )
         self._host.settle(mark, until=until)
         for routing in routings:
-            if routing.failed:
-                routing.delivery.release(REDELIVERY)
+            if routing.error is not None:
+                routing.delivery.failed(routing.error, REDELIVERY)
             else:
                 routing.delivery.done()
 
@@ -190,7 +190,7 @@ class Router:
                 self._threads.release()
         if isinstance(reply, Exception):
             logger.error("Could not create run %s: %s", run.id, reply)
-            routing.failed = True
+            routing.error = reply
             return False
         return bool(reply[0] == "queued")
 

@@ -10,8 +10,11 @@ from collections import defaultdict
 
 from .delivery import DeadLetter
 from .delivery import Delete
+from .delivery import Failed
 from .delivery import Held
+from .delivery import kept
 from .delivery import Release
+from .delivery import Settlement
 from .heartbeat import Hand
 from .transport import Outcome
 from .transport import ReceiptLost
@@ -39,14 +42,21 @@ class Acknowledger:
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some that was written since its last call may be lost. Raises if it
         is not known yet.
+    :param on_failed: Called with why messages failed, by what they are about, once they
+        are given back or dead-lettered for it.
     """
 
     def __init__(
-        self, transport: Transport, hand: Hand, barrier: t.Callable[[], bool]
+        self,
+        transport: Transport,
+        hand: Hand,
+        barrier: t.Callable[[], bool],
+        on_failed: t.Callable[[t.Mapping[str, str]], None],
     ) -> None:
         self._transport = transport
         self._hand = hand
         self._barrier = barrier
+        self._on_failed = on_failed
         self._condition = threading.Condition()
         self._settled: list[Held] = []
         self._working = 0
@@ -125,13 +135,42 @@ class Acknowledger:
         """Do what was decided about *batch*; return what is to be repeated."""
         groups: dict[t.Any, list[Held]] = defaultdict(list)
         for held in batch:
-            groups[type(held.settlement)].append(held)
+            groups[type(self._due(held))].append(held)
         left = self._release(groups[Release])
         left += [held for held in groups[DeadLetter] if not self._dead_letter(held)]
         if deletes := groups[Delete]:
             left += self._delete(deletes)
-        self._hand.remove(set(batch).difference(left))
+        done = set(batch).difference(left)
+        self._hand.remove(done)
+        self._note(done)
         return left
+
+    def _due(self, held: Held) -> Settlement | None:
+        """Return what is to be done about *held*."""
+        settlement = held.settlement
+        if not isinstance(settlement, Failed):
+            return settlement
+        if held.receive_count < self._transport.max_receives:
+            return Release(settlement.delay)
+        reason = f"received {held.receive_count} times, at last {settlement.error}"
+        return DeadLetter(kept(reason))
+
+    def _note(self, messages: t.Iterable[Held]) -> None:
+        """Tell why messages failed; nothing depends on it, so nothing waits for it."""
+        failed = {}
+        for held in messages:
+            if isinstance(settlement := held.settlement, Failed):
+                due = self._due(held)
+                why = due.reason if isinstance(due, DeadLetter) else settlement.error
+                failed[settlement.about] = why
+        if not failed:
+            return
+        try:
+            self._on_failed(failed)
+        except Exception as error:
+            logger.warning(
+                "Why %d messages failed is not noted: %s", len(failed), error
+            )
 
     def _delete(self, messages: list[Held]) -> list[Held]:
         try:
@@ -159,7 +198,7 @@ class Acknowledger:
 
     def _release(self, messages: list[Held]) -> list[Held]:
         left = []
-        for (queue, delay), group in _by(messages, _release_key):
+        for (queue, delay), group in _by(messages, self._release_key):
             receipts = [held.received.receipt for held in group]
             with self._hand.changing:
                 outcomes = self._transport.release(queue, receipts, delay)
@@ -167,7 +206,7 @@ class Acknowledger:
         return left
 
     def _dead_letter(self, held: Held) -> bool:
-        reason = t.cast(DeadLetter, held.settlement).reason
+        reason = t.cast(DeadLetter, self._due(held)).reason
         try:
             self._transport.dead_letter(held.queue, held.received, reason)
         except Exception as error:
@@ -175,13 +214,12 @@ class Acknowledger:
         logger.warning("A message of %s was dead-lettered: %s", held.queue, reason)
         return True
 
+    def _release_key(self, held: Held) -> tuple[str, float]:
+        return held.queue, t.cast(Release, self._due(held)).delay
+
 
 def _size(messages: list[Held]) -> int:
     return sum(len(held.received.body) for held in messages)
-
-
-def _release_key(held: Held) -> tuple[str, float]:
-    return held.queue, t.cast(Release, held.settlement).delay
 
 
 def _by(

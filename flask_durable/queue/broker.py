@@ -64,6 +64,7 @@ class DurableBroker(dramatiq.Broker):
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
     :param patience: Seconds that a send goes on while the queue takes nothing.
+    :param on_failed: Called with why messages failed, by what they are about.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DurableBroker(dramatiq.Broker):
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
         patience: float = PATIENCE,
+        on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
     ) -> None:
         self._processing = ProcessingMiddleware(self._begin, self.stop_receiving)
         super().__init__(middleware=[self._processing, *middleware])
@@ -89,7 +91,7 @@ class DurableBroker(dramatiq.Broker):
         self._sender = Sender(transport, patience)
         self._healthy = healthy
         self._hand = Hand(transport, visibility)
-        self._acknowledger = Acknowledger(transport, self._hand, barrier)
+        self._acknowledger = Acknowledger(transport, self._hand, barrier, on_failed)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._receivers: list[Receiver] = []

@@ -52,6 +52,8 @@ class LocalMessage(MessageProxy):
         )
         super().__init__(message)
         self.payload = payload
+        #: What is wrong with it, if processing it raised.
+        self.error: Exception | None = None
         self._window = window
         self._lock = threading.Lock()
         self._decided = False
@@ -164,7 +166,11 @@ class QueueConsumer(Consumer):
         local.leave()
         if local.delivery is not None:
             earlier = min(local.delivery.receive_count - 1, 10)
-            local.delivery.release(min(FIRST_BACKOFF * 2**earlier, MAX_BACKOFF))
+            delay = min(FIRST_BACKOFF * 2**earlier, MAX_BACKOFF)
+            if local.error is None:
+                local.delivery.release(delay)
+            else:
+                local.delivery.failed(local.error, delay)
 
     def requeue(self, messages: t.Iterable[MessageProxy]) -> None:
         self._give_back(t.cast("t.Iterable[LocalMessage]", messages))
@@ -206,6 +212,9 @@ class ProcessingMiddleware(Middleware):
     ) -> None:
         # Without this Dramatiq acknowledges a message whose actor raised.
         if exception is not None:
+            # Else it was interrupted, and nothing is wrong with it.
+            if isinstance(exception, Exception):
+                t.cast(LocalMessage, message).error = exception
             message.fail()
 
     def before_worker_shutdown(self, broker: Broker, worker: t.Any) -> None:

@@ -33,7 +33,19 @@ class DeadLetter:
     reason: str
 
 
-Settlement = Delete | Release | DeadLetter
+@dataclass(frozen=True)
+class Failed:
+    """Processing it raised *error*: it is given back, or dead after the last receive.
+
+    :param about: What the message is about.
+    """
+
+    delay: float
+    error: str
+    about: str
+
+
+Settlement = Delete | Release | DeadLetter | Failed
 
 
 def kept(reason: str) -> str:
@@ -129,6 +141,15 @@ class Delivery(Held):
         """The message as it was received."""
         body = self.received.body
         return body if isinstance(body, str) else body.decode()
+
+    def failed(self, error: Exception, delay: float = 0.0) -> None:
+        """Give the message back after *delay* seconds, since processing it raised.
+
+        If it was received as often as it may be, it goes to the dead-letter queue at
+        once, with *error* in the reason: SQS, which would move it, knows of none.
+        """
+        what = kept(f"{type(error).__name__}: {error}")
+        self._decide(Failed(delay, what, self.message.key))
 
     def __repr__(self) -> str:
         kind = type(self.message).__name__

@@ -54,6 +54,11 @@ class EventMessage:
         assert isinstance(self.data, dict), f"event {self.id} was not opened"
         return self.data
 
+    @property
+    def key(self) -> str:
+        """What the message is about."""
+        return f"event:{self.id}"
+
     def encode(self) -> str:
         """Return the message as JSON text: the data as it was at the first call."""
         return self._text
@@ -81,6 +86,11 @@ class RunMessage:
     function: str
     queued: int
     failed: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What the message is about."""
+        return f"run:{self.run}"
 
     def encode(self) -> str:
         """Return the message as JSON text."""

@@ -29,6 +29,7 @@ def make_broker(
     barrier: t.Callable[[], bool],
     healthy: t.Callable[[], bool] | None = None,
     middleware: t.Sequence[dramatiq.Middleware] = (),
+    on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
 ) -> DurableBroker:
     """Return a broker for the queues of *settings*. Nothing is connected to.
 
@@ -40,6 +41,7 @@ def make_broker(
         ``False`` if some of it may be lost. Raises if it is not known yet.
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
+    :param on_failed: Called with why messages failed, by what they are about.
     :raises ConfigurationError: The URL cannot be used, or needs an extra.
     """
     return DurableBroker(
@@ -50,6 +52,7 @@ def make_broker(
         healthy=healthy,
         middleware=middleware,
         patience=settings.accept_timeout,
+        on_failed=on_failed,
     )
 
 

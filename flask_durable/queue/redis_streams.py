@@ -118,7 +118,7 @@ class RedisTransport:
         self._connect = connect
         self._namespace = namespace
         self._visibility = visibility
-        self._max_receives = max_receives
+        self.max_receives = max_receives
         self._answer_within = answer_within
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
@@ -292,11 +292,11 @@ class RedisTransport:
         ]
 
     def _used_up(self, queue: str, received: Received) -> bool:
-        if received.receive_count <= self._max_receives:
+        if received.receive_count <= self.max_receives:
             return False
-        reason = f"received {self._max_receives} times without being deleted"
+        reason = f"received {self.max_receives} times without being deleted"
         # This receive brought it to nobody.
-        letter = replace(received, receive_count=self._max_receives)
+        letter = replace(received, receive_count=self.max_receives)
         try:
             self.dead_letter(queue, letter, reason)
         except (redis.RedisError, ReceiptLost) as error:

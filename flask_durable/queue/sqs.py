@@ -82,7 +82,7 @@ class SQSTransport:
     ) -> None:
         self._prefix = address.prefix or namespace
         self._visibility = max(1, math.ceil(visibility))
-        self._max_receives = max_receives
+        self.max_receives = max_receives
         self._client = PerProcess(lambda: make_client(address))
         # Nobody waits for a send as long as for a long poll, and what failed is sent
         # again by those who know for how long.
@@ -99,7 +99,7 @@ class SQSTransport:
         found = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
         policy = {
             "deadLetterTargetArn": found["Attributes"]["QueueArn"],
-            "maxReceiveCount": self._max_receives,
+            "maxReceiveCount": self.max_receives,
         }
         attributes = {
             "MessageRetentionPeriod": str(RETENTION),

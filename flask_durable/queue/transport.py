@@ -112,6 +112,8 @@ class Transport(t.Protocol):
     waiting_limit: int
     #: What one call of :meth:`send` takes; more becomes several.
     send_limits: SendLimits
+    #: How often a message is received before it is dead-lettered.
+    max_receives: int
 
     @property
     def dead_letters(self) -> DeadLetterQueues:

@@ -65,6 +65,17 @@ def test_a_letter_is_shown_with_its_body(buried: Harness, run: Run) -> None:
     assert json.loads(run("dlq", "show", id, "--json").stdout)["id"] == id
 
 
+def test_the_last_error_is_shown_where_the_reason_has_none(
+    buried: Harness, run: Run
+) -> None:
+    buried.state.failures.note({"event:event-0": "ValueError: spilt"})
+    buried.state.failures.note({"event:event-1": "because 1"})
+    first, second, *_ = rows(run("dlq", "list"))
+    assert "error     ValueError: spilt" in run("dlq", "show", first[0]).stdout
+    assert "error" not in run("dlq", "show", second[0]).stdout
+    assert rows(run("dlq", "list", "--reason", "SPILT")) == [first]
+
+
 def test_a_letter_that_cannot_be_decoded_is_shown(driven: Harness, run: Run) -> None:
     driven.state.broker.send_dead(EVENT_QUEUE, "\x1b[2J{nonsense", "not JSON")
     [[id, about, *_]] = rows(run("dlq", "list"))

@@ -579,3 +579,41 @@ def _run(text: str) -> str:
     message = decode(text)
     assert isinstance(message, RunMessage)
     return message.run
+
+
+def test_a_message_that_cannot_be_processed_dies_with_what_it_raised(kit: Kit) -> None:
+    notes: list[dict[str, str]] = []
+    broker = kit.broker(
+        transport=kit.transport(max_receives=2, visibility=30),
+        on_failed=lambda failed: notes.append(dict(failed)),
+    )
+
+    def spill(delivery: t.Any) -> None:
+        raise ValueError("spilt\x00 milk" if delivery.message.run == "run-1" else "?")
+
+    with working(broker, spill, threads=2):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: len(kit.dead_letters()) == 1)
+        wait_until(lambda: len(notes) == 2)
+    [letter] = kit.dead_letters()
+    assert str(letter.reason).startswith("received 2 times, at last ValueError: spilt")
+    assert letter.receives == 2
+    assert [set(note) for note in notes] == [{"run:run-1"}] * 2
+    assert notes[0]["run:run-1"].startswith("ValueError: spilt")
+    assert notes[1]["run:run-1"].startswith("received 2 times, at last ValueError:")
+
+
+def test_errors_that_cannot_be_noted_hold_nothing_up(kit: Kit) -> None:
+    def refuse(failed: t.Mapping[str, str]) -> None:
+        raise OSError("the state server is away")
+
+    broker = kit.broker(
+        transport=kit.transport(max_receives=2, visibility=30), on_failed=refuse
+    )
+
+    def spill(delivery: t.Any) -> None:
+        raise ValueError("spilt")
+
+    with working(broker, spill, threads=2):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: len(kit.dead_letters()) == 1)

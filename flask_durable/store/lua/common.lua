@@ -18,6 +18,8 @@
 --   <tag>:outbox:events   hash   "event:<...>" and "spool:<...>" -> message text
 --   <tag>:schedules       zset   schedules by the time up to which they are carried out
 --   <tag>:expire          zset   finished runs by the end of their retention
+--   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
+--   <tag>:failures:at     zset   the same by the time that their message failed last
 --
 -- All times are milliseconds of this server's clock. User data is never looked into.
 

@@ -1,0 +1,91 @@
+"""Why messages could not be processed, noted while they are still being received.
+
+A queue may move a message to its dead letters by itself and say no more than how often
+it was received. So each time that processing raises, the error is noted here under what
+the message is about, to be shown beside the dead letter, or beside the run that waits
+for its message. Nothing depends on a note: it may be late, forgotten, or of an earlier
+message about the same thing, which its time tells.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ..ids import new_token
+from .keys import Keys
+from .server import Call
+from .server import StateServer
+
+#: Messages that are remembered in each partition: the last ones that failed.
+MAX_NOTED = 5_000
+
+#: Milliseconds that they are remembered: longer than dead letters are kept.
+REMEMBERED = 15 * 86400 * 1000
+
+#: Messages of one call of the script.
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class MessageFailure:
+    """Why a message could not be processed.
+
+    :param error: What processing it raised last.
+    :param at: When: milliseconds since 1970, the server's clock.
+    """
+
+    error: str
+    at: int
+
+
+class MessageFailures:
+    """Notes and reads them."""
+
+    def __init__(self, server: StateServer, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    def note(self, errors: t.Mapping[str, str]) -> None:
+        """Remember *errors*, by what the messages are about.
+
+        :raises Exception: The server did not answer, or has no room.
+        """
+        by_tag: dict[str, list[str]] = defaultdict(list)
+        for about, error in errors.items():
+            by_tag[self._tag(about)] += [about, error]
+        calls: list[Call] = [
+            ("failure_note", tag, [new_token(), MAX_NOTED, REMEMBERED, *part])
+            for tag, pairs in by_tag.items()
+            for part in _parts(pairs)
+        ]
+        for reply in self._server.call_many(calls):
+            if isinstance(reply, Exception):
+                raise reply
+
+    def of(self, about: t.Collection[str]) -> dict[str, MessageFailure]:
+        """Return what is known of messages, by what they are about.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        if not about:
+            return {}
+        pipeline = self._server.client.pipeline(transaction=False)
+        for one in about:
+            pipeline.hget(f"{self._tag(one)}:failures", one)
+        found = zip(about, pipeline.execute(), strict=True)
+        return {one: _parse(note) for one, note in found if note}
+
+    def _tag(self, about: str) -> str:
+        return self._keys.tag_of(about.partition(":")[2])
+
+
+def _parts(pairs: list[str]) -> t.Iterator[list[str]]:
+    size = 2 * BATCH
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
+def _parse(note: str) -> MessageFailure:
+    head, _, error = note.partition("\n")
+    return MessageFailure(error, int(head.split(" ")[0]))
