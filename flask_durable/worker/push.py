@@ -222,8 +222,8 @@ class PushWorker:
                 self._executor.execute(run, until=until)
         if delivery.reason is not None:
             self._dead(EVENT_QUEUE, message, delivery.reason)
-        elif delivery.failed:
-            raise RuntimeError("a run of the event could not be created")
+        elif delivery.error is not None:
+            raise delivery.error
 
     def _send_again(self, queue: str, message: RunMessage) -> None:
         """Leave a run to the next one, as a message that was never received.
@@ -289,14 +289,14 @@ class _Delivery:
     def __init__(self, message: EventMessage, text: str) -> None:
         self.message = message
         self.text = text
-        self.failed = False
+        self.error: Exception | None = None
         self.reason: str | None = None
 
     def done(self) -> None:
         pass
 
-    def release(self, delay: float = 0.0) -> None:
-        self.failed = True
+    def failed(self, error: Exception, delay: float = 0.0) -> None:
+        self.error = error
 
     def dead(self, reason: str) -> None:
         self.reason = reason

@@ -34,7 +34,7 @@ def test_every_accepted_event_is_one_completed_run(
     chaos.reign(LONG if pytestconfig.getoption("--long", False) else SHORT)
     chaos.heal()
 
-    assert len(chaos.accepted) > 10
+    assert len(chaos.accepted) > 3  # else there was nothing to go wrong
     shaky_site.are("completed", *chaos.accepted, timeout=120)
     assert shaky_site.count("completed") == len(chaos.accepted)
     shaky_site.no_committed_step_ran_again()
