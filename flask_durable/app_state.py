@@ -128,11 +128,24 @@ class AppState:
     @functools.cached_property
     def barrier(self) -> Barrier:
         """What waits until state is durable."""
+        return Barrier(self.server, self._state_tags, self.settings.replicas)
+
+    @functools.cached_property
+    def _senders_barrier(self) -> Barrier:
+        """The same, for what somebody waits for who sends an event."""
+        # Who comes while one is passed waits for that one and the next.
+        timeout = self.settings.accept_timeout / 4
+        return Barrier(
+            self._impatient_server, self._state_tags, self.settings.replicas, timeout
+        )
+
+    @property
+    def _state_tags(self) -> list[str]:
         tags = list(self.store.keys.tags)
         if self.settings.queue_url in (None, self.settings.redis_url):
             # Events that were sent are state too; of a cluster they may be elsewhere.
             tags.append(queue_tag(self.settings.namespace, EVENT_QUEUE))
-        return Barrier(self.server, tags, self.settings.replicas)
+        return tags
 
     @functools.cached_property
     def memory(self) -> MemoryGuard:
@@ -186,7 +199,7 @@ class AppState:
         return EventSender(
             self.broker,
             self.payloads,
-            self.barrier,
+            self._senders_barrier,
             self.memory,
             Spool(self._impatient_server, self.store.keys) if spools else None,
             write_through=self.settings.fsync == "step",
@@ -252,9 +265,16 @@ class AppState:
         """Return what keeps this process from accepting events; empty if nothing."""
         return [
             f"{check.name}: {check.detail}"
-            for check in (self._check_server(), self._check_queue())
+            for check in self._readiness()
             if not check.ok
         ]
+
+    def _readiness(self) -> t.Iterator[HealthCheck]:
+        """Look at what events need, for somebody who waits."""
+        server = self._check_server(self._impatient_server)
+        yield server
+        if server.ok or self.settings.queue_url not in (None, self.server.url):
+            yield self._check_queue()
 
     def health(self) -> list[HealthCheck]:
         """Look at everything that runs need."""
@@ -274,10 +294,10 @@ class AppState:
         checks += [self._check_workers(), self._check_paused()]
         return [*checks, self._check_dead_letters()]
 
-    def _check_server(self) -> HealthCheck:
+    def _check_server(self, server: StateServer | None = None) -> HealthCheck:
         name = "state server"
         try:
-            self.server.ping()
+            (server or self.server).ping()
         except (redis.RedisError, DurableError) as error:
             return HealthCheck(name, False, str(error))
         return HealthCheck(name, True, mask_url(self.server.url))

@@ -47,6 +47,10 @@ def node_urls(url: str) -> list[str]:
     ]
 
 
+#: Connections of a pool that is not limited by its URL.
+UNLIMITED = 2**31
+
+
 def client_factory(url: str) -> ClientFactory:
     """Return what makes clients of the server or the cluster at *url*.
 
@@ -60,7 +64,8 @@ def client_factory(url: str) -> ClientFactory:
         redis.ConnectionPool.from_url(one)
     if is_cluster(url):
         return functools.partial(_connect, urls)
-    return functools.partial(redis.Redis.from_url, url)
+    # The URL may limit it. redis-py's own limit is 100, and each thread keeps one.
+    return functools.partial(redis.Redis.from_url, url, max_connections=UNLIMITED)
 
 
 def ask_all(client: redis.Redis, *command: str) -> list[t.Any]:

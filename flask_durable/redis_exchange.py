@@ -16,6 +16,7 @@ from hiredis import pack_command
 from redis.connection import AbstractConnection
 
 from .redis_client import ClusterClient
+from .redis_client import UNLIMITED
 
 Argument = str | int | float | bytes
 Command = t.Sequence[Argument]
@@ -70,6 +71,7 @@ class Exchange:
     def _directly(
         self, connection: AbstractConnection, commands: t.Sequence[Command]
     ) -> list[t.Any]:
+        self._local.busy = True
         try:
             packed = b"".join([_packed(command) for command in commands])
             connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
@@ -79,6 +81,8 @@ class Exchange:
             # be taken for the reply to the next command.
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
+        finally:
+            self._local.busy = False
 
     def _own(self, client: redis.Redis) -> redis.Redis | None:
         """Return the calling thread's own client; none for a cluster's.
@@ -86,17 +90,30 @@ class Exchange:
         It keeps one connection of the pool of *client*, and gives it back when the
         thread ends.
         """
+        if getattr(self._local, "busy", False):
+            return None  # a signal's handler; what is in flight is not its own
         made: tuple[redis.Redis, redis.Redis | None] | None
         made = getattr(self._local, "made", None)
         if made is None or made[0] is not client:
             own = None
-            if not isinstance(client, ClusterClient):
+            if _may_keep_a_connection(client):
                 own = redis.Redis(
                     connection_pool=client.connection_pool,
                     single_connection_client=True,
                 )
             made = self._local.made = (client, own)
         return made[1]
+
+
+def _may_keep_a_connection(client: redis.Redis) -> bool:
+    """Return whether each thread may keep one for itself.
+
+    Not a cluster's client; and not one whose pool is limited (``?max_connections=``):
+    idle threads would keep what others need.
+    """
+    if isinstance(client, ClusterClient):
+        return False
+    return bool(client.connection_pool.max_connections >= UNLIMITED)
 
 
 def execute(client: redis.Redis, *command: Argument) -> t.Any:

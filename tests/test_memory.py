@@ -10,9 +10,12 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
+from flask_durable.store.memory import MemoryGuard
+from flask_durable.store.server import StateServer
 
 from .harness import Harness
 from .servers import valkey_server
+from .servers import ValkeyServer
 
 
 def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:
@@ -48,3 +51,27 @@ def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:
         run = harness.run_of(accepted)
         assert (run.status, run.result) == (RunStatus.COMPLETED, "done")
         harness.close()
+
+
+def test_a_server_that_was_full_and_is_gone_is_not_full() -> None:
+    """A queue elsewhere takes events meanwhile."""
+    with valkey_server() as server:
+        state = StateServer(server.url, retries=0, timeout=1)
+        guard = MemoryGuard(state)
+        state.client.config_set("maxmemory", 1_000_000)
+        with pytest.raises(UnavailableError, match="full"):
+            guard.check()
+        server.kill()
+        guard._ask_at = float("-inf")
+        guard.check()
+
+
+def test_a_server_that_forbids_to_ask_is_not_full(valkey: ValkeyServer) -> None:
+    admin = StateServer(valkey.url).client
+    admin.execute_command("ACL SETUSER blind on >pw ~* +@all -info")  # type: ignore[no-untyped-call]
+    guard = MemoryGuard(StateServer(valkey.url.replace("//", "//blind:pw@", 1)))
+    try:
+        guard.check()
+        assert guard._ask_at > float("-inf")
+    finally:
+        admin.execute_command("ACL DELUSER blind")  # type: ignore[no-untyped-call]

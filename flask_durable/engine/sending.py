@@ -73,7 +73,7 @@ class EventSender:
                 self._memory.check()
                 mark = self._barrier.mark() if self._write_through else None
                 outcomes = self._send(messages)
-                if self._write_through:
+                if self._write_through and any(isinstance(o, str) for o in outcomes):
                     self._barrier.wait(mark)
             except DurableError as error:
                 return [error] * len(messages)

@@ -55,35 +55,50 @@ class Coalescer:
 
     :param call: Sends one batch, and returns one outcome an entry.
     :param limits: What one call takes.
+    :param longest: Seconds after which a call has failed, if it was not answered.
     """
 
     def __init__(
-        self, call: t.Callable[[list[str]], list[Outcome]], limits: SendLimits
+        self,
+        call: t.Callable[[list[str]], list[Outcome]],
+        limits: SendLimits,
+        longest: float = 60.0,
     ) -> None:
         self._call = call
         self._limits = limits
+        self._longest = longest
         self._lock = threading.Lock()
         self._open: _Batch | None = None
         #: How many calls are under way. Were an interrupt to spoil the count, batches
         #: would wait for LONGEST_HOLD, or not at all.
         self._under_way = 0
 
-    def send(self, bodies: t.Sequence[str], timeout: float) -> list[Outcome]:
+    def send(self, bodies: t.Sequence[str]) -> list[Outcome]:
         """Send *bodies*, not more than one call takes, in one call.
 
-        :param timeout: Seconds to wait for another thread's call.
+        Another thread's call is waited for as long as an own one could take: given up
+        earlier, a message that is being sent would be sent again.
+
         :returns: One outcome a body.
         """
         size = sum(len(body.encode()) for body in bodies)
-        with self._lock:
-            batch, leads = self._batch_for(len(bodies), size)
-            own = batch.add(bodies, size)
-            if self._under_way <= 0 or not self._has_room(batch, 1, 1):
-                self._close(batch)
-        if leads:
-            self._lead(batch)
+        leads, batch, outcomes = False, None, None
         try:
-            return batch.outcomes.result(timeout)[own]
+            with self._lock:
+                batch, leads = self._batch_for(len(bodies), size)
+                own = batch.add(bodies, size)
+                if self._under_way <= 0 or not self._has_room(batch, 1, 1):
+                    self._close(batch)
+            if leads:
+                outcomes = self._lead(batch)
+        finally:
+            # Also after an interrupt, which is meant for this thread alone.
+            if leads and batch is not None:
+                self._end(batch, outcomes)
+        # Twice, since its leader may come to run late.
+        longest = LONGEST_HOLD + 2 * self._longest
+        try:
+            return batch.outcomes.result(longest)[own]
         except TimeoutError:
             error = Unanswered("the call of another thread was not answered in time")
             return [error] * len(bodies)
@@ -112,21 +127,18 @@ class Coalescer:
             self._under_way += 1
             batch.goes.set()
 
-    def _lead(self, batch: _Batch) -> None:
-        """Make the call of *batch* for all who wait for it, however it ends."""
-        outcomes: list[Outcome] = []
+    def _lead(self, batch: _Batch) -> list[Outcome]:
+        """Make the call of *batch* for all who wait for it."""
+        batch.goes.wait(LONGEST_HOLD)
+        with self._lock:
+            self._close(batch)
         try:
-            batch.goes.wait(LONGEST_HOLD)
-            with self._lock:
-                self._close(batch)
-            outcomes = self._call(batch.bodies)
+            return self._call(batch.bodies)
         except Exception as error:
-            outcomes = [error] * len(batch.bodies)
-        finally:
-            # Also after an interrupt, which is meant for this thread alone.
-            self._end(batch, outcomes)
+            return [error] * len(batch.bodies)
 
-    def _end(self, batch: _Batch, outcomes: list[Outcome]) -> None:
+    def _end(self, batch: _Batch, outcomes: list[Outcome] | None) -> None:
+        """Tell what came of *batch*, however its call ended."""
         with self._lock:
             self._close(batch)
             self._under_way -= 1

@@ -119,7 +119,7 @@ class RedisTransport:
         self._namespace = namespace
         self._visibility = visibility
         self.max_receives = max_receives
-        self._answer_within = answer_within
+        self.answer_within = answer_within
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
             lambda: self._process.get().client,
@@ -311,7 +311,9 @@ class RedisTransport:
             arguments: list[str | int] = [round(delay * 1000)]
             for body in bodies[start : start + BATCH]:
                 arguments += [uuid.uuid4().hex, body]
-            self._run("q_delay", [self._delayed(queue)], arguments)
+            self._run(
+                "q_delay", [self._delayed(queue)], arguments, self._process.get().sender
+            )
         return [None] * len(bodies)
 
     def _for_each(
@@ -334,9 +336,13 @@ class RedisTransport:
         return outcomes
 
     def _run(
-        self, name: str, keys: list[str], arguments: t.Sequence[str | bytes | int]
+        self,
+        name: str,
+        keys: list[str],
+        arguments: t.Sequence[str | bytes | int],
+        client: redis.Redis | None = None,
     ) -> t.Any:
-        return self._script(self._process.get(), name)(keys, arguments)
+        return self._script(self._process.get(), name, client)(keys, arguments)
 
     def _script(
         self, process: _Process, name: str, client: redis.Redis | None = None
@@ -367,7 +373,7 @@ class RedisTransport:
         client = self._connect(
             **options, retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 3)
         )
-        seconds = self._answer_within
+        seconds = self.answer_within
         once = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         sender = self._connect(**{**options, **once}, retry=Retry(NoBackoff(), 0))
         options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT

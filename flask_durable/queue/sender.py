@@ -105,7 +105,7 @@ class Sender:
         while left:
             began = time.monotonic()
             tried = [bodies[number] for number in left]
-            found = self._try(queue, tried, delay, patience.left)
+            found = self._try(queue, tried, delay)
             open_errors = {}
             for number, error in zip(left, found, strict=True):
                 outcomes[number] = error
@@ -118,12 +118,10 @@ class Sender:
                     break
         return outcomes
 
-    def _try(
-        self, queue: str, bodies: list[str], delay: float, timeout: float
-    ) -> list[Outcome]:
+    def _try(self, queue: str, bodies: list[str], delay: float) -> list[Outcome]:
         if delay or not self._transport.send_limits.coalesced:
             return self._transport.send(queue, bodies, delay)
-        return self._coalescer(queue).send(bodies, timeout)
+        return self._coalescer(queue).send(bodies)
 
     def _coalescer(self, queue: str) -> Coalescer:
         coalescers = self._coalescers.get()
@@ -131,7 +129,9 @@ class Sender:
         if found is None:
             transport = self._transport
             made = Coalescer(
-                lambda bodies: transport.send(queue, bodies), transport.send_limits
+                lambda bodies: transport.send(queue, bodies),
+                transport.send_limits,
+                2 * transport.answer_within,
             )
             found = coalescers.setdefault(queue, made)
         return found

@@ -83,6 +83,7 @@ class SQSTransport:
         self._prefix = address.prefix or namespace
         self._visibility = max(1, math.ceil(visibility))
         self.max_receives = max_receives
+        self.answer_within = answer_within
         self._client = PerProcess(lambda: make_client(address))
         # Nobody waits for a send as long as for a long poll, and what failed is sent
         # again by those who know for how long.

@@ -112,6 +112,9 @@ class Transport(t.Protocol):
     waiting_limit: int
     #: What one call of :meth:`send` takes; more becomes several.
     send_limits: SendLimits
+    #: Seconds that a send waits for a connection, and again for an answer.
+    answer_within: float
+
     #: How often a message is received before it is dead-lettered.
     max_receives: int
 

@@ -91,14 +91,20 @@ class Barrier:
     :param tags: The tags of all keys that it is for; a small write goes under one of
         each server.
     :param replicas: How many replicas must have it, ``DURABLE_REPLICAS``.
+    :param timeout: Seconds that the disk or the replicas have.
     """
 
     def __init__(
-        self, server: StateServer, tags: t.Sequence[str], replicas: int
+        self,
+        server: StateServer,
+        tags: t.Sequence[str],
+        replicas: int,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._server = server
         self._tags = tags
         self._replicas = replicas
+        self._timeout = timeout
         self._lock = threading.Lock()
         #: The barrier that has not begun yet, if somebody waits for one.
         self._next: Future[None] | None = None
@@ -203,7 +209,9 @@ class Barrier:
         promise = self.promise()
         if self._client is None:
             # No client retries: a repeated WAIT would be for a later write.
-            self._client = self._server.new_client(retries=0, timeout=TIMEOUT + 2)
+            # An answer that the server gives in time has time to arrive.
+            answer = self._timeout + min(self._timeout, 2.0)
+            self._client = self._server.new_client(retries=0, timeout=answer)
         confirm = functools.partial(self._confirm, promise=promise)
         try:
             servers = holders(self._client, self._tags)
@@ -240,7 +248,7 @@ class Barrier:
             # nothing could be deleted from a queue that lives elsewhere. Where the tag
             # has moved away it is refused, and nothing is taken for confirmed.
             execute(pipeline, "EVAL", load("barrier").source, 1, tag)
-            limit = int(TIMEOUT * 1000)
+            limit = int(self._timeout * 1000)
             if promise.waits_for_file:
                 execute(pipeline, "WAITAOF", 1, self._replicas, limit)
             else:

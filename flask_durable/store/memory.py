@@ -12,9 +12,10 @@ import threading
 import time
 import typing as t
 
+import redis
+
 from ..errors import UnavailableError
 from ..redis_client import ask_all
-from .run_store import TRANSIENT
 from .server import StateServer
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,10 @@ class MemoryGuard:
         believed = BELIEVED
         try:
             self._used = self._ask()
-        except TRANSIENT as error:
-            logger.warning("The state server does not answer: %s", error)
-            believed = SILENCE_BELIEVED
+        except redis.RedisError as error:
+            # It cannot be asked, or forbids to: nobody knows that it is full.
+            logger.warning("The state server does not say what is used: %s", error)
+            self._used, believed = 0.0, SILENCE_BELIEVED
         self._ask_at = time.monotonic() + believed
 
     def _ask(self) -> float:

@@ -11,6 +11,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.queue.sqs_batch import MAX_BYTES
+from flask_durable.store.barrier import Barrier
 from flask_durable.store.spool import Spool
 
 from ..harness import Harness
@@ -19,6 +20,7 @@ from ..proxy import Moment
 from ..proxy import Proxy
 from ..proxy import proxy
 from ..proxy import queue_url
+from ..servers import free_port
 from ..servers import SQSServer
 from ..servers import valkey_server
 from ..servers import ValkeyServer
@@ -213,3 +215,45 @@ def test_health_counts_what_waits_for_the_queue(make: Make) -> None:
     assert (
         checks["outbox"].detail == "2 event(s) wait for the queue, DURABLE_SPOOL is on"
     )
+
+
+@pytest.mark.parametrize("spools", [False, True])
+def test_what_nobody_owns_is_not_waited_for(
+    valkey: ValkeyServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    spools: bool,
+) -> None:
+    """With ``DURABLE_FSYNC="step"`` only what was taken has to be on disk."""
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=f"redis://127.0.0.1:{free_port()}",
+        DURABLE_FSYNC="step",
+        DURABLE_ACCEPT_TIMEOUT="1s",
+        DURABLE_SPOOL=spools,
+    )
+    waits: list[t.Any] = []
+    monkeypatch.setattr(Barrier, "wait", lambda barrier, since: waits.append(since))
+    if spools:
+        harness.send("a/b")
+    else:
+        with pytest.raises(UnavailableError):
+            harness.send("a/b")
+    assert len(waits) == spools
+    harness.close()
+
+
+def test_a_server_that_hangs_is_found_not_ready_without_asking_its_queue(
+    namespace: str,
+) -> None:
+    with valkey_server() as server:
+        harness = Harness(server.url, namespace, DURABLE_ACCEPT_TIMEOUT="1s")
+        assert harness.state.ready() == []
+        server.pause()
+        try:
+            [problem] = harness.state.ready()
+        finally:
+            server.resume()
+        assert problem.startswith("state server")
+        harness.close()

@@ -55,10 +55,10 @@ class Senders:
         self.outcomes: dict[str, t.Any] = {}
         self._threads: list[threading.Thread] = []
 
-    def send(self, *bodies: str, timeout: float = 30) -> None:
+    def send(self, *bodies: str) -> None:
         def run() -> None:
             try:
-                found: t.Any = self._coalescer.send(bodies, timeout)
+                found: t.Any = self._coalescer.send(bodies)
             except BaseException as error:
                 found = error
             self.outcomes[bodies[0]] = found
@@ -93,8 +93,8 @@ def test_a_send_alone_goes_at_once() -> None:
     calls = Calls()
     coalescer = Coalescer(calls, LIMITS)
 
-    assert coalescer.send(["one", "bad"], 30)[0] is None
-    assert coalescer.send(["two"], 30) == [None]
+    assert coalescer.send(["one", "bad"])[0] is None
+    assert coalescer.send(["two"]) == [None]
 
     assert calls.made == [["one", "bad"], ["two"]]
 
@@ -161,22 +161,25 @@ def test_a_call_that_hangs_holds_nobody_else_up(
     senders = Senders(coalescer)
     under_way(calls, senders)
 
-    assert coalescer.send(["second"], 30) == [None]
+    assert coalescer.send(["second"]) == [None]
 
     assert "first" not in senders.outcomes
     calls.let_go.set()
     senders.join()
 
 
-def test_nobody_waits_for_another_ones_call_longer_than_he_may() -> None:
+def test_nobody_waits_for_another_ones_call_longer_than_a_call_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_durable.queue.coalescer.LONGEST_HOLD", 0.2)
     calls = Calls(held=[0, 1])
-    coalescer = Coalescer(calls, LIMITS)
+    coalescer = Coalescer(calls, LIMITS, longest=0.01)
     senders = Senders(coalescer)
     under_way(calls, senders)
     senders.send("leads")
     open_entries(coalescer, 1)
 
-    [error] = coalescer.send(["follows"], 0.01)
+    [error] = coalescer.send(["follows"])
 
     assert isinstance(error, Unanswered)
     calls.let_go.set()
@@ -212,7 +215,7 @@ def test_a_call_that_ends_badly_is_answered_for_all(
         assert isinstance(senders.outcomes["leads"], KeyboardInterrupt)
     else:
         assert isinstance(error, OSError)
-    assert coalescer.send(["later"], 30) == [None]
+    assert coalescer.send(["later"]) == [None]
 
 
 def test_an_interrupt_before_the_call_leaves_nobody_waiting(
@@ -222,17 +225,15 @@ def test_an_interrupt_before_the_call_leaves_nobody_waiting(
     coalescer = Coalescer(calls, LIMITS)
     senders = Senders(coalescer)
     under_way(calls, senders)
-    batch, _ = coalescer._batch_for(1, 1)
-    batch.add(["leads"], 1)
-    senders.send("follows")
-    open_entries(coalescer, 2)
 
-    def interrupted(timeout: float) -> bool:
+    def interrupted(batch: t.Any) -> t.NoReturn:
+        senders.send("follows")
+        open_entries(coalescer, 2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch.goes, "wait", interrupted)
+    monkeypatch.setattr(coalescer, "_lead", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        coalescer._lead(batch)
+        coalescer.send(["leads"])
 
     wait_until(lambda: "follows" in senders.outcomes)
     assert isinstance(senders.outcomes["follows"][0], Unanswered)
@@ -240,6 +241,36 @@ def test_an_interrupt_before_the_call_leaves_nobody_waiting(
     assert coalescer._under_way == 1
     calls.let_go.set()
     senders.join()
+
+
+def test_a_slow_queue_takes_what_an_impatient_sender_sends(sqs_kit: SQSKit) -> None:
+    """Whoever shares another thread's call waits for it as for one of his own."""
+    transport = sqs_kit.transport(visibility=30)
+    assert isinstance(transport, SQSTransport)
+    client = transport._sender.get()
+
+    class Slow:
+        def __getattr__(self, name: str) -> t.Any:
+            return getattr(client, name)
+
+        def send_message_batch(self, **request: t.Any) -> t.Any:
+            threading.Event().wait(0.15)
+            return client.send_message_batch(**request)
+
+    transport._sender._value = Slow()
+    sender = Sender(transport, 30)
+    outcomes: list[Outcome] = []
+
+    def send(number: int) -> None:
+        for round in range(5):
+            outcomes.extend(sender.send(QUEUE, [body(number * 5 + round)], patience=0))
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == [None] * 20
 
 
 def test_threads_share_calls_of_sqs(sqs_kit: SQSKit) -> None:
