@@ -213,7 +213,9 @@ class AppState:
     @functools.cached_property
     def runs(self) -> Runs:
         """Runs, as the application sees them."""
-        return Runs(self.store, self.admin, self.directory, self.payloads)
+        return Runs(
+            self.store, self.admin, self.directory, self.payloads, self.failures
+        )
 
     @functools.cached_property
     def dead_letters(self) -> DeadLetters:

@@ -19,8 +19,10 @@ from .ids import run_id
 from .payloads.codec import Payloads
 from .payloads.deferred import Deferred
 from .payloads.deferred import Stored
+from .queue.envelope import RunMessage
 from .status import RunStatus
 from .store.directory import Directory
+from .store.failures import MessageFailures
 from .store.memo import Memo
 from .store.run_store import Record
 from .store.run_store import RunStore
@@ -93,6 +95,9 @@ class Run:
     :param attempt: The number of the body's attempt, counted from 1.
     :param version: The version of the code that ran it last.
     :param steps: Its steps in the order they started; empty in a list of runs.
+    :param message_error: Why a queued run's message could not be processed, if one that
+        was sent since it was queued failed; only of a single run. Whether that message
+        is given back or dead, the sweeper sends another in time.
     """
 
     id: str
@@ -113,6 +118,7 @@ class Run:
     result: Stored[t.Any] = Stored()
     failure: Stored[Failure | None] = Stored()
     steps: tuple[StepRecord, ...] = ()
+    message_error: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.function!r}, {self.status}>"
@@ -127,8 +133,10 @@ class Runs:
         admin: RunAdmin,
         directory: Directory,
         payloads: Payloads,
+        failures: MessageFailures,
     ) -> None:
         self._store = store
+        self._failures = failures
         self._admin = admin
         self._directory = directory
         self._reader = _Reader(payloads)
@@ -140,12 +148,13 @@ class Runs:
         """
         with shielded():
             record, memos = self._store.read(id)
+            message_error = self._message_error(id, record)
         if not record:
             raise RunNotFound(
                 f"There is no run {id!r}.",
                 hint="It never existed, or was removed after its retention.",
             )
-        return self._reader.run({"id": id, **record}, memos)
+        return self._reader.run({"id": id, **record}, memos, message_error)
 
     def list(
         self,
@@ -192,6 +201,15 @@ class Runs:
             ids = [run_id(function, event_id) for function in functions]
             records = self._store.read_records(ids)
         return [self._reader.run(record, {}) for record in records]
+
+    def _message_error(self, id: str, record: t.Mapping[str, str]) -> str | None:
+        if record.get("status") != RunStatus.QUEUED:
+            return None
+        about = RunMessage.key_of(id)
+        failure = self._failures.of([about]).get(about)
+        if failure is None or failure.at < int(record["queued_at"]):
+            return None  # that of a message which led to an earlier claim
+        return failure.error
 
     def count(self, status: RunStatus | str) -> int:
         """Return how many runs are in a state."""
@@ -255,7 +273,12 @@ class _Reader:
 
     payloads: Payloads
 
-    def run(self, record: Record, memos: dict[str, Memo]) -> Run:
+    def run(
+        self,
+        record: Record,
+        memos: dict[str, Memo],
+        message_error: str | None = None,
+    ) -> Run:
         return Run(
             id=record["id"],
             function=record["function"],
@@ -271,6 +294,7 @@ class _Reader:
             dispatches=int(record["dispatches"]),
             attempt=int(record["attempt"]) + 1,
             version=record.get("version", ""),
+            message_error=message_error,
             event=Deferred(lambda: self._event(record)),
             result=self._value(record.get("result")),
             failure=self._failure(record.get("failure")),

@@ -10,6 +10,7 @@ import pytest
 import flask_durable.dead_letters
 from flask_durable import DeadLetterNotFound
 from flask_durable.dead_letters import DeadLetters
+from flask_durable.queue.delivery import Delivery
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.envelope import RunMessage
 from flask_durable.queue.transport import QueueCounts
@@ -295,6 +296,70 @@ def test_letters_are_moved_back_no_faster_than_asked(
         assert moment == pytest.approx(earlier / rate if rate else 0)
         assert looked <= (max(1, rate) if rate else 7)
         earlier += looked
+
+
+# -- The runs that they are about ---------------------------------------------------
+
+
+def test_a_queued_run_shows_why_its_message_died(
+    any_harness: Harness, letters: DeadLetters, calls: list[int]
+) -> None:
+    any_harness.in_place = 0
+    any_harness.send("order/placed", {"number": 1}, id="order-1")
+    any_harness.route()
+    [run] = any_harness.runs.of_event("order-1")
+    broker = any_harness.state.broker
+    assert any_harness.runs.get(run.id).message_error is None
+
+    [delivery] = receive(any_harness, "default")
+    delivery.failed(ValueError("spilt milk"))
+    assert broker.flush_settled(5)
+    shown = any_harness.runs.get(run.id)
+    assert (shown.status, shown.message_error) == ("queued", "ValueError: spilt milk")
+
+    broker.transport.max_receives = 2
+    [delivery] = receive(any_harness, "default")
+    delivery.failed(ValueError("spilt again"))
+    assert broker.flush_settled(5)
+    error = "received 2 times, at last ValueError: spilt again"
+    assert any_harness.runs.get(run.id).message_error == error
+    [letter] = letters.list(run=run.id)
+    assert (letter.reason, letter.error) == (error, error)
+
+    letters.redrive(run=run.id)
+    any_harness.settle()
+    run = any_harness.runs.get(run.id)
+    assert (run.status, run.message_error) == ("completed", None)
+    assert calls == [1]
+
+
+def test_a_run_that_was_queued_anew_shows_nothing_of_its_earlier_messages(
+    harness: Harness,
+) -> None:
+    @harness.durable.function(on="order/placed")
+    def order(event: t.Any, step: t.Any) -> None:
+        step.sleep("rest", "1h")
+
+    run = harness.send_and_settle("order/placed", {}, id="order-1")
+    harness.state.failures.note({f"run:{run.id}": "ValueError: spilt milk"})
+    assert harness.runs.get(run.id).message_error is None
+    noted = time.time() * 1000
+    wait_until(lambda: time.time() * 1000 > noted + 5)
+    harness.move_clock(3601)
+    harness.sweep()
+    run = harness.runs.get(run.id)
+    assert (run.status, run.message_error) == ("queued", None)
+
+
+def receive(harness: Harness, queue: str) -> list[Delivery]:
+    found: list[Delivery] = []
+
+    def look() -> bool:
+        found.extend(harness.state.broker.deliveries(queue, 1, 0.1))
+        return bool(found)
+
+    wait_until(look)
+    return found
 
 
 # -- Deleting ---------------------------------------------------------------------

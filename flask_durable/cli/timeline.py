@@ -67,6 +67,7 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
         "dispatches": run.dispatches,
         "attempt": run.attempt,
         "version": run.version,
+        "message_error": run.message_error,
     }
     if steps:
         found["steps"] = [_step_as_json(step, reader) for step in run.steps]
@@ -120,6 +121,8 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     yield "status", status
     yield "event", f"{run.event_name} {run.event_id}"
     yield "queue", run.queue
+    if run.message_error is not None:
+        yield "message", style(f"failed: {_cut(run.message_error)}", fg="yellow")
     yield "created", f"{clock(run.created)} UTC"
     if run.started:
         waited = (run.started - run.created).total_seconds()

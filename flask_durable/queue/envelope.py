@@ -90,7 +90,12 @@ class RunMessage:
     @property
     def key(self) -> str:
         """What the message is about."""
-        return f"run:{self.run}"
+        return self.key_of(self.run)
+
+    @staticmethod
+    def key_of(run: str) -> str:
+        """What messages about *run* are about."""
+        return f"run:{run}"
 
     def encode(self) -> str:
         """Return the message as JSON text."""

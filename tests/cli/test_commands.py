@@ -343,6 +343,21 @@ def test_a_run_is_shown_with_its_steps_and_its_failure(
     assert "Traceback (most recent call last):" in result.stdout
 
 
+def test_a_queued_run_is_shown_with_why_its_message_failed(
+    driven: Harness, run: Run
+) -> None:
+    driven.in_place = 0
+    event_id = driven.send("greeting/asked", {"name": "ada"})
+    driven.route()
+    id = driven.run_of(event_id).id
+    assert "message" not in run("runs", "show", id).stdout
+    driven.state.failures.note({f"run:{id}": "OSError: No space left on device"})
+    shown = run("runs", "show", id).stdout
+    assert "message   failed: OSError: No space left on device" in shown
+    found = json.loads(run("runs", "show", id, "--json").stdout)
+    assert found["message_error"] == "OSError: No space left on device"
+
+
 def test_a_sleeping_run_is_shown_with_the_time_it_wakes(
     run: Run, driven: Harness
 ) -> None:
