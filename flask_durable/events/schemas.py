@@ -83,7 +83,9 @@ def load(schema: type[S], data: t.Mapping[str, t.Any]) -> S:
         logger.exception("The event schema %s raised an error.", _place(schema))
         fault = {"field": "data", "message": f"made the schema raise {_kind(error)}"}
         raise EventError(
-            f"The event {schema.__event_name__!r} cannot be checked.", errors=[fault]
+            f"The event {schema.__event_name__!r} cannot be checked: it made its schema"
+            f" raise {_kind(error)}.",
+            errors=[fault],
         ) from error
 
 

@@ -142,7 +142,7 @@ class Delivery(Held):
         body = self.received.body
         return body if isinstance(body, str) else body.decode()
 
-    def failed(self, error: Exception, delay: float = 0.0) -> None:
+    def failed(self, error: BaseException, delay: float = 0.0) -> None:
         """Give the message back after *delay* seconds, since processing it raised.
 
         If it was received as often as it may be, it goes to the dead-letter queue at

@@ -92,14 +92,11 @@ class RouterThread:
     def _route_alone(self, delivery: Delivery) -> None:
         try:
             self._router.route([delivery])
-        # Left unsettled, it would be kept in hand by the heartbeat: hidden from
-        # everybody for as long as this process lives.
-        except Exception as error:
+        except BaseException as error:  # also a schema that exits
             logger.exception("Could not route an event.")
+            # Left unsettled, it would be kept in hand by the heartbeat: hidden from
+            # everybody for as long as this process lives.
             delivery.failed(error, PAUSE)
-        except BaseException:  # the worker stops
-            logger.exception("Could not route an event.")
-            delivery.release(PAUSE)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -9,10 +9,12 @@ import time
 import typing as t
 
 from flask import Flask
+from pydantic import field_validator
 
 from flask_durable import current_run
 from flask_durable import Durable
 from flask_durable import Event
+from flask_durable import EventData
 from flask_durable import Step
 
 durable = Durable()
@@ -106,6 +108,29 @@ def drink(antidote: str) -> str:
 
 if "TEST_FORWARD" in os.environ:
     durable.forward(on="work/forwarded", to=os.environ["TEST_FORWARD"])
+
+
+class Served(EventData, name="meal/served"):
+    dish: str
+
+    @field_validator("dish")
+    @classmethod
+    def taste(cls, dish: str) -> str:
+        # No ValueError: not the event is wrong, but this code.
+        if dish == "hot" and not antidote().exists():
+            raise RuntimeError("the taster burnt their tongue")
+        if dish == "toxin" and not antidote().exists():
+            raise SystemExit("the taster fainted")
+        return dish
+
+
+def antidote() -> pathlib.Path:
+    return pathlib.Path(f"{os.environ['TEST_TRACE']}.antidote")
+
+
+@durable.function(on=Served)
+def eat(event: Event[Served], step: Step) -> str:
+    return step.run("eat", mark, event.data.dish)
 
 
 if "fresh" not in _WITHOUT:
