@@ -98,12 +98,16 @@ class Schedules:
     def start(self, function_id: str, instant: datetime) -> bool:
         """Create the run that a function has for *instant*, whatever its schedules.
 
+        Somebody else's clock says the instant, and may be some seconds late. So its
+        minute counts: a schedule has no finer ones.
+
         :returns: Whether this process has a function of that name with a schedule.
         :raises redis.RedisError: The server did not answer.
         """
         function = self._host.functions.get(function_id)
         if function is None or not function.crons:
             return False
+        instant = instant.replace(second=0, microsecond=0)
         cron = next((cron for cron in function.crons if cron.has(instant)), None)
         published = self._host.directory.remembered.functions
         description = published.get(function_id) or function.spec()

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from flask_durable import Cron
 from flask_durable import Durable
 from flask_durable import RunStatus
 from flask_durable import UnavailableError
@@ -432,6 +433,17 @@ def test_functions_are_listed_with_where_their_code_is(
     assert listed["newer"][3] == "published"
     shown = json.loads(run("functions", "--json").stdout)
     assert {item["id"]: item["here"] for item in shown}["newer"] is False
+
+
+def test_functions_with_schedules_are_listed_with_the_next_instant(
+    run: Run, driven: Harness
+) -> None:
+    spec = next(iter(driven.durable.functions)).spec()
+    cron = Cron("0 0 1 1 *", timezone="Europe/Berlin").spec()
+    driven.state.directory.publish({"newer": {**spec, "id": "newer", "crons": [cron]}})
+    shown = json.loads(run("functions", "--json").stdout)
+    (following,) = [item["next"] for item in shown if item["id"] == "newer"]
+    assert following.endswith("-12-31T23:00+00:00")
 
 
 def test_functions_are_listed_without_the_state_server_too() -> None:

@@ -143,6 +143,28 @@ def test_a_death_between_the_run_and_the_mark_leaves_one_run(harness: Harness) -
     assert len(runs(harness)) == 1
 
 
+def test_a_clock_that_jumps_ahead_and_back_starts_no_instant_twice(
+    harness: Harness,
+) -> None:
+    scheduled(harness, Cron(EVERY_MINUTE))
+    begin(harness)
+    marks = harness.state.directory.schedule_marks
+    ahead = 0
+
+    def jumping(done: t.Any) -> t.Any:
+        now, noted = marks(done)
+        return now + ahead, noted
+
+    harness.state.directory.schedule_marks = jumping  # type: ignore[method-assign]
+    for seconds in (180, 0, 60, 120, 180):
+        ahead = seconds * 1000
+        look(harness)
+        assert len(set(instants(harness))) == len(instants(harness)) == 3
+    ahead = 240_000
+    look(harness)
+    assert len(instants(harness)) == 4
+
+
 def test_of_a_long_downtime_the_latest_instant_is_made_up(harness: Harness) -> None:
     scheduled(harness, Cron("0 */2 * * *"))
     begin(harness)
@@ -300,8 +322,10 @@ def test_a_task_at_an_instant_of_the_schedule_is_that_instants_tick(
     look(harness, 60)
     (run,) = runs(harness)
 
-    assert harness.sweeper.schedules.start("report", run.event.at)
-    harness.settle()
+    for late in (0, 23.5):
+        instant = run.event.at + timedelta(seconds=late)
+        assert harness.sweeper.schedules.start("report", instant)
+        harness.settle()
     assert len(runs(harness)) == 1
 
 

@@ -17,6 +17,8 @@ from datetime import timezone
 from flask import Flask
 
 from flask_durable import Backoff
+from flask_durable import Cron
+from flask_durable import CronTick
 from flask_durable import current_run
 from flask_durable import Durable
 from flask_durable import DurableGroup
@@ -105,6 +107,11 @@ def call_the_body(event: Event[Requested], step: Step) -> None:
 def report(event: Event[Requested], step: Step, failure: Failure) -> None:
     t.assert_type(event.data.audio_url, str)
     t.assert_type(failure.message, str)
+
+
+@durable.function(on=Cron("30 4 * * *", timezone="Europe/Berlin", jitter="5m"))
+def nightly(event: Event[CronTick], step: Step) -> None:
+    t.assert_type(event.data.scheduled_at, datetime)
 
 
 @durable.function(on=[Requested, Finished, "media/*"], id="either")
