@@ -233,7 +233,7 @@ class Settings(BaseModel):
         none. While both are left out the route is closed.
     ``DURABLE_PUSH_BUDGET``
         Duration, 100 ms to 12 h, within which a message that was pushed may begin
-        steps of its run. Default 30 s.
+        steps of its run. Default 20 s.
     ``DURABLE_LEASE``
         Duration, 100 ms to 1 h, after which a silent worker loses its run.
         Default 10 s.
@@ -296,7 +296,7 @@ class Settings(BaseModel):
     push_secrets: t.Annotated[
         tuple[str, ...], _secrets("push", "secrets", check_push_secret)
     ] = Field((), repr=False)
-    push_budget: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 30.0
+    push_budget: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 20.0
     lease: t.Annotated[float, _Seconds, _between(0.1, 3600.0)] = 10.0
     visibility_timeout: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 10.0
     drain_timeout: t.Annotated[float, _Seconds, _between(0.0, 3600.0)] = 25.0

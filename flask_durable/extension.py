@@ -29,7 +29,7 @@ from .functions.backoff import Backoff
 from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
-from .worker.push_endpoint import add_push_routes
+from .worker.push_endpoint import add_push_route
 
 if t.TYPE_CHECKING:
     from .dead_letters import DeadLetters
@@ -96,7 +96,7 @@ class Durable(Decorators):
         state = AppState(app, self.functions, settings)
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
-            add_push_routes(blueprint, state)
+            add_push_route(blueprint, state)
             app.register_blueprint(blueprint)
         if settings.inngest_event_api:
             blueprint = inngest_blueprint(state, open_ingest=in_development())

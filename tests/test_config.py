@@ -54,7 +54,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "inngest_event_api": False,
         "push_loopback": False,
         "push_secrets": (),
-        "push_budget": 30,
+        "push_budget": 20,
         "lease": 10,
         "visibility_timeout": 10,
         "drain_timeout": 25,

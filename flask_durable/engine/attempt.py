@@ -194,10 +194,11 @@ class Attempt:
         """
         self._context.replaying = False
         self.check()
-        # An attempt that came no further than the one before would never end.
-        over = self.committed and time.monotonic() >= self.until
-        if over or self.host.draining.is_set():
+        if self.host.draining.is_set():
             self.hand_back()
+        # Of attempts that came no further than the one before there would be no end.
+        if self.committed and time.monotonic() >= self.until:
+            self.hand_back(reason="slice over")
         if lease is not None:
             self.lease = lease
         elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
@@ -281,8 +282,7 @@ class Attempt:
     def hand_back(
         self, delay: float = 0.0, *, reason: str = "worker shutdown"
     ) -> t.NoReturn:
-        """Give the run back to the queue: this worker stops, its time is over, or it
-        cannot go on with it.
+        """Give the run back to the queue: this worker does not go on with it.
 
         :param delay: Seconds until another worker may start it.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import itertools
 import typing as t
 from urllib.parse import urlsplit
 
@@ -57,19 +58,40 @@ class Credentials:
         return verify(headers, read_body(), self.secrets)
 
 
-def is_local(peer: str | None, host: str) -> bool:
+#: Headers in which a proxy says whom it speaks for, as WSGI calls them.
+_SPOKEN_FOR = ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
+
+#: Headers by which a proxy is known, and which nobody sends to his own machine.
+_PROXIED = ("HTTP_FORWARDED", "HTTP_VIA")
+
+
+def is_local(environ: t.Mapping[str, t.Any]) -> bool:
     """Say whether a request comes from this machine and was meant for it.
 
     The ``Host`` header is looked at too: behind a tunnel or a proxy, and with a page
-    whose name was rebound to 127.0.0.1, the peer alone looks local.
+    whose name was rebound to 127.0.0.1, the peer alone looks local. And where a proxy
+    names others that it speaks for, all of them have to be this machine: what a caller
+    adds to these headers can only make him a stranger.
+
+    :param environ: Of the request, as WSGI has it.
     """
+    # What the connection says, also where ProxyFix has put a header in its place.
+    original = environ.get("werkzeug.proxy_fix.orig", environ)
+    named = [environ[name].split(",") for name in _SPOKEN_FOR if name in environ]
+    callers = [original.get("REMOTE_ADDR") or "", *itertools.chain(*named)]
+    return (
+        not any(name in environ for name in _PROXIED)
+        and all(_is_loopback(caller.strip()) for caller in callers)
+        and _is_local_host(original.get("HTTP_HOST") or "")
+    )
+
+
+def _is_local_host(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    return _is_loopback(peer or "") and (
-        name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
-    )
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 
 def _is_loopback(address: str) -> bool:

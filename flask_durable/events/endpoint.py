@@ -66,7 +66,7 @@ def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint
 
 def _paths_below(prefix: str) -> t.Callable[[str], bool]:
     base = prefix.rstrip("/")
-    names = ("events", "healthz", "readyz", "worker", "worker/tick")
+    names = ("events", "healthz", "readyz", "worker")
     paths = {f"{base}/{name}" for name in names}
     return lambda path: path in paths or bool(base and path.startswith(f"{base}/"))
 
@@ -111,7 +111,7 @@ class _Routes:
     def _authorize(self) -> str | None:
         """Return the ``webhook-id`` of a signed request, ``None`` for another one."""
         if not self.credentials:
-            if self.open_ingest and is_local(request.remote_addr, request.host):
+            if self.open_ingest and is_local(request.environ):
                 return None
             raise Refused(
                 403,

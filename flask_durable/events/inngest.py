@@ -122,7 +122,7 @@ class _EventAPI:
             return
         if self.credentials.key_hashes:
             raise Refused(401, "The event key in the path is not known here.")
-        local = is_local(request.remote_addr, request.host)
+        local = is_local(request.environ)
         if self.credentials or not self.open_ingest or not local:
             raise Refused(
                 403,

@@ -15,7 +15,7 @@ from datetime import datetime
 from ..app_state import AppState
 from ..errors import EventError
 from .push import push_worker
-from .push import PushedMessage
+from .pushed import PushedMessage
 
 #: The part of the remaining time within which steps may begin: the last one needs the
 #: rest.

@@ -13,9 +13,7 @@ attempt goes on.
                                         │      then the run is handed back
         "done", to be deleted ◄── barrier
 
-A message that was not understood is put into the dead letters, and then is done. One
-that could not be served *now* fails, and comes again. However often a message comes, it
-leads to the same run, and a run to one owner.
+See ``pushed`` for what becomes of one message.
 """
 
 from __future__ import annotations
@@ -29,50 +27,22 @@ import threading
 import time
 import typing as t
 import uuid
-from dataclasses import dataclass
 from datetime import datetime
 
 from ..app_state import AppState
-from ..engine.attempt import ClaimedRun
 from ..engine.executor import Executor
 from ..engine.leases import Leases
-from ..engine.router import Router
 from ..engine.sweeper import Sweeper
-from ..errors import UnavailableError
-from ..queue.envelope import decode
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.envelope import EventMessage
-from ..queue.envelope import RunMessage
-from ..queue.envelope import UndecodableMessage
+from ..observe.logging import install
 from ..queue.process import PerProcess
-from ..queue.transport import MAX_RECEIVES
-from ..store.run_store import is_transient
 from .beat import Beat
+from .pushed import is_away
+from .pushed import PushedMessage
+from .pushed import PushedMessages
 
 T = t.TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PushedMessage:
-    """A message of a queue, as it was handed to this process.
-
-    :param id: What the queue calls it.
-    :param body: Its text.
-    :param receive_count: How often it was received, this time included.
-    :param ordered: Whether nothing behind it may be done before it (a FIFO queue).
-    """
-
-    id: str
-    body: str | bytes
-    receive_count: int = 1
-    ordered: bool = False
-
-    @property
-    def text(self) -> str:
-        """The body of a message that could be decoded, as text."""
-        return self.body if isinstance(self.body, str) else self.body.decode()
 
 
 class PushWorker:
@@ -91,7 +61,8 @@ class PushWorker:
         self._lives_on = lives_on
         host = state.host
         self._leases = Leases(state.store)
-        self._executor = Executor(host, state.outbox, self._leases)
+        executor = Executor(host, state.outbox, self._leases)
+        self._messages = PushedMessages(state, executor)
         self._sweeper = Sweeper(host, state.outbox, state.admin)
         id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._beat = Beat(state, id, state.functions.queues(), threads=0)
@@ -106,9 +77,13 @@ class PushWorker:
             takes longer runs to its end.
         """
         try:
-            return self._durably(lambda: self._handle_all(messages, until), until)
+            return self._durably(lambda: self._messages.serve(messages, until), until)
         except Exception as error:
-            _log(error, f"{len(messages)} message(s) will be delivered again")
+            what = f"{len(messages)} message(s) will be delivered again"
+            if is_away(error):
+                logger.warning("%s: %s", what, error)
+                return self._messages.put_off(messages)
+            logger.error("%s.", what, exc_info=error)
             return [message.id for message in messages]
 
     def tick(
@@ -116,15 +91,15 @@ class PushWorker:
     ) -> None:
         """Do what is due now: timers, lost leases, unsent messages, schedules.
 
-        :param until: When to give up, on the monotonic clock, while the state server
-            does not answer.
+        :param until: When to give up, on the monotonic clock, while a server does not
+            answer.
         :param function_id: The function to start, if it has a schedule.
         :param instant: The time that it is started for: once, however often this is
             called.
         :raises Exception: It could not be done, or may be lost; doing it again is
             harmless.
         """
-        self._durably(lambda: self._tick(function_id, instant), until)
+        self._durably(lambda: self._tick(function_id, instant, until), until)
 
     def stop(self) -> None:
         """Sign off and end the threads, as is done when the process exits."""
@@ -159,6 +134,8 @@ class PushWorker:
                 return
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
+            for each in (logging.getLogger(), self.state.app.logger):
+                install(each)
             self._beat.publish()
             self._leases.start()
             if self._lives_on:
@@ -167,92 +144,31 @@ class PushWorker:
                 atexit.register(self.stop)
             self._started = True
 
-    def _tick(self, function_id: str, instant: datetime | None) -> None:
+    def _tick(self, function_id: str, instant: datetime | None, until: float) -> None:
         self._beat.publish()
         schedules = self._sweeper.schedules
         if instant is not None and not schedules.start(function_id, instant):
             logger.debug("The task %r is no function with a schedule.", function_id)
+        self._look_for_empty_queues()
         self._sweeper.sweep()
+        if not self._lives_on:
+            while time.monotonic() < until and self._sweeper.objects.work():
+                pass
 
-    def _handle_all(
-        self, messages: t.Sequence[PushedMessage], until: float
-    ) -> list[str]:
-        failed: list[str] = []
-        for number, message in enumerate(messages):
-            now = time.monotonic()
-            share = (until - now) / (len(messages) - number)
-            try:
-                # The first one is served in any case: each call gets something done.
-                late = number > 0 and now >= until
-                self._handle(message, now + max(share, 0), late=late)
-            except Exception as error:
-                _log(error, f"The message {message.id} will be delivered again")
-                failed.append(message.id)
-                if message.ordered or _is_away(error):
-                    return failed + [left.id for left in messages[number + 1 :]]
-        return failed
+    def _look_for_empty_queues(self) -> None:
+        """Tell the sweeper of them, as a worker does that receives.
 
-    def _handle(self, message: PushedMessage, until: float, *, late: bool) -> None:
-        try:
-            decoded = decode(message.body)
-        except UndecodableMessage as error:
-            return self._dead(EVENT_QUEUE, message, str(error))
-        queue = self._queue_of(decoded)
-        if message.receive_count > MAX_RECEIVES:
-            reason = f"received {message.receive_count} times"
-            return self._dead(queue, message, reason)
-        if isinstance(decoded, EventMessage):
-            return self._route(message, decoded, until, late=late)
-        if late and queue != EVENT_QUEUE:
-            return self._send_again(queue, decoded)
-        run = self._executor.claim(decoded, until=until)
-        if run is not None:
-            self._executor.execute(run, until=until)
-
-    def _route(
-        self, message: PushedMessage, event: EventMessage, until: float, *, late: bool
-    ) -> None:
-        place = _Place(free=0 if late else 1)
-        delivery = _Delivery(event, message.text)
-        try:
-            router = Router(self.state.host, self.state.outbox, place)
-            router.route([delivery], until=until)
-        finally:
-            for run in place.runs:
-                self._executor.execute(run, until=until)
-        if delivery.reason is not None:
-            self._dead(EVENT_QUEUE, message, delivery.reason)
-        elif delivery.error is not None:
-            raise delivery.error
-
-    def _send_again(self, queue: str, message: RunMessage) -> None:
-        """Leave a run to the next one, as a message that was never received.
-
-        Failed instead, it would count a receive: behind long steps of others a run's
-        message would end among the dead letters.
+        Else a run whose message vanished would wait until another one passes through
+        its queue.
         """
-        [error] = self.state.broker.send(queue, [message.encode()])
-        if error is not None:
-            raise error
-
-    def _dead(self, queue: str, message: PushedMessage, reason: str) -> None:
-        self.state.broker.send_dead(
-            queue, message.body, reason, receives=message.receive_count
-        )
-        logger.warning(
-            "The message %s of %s was dead-lettered: %s",
-            message.id,
-            queue,
-            reason,
-            extra={"action": "message_dead"},
-        )
-
-    def _queue_of(self, message: EventMessage | RunMessage) -> str:
-        """Return the queue that a message came from, as far as it is known here."""
-        if isinstance(message, EventMessage):
-            return EVENT_QUEUE
-        function = self.state.functions.get(message.function)
-        return EVENT_QUEUE if function is None else function.queue
+        for queue in self.state.functions.queues():
+            try:
+                counts = self.state.broker.counts(queue)
+            except Exception as error:
+                logger.warning("What %s holds is not known: %s", queue, error)
+            else:
+                if not counts.waiting:
+                    self._sweeper.saw_empty(queue)
 
 
 def push_worker(state: AppState, *, lives_on: bool) -> PushWorker:
@@ -260,55 +176,3 @@ def push_worker(state: AppState, *, lives_on: bool) -> PushWorker:
     make = PerProcess(lambda: PushWorker(state, lives_on=lives_on))
     holder: PerProcess[PushWorker] = vars(state).setdefault("push_worker", make)
     return holder.get()
-
-
-class _Place:
-    """Where the router hands claimed runs to: the thread that serves the message."""
-
-    def __init__(self, free: int) -> None:
-        self.runs: list[ClaimedRun] = []
-        self._free = free
-
-    def serves(self, queue: str) -> bool:
-        return True
-
-    def reserve(self) -> bool:
-        free, self._free = self._free, 0
-        return free > 0
-
-    def release(self) -> None:
-        self._free = 1
-
-    def hand_over(self, queue: str, run: ClaimedRun) -> None:
-        self.runs.append(run)
-
-
-class _Delivery:
-    """An event in hand, for the router, and what it decided."""
-
-    def __init__(self, message: EventMessage, text: str) -> None:
-        self.message = message
-        self.text = text
-        self.error: Exception | None = None
-        self.reason: str | None = None
-
-    def done(self) -> None:
-        pass
-
-    def failed(self, error: Exception, delay: float = 0.0) -> None:
-        self.error = error
-
-    def dead(self, reason: str) -> None:
-        self.reason = reason
-
-
-def _is_away(error: Exception) -> bool:
-    """Return whether the next message would meet the same *error*."""
-    return isinstance(error, UnavailableError) or is_transient(error)
-
-
-def _log(error: Exception, what: str) -> None:
-    if _is_away(error):
-        logger.warning("%s: %s", what, error)
-    else:
-        logger.error("%s.", what, exc_info=error)

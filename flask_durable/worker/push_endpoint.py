@@ -1,14 +1,15 @@
-"""The HTTP routes of a push worker, as Elastic Beanstalk's ``aws-sqsd`` calls them.
+"""The HTTP route of a push worker, as Elastic Beanstalk's ``aws-sqsd`` calls it.
 
 ``POST <prefix>/worker``
     One message of a queue. 200, and the daemon deletes it; anything else, and it
     delivers it again. So what can never succeed is answered 200, once it is in the
     dead-letter queue, and what may succeed later 503.
-``POST <prefix>/worker/tick``
-    Do what is due: a task of ``cron.yaml``. Of one whose name is that of a function
-    with a schedule, this function is started as well.
 
-Both are closed until it is said who may call them.
+    With the header ``X-Aws-Sqsd-Taskname`` it is a task of ``cron.yaml``: do what is
+    due. Of one whose name is that of a function with a schedule, this function is
+    started as well.
+
+It is closed until it is said who may call it.
 """
 
 from __future__ import annotations
@@ -42,53 +43,50 @@ MAX_BODY = 2**20
 logger = logging.getLogger(__name__)
 
 
-def add_push_routes(blueprint: Blueprint, state: AppState) -> None:
-    """Add the routes to *blueprint*, for the app of *state*."""
-    routes = _Routes(state)
-    blueprint.add_url_rule("/worker", "worker", routes.work, methods=["POST"])
-    blueprint.add_url_rule("/worker/tick", "tick", routes.tick, methods=["POST"])
+def add_push_route(blueprint: Blueprint, state: AppState) -> None:
+    """Add the route to *blueprint*, for the app of *state*."""
+    view = _Route(state)
+    blueprint.add_url_rule("/worker", "worker", view.serve, methods=["POST"])
 
 
-class _Routes:
+class _Route:
     def __init__(self, state: AppState) -> None:
         self.state = state
         settings = state.settings
         self.hashes = [hash_event_key(secret) for secret in settings.push_secrets]
         self.loopback = settings.push_loopback
 
-    def work(self) -> Response:
-        from .push import PushedMessage
+    def serve(self) -> Response:
+        request.max_content_length = MAX_BODY
+        self._authorize()
+        until = time.monotonic() + self.state.settings.push_budget
+        task = request.headers.get("X-Aws-Sqsd-Taskname", "")
+        done = self._tick(task, until) if task else self._work(until)
+        return json_response({"status": "done"}, 200) if done else _unavailable()
 
-        until = self._authorized_until()
+    def _work(self, until: float) -> bool:
+        from .pushed import PushedMessage
+
         message = PushedMessage(
             request.headers.get("X-Aws-Sqsd-Msgid", ""),
             read_body(MAX_BODY),
             _receive_count(request.headers.get("X-Aws-Sqsd-Receive-Count", "")),
         )
-        failed = self._worker().handle([message], until)
-        return _unavailable() if failed else json_response({"status": "done"}, 200)
+        return not self._worker().handle([message], until)
 
-    def tick(self) -> Response:
-        until = self._authorized_until()
-        name = request.headers.get("X-Aws-Sqsd-Taskname", "")
+    def _tick(self, task: str, until: float) -> bool:
         scheduled = request.headers.get("X-Aws-Sqsd-Scheduled-At", "")
         try:
-            self._worker().tick(until, name, _instant(scheduled))
+            self._worker().tick(until, task, _instant(scheduled))
         except Exception as error:
             logger.warning("The tick was not carried out: %s", error, exc_info=True)
-            return _unavailable()
-        return json_response({"status": "done"}, 200)
+            return False
+        return True
 
     def _worker(self) -> PushWorker:
         from .push import push_worker
 
         return push_worker(self.state, lives_on=True)
-
-    def _authorized_until(self) -> float:
-        """Return when the time of the request is over, if it may be made at all."""
-        request.max_content_length = MAX_BODY
-        self._authorize()
-        return time.monotonic() + self.state.settings.push_budget
 
     def _authorize(self) -> None:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -96,7 +94,7 @@ class _Routes:
             secret.strip(), self.hashes
         ):
             return
-        if self.loopback and _comes_from_here():
+        if self.loopback and is_local(request.environ):
             if not request.is_json:
                 # A page of another origin cannot send this type without being asked.
                 raise Refused(415, "Send it with Content-Type: application/json.")
@@ -109,13 +107,6 @@ class _Routes:
             "requests of the same machine, or DURABLE_PUSH_SECRETS; `flask durable "
             "secret --kind push` makes one.",
         )
-
-
-def _comes_from_here() -> bool:
-    # What the connection says, not what a header says of it, also where ProxyFix has
-    # replaced the one by the other.
-    original = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
-    return is_local(original.get("REMOTE_ADDR"), original.get("HTTP_HOST") or "")
 
 
 def _receive_count(text: str) -> int:

@@ -20,6 +20,9 @@ from ..servers import SQSServer
 #: Posts to a path; returns the status, or ``None`` if there was no answer.
 Post = t.Callable[[str, dict[str, str], bytes], int | None]
 
+#: Where the daemon is told to post.
+PATH = "/durable/worker"
+
 AGENT = {"User-Agent": "aws-sqsd/3.0", "Content-Type": "application/json"}
 
 
@@ -107,9 +110,7 @@ class Daemon:
         for message in self.receive(queue):
             status: int | None = None
             for _ in range(times):
-                status = self.post(
-                    "/durable/worker", headers_of(message), body(message)
-                )
+                status = self.post(PATH, headers_of(message), body(message))
                 self.answers.append(status)
             self.settle(queue, message, status)
             return True
@@ -146,8 +147,7 @@ class Daemon:
             "X-Aws-Sqsd-Scheduled-At": scheduled,
             "X-Aws-Sqsd-Sender-Id": "AIDA",
         }
-        path = "/durable/worker/tick"
-        return self.post(path, headers, b"elasticbeanstalk scheduled job")
+        return self.post(PATH, headers, b"elasticbeanstalk scheduled job")
 
     def left(self) -> int:
         """Return how many messages the queues still hold, hidden ones included."""
