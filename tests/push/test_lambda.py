@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 import time
 import typing as t
@@ -21,6 +22,7 @@ from flask_durable.queue.envelope import RunMessage
 from ..harness import Harness
 from ..servers import SQSServer
 from ..servers import valkey_server
+from ..servers import ValkeyServer
 from .conftest import end
 
 
@@ -346,6 +348,33 @@ def test_a_schedule_of_eventbridge_does_what_is_due(
     assert pushed.durable.lambda_handler(event, Context()) == {}
     mapping.drain()
     assert pushed.run_of(id).result == "woken"
+
+
+def test_a_tick_removes_what_old_runs_have_in_the_blob_store(
+    sqs: SQSServer, valkey: ValkeyServer, namespace: str, tmp_path: pathlib.Path
+) -> None:
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=sqs.url,
+        DURABLE_BLOB_URL=f"file://{tmp_path}",
+        DURABLE_RETENTION="1h",
+    )
+    try:
+        mapping = Mapping(harness, sqs)
+        harness.durable.function(on="work/asked", id="large")(
+            lambda event, step: step.run("make", lambda: "x" * 100_000)
+        )
+        harness.send("work/asked", {})
+        mapping.drain()
+        assert [path for path in tmp_path.rglob("*") if path.is_file()]
+        harness.move_clock(3601)
+        tick = schedule("every-minute", "2026-11-25T10:00:00Z")
+        harness.durable.lambda_handler(tick, Context())
+        assert harness.runs.list() == []
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    finally:
+        end(harness)
 
 
 def test_a_rule_with_the_name_of_a_scheduled_function_starts_it_once(
