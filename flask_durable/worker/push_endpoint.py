@@ -104,8 +104,8 @@ class _Route:
         raise Refused(
             403,
             "This worker takes nothing from you. Configure DURABLE_PUSH_LOOPBACK for "
-            "requests of the same machine, or DURABLE_PUSH_SECRETS; `flask durable "
-            "secret --kind push` makes one.",
+            "requests that this machine makes itself, or DURABLE_PUSH_SECRETS; "
+            "`flask durable secret --kind push` makes one.",
         )
 
 
