@@ -23,7 +23,7 @@ class DurableError(Exception):
     """
 
     #: Stable identifier of the kind of error.
-    code: t.ClassVar[str] = "durable"
+    code: str = "durable"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -117,6 +117,45 @@ class PayloadUnavailable(PayloadError, UnavailableError):
     """Raised when the blob store does not answer, or refuses what it is asked for."""
 
     code = "payload.unavailable"
+
+
+class PlatformError(DurableError):
+    """Raised when the platform that runs workers refuses, or does not answer.
+
+    =========================  =====================================================
+    ``code``                   what it means
+    =========================  =====================================================
+    ``platform``               it refuses for a reason that only its message tells
+    ``platform.auth``          the credentials are wrong, or do not allow this
+    ``platform.not_found``     there is no such app, service, group or deployment
+    ``platform.rate_limited``  too many calls; see ``retry_after``
+    ``platform.limit``         it gives no more workers than ``limit``
+    ``platform.conflict``      somebody else changes the same pool
+    ``platform.unavailable``   it does not answer, or is out of order
+    ``platform.unsupported``   it cannot do this with a pool of this kind
+    =========================  =====================================================
+
+    :param code: One of these.
+    :param retry_after: Seconds after which the platform wants to be asked again, where
+        it says so.
+    :param limit: The most workers that it gives, where it says so.
+    """
+
+    code = "platform"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "platform",
+        retry_after: float | None = None,
+        limit: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.retry_after = retry_after
+        self.limit = limit
 
 
 class RunNotFound(DurableError):

@@ -43,6 +43,7 @@ HOMES = {
         "redis_exchange",
         "store",
     },
+    "urllib3": {"scaler.platforms.http_api"},
 }
 
 MAX_LINES = 500
@@ -184,8 +185,8 @@ def test_no_module_is_longer_than_five_hundred_lines() -> None:
 def test_importing_the_package_imports_no_queue_and_no_extra() -> None:
     code = (
         "import sys, flask_durable; names = ['boto3', 'botocore', 'sentry_sdk', "
-        "'cryptography.fernet', 'statsd', 'moto', 'dramatiq', 'dramatiq.cli']; "
-        "print([name for name in names if name in sys.modules])"
+        "'cryptography.fernet', 'statsd', 'moto', 'dramatiq', 'dramatiq.cli', "
+        "'urllib3']; print([name for name in names if name in sys.modules])"
     )
     assert _python(code) == "[]"
 

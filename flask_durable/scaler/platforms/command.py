@@ -1,0 +1,139 @@
+"""A pool that two commands read and resize: for a platform that nobody else knows."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import typing as t
+
+from ...errors import ConfigurationError
+from ...errors import PlatformError
+from ..platform import Applied
+from ..platform import Size
+from ..platform import Traits
+
+#: Characters of what a command complains about that get into an error.
+_SHOWN = 200
+
+
+class CommandPlatform:
+    """A pool that two commands read and resize. They are run without a shell.
+
+    :param read: Prints how many workers were asked for, and then, where it is known,
+        how many run.
+    :param apply: Asks for ``{n}`` workers, or for so many without ``{victims}``, which
+        are ids separated by commas.
+    :param timeout: Seconds that a command may take.
+    :param drains: Whether a worker that goes ends its work.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: str | list[str],
+        apply: str | list[str],
+        timeout: float = 30.0,
+        drains: bool = False,
+    ) -> None:
+        self._read = _words(read)
+        self._apply = _words(apply)
+        self._timeout = timeout
+        if not any("{n}" in word for word in self._apply):
+            raise ConfigurationError(
+                "The apply command of the platform command does not have {n} in it.",
+                hint='Write it as "./resize.sh {n}".',
+            )
+        chooses = any("{victims}" in word for word in self._apply)
+        self.traits = Traits(picks_victims=drains or chooses)
+
+    def describe(self) -> str:
+        """Return what it is in one line: no arguments, which may have secrets."""
+        return f"command:{self._apply[0]}"
+
+    def read(self) -> Size:
+        """Return what the command prints.
+
+        :raises PlatformError: It fails, takes too long or prints something else.
+        """
+        printed = self._run(self._read)
+        try:
+            asked, running = (int(word) for word in (printed.split() * 2)[:2])
+            if asked < 0 or running < 0 or len(printed.split()) > 2:
+                raise ValueError
+        except ValueError:
+            raise PlatformError(
+                f"{self._read[0]} did not print a number of workers, or two.",
+                hint="Print how many were asked for, then how many run.",
+            ) from None
+        return Size.of(asked, running)
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        """Run the command.
+
+        :raises PlatformError: One of the two fails or takes too long.
+        """
+        before = self.read().asked
+        if workers != before:
+            values = {"{n}": str(workers), "{victims}": ",".join(victims)}
+            self._run([_filled(word, values) for word in self._apply])
+        return Applied(before, workers)
+
+    def _run(self, command: list[str]) -> str:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PlatformError(
+                f"{command[0]} cannot be run: {error.strerror}.",
+                code="platform.not_found",
+                hint="Give its full path, or start it with an interpreter.",
+            ) from error
+        with process:
+            output, complaint = self._wait(process, command)
+        if process.returncode:
+            lines = complaint.strip().splitlines() or ["it says nothing"]
+            raise PlatformError(
+                f"{command[0]} ended with {process.returncode}: {lines[-1][:_SHOWN]}"
+            )
+        return output
+
+    def _wait(
+        self, process: subprocess.Popen[str], command: list[str]
+    ) -> tuple[str, str]:
+        try:
+            return process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            # With what it started: a child would keep the pipes open.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise PlatformError(
+                f"{command[0]} took longer than {self._timeout:g} s.",
+                code="platform.unavailable",
+                hint="Give the platform a longer timeout.",
+            ) from None
+
+
+def _words(command: str | list[str]) -> list[str]:
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"A command of the platform command is malformed: {error}."
+        ) from None
+    if not words:
+        raise ConfigurationError("A command of the platform command is empty.")
+    return words
+
+
+def _filled(word: str, values: t.Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word

@@ -1,0 +1,32 @@
+"""A pool whose size nobody changes: the scaler only says what it would want."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..platform import Applied
+from ..platform import Size
+from ..platform import Traits
+
+
+class FixedPlatform:
+    """So many workers, whatever happens.
+
+    :param workers: How many.
+    """
+
+    def __init__(self, *, workers: int) -> None:
+        self._workers = workers
+        self.traits = Traits(maximum=workers)
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return f"fixed:{self._workers}"
+
+    def read(self) -> Size:
+        """Return that number."""
+        return Size.of(self._workers, self._workers)
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        """Change nothing."""
+        return Applied(self._workers, self._workers, self._workers)

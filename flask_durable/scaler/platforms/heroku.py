@@ -1,0 +1,105 @@
+"""The dynos of one process type of a Heroku app."""
+
+from __future__ import annotations
+
+import typing as t
+from urllib.parse import quote
+
+from ...errors import PlatformError
+from ..platform import Applied
+from ..platform import Size
+from ..platform import Traits
+from .http_api import HTTPAPI
+from .http_api import Refusal
+from .http_api import token_of
+
+_ABOVE_LIMIT = "cannot_run_above_limit"
+
+
+class HerokuPlatform:
+    """The dynos of one process type.
+
+    Which dyno goes when there are to be fewer is Heroku's choice, so none goes while
+    one is busy, unless *drains* is set.
+
+    :param app: The app's name or id.
+    :param process: The process type, as the ``Procfile`` has it.
+    :param token: An OAuth token of scope ``write``; ``HEROKU_API_KEY`` by default.
+    :param drains: Whether the 30 seconds that a dyno has to stop are enough for a
+        worker to end its steps.
+    :param url: Where the API is.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: str,
+        process: str = "worker",
+        token: str | None = None,
+        drains: bool = False,
+        url: str = "https://api.heroku.com",
+    ) -> None:
+        self._name = f"heroku:{app}:{process}"
+        self._process = process
+        self._dynos = f"/apps/{quote(app, safe='')}/dynos"
+        self._formation = f"/apps/{quote(app, safe='')}/formation/{quote(process, '')}"
+        secret = token_of("heroku", token, "HEROKU_API_KEY")
+        headers = {
+            "Accept": "application/vnd.heroku+json; version=3",
+            "Authorization": f"Bearer {secret}",
+        }
+        self._api = HTTPAPI("Heroku", url, lambda: headers)
+        self.traits = Traits(picks_victims=drains)
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return self._name
+
+    def read(self) -> Size:
+        """Return the quantity of the formation, and how many dynos are up.
+
+        :raises PlatformError: Heroku refuses or does not answer.
+        """
+        asked = self._quantity()
+        dynos = self._api.call("GET", self._dynos)
+        ours = [dyno for dyno in dynos if dyno["type"] == self._process]
+        return Size.of(asked, sum(dyno["state"] == "up" for dyno in ours))
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        """Set the quantity; the highest one that Heroku gives, if that is less.
+
+        :raises PlatformError: Heroku refuses or does not answer.
+        """
+        before = self._quantity()
+        if workers == before:
+            return Applied(before, before)
+        try:
+            return Applied(before, self._scale(workers))
+        except Refusal as refusal:
+            limit = _limit(refusal)
+        after = self._scale(limit) if limit > before else before
+        return Applied(before, after, limit)
+
+    def _quantity(self) -> int:
+        return int(self._api.call("GET", self._formation)["quantity"])
+
+    def _scale(self, quantity: int) -> int:
+        body = {"quantity": quantity}
+        return int(self._api.call("PATCH", self._formation, body)["quantity"])
+
+
+def _limit(refusal: Refusal) -> int:
+    """Return how many dynos Heroku gives, if that is why it refused.
+
+    :raises PlatformError: It refused for another reason, or does not say how many.
+    """
+    if refusal.answer.get("id") != _ABOVE_LIMIT:
+        raise refusal
+    limit = refusal.answer.get("limit")
+    if not isinstance(limit, int):
+        raise PlatformError(
+            refusal.message,
+            code="platform.limit",
+            hint="Lower the pool's maximum, or have Heroku raise the limit.",
+        ) from refusal
+    return limit

@@ -1,0 +1,168 @@
+"""A platform's HTTP API that speaks JSON: tokens, timeouts, repetition, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+
+from ...errors import ConfigurationError
+from ...errors import PlatformError
+
+#: Seconds to wait for a connection and for an answer, and repetitions of a call.
+CONNECT_TIMEOUT = 3.0
+READ_TIMEOUT = 15.0
+REPETITIONS = 2
+
+#: Characters of a platform's message that get into an error.
+_SHOWN = 200
+
+_CODES = {
+    401: "platform.auth",
+    403: "platform.auth",
+    404: "platform.not_found",
+    409: "platform.conflict",
+    410: "platform.not_found",
+    429: "platform.rate_limited",
+}
+
+Headers = t.Callable[[], t.Mapping[str, str]]
+
+
+class Refusal(PlatformError):
+    """Raised for an answer that is not a success.
+
+    :param answer: Its body, empty if that is no JSON object.
+    """
+
+    def __init__(self, message: str, answer: dict[str, t.Any], **values: t.Any) -> None:
+        super().__init__(message, **values)
+        self.answer = answer
+
+
+class HTTPAPI:
+    """Calls one API. Only calls that are harmless to repeat may be made.
+
+    :param name: Whose it is, for messages.
+    :param url: What every path begins with.
+    :param headers: Returns the headers of a call, credentials included. Asked for each
+        call, because some credentials are replaced while the process lives.
+    :param authorities: A file of certificates that the server's is checked with.
+    :raises ConfigurationError: urllib3 is not installed.
+    """
+
+    def __init__(
+        self, name: str, url: str, headers: Headers, authorities: str | None = None
+    ) -> None:
+        try:
+            import urllib3
+        except ImportError:
+            raise ConfigurationError(
+                f"The platform {name} needs urllib3, which is not installed.",
+                hint='Run `pip install "flask-durable[scaler]"`.',
+            ) from None
+        self._name = name
+        self._url = url.rstrip("/")
+        self._headers = headers
+        self._failure = urllib3.exceptions.HTTPError
+        self._pool = urllib3.PoolManager(
+            ca_certs=authorities,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
+            retries=urllib3.Retry(
+                REPETITIONS,
+                redirect=False,  # the token is for this server alone
+                status_forcelist=(502, 503, 504),
+                allowed_methods=None,
+                backoff_factor=0.2,
+                raise_on_status=False,
+                respect_retry_after_header=False,
+            ),
+        )
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: t.Any = None,
+        content_type: str = "application/json",
+    ) -> t.Any:
+        """Return the JSON of the answer, ``{}`` if there is none.
+
+        :raises PlatformError: There is no answer; :class:`Refusal` if it is an error.
+        """
+        headers = {"User-Agent": "flask-durable", **self._headers()}
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = content_type
+        try:
+            reply = self._pool.request(
+                method, self._url + path, body=data, headers=headers, redirect=False
+            )
+        except self._failure as error:
+            raise PlatformError(
+                f"{self._name} does not answer ({type(error).__name__}).",
+                code="platform.unavailable",
+                hint="The next run of the scaler asks again.",
+            ) from error
+        answer = _json(reply.data)
+        if not 200 <= reply.status < 300:
+            raise self._refusal(reply.status, reply.headers, answer)
+        if answer is None and reply.data:
+            raise PlatformError(
+                f"{self._name} answered with something else than JSON.",
+                code="platform.unavailable",
+            )
+        return {} if answer is None else answer
+
+    def _refusal(
+        self, status: int, headers: t.Mapping[str, str], answer: t.Any
+    ) -> Refusal:
+        details = answer if isinstance(answer, dict) else {}
+        text = details.get("message") or details.get("error") or "no reason is given"
+        unavailable = "platform.unavailable" if status >= 500 else "platform"
+        return Refusal(
+            f"{self._name} refuses ({status}): {str(text)[:_SHOWN]}",
+            details,
+            code=_CODES.get(status, unavailable),
+            retry_after=_seconds(headers.get("Retry-After")),
+        )
+
+
+def token_of(platform: str, given: str | None, variable: str) -> str:
+    """Return the token of *platform*: the option, or what the environment has.
+
+    :raises ConfigurationError: There is none, or it cannot be one. Its text is not in
+        the message.
+    """
+    token = (given or os.environ.get(variable) or "").strip()
+    if not token:
+        raise ConfigurationError(
+            f"There is no token for the platform {platform}.",
+            hint=f"Set {variable}, or the option token.",
+        )
+    return checked(platform, token)
+
+
+def checked(platform: str, token: str) -> str:
+    """Return *token* if it can be sent.
+
+    :raises ConfigurationError: It cannot: an error of the HTTP library would show it.
+    """
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigurationError(
+            f"The token for the platform {platform} has characters that none has."
+        )
+    return token
+
+
+def _json(data: bytes) -> t.Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return the seconds of a ``Retry-After``; those that are dates are passed over."""
+    return float(text) if text and text.isascii() and text.isdigit() else None
