@@ -24,6 +24,7 @@ GROUP = "flask_durable.platforms"
 
 _OURS = {
     "command": "CommandPlatform",
+    "ecs": "ECSPlatform",
     "fixed": "FixedPlatform",
     "heroku": "HerokuPlatform",
 }

@@ -1,0 +1,113 @@
+"""The tasks of a service of Amazon ECS, on Fargate or on instances."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ...errors import PlatformError
+from ..platform import Applied
+from ..platform import Size
+from ..platform import Traits
+from .aws import AWSClient
+
+
+class ECSPlatform:
+    """The tasks of one service.
+
+    Which task goes when there are to be fewer is Amazon's choice, so none goes while
+    one is busy, unless *drains* is set.
+
+    :param service: The service's name or ARN.
+    :param cluster: The cluster's name or ARN.
+    :param region: As boto3 finds it, if not given.
+    :param drains: Whether a task's ``stopTimeout`` is enough for a worker to end its
+        steps, or busy tasks are protected from scale-in.
+    :param endpoint: Another server than Amazon's.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        cluster: str = "default",
+        region: str | None = None,
+        drains: bool = False,
+        endpoint: str | None = None,
+    ) -> None:
+        self._service = service
+        self._cluster = cluster
+        # Of an ARN, which ends with it.
+        self._id = f"{cluster.rpartition('/')[2]}/{service.rpartition('/')[2]}"
+        self._ecs = AWSClient("ecs", "ecs", region, endpoint)
+        self._scaling = AWSClient("ecs", "application-autoscaling", region, endpoint)
+        self.traits = Traits(picks_victims=drains)
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return f"ecs:{self._id}"
+
+    def read(self) -> Size:
+        """Return the desired count, and how many tasks run.
+
+        :raises PlatformError: There is no such service, it is one that runs on every
+            instance, or ECS refuses.
+        """
+        service = self._described()
+        return Size.of(service["desiredCount"], service["runningCount"])
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        """Set the desired count. No deployment is started.
+
+        :raises PlatformError: As :meth:`read`, and if Application Auto Scaling sets the
+            count too.
+        """
+        before = int(self._described()["desiredCount"])
+        if workers != before:
+            self._refuse_rival()
+            self._ecs.call(
+                "update_service",
+                cluster=self._cluster,
+                service=self._service,
+                desiredCount=workers,
+            )
+        return Applied(before, workers)
+
+    def _described(self) -> dict[str, t.Any]:
+        reply = self._ecs.call(
+            "describe_services", cluster=self._cluster, services=[self._service]
+        )
+        # A service that does not exist is no error of the call.
+        services = [s for s in reply["services"] if s["status"] == "ACTIVE"]
+        if not services:
+            raise PlatformError(
+                f"There is no active service {self._id}.",
+                code="platform.not_found",
+                hint="Look at the service, the cluster and the region.",
+            )
+        if services[0].get("schedulingStrategy") == "DAEMON":
+            raise PlatformError(
+                f"The service {self._id} runs one task on every instance.",
+                code="platform.unsupported",
+                hint="Its scheduling strategy must be REPLICA.",
+            )
+        return t.cast("dict[str, t.Any]", services[0])
+
+    def _refuse_rival(self) -> None:
+        reply = self._scaling.call_if_allowed(
+            "describe_scalable_targets",
+            ServiceNamespace="ecs",
+            ResourceIds=[f"service/{self._id}"],
+            ScalableDimension="ecs:service:DesiredCount",
+        )
+        if any(_is_at_work(target) for target in reply.get("ScalableTargets", ())):
+            raise PlatformError(
+                f"Application Auto Scaling sets the size of {self._id} too.",
+                code="platform.conflict",
+                hint="Deregister the scalable target, or suspend its dynamic scaling.",
+            )
+
+
+def _is_at_work(target: t.Mapping[str, t.Any]) -> bool:
+    suspended = target.get("SuspendedState", {})
+    directions = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended")
+    return not all(suspended.get(direction) for direction in directions)
