@@ -23,8 +23,10 @@ from ..platform import Platform
 GROUP = "flask_durable.platforms"
 
 _OURS = {
+    "asg": "AutoScalingPlatform",
     "command": "CommandPlatform",
     "ecs": "ECSPlatform",
+    "elasticbeanstalk": "ElasticBeanstalkPlatform",
     "fixed": "FixedPlatform",
     "heroku": "HerokuPlatform",
 }
