@@ -29,6 +29,7 @@ _OURS = {
     "elasticbeanstalk": "ElasticBeanstalkPlatform",
     "fixed": "FixedPlatform",
     "heroku": "HerokuPlatform",
+    "kubernetes": "KubernetesPlatform",
 }
 
 _Factory = t.Callable[..., Platform]
