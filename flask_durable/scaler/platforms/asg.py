@@ -9,6 +9,7 @@ from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
 from .aws import AWSClient
+from .victims import idle_ones
 
 
 class AutoScalingPlatform:
@@ -82,16 +83,13 @@ class AutoScalingPlatform:
         self, group: dict[str, t.Any], workers: int, victims: t.Sequence[str]
     ) -> int:
         """Terminate idle instances, and return how many."""
-        instances = _in_service(group)
-        named = dict.fromkeys(victim.partition(".")[0] for victim in victims)
-        idle = [id for id in named if id in instances]
-        if not idle:
-            raise PlatformError(
-                f"None of the idle workers is an instance of the group {self._name}.",
-                code="platform.unsupported",
-                hint="Name hosts by instance ids (HostnameType=resource-name), "
-                "or set drains.",
-            )
+        idle = idle_ones(
+            victims,
+            _in_service(group),
+            pool=f"the group {self._name}",
+            hint="Name hosts by instance ids (HostnameType=resource-name), "
+            "or set drains.",
+        )
         chosen = idle[: group["DesiredCapacity"] - workers]
         for id in chosen:
             self._once.call(

@@ -28,6 +28,7 @@ _OURS = {
     "ecs": "ECSPlatform",
     "elasticbeanstalk": "ElasticBeanstalkPlatform",
     "fixed": "FixedPlatform",
+    "fly": "FlyPlatform",
     "heroku": "HerokuPlatform",
     "kubernetes": "KubernetesPlatform",
 }
