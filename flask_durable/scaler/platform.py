@@ -5,8 +5,6 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .observation import Fleet
-
 
 @dataclass(frozen=True)
 class Traits:
@@ -48,15 +46,6 @@ class Size:
         """
         running = min(running, asked)
         return cls(asked, running, asked - running)
-
-    def fleet(self, boot: float, busy: int) -> Fleet:
-        """Return what the policy is told.
-
-        :param boot: Seconds that a worker takes to boot; nobody knows how long those
-            that boot have been at it.
-        :param busy: Workers that have a job.
-        """
-        return Fleet(self.running, (boot,) * self.booting, busy)
 
 
 @dataclass(frozen=True)

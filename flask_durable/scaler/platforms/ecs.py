@@ -21,7 +21,7 @@ class ECSPlatform:
     :param cluster: The cluster's name or ARN.
     :param region: As boto3 finds it, if not given.
     :param drains: Whether a task's ``stopTimeout`` is enough for a worker to end its
-        steps, or busy tasks are protected from scale-in.
+        steps.
     :param endpoint: Another server than Amazon's.
     """
 

@@ -75,8 +75,10 @@ class HerokuPlatform:
             return Applied(before, before)
         try:
             return Applied(before, self._scale(workers))
-        except Refusal as refusal:
-            limit = _limit(refusal)
+        except PlatformError as error:
+            if error.limit is None:
+                raise
+            limit = error.limit
         after = self._scale(limit) if limit > before else before
         return Applied(before, after, limit)
 
@@ -85,21 +87,15 @@ class HerokuPlatform:
 
     def _scale(self, quantity: int) -> int:
         body = {"quantity": quantity}
-        return int(self._api.call("PATCH", self._formation, body)["quantity"])
-
-
-def _limit(refusal: Refusal) -> int:
-    """Return how many dynos Heroku gives, if that is why it refused.
-
-    :raises PlatformError: It refused for another reason, or does not say how many.
-    """
-    if refusal.answer.get("id") != _ABOVE_LIMIT:
-        raise refusal
-    limit = refusal.answer.get("limit")
-    if not isinstance(limit, int):
-        raise PlatformError(
-            refusal.message,
-            code="platform.limit",
-            hint="Lower the pool's maximum, or have Heroku raise the limit.",
-        ) from refusal
-    return limit
+        try:
+            return int(self._api.call("PATCH", self._formation, body)["quantity"])
+        except Refusal as refusal:
+            if refusal.answer.get("id") != _ABOVE_LIMIT:
+                raise
+            limit = refusal.answer.get("limit")
+            raise PlatformError(
+                refusal.message,
+                code="platform.limit",
+                limit=limit if isinstance(limit, int) else None,
+                hint="Lower the pool's maximum, or have Heroku raise the limit.",
+            ) from refusal

@@ -97,7 +97,7 @@ class HTTPAPI:
             headers["Content-Type"] = content_type
         try:
             reply = self._pool.request(
-                method, self._url + path, body=data, headers=headers, redirect=False
+                method, self._url + path, body=data, headers=headers
             )
         except self._failure as error:
             raise PlatformError(

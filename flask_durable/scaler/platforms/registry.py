@@ -94,4 +94,4 @@ def _faults(name: str, error: ValidationError) -> str:
 def _hint(name: t.Any, known: t.Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), list(known), 1)
     suggestion = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{suggestion}It has: {', '.join(sorted(known))}."
+    return f"{suggestion}Known: {', '.join(sorted(known))}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import pytest
 
@@ -48,6 +49,24 @@ def test_an_option_that_is_missing_or_wrong_is_named_and_its_value_is_not() -> N
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("library", "extra", "options"),
+    [
+        ("urllib3", "scaler", {"platform": "heroku", "app": "shop", "token": "t"}),
+        ("boto3.session", "aws", {"platform": "ecs", "service": "media"}),
+    ],
+)
+def test_a_library_that_is_missing_is_told_with_its_extra(
+    library: str,
+    extra: str,
+    options: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigurationError, match=rf"flask-durable\[{extra}\]"):
+        make_platform(options)
+
+
 def test_another_distribution_adds_a_platform(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +80,6 @@ def test_another_distribution_adds_a_platform(
     monkeypatch.syspath_prepend(tmp_path)
 
     assert vars(make_platform({"platform": "zoo", "cages": 7})) == {"cages": 7}
-    with pytest.raises(ConfigurationError, match=r"no option 'lions'.*has: cages"):
+    with pytest.raises(ConfigurationError, match=r"no option 'lions'.*Known: cages"):
         make_platform({"platform": "zoo", "lions": 1})
     assert make_platform({"platform": "fixed", "workers": 1}).read().asked == 1
