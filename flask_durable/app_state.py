@@ -38,6 +38,7 @@ from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_store import RunStore
 from .store.server import StateServer
+from .store.service_times import ServiceTimes
 from .store.spool import Spool
 
 if t.TYPE_CHECKING:
@@ -124,6 +125,11 @@ class AppState:
     def directory(self) -> Directory:
         """The functions and workers of all processes."""
         return Directory(self.server, self.store.keys)
+
+    @functools.cached_property
+    def service_times(self) -> ServiceTimes:
+        """How long deliveries of each function take."""
+        return ServiceTimes(self.server, self.store.keys)
 
     @functools.cached_property
     def barrier(self) -> Barrier:
@@ -236,6 +242,7 @@ class AppState:
             scope=self._scope,
             message_of=self._message_of,
             check_event=self._check_event,
+            service_times=self.service_times,
             max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),

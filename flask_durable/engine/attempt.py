@@ -29,6 +29,7 @@ from ..store.memo import Memo
 from ..store.run_store import after
 from ..store.run_store import Record
 from ..store.run_store import Refused
+from ..store.service_times import Ending
 from . import lifecycle
 from .control import Ended
 from .control import OwnershipLost
@@ -111,6 +112,7 @@ class Attempt:
         #: What it stores and reads of the user's data.
         self.payloads = RunPayloads(self)
         self._unseen = set(memos)
+        self._memoized = bool(run.memos)
         self._uses: dict[str, int] = {}
         self._sketches: dict[str, tuple[t.Any, ...]] = {}
         self._renewed = run.claimed
@@ -177,6 +179,24 @@ class Attempt:
     def to_be_replayed(self) -> bool:
         """Whether the body is to be called again from the top."""
         return isinstance(self._sealed, Replayed)
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the delivery ended, as far as its service time tells anything.
+
+        Not if it was cut off or lost the run, nor if it only replayed what is memoized.
+        """
+        if isinstance(self._sealed, Ended):
+            done = str(self._sealed) == RunStatus.COMPLETED.value
+            return "done" if done else "failed"
+        if not isinstance(self._sealed, Suspended):
+            return None
+        reason = str(self._sealed)
+        if reason == "retry":
+            return "failed"
+        if reason == "sleep" and (self.committed or not self._memoized):
+            return "done"
+        return None
 
     def close(self) -> None:
         """Note that the attempt has ended: its step tools are of no use any more."""

@@ -124,8 +124,12 @@ class Executor:
         if function is None:
             raise LookupError(f"the code of {run.record['function']!r} is not here")
         memos = dict(run.memos)
-        while self._attempt(function, run, memos, until):
+        began = time.monotonic()
+        while (attempt := self._attempt(function, run, memos, until)).to_be_replayed:
             pass
+        if attempt.ending is not None:
+            took = time.monotonic() - began
+            self._host.service_times.took(function.id, attempt.ending, took)
 
     def _attempt(
         self,
@@ -133,7 +137,7 @@ class Executor:
         run: ClaimedRun,
         memos: dict[str, str],
         until: float,
-    ) -> bool:
+    ) -> Attempt:
         attempt = Attempt(self._host, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
@@ -143,7 +147,7 @@ class Executor:
         finally:
             attempt.close()
             self._leases.remove(attempt)
-        return attempt.to_be_replayed
+        return attempt
 
     def _execute(self, attempt: Attempt) -> None:
         try:

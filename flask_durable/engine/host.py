@@ -21,6 +21,7 @@ from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
 from ..store.run_store import is_transient
 from ..store.run_store import RunStore
+from ..store.service_times import ServiceTimes
 
 T = t.TypeVar("T")
 
@@ -62,6 +63,7 @@ class Host:
         were not given one.
     :param check_event: Raises :class:`EventError` if an event that was received does
         not fit the schema of its name.
+    :param service_times: Is told how long each delivery took.
     :param max_value: Bytes of JSON that are kept of one result.
     :param write_through: Whether a state change is answered only when it is durable
         (``DURABLE_FSYNC="step"``).
@@ -78,6 +80,7 @@ class Host:
     scope: t.Callable[[], AbstractContextManager[t.Any]]
     message_of: t.Callable[[EventLike, str], EventMessage]
     check_event: t.Callable[[EventMessage], None]
+    service_times: ServiceTimes
     max_value: int = 4 * 1024 * 1024
     write_through: bool = False
     replay_eagerly: bool = False

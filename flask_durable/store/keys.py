@@ -41,6 +41,10 @@ class Keys:
         """Return the tag of the partition whose outbox keeps the event *event_id*."""
         return self._tag(event_id)
 
+    def tag_of_function(self, function: str) -> str:
+        """Return the tag of the partition that has what is measured of *function*."""
+        return self._tag(function)
+
     def tag_of_entry(self, entry: str) -> str:
         """Return the tag of the partition whose outbox has *entry*.
 

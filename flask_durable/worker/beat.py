@@ -57,6 +57,7 @@ class Beat:
         self._thread.join()
         try:
             self._state.directory.leave(self._worker)
+            self._state.service_times.flush()
         except TRANSIENT as error:
             logger.warning("Could not sign off: %s", error)
 
@@ -80,6 +81,7 @@ class Beat:
             description,
             [function.id for function in self._state.functions],
         )
+        self._state.service_times.flush()
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):
