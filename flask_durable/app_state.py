@@ -11,6 +11,7 @@ import typing as t
 import weakref
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from dataclasses import replace
 
 import redis
 
@@ -29,6 +30,7 @@ from .events.acceptance import to_message
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
+from .queue.groups import group_of
 from .queue.window import Window
 from .runs import Runs
 from .store.barrier import Barrier
@@ -268,7 +270,7 @@ class AppState:
 
     def send_messages(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         """Send events; return for each who owns it now, or why nobody does."""
-        return self.sender.send(messages)
+        return self.sender.send([self._in_group(message) for message in messages])
 
     def ready(self) -> list[str]:
         """Return what keeps this process from accepting events; empty if nothing."""
@@ -401,8 +403,15 @@ class AppState:
     def _message_of(self, event: EventLike, derived_id: str) -> EventMessage:
         generated = getattr(event, "_generated_id", True)
         if generated:
-            return self.message(event, id=derived_id)
-        return self.message(event)
+            return self._in_group(self.message(event, id=derived_id))
+        return self._in_group(self.message(event))
+
+    def _in_group(self, message: EventMessage) -> EventMessage:
+        """Return *message* with its message group, where events have one."""
+        options = self.settings.queues.get(EVENT_QUEUE)
+        if options is None or options.group is None:
+            return message
+        return replace(message, group=group_of(message, options.group))
 
     def _check_event(self, message: EventMessage) -> None:
         # What is sealed was checked when it was sent, and is again where it is opened.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -26,6 +27,9 @@ from .events.keys import check_push_secret
 from .events.keys import secret_bytes
 from .payloads.blobs import BlobAddress
 from .payloads.cipher import check_encryption_key
+from .queue.options import QueueOptions
+from .queue.options import read_queues
+from .queue.options import SQSAddress
 from .redis_client import is_cluster
 from .redis_client import node_urls
 
@@ -130,6 +134,8 @@ def _check_place(url: str, scheme: str) -> None:
             "is not a well-formed URL: quote special characters of its password "
             "with urllib.parse.quote, and give the port as a number"
         ) from None
+    if scheme == "sqs":
+        SQSAddress.parse(url)
     if scheme == "unix" and not places[0].path:
         raise ValueError("must name a socket, as in unix:///run/valkey.sock")
     if scheme.startswith("redis") and not reachable:
@@ -210,6 +216,9 @@ class Settings(BaseModel):
         on first use.
     ``DURABLE_QUEUE_URL``
         URL, one of the above or ``sqs://``. Default: the Redis above.
+    ``DURABLE_QUEUES``
+        Mapping of names of queues to their options on SQS, or JSON text of one: see
+        :class:`~flask_durable.queue.options.QueueOptions`. Default none.
     ``DURABLE_NAMESPACE``
         Text of 1 to 40 letters, digits, ``-`` and ``_`` before every key and queue.
         Default ``"durable"``.
@@ -281,6 +290,9 @@ class Settings(BaseModel):
     )
     queue_url: t.Annotated[str | None, _Text, _url(QUEUE_SCHEMES)] = Field(
         None, repr=False
+    )
+    queues: t.Annotated[t.Mapping[str, QueueOptions], BeforeValidator(read_queues)] = (
+        Field({})
     )
     namespace: t.Annotated[str, BeforeValidator(_namespace)] = "durable"
     partitions: t.Annotated[int, _Whole, _between(1, 256)] = 1
@@ -399,9 +411,9 @@ class Settings(BaseModel):
 
 
 def _given_in(app: Flask) -> dict[str, t.Any]:
-    # Lists are copied: one that is extended in place later has changed too.
+    # Copied: what is changed in place later has changed too.
     return {
-        key: tuple(value) if isinstance(value, list) else value
+        key: copy.deepcopy(value) if isinstance(value, (dict, list)) else value
         for key, value in app.config.items()
         if isinstance(key, str)
         and key.startswith(PREFIX)

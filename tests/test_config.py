@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import typing as t
@@ -46,6 +47,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
     assert read().model_dump() == {
         "redis_url": None,
         "queue_url": None,
+        "queues": {},
         "namespace": "durable",
         "partitions": 1,
         "url_prefix": "/durable",
@@ -77,6 +79,76 @@ def test_no_key_is_taken_for_an_option_of_a_command() -> None:
     for field in Settings.model_fields:
         name = field.partition("_")[0]
         assert name not in COMMANDS or name == field
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[", "JSON text"),
+        (["media"], "must map"),
+        ({"media": "fifo"}, "mapping of options"),
+        ({"media": {"visibilty": 5}}, "did you mean 'visibility'"),
+        ({"media": {"visibility": "soon"}}, "from 1s to 12h"),
+        ({"media": {"retention": "30d"}}, "from 1m to 14d"),
+        ({"media": {"max_receives": 0}}, "max_receives"),
+        ({"media": {"queue": "media"}}, "the URL or the ARN"),
+        ({"events": {"group": "tenant"}}, "data.tenant"),
+        ({"media": {"fifo": True}}, "give 'events' a group"),
+        ({"media": {"group": "data.a"}}, "give it for 'events'"),
+        ({"events": {"fifo": True}}, "give a group"),
+        (
+            {"events": {"queue": "https://sqs.x/1/a", "group": "name"}},
+            "does not end in .fifo",
+        ),
+        (
+            {"media": {"queue": "arn:aws:sqs:eu-west-1:1:m", "retention": "1d"}},
+            "leave it out",
+        ),
+    ],
+)
+def test_options_of_queues_that_cannot_be_used_say_what_to_change(
+    value: t.Any, said: str
+) -> None:
+    message = refused(QUEUES=value)
+    assert message.startswith("DURABLE_QUEUES ")
+    assert said in message
+
+
+def test_options_of_queues_are_a_mapping_or_json_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {
+        "events": {"group": "data.tenant", "visibility": "30s"},
+        "media": {"queue": "arn:aws:sqs:eu-west-1:1:media.fifo"},
+    }
+    monkeypatch.setenv("FLASK_DURABLE_QUEUES", json.dumps(given))
+    queues = read().queues
+    assert queues == read(QUEUES=given).queues
+    assert (queues["events"].visibility, queues["events"].is_fifo) == (30, True)
+    assert queues["media"].is_fifo
+
+
+def test_options_of_queues_that_are_changed_in_place_are_noticed() -> None:
+    app = app_with(QUEUES={"media": {"visibility": 30}})
+    settings = Settings.from_app(app)
+    assert settings.changed_since(app) == []
+    app.config["DURABLE_QUEUES"]["media"]["visibility"] = 60
+    assert settings.changed_since(app) == ["DURABLE_QUEUES"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("zone=x", "zone"),
+        ("create=always", "create=never or left out"),
+        ("tags=team", "name:value"),
+    ],
+)
+def test_parameters_of_sqs_that_make_no_sense_are_refused(
+    parameters: str, said: str
+) -> None:
+    assert said in refused(QUEUE_URL=f"sqs://?{parameters}")
+    assert "SQS" in refused(QUEUE_URL="sqs://host/path")
 
 
 def test_the_docstring_lists_every_key_and_no_other() -> None:

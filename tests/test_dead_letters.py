@@ -317,7 +317,7 @@ def test_a_queued_run_shows_why_its_message_died(
     shown = any_harness.runs.get(run.id)
     assert (shown.status, shown.message_error) == ("queued", "ValueError: spilt milk")
 
-    broker.transport.max_receives = 2
+    broker.transport.max_receives = lambda queue: 2
     [delivery] = receive(any_harness, "default")
     delivery.failed(ValueError("spilt again"))
     assert broker.flush_settled(5)

@@ -29,7 +29,7 @@ from flask_durable.functions import definition
 from flask_durable.functions import options
 from flask_durable.queue import envelope
 from flask_durable.queue import redis_streams
-from flask_durable.queue import sqs
+from flask_durable.queue import sqs_queues
 from flask_durable.queue import transport
 from flask_durable.serialization import refusal
 from flask_durable.store import run_store
@@ -94,7 +94,7 @@ def test_a_documented_default_is_the_default(field: str) -> None:
     text = documented_settings()[config.PREFIX + field.upper()]
     default = getattr(Settings.model_validate({}), field)
     if text == "none":
-        assert default in (None, ())
+        assert default in (None, (), {})
     else:
         assert getattr(Settings.model_validate({field: text}), field) == default
 
@@ -257,7 +257,7 @@ LIMITS = {
         failure.MAX_TRACEBACK,
     ],
     "Receives of a message before it is dead-lettered": [transport.MAX_RECEIVES],
-    "Dead letters are kept for": [sqs.DEAD_LETTERS_KEPT // 86400],
+    "Dead letters are kept for": [sqs_queues.DEAD_LETTERS_KEPT // 86400],
 }
 
 
@@ -272,7 +272,7 @@ def test_a_documented_limit_is_the_limit(label: str) -> None:
 
 def test_limits_that_are_documented_as_one_are_the_same() -> None:
     assert envelope.MAX_DEPTH == refusal.MAX_DEPTH
-    assert redis_streams.DEAD_LETTERS_KEPT == sqs.DEAD_LETTERS_KEPT * 1000
+    assert redis_streams.DEAD_LETTERS_KEPT == sqs_queues.DEAD_LETTERS_KEPT * 1000
     assert durations.MAX_SECONDS == 10 * 365 * 86400
 
 

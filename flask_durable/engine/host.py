@@ -51,6 +51,9 @@ class MessageQueue(t.Protocol):
         :raises Exception: The queue did not take it, or nobody knows.
         """
 
+    def is_ordered(self, queue: str) -> bool:
+        """Return whether *queue* hands out the messages of a group in their order."""
+
 
 @dataclass
 class Host:

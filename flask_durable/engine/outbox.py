@@ -17,10 +17,13 @@ import threading
 import time
 import typing as t
 from collections import defaultdict
+from dataclasses import replace
 
+from ..queue.envelope import decode
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import RunMessage
 from ..store.run_store import RunStore
+from ..store.run_store import TRANSIENT
 from .host import MessageQueue
 
 #: Seconds that a send goes on while the queue takes nothing: the sweeper goes on later.
@@ -41,24 +44,44 @@ class Outbox:
         #: Until when nothing is sent to a queue.
         self._resting: dict[str, float] = {}
 
-    def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> bool:
+    def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> set[str]:
         """Send run messages.
 
         :param runs: Id, function, queue and time of queueing (milliseconds) each.
-        :returns: Whether all were taken.
+        :returns: The ids of those runs whose messages were not taken.
         """
-        complete = True
+        unsent: set[str] = set()
         by_queue: dict[str, list[RunMessage]] = defaultdict(list)
         for run_id, function, queue, queued in runs:
             by_queue[queue].append(RunMessage(run_id, function, int(queued)))
         for queue, messages in by_queue.items():
-            sent = self._send(queue, [m.encode() for m in messages])
+            ordered = self._queue.is_ordered(queue)
+            if ordered:
+                sent = self._send_in_groups(queue, messages)
+            else:
+                sent = self._send(queue, [m.encode() for m in messages])
             with self._lock:
                 for number in sent:
                     run, queued = messages[number].run, messages[number].queued
                     self._sent_runs[self._store.keys.tag_of(run)].append((run, queued))
-            complete = complete and len(sent) == len(messages)
-        return complete
+            taken = {messages[number].run for number in sent}
+            unsent |= {message.run for message in messages} - taken
+        return unsent
+
+    def _send_in_groups(self, queue: str, messages: list[RunMessage]) -> list[int]:
+        """Send *messages* with the groups of their runs' events."""
+        try:
+            events = self._store.events_of([message.run for message in messages])
+        except TRANSIENT as error:
+            logger.warning("Messages to %s will be sent later: %s", queue, error)
+            return []
+        return self._send(
+            queue,
+            [
+                replace(message, group=decode(event).group if event else "").encode()
+                for message, event in zip(messages, events, strict=True)
+            ],
+        )
 
     def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> bool:
         """Send events that are owed, or were spooled.

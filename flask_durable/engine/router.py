@@ -20,6 +20,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..errors import EventError
+from ..errors import UnavailableError
 from ..functions.function import Function
 from ..functions.triggers import TriggerIndex
 from ..ids import new_token
@@ -32,8 +33,10 @@ from .attempt import ClaimedRun
 from .host import Host
 from .outbox import Outbox
 
-#: Seconds until an event that could not be routed is delivered again.
+#: Seconds until an event that could not be routed is delivered again: this, twice as
+#: long each time, up to the most that a queue keeps it back.
 REDELIVERY = 5.0
+MAX_REDELIVERY = 900.0
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,9 @@ class Delivery(t.Protocol):
 
     @property
     def text(self) -> str: ...
+
+    @property
+    def receive_count(self) -> int: ...
 
     def done(self) -> None: ...
 
@@ -117,7 +123,8 @@ class Router:
         self._host.settle(mark, until=until)
         for routing in routings:
             if routing.error is not None:
-                routing.delivery.failed(routing.error, REDELIVERY)
+                delay = _pause_before(routing.delivery.receive_count)
+                routing.delivery.failed(routing.error, delay)
             else:
                 routing.delivery.done()
 
@@ -159,7 +166,12 @@ class Router:
         for (routing, run), reply in zip(planned, replies, strict=False):
             if self._created(routing, run, reply, sent):
                 queued.append((run.id, run.function, run.queue, reply[1]))
-        self._outbox.send_runs(queued)
+        unsent = self._outbox.send_runs(queued)
+        for routing, run in planned:
+            # The sweeper sends it later, but of a FIFO queue the next event of the
+            # group may not be routed before.
+            if run.id in unsent and self._host.queue.is_ordered(run.queue):
+                routing.error = UnavailableError(f"{run.queue} took no run message")
         return int(replies[-1] or 0)
 
     def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
@@ -285,6 +297,15 @@ class Router:
             and threads.serves(queue)
             and threads.reserve()
         )
+
+
+def _pause_before(receive_count: int) -> float:
+    """Return the seconds until another delivery.
+
+    They double, since an event is received ten times at most, and what is in its way
+    may take an hour to mend.
+    """
+    return min(REDELIVERY * 2.0 ** min(receive_count - 1, 16), MAX_REDELIVERY)
 
 
 def _is_later(message: EventMessage) -> bool:

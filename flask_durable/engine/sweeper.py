@@ -79,8 +79,8 @@ class Sweeper:
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
         swept = self._host.store.sweep(tag, empty)
-        sent = self._outbox.send_runs(swept.runs)
-        sent = self._outbox.send_events(swept.events) and sent
+        unsent = self._outbox.send_runs(swept.runs)
+        sent = self._outbox.send_events(swept.events) and not unsent
         # Before the next round: a backlog that takes a slow queue longer than an entry
         # may stay unconfirmed would be sent again and again, and grow.
         self._outbox.confirm()

@@ -150,7 +150,7 @@ class Acknowledger:
         settlement = held.settlement
         if not isinstance(settlement, Failed):
             return settlement
-        if held.receive_count < self._transport.max_receives:
+        if held.receive_count < self._transport.max_receives(held.queue):
             return Release(settlement.delay)
         reason = f"received {held.receive_count} times, at last {settlement.error}"
         return DeadLetter(kept(reason))

@@ -25,6 +25,7 @@ from .heartbeat import Hand
 from .receiver import PAUSE
 from .receiver import Receiver
 from .sender import Sender
+from .service_times import ServiceTimes
 from .transport import Outcome
 from .transport import QueueCounts
 from .transport import Received
@@ -40,6 +41,10 @@ MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
 #: Seconds that a send goes on while the queue takes nothing, unless told otherwise.
 PATIENCE = 5.0
+#: Seconds that a message waits here for a run thread before others may have it, and
+#: the receive from which on it is not given back any more.
+MAX_WAIT = 2.0
+GIVEN_BACK = 5
 
 #: Seconds between two reports that a queue is empty.
 EMPTY_INTERVAL = 1.0
@@ -56,7 +61,6 @@ class DurableBroker(dramatiq.Broker):
     engine owns retries and time limits, so none of Dramatiq's middleware is used.
 
     :param transport: The queues.
-    :param visibility: Seconds that a received message is hidden from others.
     :param window: The free run threads of this process.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some of it may be lost. Raises if it is not known yet.
@@ -71,7 +75,6 @@ class DurableBroker(dramatiq.Broker):
         self,
         transport: Transport,
         *,
-        visibility: float,
         window: Window,
         barrier: t.Callable[[], bool],
         healthy: t.Callable[[], bool] | None = None,
@@ -79,7 +82,9 @@ class DurableBroker(dramatiq.Broker):
         patience: float = PATIENCE,
         on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
     ) -> None:
-        self._processing = ProcessingMiddleware(self._begin, self.stop_receiving)
+        self._processing = ProcessingMiddleware(
+            self._begin, self._ended, self.stop_receiving
+        )
         super().__init__(middleware=[self._processing, *middleware])
         self.queues: set[str] = set()
         self.transport = transport
@@ -90,7 +95,8 @@ class DurableBroker(dramatiq.Broker):
         self.on_unstarted: t.Callable[[t.Any], None] | None = None
         self._sender = Sender(transport, patience)
         self._healthy = healthy
-        self._hand = Hand(transport, visibility)
+        self._hand = Hand(transport, each_beat=self._give_back_overdue)
+        self._service_times = ServiceTimes()
         self._acknowledger = Acknowledger(transport, self._hand, barrier, on_failed)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
@@ -125,6 +131,10 @@ class DurableBroker(dramatiq.Broker):
             raise error
         self.emit_after("enqueue", message, delay)
         return message
+
+    def is_ordered(self, queue: str) -> bool:
+        """Return whether *queue* orders its messages: a FIFO queue of SQS."""
+        return self.transport.is_ordered(queue)
 
     def send(
         self,
@@ -251,6 +261,7 @@ class DurableBroker(dramatiq.Broker):
             queue,
             self.transport,
             self.window,
+            ahead=self._ahead,
             allowed=self._may_receive,
             accept=self._accept,
             empty=self._found_empty,
@@ -303,6 +314,41 @@ class DurableBroker(dramatiq.Broker):
             # A thread that just became free must not begin what others could.
             self._give_back([message])
         return message.start()
+
+    def _ended(self, message: LocalMessage) -> None:
+        if message.began is not None:
+            seconds = time.monotonic() - message.began
+            self._service_times.took(message.queue_name, seconds)
+
+    def _ahead(self, queue: str) -> int:
+        """Return how many messages of *queue* to fetch beyond free threads."""
+        return self._service_times.ahead(
+            queue, self.window.size, self.transport.prefetch
+        )
+
+    def _give_back_overdue(self) -> None:
+        """Give back what has waited for a thread longer than anybody reckoned.
+
+        A message that comes back again and again stays: no other worker has a thread
+        for it either, and the queue counts how often it is received. While the state
+        server is away nothing is given back: nobody else could do more.
+        """
+        if self._healthy is not None and not self._healthy():
+            return
+        before = time.monotonic() - MAX_WAIT
+        with self._lock:
+            waiting = list(self._waiting)
+        overdue = [
+            message
+            for message in waiting
+            if message.began is None
+            and message.came < before
+            and message.delivery is not None
+            and message.delivery.receive_count < GIVEN_BACK
+        ]
+        if overdue:
+            self._service_times.forget()
+            self._give_back(overdue)
 
     def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
         for message in messages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 import typing as t
 
 from dramatiq import Message
@@ -54,6 +55,9 @@ class LocalMessage(MessageProxy):
         self.payload = payload
         #: What is wrong with it, if processing it raised.
         self.error: Exception | None = None
+        #: When it came, and when a run thread took it, on the monotonic clock.
+        self.came = time.monotonic()
+        self.began: float | None = None
         self._window = window
         self._lock = threading.Lock()
         self._decided = False
@@ -72,6 +76,7 @@ class LocalMessage(MessageProxy):
         """Return whether it may be processed; it cannot be withdrawn any more then."""
         if self.delivery is not None and self.delivery.lost:
             return False
+        self.began = time.monotonic()
         return self._decide()
 
     def withdraw(self) -> bool:
@@ -186,9 +191,11 @@ class ProcessingMiddleware(Middleware):
     def __init__(
         self,
         begin: t.Callable[[LocalMessage], bool],
+        ended: t.Callable[[LocalMessage], None],
         stop_receiving: t.Callable[[], None],
     ) -> None:
         self._begin = begin
+        self._ended = ended
         self._stop_receiving = stop_receiving
         #: Dramatiq's consumer threads by the names of their queues.
         self.consumer_threads: dict[str, ConsumerThread] = {}
@@ -210,6 +217,7 @@ class ProcessingMiddleware(Middleware):
         result: t.Any = None,
         exception: BaseException | None = None,
     ) -> None:
+        self._ended(t.cast(LocalMessage, message))
         # Without this Dramatiq acknowledges a message whose actor raised.
         if exception is not None:
             # Else it was interrupted, and nothing is wrong with it.

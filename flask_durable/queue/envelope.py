@@ -40,6 +40,7 @@ class EventMessage:
     :param id: Its id.
     :param at: When it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
+    :param group: Within which its runs start in order, where queues are FIFO.
     """
 
     name: str
@@ -47,6 +48,7 @@ class EventMessage:
     id: str
     at: int
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    group: str = ""
 
     @property
     def opened(self) -> dict[str, t.Any]:
@@ -68,7 +70,7 @@ class EventMessage:
         # Spelled out: dataclasses.asdict() would copy the data first.
         fields = {"v": VERSION, "kind": "event", "name": self.name, "data": self.data}
         fields |= {"id": self.id, "at": self.at, "headers": self.headers}
-        return _ENCODER.encode(fields)
+        return _ENCODER.encode(fields | _group(self.group))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +82,14 @@ class RunMessage:
     :param queued: When the run was queued: milliseconds since 1970, server clock.
     :param failed: In a dead letter the generation of the run that failed. Moved back,
         it is a hint that this generation is to be tried again.
+    :param group: Its event's, on a FIFO queue.
     """
 
     run: str
     function: str
     queued: int
     failed: int | None = None
+    group: str = ""
 
     @property
     def key(self) -> str:
@@ -103,7 +107,7 @@ class RunMessage:
         fields |= {"function": self.function, "queued": self.queued}
         if self.failed is not None:
             fields["failed"] = self.failed
-        return _ENCODER.encode(fields)
+        return _ENCODER.encode(fields | _group(self.group))
 
 
 Message = EventMessage | RunMessage
@@ -111,13 +115,34 @@ Message = EventMessage | RunMessage
 _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
     "event": (
         EventMessage,
-        {"name": str, "data": (dict, str), "id": str, "at": int, "headers": dict},
+        {
+            "name": str,
+            "data": (dict, str),
+            "id": str,
+            "at": int,
+            "headers": dict,
+            "group": str,
+        },
     ),
     "run": (
         RunMessage,
-        {"run": str, "function": str, "queued": int, "failed": (int, type(None))},
+        {
+            "run": str,
+            "function": str,
+            "queued": int,
+            "failed": (int, type(None)),
+            "group": str,
+        },
     ),
 }
+
+
+def _group(group: str) -> dict[str, str]:
+    return {"group": group} if group else {}
+
+
+def _left_out(name: str) -> t.Any:
+    return {"headers": {}, "group": ""}.get(name)
 
 
 def _refuse_constant(name: str) -> t.NoReturn:
@@ -165,7 +190,7 @@ def decode(body: str | bytes) -> Message:
         raise UndecodableMessage(f"kind {fields.get('kind')!r} is unknown") from None
     values = {}
     for name, kind in types.items():
-        value = fields.get(name, {} if name == "headers" else None)
+        value = fields.get(name, _left_out(name))
         if not isinstance(value, kind) or isinstance(value, bool):
             expected = kind[0] if isinstance(kind, tuple) else kind
             raise UndecodableMessage(f"field {name!r} is not {expected.__name__}")

@@ -15,6 +15,9 @@ from .transport import Transport
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two beats, at most.
+MAX_PAUSE = 0.5
+
 
 class Hand:
     """What this process received and has not deleted or given back yet.
@@ -23,16 +26,20 @@ class Hand:
     deleted. One that another consumer has by then is marked lost.
 
     :param transport: Where the messages are from.
-    :param visibility: Seconds that an extension hides a message.
+    :param each_beat: Called about once a second while anything is held.
     """
 
-    def __init__(self, transport: Transport, visibility: float) -> None:
+    def __init__(
+        self, transport: Transport, each_beat: t.Callable[[], None] = lambda: None
+    ) -> None:
         #: Held while visibilities change, so that an extension on its way cannot hide
         #: a message that was just released.
         self.changing = threading.Lock()
         self._transport = transport
-        self._visibility = visibility
+        self._each_beat = each_beat
         self._held: set[Held] = set()
+        self._queues: set[str] = set()
+        self._pause = MAX_PAUSE
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,7 +50,10 @@ class Hand:
     def add(self, held: t.Iterable[Held]) -> None:
         """Answer for *held* from now on."""
         with self._lock:
-            self._held.update(held)
+            for one in held:
+                self._held.add(one)
+                if one.queue not in self._queues:
+                    self._meet(one.queue)
             if self._thread is None and self._held:
                 self._thread = threading.Thread(
                     target=self._beat, name="durable-heartbeat", daemon=True
@@ -64,16 +74,23 @@ class Hand:
 
     def extend(self) -> None:
         """Extend what was last received or extended a third of its visibility ago."""
-        before = time.monotonic() - self._visibility / 3
+        queues: dict[str, list[Held]] = defaultdict(list)
         with self._lock:
-            due = [held for held in self._held if held.renewed <= before]
+            for held in self._held:
+                queues[held.queue].append(held)
+        now = time.monotonic()
         with self.changing:
-            queues: dict[str, list[Held]] = defaultdict(list)
-            for held in due:
-                if held.settlement in (None, Delete()):
-                    queues[held.queue].append(held)
             for queue, messages in queues.items():
-                self._extend(queue, messages)
+                before = now - self._transport.visibility(queue) / 3
+                self._extend(
+                    queue,
+                    [
+                        held
+                        for held in messages
+                        if held.renewed <= before
+                        and held.settlement in (None, Delete())
+                    ],
+                )
 
     def close(self) -> None:
         """Stop extending."""
@@ -82,9 +99,12 @@ class Hand:
             self._thread.join(1)
 
     def _extend(self, queue: str, messages: list[Held]) -> None:
+        if not messages:
+            return
         now = time.monotonic()
         receipts = [held.received.receipt for held in messages]
-        outcomes = self._transport.extend(queue, receipts, self._visibility)
+        visibility = self._transport.visibility(queue)
+        outcomes = self._transport.extend(queue, receipts, visibility)
         for held, error in zip(messages, outcomes, strict=True):
             if error is None:
                 held.renewed = now
@@ -95,11 +115,16 @@ class Hand:
             else:
                 logger.warning("A message of %s was not extended: %s", queue, error)
 
-    def _beat(self) -> None:
+    def _meet(self, queue: str) -> None:
+        self._queues.add(queue)
         # Half of the age at which a message is due: one that just missed a beat is
         # extended at half of its visibility, and twice more before it runs out.
-        while not self._closed.wait(self._visibility / 6):
-            try:
-                self.extend()
-            except Exception:
-                logger.exception("Messages in hand were not extended")
+        self._pause = min(self._pause, self._transport.visibility(queue) / 6)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self._pause):
+            for act in (self.extend, self._each_beat):
+                try:
+                    act()
+                except Exception:
+                    logger.exception("A beat over the messages in hand failed")

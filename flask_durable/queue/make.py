@@ -13,10 +13,10 @@ from ..config import Settings
 from ..errors import ConfigurationError
 from ..redis_client import ClientFactory
 from .broker import DurableBroker
+from .options import SQSAddress
 from .redis_streams import RedisTransport
 from .sqs import SQSTransport
 from .sqs_client import needs_boto3
-from .sqs_client import SQSAddress
 from .transport import Transport
 from .window import Window
 
@@ -46,7 +46,6 @@ def make_broker(
     """
     return DurableBroker(
         make_transport(settings, redis_client_factory=redis_client_factory),
-        visibility=settings.visibility_timeout,
         window=window,
         barrier=barrier,
         healthy=healthy,
@@ -69,7 +68,7 @@ def make_transport(
     if url is not None and url.lower().startswith("sqs://"):
         if importlib.util.find_spec("boto3") is None:
             raise needs_boto3()
-        return SQSTransport(SQSAddress.parse(url), **options)
+        return SQSTransport(SQSAddress.parse(url), options=settings.queues, **options)
     connect = redis_client_factory
     if connect is None or url not in (None, settings.redis_url):
         connect = client_factory(url or settings.redis_url)

@@ -40,6 +40,14 @@ class PerProcess(t.Generic[T]):
             value, self._value = self._value, None
             return value
 
+    def drop(self, value: T) -> bool:
+        """Hold *value* no longer; return whether it was held."""
+        with self._lock:
+            held = self._value is value
+            if held:
+                self._value = None
+            return held
+
     def _forget(self) -> None:
         # The lock is new as well: another thread may have held it during the fork.
         self._lock = threading.Lock()

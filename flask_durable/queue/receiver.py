@@ -1,4 +1,4 @@
-"""The thread that receives from one queue while run threads are free."""
+"""The thread that receives from one queue while run threads are free, or soon are."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Receiver(threading.Thread):
     :param queue: The queue.
     :param transport: Where it is.
     :param window: The free run threads.
+    :param ahead: How many messages to fetch beyond what free threads begin.
     :param allowed: Whether to receive at all now.
     :param accept: Called with what was received, its slots taken.
     :param empty: Called when there was nothing to receive.
@@ -43,6 +44,7 @@ class Receiver(threading.Thread):
         transport: Transport,
         window: Window,
         *,
+        ahead: t.Callable[[str], int],
         allowed: t.Callable[[], bool],
         accept: t.Callable[[str, list[Received]], None],
         empty: t.Callable[[str], None],
@@ -52,6 +54,7 @@ class Receiver(threading.Thread):
         self._queue = queue
         self._transport = transport
         self._window = window
+        self._ahead = ahead
         self._allowed = allowed
         self._accept = accept
         self._empty = empty
@@ -61,7 +64,8 @@ class Receiver(threading.Thread):
         declared = False
         backoff = FIRST_BACKOFF
         while not self._stopping.is_set():
-            if not self._window.wait_free(PAUSE):
+            ahead = self._ahead(self._queue)
+            if not self._window.wait_free(PAUSE, ahead):
                 continue
             try:
                 if not self._allowed():
@@ -70,7 +74,7 @@ class Receiver(threading.Thread):
                 if not declared:
                     self._transport.declare(self._queue)
                     declared = True
-                self._receive()
+                self._receive(ahead)
             except Exception as error:
                 logger.warning("Cannot receive from %s: %s", self._queue, error)
                 self._stopping.wait(backoff)
@@ -78,8 +82,9 @@ class Receiver(threading.Thread):
             else:
                 backoff = FIRST_BACKOFF
 
-    def _receive(self) -> None:
-        limit = max(1, min(self._window.free, self._transport.waiting_limit))
+    def _receive(self, ahead: int) -> None:
+        room = self._window.free + ahead
+        limit = max(1, min(room, self._transport.waiting_limit))
         received = self._transport.receive(
             self._queue, limit, self._transport.longest_wait
         )

@@ -105,6 +105,7 @@ class RedisTransport:
     waiting_limit = 1
     #: A round trip costs less here than what threads would wait for one another.
     send_limits = SendLimits(BATCH, 16 * 2**20, coalesced=False)
+    prefetch = 0.0
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class RedisTransport:
         self._connect = connect
         self._namespace = namespace
         self._visibility = visibility
-        self.max_receives = max_receives
+        self._max_receives = max_receives
         self.answer_within = answer_within
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
@@ -130,6 +131,15 @@ class RedisTransport:
     def declare(self, queue: str) -> None:
         self._make_group(queue)
         self._run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE])
+
+    def visibility(self, queue: str) -> float:
+        return self._visibility
+
+    def max_receives(self, queue: str) -> int:
+        return self._max_receives
+
+    def is_ordered(self, queue: str) -> bool:
+        return False
 
     def send(
         self, queue: str, bodies: t.Sequence[str], delay: float = 0
@@ -292,11 +302,11 @@ class RedisTransport:
         ]
 
     def _used_up(self, queue: str, received: Received) -> bool:
-        if received.receive_count <= self.max_receives:
+        if received.receive_count <= self._max_receives:
             return False
-        reason = f"received {self.max_receives} times without being deleted"
+        reason = f"received {self._max_receives} times without being deleted"
         # This receive brought it to nobody.
-        letter = replace(received, receive_count=self.max_receives)
+        letter = replace(received, receive_count=self._max_receives)
         try:
             self.dead_letter(queue, letter, reason)
         except (redis.RedisError, ReceiptLost) as error:

@@ -7,16 +7,14 @@ was received too often is moved by SQS itself, by the queue's redrive policy.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import re
 import time
 import typing as t
-import zlib
+import uuid
 
 from ..errors import ConfigurationError
-from .process import PerProcess
+from .options import Queues
+from .options import SQSAddress
 from .sqs_batch import BATCH
 from .sqs_batch import Entry
 from .sqs_batch import is_repeatable
@@ -27,13 +25,14 @@ from .sqs_batch import outcome_of_receipt
 from .sqs_batch import problem
 from .sqs_batch import refusal
 from .sqs_client import error_code
-from .sqs_client import EXISTS
 from .sqs_client import is_transient
 from .sqs_client import LONGEST_POLL
-from .sqs_client import make_client
 from .sqs_client import MISSING
-from .sqs_client import SQSAddress
+from .sqs_client import SQSClient
 from .sqs_dead_letters import SQSDeadLetters
+from .sqs_groups import fifo_fields
+from .sqs_groups import in_rounds
+from .sqs_queues import SQSQueues
 from .transport import ANSWER_WITHIN
 from .transport import bad_delay
 from .transport import connection_closed
@@ -43,15 +42,6 @@ from .transport import Outcome
 from .transport import QueueCounts
 from .transport import Received
 
-logger = logging.getLogger(__name__)
-
-#: Characters of a queue's name, "-dlq" included.
-MAX_NAME = 80
-
-#: Seconds that messages and dead letters are kept.
-RETENTION = 7 * 86400
-DEAD_LETTERS_KEPT = 14 * 86400
-
 #: Bytes that a dead letter's attributes have at most.
 ATTRIBUTES_SIZE = 4096
 
@@ -59,9 +49,11 @@ ATTRIBUTES_SIZE = 4096
 class SQSTransport:
     """Queues on SQS.
 
-    :param address: Where they are.
+    :param address: Where they are, and how those are made that do not exist.
     :param namespace: Prefix of their names, unless *address* has one.
-    :param visibility: Seconds that a received message is hidden, rounded up.
+    :param options: What ``DURABLE_QUEUES`` says, by logical name.
+    :param visibility: Seconds that a received message is hidden, rounded up, unless a
+        queue has its own.
     :param max_receives: How often a message is received before SQS dead-letters it;
         written into queues that are made, never into those that exist.
     :param answer_within: Seconds that a send waits for a connection, and for an answer.
@@ -70,6 +62,7 @@ class SQSTransport:
     longest_wait = float(LONGEST_POLL)
     waiting_limit = BATCH
     send_limits = LIMITS
+    prefetch = 1.0
 
     def __init__(
         self,
@@ -77,76 +70,70 @@ class SQSTransport:
         *,
         namespace: str,
         visibility: float,
+        options: Queues | None = None,
         max_receives: int = MAX_RECEIVES,
         answer_within: float = ANSWER_WITHIN,
     ) -> None:
-        self._prefix = address.prefix or namespace
-        self._visibility = max(1, math.ceil(visibility))
-        self.max_receives = max_receives
         self.answer_within = answer_within
-        self._client = PerProcess(lambda: make_client(address))
+        self._client = SQSClient(address)
         # Nobody waits for a send as long as for a long poll, and what failed is sent
         # again by those who know for how long.
-        self._sender = PerProcess(
-            lambda: make_client(address, answer_within=answer_within)
+        self._sender = SQSClient(address, answer_within=answer_within)
+        self.queues = SQSQueues(
+            self._client,
+            address,
+            namespace=namespace,
+            options=options or {},
+            visibility=visibility,
+            max_receives=max_receives,
         )
-        self._urls: dict[str, str] = {}
         self.dead_letters = SQSDeadLetters(
-            self._client.get, self._url, lambda queue: self._find(self._dead(queue))
+            self._client.get, self.queues.url, self.queues.find_dead
         )
 
     def declare(self, queue: str) -> None:
-        client, dead = self._client.get(), self._dead_url(queue)
-        found = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
-        policy = {
-            "deadLetterTargetArn": found["Attributes"]["QueueArn"],
-            "maxReceiveCount": self.max_receives,
-        }
-        attributes = {
-            "MessageRetentionPeriod": str(RETENTION),
-            "ReceiveMessageWaitTimeSeconds": str(LONGEST_POLL),
-            "RedrivePolicy": json.dumps(policy),
-            "VisibilityTimeout": str(self._visibility),
-        }
-        url = self._urls[queue] = self._make(self.name(queue), attributes)
-        found = client.get_queue_attributes(
-            QueueUrl=url, AttributeNames=["RedrivePolicy"]
-        )
-        if "RedrivePolicy" not in found.get("Attributes", {}):
-            logger.warning(
-                "The queue %s exists without a redrive policy: a message that cannot "
-                "be processed is received again until it expires",
-                self.name(queue),
-            )
+        try:
+            self.queues.declare(queue)
+        except Exception as error:
+            self._forget_missing(queue, error)
+            raise
 
-    def name(self, queue: str, suffix: str = "") -> str:
-        """Return the name in SQS of *queue*.
+    def visibility(self, queue: str) -> float:
+        return float(self.queues.visibility(queue))
 
-        Characters that SQS does not take become ``_``; a short digest then keeps names
-        apart that would look the same.
-        """
-        whole = f"{self._prefix}-{queue}"
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", whole)
-        if name != whole or len(name) > MAX_NAME - len("-dlq"):
-            name = f"{name[: MAX_NAME - 13]}-{zlib.crc32(whole.encode()):08x}"
-        return name + suffix
+    def max_receives(self, queue: str) -> int:
+        return self.queues.max_receives(queue)
+
+    def is_ordered(self, queue: str) -> bool:
+        return self.queues.is_fifo(queue)
 
     def send(
         self, queue: str, bodies: t.Sequence[str], delay: float = 0
     ) -> list[Outcome]:
-        if error := bad_delay(delay):
+        ordered = self.is_ordered(queue)
+        if error := _bad_delay(queue, delay, ordered):
             return [error] * len(bodies)
         outcomes: list[Outcome] = [problem(body) for body in bodies]
-        good = [number for number, outcome in enumerate(outcomes) if outcome is None]
-        for batch in LIMITS.divide(good, [len(body.encode()) for body in bodies]):
-            more = {"DelaySeconds": math.ceil(delay)} if delay else {}
-            entries: list[Entry] = [
-                {"Id": str(number), "MessageBody": bodies[number], **more}
-                for number in batch
-            ]
-            client, operation = self._sender, "send_message_batch"
-            for id, refused in self._call_batch(client, queue, operation, entries):
-                outcomes[int(id)] = refused
+        more = {"DelaySeconds": math.ceil(delay)} if delay else {}
+        entries: dict[int, Entry] = {
+            number: {
+                "Id": str(number),
+                "MessageBody": body,
+                **(fifo_fields(body) if ordered else more),
+            }
+            for number, body in enumerate(bodies)
+            if outcomes[number] is None
+        }
+        rounds = in_rounds(entries, outcomes) if ordered else [list(entries)]
+        sizes = [len(body.encode()) for body in bodies]
+        for numbers in rounds:
+            for batch in LIMITS.divide(numbers, sizes):
+                sent = [entries[number] for number in batch]
+                failed = self._call_batch(
+                    self._sender, queue, "send_message_batch", sent
+                )
+                for id, refused in failed.items():
+                    outcomes[int(id)] = refused
         return outcomes
 
     def is_transient(self, error: Exception) -> bool:
@@ -156,11 +143,13 @@ class SQSTransport:
 
     def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
         try:
-            reply = self._client.get().receive_message(
-                QueueUrl=self._url(queue),
-                MaxNumberOfMessages=max(1, min(limit, BATCH)),
+            reply = self._client.call(
+                "receive_message",
+                QueueUrl=self.queues.url(queue),
+                # Of a FIFO queue one by one: see sqs_groups.
+                MaxNumberOfMessages=1 if self.is_ordered(queue) else _batch(limit),
                 WaitTimeSeconds=math.ceil(min(wait, self.longest_wait)),
-                VisibilityTimeout=self._visibility,
+                VisibilityTimeout=self.queues.visibility(queue),
                 MessageSystemAttributeNames=[
                     "ApproximateReceiveCount",
                     "SentTimestamp",
@@ -231,7 +220,15 @@ class SQSTransport:
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()
             }
-        self._client.get().send_message(QueueUrl=self._dead_url(queue), **entry)
+        if self.is_ordered(queue):
+            # Not under the event's name: a second letter is better than none.
+            entry |= fifo_fields(text) | {"MessageDeduplicationId": uuid.uuid4().hex}
+        try:
+            url = self.queues.dead_url(queue)
+            self._client.call("send_message", QueueUrl=url, **entry)
+        except Exception as error:
+            self._forget_missing(queue, error)
+            raise
 
     def counts(self, queue: str) -> QueueCounts:
         names = [
@@ -239,23 +236,20 @@ class SQSTransport:
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         ]
-        client = self._client.get()
-        found = client.get_queue_attributes(
-            QueueUrl=self._url(queue), AttributeNames=names
-        )["Attributes"]
-        letters = client.get_queue_attributes(
-            QueueUrl=self._dead_url(queue), AttributeNames=names[:1]
-        )
-        waiting, in_flight, delayed = (int(found[name]) for name in names)
-        return QueueCounts(
-            waiting, in_flight, delayed, dead=int(letters["Attributes"][names[0]])
-        )
+        waiting, in_flight, delayed = self._numbers(self.queues.url(queue), names)
+        letters = self.queues.find_dead(queue)
+        [dead] = self._numbers(letters, names[:1]) if letters else [0]
+        return QueueCounts(waiting, in_flight, delayed, dead)
 
     def close(self) -> None:
-        for holder in (self._client, self._sender):
-            client = holder.pop()
-            if client is not None:
-                client.close()
+        self._client.close()
+        self._sender.close()
+
+    def _numbers(self, url: str, names: list[str]) -> list[int]:
+        reply = self._client.call(
+            "get_queue_attributes", QueueUrl=url, AttributeNames=names
+        )
+        return [int(reply["Attributes"][name]) for name in names]
 
     def _for_each(
         self, queue: str, operation: str, receipts: t.Sequence[str], **values: int
@@ -266,7 +260,7 @@ class SQSTransport:
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
                 for number, receipt in enumerate(receipts[start : start + BATCH])
             ]
-            failed = dict(self._call_batch(self._client, queue, operation, entries))
+            failed = self._call_batch(self._client, queue, operation, entries)
             outcomes += [
                 outcome_of_receipt(failed.get(entry["Id"])) for entry in entries
             ]
@@ -274,59 +268,30 @@ class SQSTransport:
 
     def _call_batch(
         self,
-        holder: PerProcess[t.Any],
+        client: SQSClient,
         queue: str,
         operation: str,
         entries: list[Entry],
-    ) -> list[tuple[str, Exception]]:
+    ) -> dict[str, Exception]:
         """Return the errors by entry id; a batch call answers 200 with both in it."""
         try:
-            client = holder.get()
-            call = getattr(client, operation)
-            reply = call(QueueUrl=self._url(queue, client), Entries=entries)
+            url = self.queues.url(queue, client)
+            reply = client.call(operation, QueueUrl=url, Entries=entries)
         except Exception as error:
             self._forget_missing(queue, error)
-            return [(entry["Id"], error) for entry in entries]
-        return [(failed["Id"], refusal(failed)) for failed in reply.get("Failed", ())]
-
-    def _url(self, queue: str, client: t.Any = None) -> str:
-        url = self._urls.get(queue) or self._find(self.name(queue), client)
-        if url is None:
-            self.declare(queue)
-            return self._url(queue, client)
-        self._urls[queue] = url
-        return url
-
-    def _dead_url(self, queue: str) -> str:
-        attributes = {"MessageRetentionPeriod": str(DEAD_LETTERS_KEPT)}
-        return self._make(self._dead(queue), attributes)
-
-    def _dead(self, queue: str) -> str:
-        return self.name(queue, "-dlq")
-
-    def _find(self, name: str, client: t.Any = None) -> str | None:
-        client = client or self._client.get()
-        try:
-            return str(client.get_queue_url(QueueName=name)["QueueUrl"])
-        except Exception as error:
-            if error_code(error) in MISSING:
-                return None
-            raise
-
-    def _make(self, name: str, attributes: dict[str, str]) -> str:
-        # Looked for first: a worker may lack the permission to make queues.
-        if url := self._find(name):
-            return url
-        client = self._client.get()
-        try:
-            reply = client.create_queue(QueueName=name, Attributes=attributes)
-        except Exception as error:
-            if error_code(error) not in EXISTS:
-                raise
-            # Another process made it meanwhile, with other attributes.
-            reply = client.get_queue_url(QueueName=name)
-        return str(reply["QueueUrl"])
+            return {entry["Id"]: error for entry in entries}
+        return {failed["Id"]: refusal(failed) for failed in reply.get("Failed", ())}
 
     def _forget_missing(self, queue: str, error: Exception) -> None:
         if error_code(error) in MISSING:
-            self._urls.pop(queue, None)
+            self.queues.forget(queue)
+
+
+def _bad_delay(queue: str, delay: float, ordered: bool) -> ValueError | None:
+    if delay and ordered:
+        return ValueError(f"the queue {queue!r} is FIFO and delays no single message")
+    return bad_delay(delay)
+
+
+def _batch(limit: int) -> int:
+    return max(1, min(limit, BATCH))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .sqs_client import THROTTLED
 from .transport import Outcome
 from .transport import ReceiptLost
 from .transport import SendLimits
@@ -27,7 +28,7 @@ class QueueRefused(Exception):
     :param final: Whether it would refuse the entry again.
     """
 
-    def __init__(self, code: str, message: str, final: bool) -> None:
+    def __init__(self, code: str, message: str, final: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.final = final
@@ -38,7 +39,8 @@ def refusal(failed: Entry) -> QueueRefused:
     return QueueRefused(
         code=failed.get("Code", "unknown"),
         message=failed.get("Message", ""),
-        final=bool(failed.get("SenderFault")),
+        # Throttling is called the sender's fault as well.
+        final=bool(failed.get("SenderFault")) and failed.get("Code") not in THROTTLED,
     )
 
 

@@ -1,52 +1,100 @@
-"""The boto3 client of SQS: where it connects to, and what its errors mean."""
+"""The boto3 client of SQS: how it is made and called, and what its errors mean."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import typing as t
-from dataclasses import dataclass
-from urllib.parse import parse_qs
-from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from .options import SQSAddress
+from .process import PerProcess
 
 #: Seconds that a long poll takes, at most.
 LONGEST_POLL = 20
 
 MISSING = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 EXISTS = {"QueueAlreadyExists", "QueueNameExists"}
-THROTTLED = {"RequestThrottled", "ThrottlingException", "Throttling", "OverLimit"}
+
+#: Codes of errors that say "later", although their HTTP status is 400.
+THROTTLED = {
+    "RequestThrottled",
+    "ThrottlingException",
+    "Throttling",
+    "TooManyRequestsException",
+    "OverLimit",
+    "AWS.SimpleQueueService.OverLimit",
+    "KmsThrottled",
+    "KMS.ThrottlingException",
+}
+
+#: Codes of errors that say that the credentials ended, or were exchanged.
+EXPIRED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+}
+
+#: The same, and their absence, as botocore finds it before it calls.
+_ABSENT = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "MetadataRetrievalError",
+    "TokenRetrievalError",
+    "SSOTokenLoadError",
+    "UnauthorizedSSOTokenError",
+)
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SQSAddress:
-    """Where the queues are: ``sqs://?region=…&prefix=…&endpoint=…``, all optional.
+class SQSClient:
+    """This process's boto3 client.
 
-    :param region: As boto3 finds it, if not given.
-    :param prefix: Of every queue's name; the namespace if not given.
-    :param endpoint: Another server than Amazon's.
+    botocore renews credentials that end. Where it could find none, or was given some
+    that are exchanged for others, a client goes on without or with the old ones for as
+    long as it lives: so one that met such an error makes place for a new one.
+
+    :param address: What it connects to.
+    :param answer_within: As for :func:`make_client`.
     """
 
-    region: str | None = None
-    prefix: str | None = None
-    endpoint: str | None = None
+    def __init__(
+        self, address: SQSAddress, *, answer_within: float | None = None
+    ) -> None:
+        self._clients: PerProcess[t.Any] = PerProcess(
+            lambda: make_client(address, answer_within=answer_within)
+        )
 
-    @classmethod
-    def parse(cls, url: str) -> SQSAddress:
-        """Return the address that *url* holds.
+    def get(self) -> t.Any:
+        """Return the client, which all threads of the process share."""
+        return self._clients.get()
 
-        :raises ConfigurationError: It has a host, a path or an unknown parameter.
+    def call(self, operation: str, **request: t.Any) -> t.Any:
+        """Return what SQS answers.
+
+        :param operation: The name of a method of the client.
+        :raises Exception: botocore's, if the call failed.
         """
-        parts = urlsplit(url)
-        values = {key: found[-1] for key, found in parse_qs(parts.query).items()}
-        unknown = values.keys() - {"region", "prefix", "endpoint"}
-        if unknown or parts.netloc or parts.path.strip("/"):
-            raise ConfigurationError(
-                "DURABLE_QUEUE_URL has parts that SQS queues do not have"
-                + (f": {', '.join(sorted(unknown))}." if unknown else "."),
-                hint='Write it as "sqs://?region=…&prefix=…&endpoint=…".',
-            )
-        return cls(**values)
+        client = self.get()
+        try:
+            return getattr(client, operation)(**request)
+        except Exception as error:
+            if is_about_credentials(error) and self._clients.drop(client):
+                # Not closed: other threads may be in the middle of calls.
+                logger.warning("SQS takes no call: %s", error)
+            raise
+
+    def close(self) -> None:
+        """Close the connections. A later call opens new ones."""
+        client = self._clients.pop()
+        if client is not None:
+            client.close()
 
 
 def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t.Any:
@@ -108,11 +156,21 @@ def error_code(error: Exception) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
+def is_about_credentials(error: Exception) -> bool:
+    """Whether there are no credentials, or SQS does not take them (any more)."""
+    return error_code(error) in EXPIRED or type(error).__name__ in _ABSENT
+
+
 def is_transient(error: Exception) -> bool:
-    """Whether a call may succeed when repeated later: no connection, throttled, 5xx."""
+    """Whether a call may succeed when repeated later.
+
+    There is no connection, SQS asks for fewer calls or failed itself, or credentials
+    are absent or have ended, which somebody else mends.
+    """
     exceptions = importlib.import_module("botocore.exceptions")
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
         return True
     response = getattr(error, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return error_code(error) in THROTTLED or status >= 500
+    code = error_code(error)
+    return code in THROTTLED or status >= 500 or is_about_credentials(error)

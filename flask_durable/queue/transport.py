@@ -114,9 +114,9 @@ class Transport(t.Protocol):
     send_limits: SendLimits
     #: Seconds that a send waits for a connection, and again for an answer.
     answer_within: float
-
-    #: How often a message is received before it is dead-lettered.
-    max_receives: int
+    #: Seconds of work that are fetched beyond what free threads can begin: none where
+    #: a message is fetched in no time.
+    prefetch: float
 
     @property
     def dead_letters(self) -> DeadLetterQueues:
@@ -126,6 +126,19 @@ class Transport(t.Protocol):
         """Make *queue* and its dead-letter queue unless they exist.
 
         :raises Exception: The queue's server refused, or cannot be reached.
+        """
+
+    def visibility(self, queue: str) -> float:
+        """Return how many seconds a message received from *queue* is hidden."""
+
+    def max_receives(self, queue: str) -> int:
+        """Return how often a message of *queue* is received before it is a letter."""
+
+    def is_ordered(self, queue: str) -> bool:
+        """Return whether messages of one group are received in their order.
+
+        The next one is received only when that before it is deleted. None of them can
+        be delayed.
         """
 
     def send(

@@ -45,10 +45,12 @@ class Window:
         """Give back *count* slots."""
         with self._condition:
             self._free += count
-            if self._free > 0:
-                self._condition.notify_all()
+            self._condition.notify_all()
 
-    def wait_free(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for a free slot; return whether there is one."""
+    def wait_free(self, timeout: float, ahead: int = 0) -> bool:
+        """Wait up to *timeout* seconds for a free slot; return whether there is one.
+
+        :param ahead: Messages that may come in although no slot is free.
+        """
         with self._condition:
-            return self._condition.wait_for(lambda: self._free > 0, timeout)
+            return self._condition.wait_for(lambda: self._free + ahead > 0, timeout)

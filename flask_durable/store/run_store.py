@@ -373,6 +373,16 @@ class RunStore:
                 found.append({"id": run_id, **record})
         return found
 
+    def events_of(self, run_ids: t.Sequence[str]) -> list[str | None]:
+        """Return the event of each run as JSON text, ``None`` for a run that is gone.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        pipeline = self.server.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.hget(f"{self.keys.tag_of(run_id)}:run:{run_id}", "event")
+        return t.cast("list[str | None]", pipeline.execute())
+
     def newest(
         self, index: str, *, before: int | None, skip: int, limit: int
     ) -> list[str]:

@@ -124,7 +124,7 @@ class PushedMessages:
         self, message: PushedMessage, event: EventMessage, until: float, *, late: bool
     ) -> None:
         place = _Place(free=0 if late else 1)
-        delivery = _Delivery(event, message.text)
+        delivery = _Delivery(event, message.text, message.receive_count)
         try:
             router = Router(self._state.host, self._state.outbox, place)
             router.route([delivery], until=until)
@@ -206,9 +206,10 @@ class _Place:
 class _Delivery:
     """An event in hand, for the router, and what it decided."""
 
-    def __init__(self, message: EventMessage, text: str) -> None:
+    def __init__(self, message: EventMessage, text: str, receive_count: int) -> None:
         self.message = message
         self.text = text
+        self.receive_count = receive_count
         self.error: Exception | None = None
         self.reason: str | None = None
 

@@ -59,8 +59,11 @@ class RunThreads:
         self._worker.stop(timeout=max(0, int(timeout * 1000)))
 
     def serves(self, queue: str) -> bool:
-        """Return whether runs of *queue* are executed here."""
-        return self._broker.serves(queue)
+        """Return whether runs of *queue* may be executed here, past the queue.
+
+        None of a queue that orders them: it would overtake those that wait there.
+        """
+        return self._broker.serves(queue) and not self._broker.is_ordered(queue)
 
     def reserve(self) -> bool:
         """Take a free thread; return whether there was one."""

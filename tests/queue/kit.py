@@ -15,9 +15,9 @@ import redis
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.envelope import RunMessage
 from flask_durable.queue.make import client_factory
+from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.redis_streams import RedisTransport
 from flask_durable.queue.sqs import SQSTransport
-from flask_durable.queue.sqs_client import SQSAddress
 from flask_durable.queue.transport import Received
 from flask_durable.queue.transport import Transport
 from flask_durable.queue.window import Window
@@ -63,7 +63,7 @@ class Kit:
         return made
 
     def broker(self, *, size: int = 8, **options: t.Any) -> DurableBroker:
-        visibility = options.setdefault("visibility", self.visibility)
+        visibility = options.pop("visibility", self.visibility)
         options.setdefault("barrier", lambda: True)
         options.setdefault("window", Window(size))
         transport = options.pop("transport", None)

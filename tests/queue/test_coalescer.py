@@ -287,7 +287,7 @@ def test_threads_share_calls_of_sqs(sqs_kit: SQSKit) -> None:
             calls.append(len(request["Entries"]))
             return client.send_message_batch(**request)
 
-    transport._sender._value = Counting()
+    transport._sender._clients._value = Counting()
     sender = Sender(transport, 30)
     outcomes: list[Outcome] = []
     start = threading.Barrier(16)

@@ -7,12 +7,12 @@ import typing as t
 
 import pytest
 
+from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.sqs import SQSTransport
 from flask_durable.queue.sqs_batch import LIMITS
 from flask_durable.queue.sqs_batch import MAX_BYTES
 from flask_durable.queue.sqs_batch import QueueRefused
-from flask_durable.queue.sqs_client import SQSAddress
 
 from .kit import bodies
 from .kit import body
@@ -55,7 +55,7 @@ def refusing(
     transport = kit.transport(visibility=30)
     assert isinstance(transport, SQSTransport)
     client = Refusing(transport._sender.get(), times, sender_fault)
-    transport._sender._value = client
+    transport._sender._clients._value = client
     return transport, client
 
 
@@ -157,10 +157,10 @@ def test_the_largest_message_can_be_dead_lettered(sqs_kit: SQSKit) -> None:
 
 def test_names_are_legal_and_distinct() -> None:
     transport = SQSTransport(SQSAddress(), namespace="shop", visibility=1)
-    assert transport.name("media") == "shop-media"
-    assert transport.name("media", "-dlq") == "shop-media-dlq"
+    assert transport.queues.name("media") == "shop-media"
+    assert transport.queues.name("media", "-dlq") == "shop-media-dlq"
     odd = ["a.b", "a_b", "a-b", "x" * 80, "x" * 81, "ä"]
-    names = [transport.name(queue, "-dlq") for queue in odd]
+    names = [transport.queues.name(queue, "-dlq") for queue in odd]
     assert len(set(names)) == len(odd)
     assert all(len(name) <= 80 for name in names)
     assert all(name.replace("-", "").replace("_", "").isascii() for name in names)
@@ -173,11 +173,12 @@ def test_the_address_says_where_the_queues_are() -> None:
     assert address == SQSAddress("eu-west-1", "shop", "http://x:1")
     assert SQSAddress.parse("sqs://") == SQSAddress()
     transport = SQSTransport(address, namespace="durable", visibility=1)
-    assert transport.name("media") == "shop-media"
+    assert transport.queues.name("media") == "shop-media"
 
 
 def test_no_client_is_made_before_it_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.sqs.make_client", lambda address: 1 / 0)
+    make = "flask_durable.queue.sqs_client.make_client"
+    monkeypatch.setattr(make, lambda address: 1 / 0)
     SQSTransport(SQSAddress(), namespace="shop", visibility=1).close()

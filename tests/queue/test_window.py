@@ -70,3 +70,10 @@ def test_slots_are_counted_across_threads() -> None:
         thread.join()
     assert window.free == 3
     assert min(most) >= 0
+
+
+def test_work_that_may_come_early_counts_as_room() -> None:
+    window = Window(1)
+    window.take(2)
+    assert not window.wait_free(0.01, ahead=1)
+    assert window.wait_free(0.01, ahead=2)

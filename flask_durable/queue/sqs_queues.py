@@ -1,0 +1,248 @@
+"""The queues on SQS: what they are called, where they are, and how they are made.
+
+::
+
+    DURABLE_QUEUES names it ──► its URL; its dead letters are where its redrive policy
+                                says. Nothing is made, and no name is looked up.
+    else: it exists         ──► as it is
+    else                    ──► made, with its dead-letter queue; or an error, if
+                                nothing may be made
+
+What exists is never changed. Two processes may make one queue at the same time: the
+second finds it made, with other attributes perhaps, and takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import typing as t
+import zlib
+
+from ..errors import ConfigurationError
+from .options import FIFO_SUFFIX
+from .options import QueueOptions
+from .options import Queues
+from .options import SQSAddress
+from .sqs_client import error_code
+from .sqs_client import EXISTS
+from .sqs_client import LONGEST_POLL
+from .sqs_client import MISSING
+from .sqs_client import SQSClient
+
+#: Characters of a queue's name, its endings included.
+MAX_NAME = 80
+
+#: The ending of a dead-letter queue's name.
+DEAD = "-dlq"
+
+#: Seconds that messages and dead letters are kept.
+RETENTION = 7 * 86400
+DEAD_LETTERS_KEPT = 14 * 86400
+
+logger = logging.getLogger(__name__)
+
+
+class SQSQueues:
+    """Finds and makes the queues of one namespace.
+
+    :param client: What is asked.
+    :param address: Whose names they have, and how they are made.
+    :param namespace: Prefix of their names, unless *address* has one.
+    :param options: What ``DURABLE_QUEUES`` says, by logical name.
+    :param visibility: Seconds that a received message is hidden, unless a queue has its
+        own.
+    :param max_receives: How often a message is received before SQS dead-letters it,
+        unless a queue has its own.
+    """
+
+    def __init__(
+        self,
+        client: SQSClient,
+        address: SQSAddress,
+        *,
+        namespace: str,
+        options: Queues,
+        visibility: float,
+        max_receives: int,
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._prefix = address.prefix or namespace
+        self._options = options
+        self._visibility = visibility
+        self._max_receives = max_receives
+        self._urls: dict[str, str] = {}
+        self._dead_urls: dict[str, str] = {}
+
+    def name(self, queue: str, ending: str = "") -> str:
+        """Return the name in SQS of *queue*, or of what belongs to it.
+
+        Characters that SQS does not take become ``_``; a short digest then keeps names
+        apart that would look the same.
+
+        :param ending: :data:`DEAD` for its dead-letter queue.
+        """
+        whole = f"{self._prefix}-{queue}"
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", whole)
+        last = FIFO_SUFFIX if self.is_fifo(queue) else ""
+        room = MAX_NAME - len(DEAD) - len(last)
+        if name != whole or len(name) > room:
+            name = f"{name[: room - 9]}-{zlib.crc32(whole.encode()):08x}"
+        return name + ending + last
+
+    def is_fifo(self, queue: str) -> bool:
+        """Return whether *queue* is a FIFO queue."""
+        return self._of(queue).is_fifo
+
+    def visibility(self, queue: str) -> int:
+        """Return how many seconds a message received from *queue* is hidden."""
+        seconds = self._of(queue).visibility or self._visibility
+        return max(1, math.ceil(seconds))
+
+    def max_receives(self, queue: str) -> int:
+        """Return how often a message of *queue* is received before it is a letter."""
+        return self._of(queue).max_receives or self._max_receives
+
+    def url(self, queue: str, client: SQSClient | None = None) -> str:
+        """Return the URL of *queue*, which is made if it does not exist.
+
+        :param client: What is asked for it, if not the usual.
+        :raises ConfigurationError: It does not exist, and nothing may be made.
+        """
+        if queue not in self._urls:
+            place = self._of(queue).queue
+            url = self._at(place) if place else self._find(self.name(queue), client)
+            self._urls[queue] = url or self._make_pair(queue)
+        return self._urls[queue]
+
+    def dead_url(self, queue: str) -> str:
+        """Return the URL of the dead-letter queue of *queue*, made if need be.
+
+        :raises ConfigurationError: There is none, and none may be made.
+        """
+        if queue not in self._dead_urls:
+            place = self._of(queue).queue
+            url = self.find_dead(queue)
+            if url is None and place is not None:
+                raise ConfigurationError(
+                    f"The queue {place} has no dead-letter queue.",
+                    hint="Give it a redrive policy.",
+                )
+            self._dead_urls[queue] = url or self._make_dead(queue)
+        return self._dead_urls[queue]
+
+    def find_dead(self, queue: str) -> str | None:
+        """Return the URL of the dead-letter queue of *queue*, ``None`` without one."""
+        url = self._dead_urls.get(queue)
+        if url is None and self._of(queue).queue is None:
+            url = self._find(self.name(queue, DEAD))
+        elif url is None:
+            arn = self._redrive_policy(self.url(queue)).get("deadLetterTargetArn")
+            url = self._at(arn) if arn else None
+        if url is not None:
+            self._dead_urls[queue] = url
+        return url
+
+    def declare(self, queue: str) -> None:
+        """Make *queue* and its dead-letter queue unless they exist.
+
+        :raises ConfigurationError: One does not exist, and nothing may be made.
+        """
+        if not self._redrive_policy(self.url(queue)):
+            logger.warning(
+                "The queue %s exists without a redrive policy: a message that cannot "
+                "be processed is received again until it expires",
+                self.url(queue),
+            )
+
+    def forget(self, queue: str) -> None:
+        """Look for *queue* again: it is not where it was."""
+        self._urls.pop(queue, None)
+        self._dead_urls.pop(queue, None)
+
+    def _of(self, queue: str) -> QueueOptions:
+        return self._options.get(queue) or _DEFAULT
+
+    def _make_pair(self, queue: str) -> str:
+        options, dead = self._of(queue), self.dead_url(queue)
+        found = self._client.call(
+            "get_queue_attributes", QueueUrl=dead, AttributeNames=["QueueArn"]
+        )
+        policy = {
+            "deadLetterTargetArn": found["Attributes"]["QueueArn"],
+            "maxReceiveCount": self.max_receives(queue),
+        }
+        return self._make(
+            self.name(queue),
+            MessageRetentionPeriod=math.ceil(options.retention or RETENTION),
+            ReceiveMessageWaitTimeSeconds=LONGEST_POLL,
+            RedrivePolicy=json.dumps(policy),
+            VisibilityTimeout=self.visibility(queue),
+        )
+
+    def _make_dead(self, queue: str) -> str:
+        return self._make(
+            self.name(queue, DEAD), MessageRetentionPeriod=DEAD_LETTERS_KEPT
+        )
+
+    def _make(self, name: str, **attributes: str | int) -> str:
+        if not self._address.create:
+            raise ConfigurationError(
+                f"There is no queue {name} on SQS, and DURABLE_QUEUE_URL says "
+                "create=never.",
+                hint="Create it, or say in DURABLE_QUEUES which queue it is.",
+            )
+        if name.endswith(FIFO_SUFFIX):
+            attributes["FifoQueue"] = "true"
+        if self._address.kms_key:
+            attributes["KmsMasterKeyId"] = self._address.kms_key
+        else:
+            attributes["SqsManagedSseEnabled"] = "true"
+        more = {"tags": dict(self._address.tags)} if self._address.tags else {}
+        texts = {key: str(value) for key, value in attributes.items()}
+        try:
+            reply = self._client.call(
+                "create_queue", QueueName=name, Attributes=texts, **more
+            )
+        except Exception as error:
+            if error_code(error) not in EXISTS:
+                raise
+            # Another process made it meanwhile, with other attributes.
+            reply = self._client.call("get_queue_url", QueueName=name)
+        return str(reply["QueueUrl"])
+
+    def _find(self, name: str, client: SQSClient | None = None) -> str | None:
+        # Looked for first: a worker may lack the permission to make queues.
+        try:
+            reply = (client or self._client).call("get_queue_url", QueueName=name)
+        except Exception as error:
+            if error_code(error) in MISSING:
+                return None
+            raise
+        return str(reply["QueueUrl"])
+
+    def _redrive_policy(self, url: str) -> dict[str, t.Any]:
+        reply = self._client.call(
+            "get_queue_attributes", QueueUrl=url, AttributeNames=["RedrivePolicy"]
+        )
+        text = reply.get("Attributes", {}).get("RedrivePolicy", "{}")
+        return t.cast("dict[str, t.Any]", json.loads(text))
+
+    def _at(self, place: str) -> str:
+        """Return the URL of the queue that a URL or an ARN names."""
+        if not place.startswith("arn:"):
+            return place
+        region, account, name = place.split(":")[3:]
+        meta = self._client.get().meta
+        if region != meta.region_name:
+            raise ConfigurationError(
+                f"The queue {place} is not in the region {meta.region_name}.",
+                hint="Give the region in DURABLE_QUEUE_URL: all queues are in one.",
+            )
+        return f"{meta.endpoint_url.rstrip('/')}/{account}/{name}"
+
+
+_DEFAULT = QueueOptions()

@@ -1,0 +1,160 @@
+"""An HTTP proxy in front of an SQS server, which does to calls what a test says.
+
+Each fault is met by the next call of its operation: a reply that is lost after the call
+was carried out, a server error, an error answer, or single entries of a batch that are
+refused. All other calls pass.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import typing as t
+from collections import Counter
+from collections import defaultdict
+from collections import deque
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class LoseReply:
+    """The call is carried out, and its reply never arrives."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The call is not carried out: this is the answer."""
+
+    code: str
+    status: int = 400
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """These entries of the batch are refused, the others carried out."""
+
+    numbers: tuple[int, ...]
+    code: str = "InternalError"
+    sender_fault: bool = False
+
+
+Fault = LoseReply | Answer | Refuse
+
+
+class Proxy:
+    """Runs in this process, on a port of its own.
+
+    :param endpoint: The server behind.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._behind = urlsplit(endpoint).netloc
+        self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        #: Calls by operation, whatever became of them.
+        self.calls: Counter[str] = Counter()
+        #: The bodies that were sent, by operation.
+        self.requests: dict[str, list[t.Any]] = defaultdict(list)
+        self._server = _server(self)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"sqs://?region=us-east-1&endpoint={self.endpoint}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def meets(self, operation: str, *faults: Fault) -> None:
+        """Let the next calls of *operation* meet *faults*, one each."""
+        self._faults[operation].extend(faults)
+
+    @property
+    def left(self) -> int:
+        """How many faults nobody has met yet."""
+        return sum(map(len, self._faults.values()))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def carry_out(
+        self, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes] | None:
+        """Return status and body of the answer, or nothing."""
+        operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
+        request = json.loads(body or b"{}")
+        self.calls[operation] += 1
+        self.requests[operation].append(request)
+        waiting = self._faults[operation]
+        fault = waiting.popleft() if waiting else None
+        if isinstance(fault, Answer):
+            said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": "injected"}
+            return fault.status, json.dumps(said).encode()
+        if isinstance(fault, Refuse):
+            return self._refuse(path, headers, request, fault)
+        answer = self._forward(path, headers, body)
+        return None if isinstance(fault, LoseReply) else answer
+
+    def _refuse(
+        self, path: str, headers: dict[str, str], request: t.Any, fault: Refuse
+    ) -> tuple[int, bytes]:
+        entries = request["Entries"]
+        refused = [entries[n] for n in fault.numbers if n < len(entries)]
+        request["Entries"] = [entry for entry in entries if entry not in refused]
+        status, reply = 200, b"{}"
+        if request["Entries"]:
+            status, reply = self._forward(path, headers, json.dumps(request).encode())
+        said = json.loads(reply)
+        said.setdefault("Successful", [])
+        said["Failed"] = said.get("Failed", []) + [
+            {
+                "Id": entry["Id"],
+                "Code": fault.code,
+                "SenderFault": fault.sender_fault,
+                "Message": "injected",
+            }
+            for entry in refused
+        ]
+        return status, json.dumps(said).encode()
+
+    def _forward(
+        self, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._behind, timeout=30)
+        kept = {
+            key: value
+            for key, value in headers.items()
+            if key.lower() not in ("host", "content-length", "connection")
+        }
+        try:
+            connection.request("POST", path, body, kept)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        finally:
+            connection.close()
+
+
+def _server(proxy: Proxy) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = proxy.carry_out(self.path, dict(self.headers), body)
+            if answer is None:
+                self.close_connection = True
+                return
+            status, reply = answer
+            self.send_response(status)
+            self.send_header("Content-Type", "application/x-amz-json-1.0")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *args: t.Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    return server
