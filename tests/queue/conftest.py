@@ -11,6 +11,8 @@ from ..servers import ValkeyServer
 from .kit import Kit
 from .kit import RedisKit
 from .kit import SQSKit
+from .sqs_proxy import Proxy
+from .sqs_proxy import sqs_proxy
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,13 @@ def sqs_kit(sqs: SQSServer) -> t.Iterator[SQSKit]:
     made = SQSKit(sqs.url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def proxy(sqs: SQSServer) -> t.Iterator[Proxy]:
+    """A proxy in front of the SQS server, with faults to be met."""
+    with sqs_proxy(sqs.endpoint) as made:
+        yield made
 
 
 @pytest.fixture(params=["redis", "sqs"])

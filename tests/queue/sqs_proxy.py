@@ -7,6 +7,7 @@ refused. All other calls pass.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -54,10 +55,13 @@ class Proxy:
     def __init__(self, endpoint: str) -> None:
         self._behind = urlsplit(endpoint).netloc
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._lock = threading.Lock()
         #: Calls by operation, whatever became of them.
         self.calls: Counter[str] = Counter()
         #: The bodies that were sent, by operation.
         self.requests: dict[str, list[t.Any]] = defaultdict(list)
+        #: The highest receive count that was seen of each message, by its id.
+        self.receives: dict[str, int] = {}
         self._server = _server(self)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self.url = f"sqs://?region=us-east-1&endpoint={self.endpoint}"
@@ -86,15 +90,26 @@ class Proxy:
         request = json.loads(body or b"{}")
         self.calls[operation] += 1
         self.requests[operation].append(request)
-        waiting = self._faults[operation]
-        fault = waiting.popleft() if waiting else None
+        fault = self._next_fault(operation)
         if isinstance(fault, Answer):
             said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": "injected"}
             return fault.status, json.dumps(said).encode()
         if isinstance(fault, Refuse):
             return self._refuse(path, headers, request, fault)
         answer = self._forward(path, headers, body)
+        if operation == "ReceiveMessage":
+            self._note_receives(json.loads(answer[1]))
         return None if isinstance(fault, LoseReply) else answer
+
+    def _next_fault(self, operation: str) -> Fault | None:
+        with self._lock:
+            waiting = self._faults[operation]
+            return waiting.popleft() if waiting else None
+
+    def _note_receives(self, reply: t.Any) -> None:
+        for message in reply.get("Messages", ()):
+            count = int(message["Attributes"]["ApproximateReceiveCount"])
+            self.receives[message["MessageId"]] = count
 
     def _refuse(
         self, path: str, headers: dict[str, str], request: t.Any, fault: Refuse
@@ -133,6 +148,16 @@ class Proxy:
             return reply.status, reply.read()
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def sqs_proxy(endpoint: str) -> t.Iterator[Proxy]:
+    """Run a proxy in front of the SQS server at *endpoint*."""
+    made = Proxy(endpoint)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _server(proxy: Proxy) -> ThreadingHTTPServer:

@@ -19,7 +19,6 @@ from flask_durable.queue.sender import Sender
 from flask_durable.queue.sqs import SQSTransport
 
 from ..harness import Harness
-from ..servers import SQSServer
 from ..servers import ValkeyServer
 from .kit import SQSKit
 from .kit import text
@@ -28,13 +27,6 @@ from .sqs_proxy import Proxy
 from .sqs_proxy import Refuse
 
 QUEUES = {EVENT_QUEUE: {"group": "data.tenant"}, "media": {"fifo": True}}
-
-
-@pytest.fixture
-def proxy(sqs: SQSServer) -> t.Iterator[Proxy]:
-    made = Proxy(sqs.endpoint)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from flask_durable.queue.options import read_queues
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sqs import SQSTransport
 
-from ..servers import SQSServer
 from .kit import body
 from .kit import collect
 from .kit import QUEUE
@@ -21,13 +20,6 @@ from .kit import SQSKit
 from .kit import text
 from .sqs_proxy import Answer
 from .sqs_proxy import Proxy
-
-
-@pytest.fixture
-def proxy(sqs: SQSServer) -> t.Iterator[Proxy]:
-    made = Proxy(sqs.endpoint)
-    yield made
-    made.close()
 
 
 def transport(

@@ -1,0 +1,181 @@
+"""SQS throttles, fails, loses replies, refuses entries: nothing is lost.
+
+Between the transport and moto stands a proxy that injects what a test says.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+from dramatiq.errors import ConnectionClosed
+
+from flask_durable.queue.transport import QueueCounts
+
+from ..servers import wait_until
+from .kit import bodies
+from .kit import body
+from .kit import collect
+from .kit import Log
+from .kit import QUEUE
+from .kit import send
+from .kit import SQSKit
+from .kit import text
+from .kit import working
+from .sqs_proxy import Answer
+from .sqs_proxy import Fault
+from .sqs_proxy import LoseReply
+from .sqs_proxy import Proxy
+from .sqs_proxy import Refuse
+
+#: What a call may meet that a later one does not.
+PASSING = [
+    pytest.param(LoseReply(), id="lost reply"),
+    pytest.param(Answer("InternalError", 500), id="500"),
+    pytest.param(Answer("ServiceUnavailable", 503), id="503"),
+    pytest.param(Answer("RequestThrottled"), id="throttled"),
+    pytest.param(Answer("OverLimit"), id="over limit"),
+    pytest.param(Answer("KmsThrottled"), id="KMS"),
+    pytest.param(Answer("ExpiredToken", 403), id="expired token"),
+]
+
+
+@pytest.fixture
+def proxied(proxy: Proxy) -> t.Iterator[SQSKit]:
+    made = SQSKit(proxy.url)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_sends_ride_out_what_passes(
+    proxied: SQSKit, proxy: Proxy, fault: Fault
+) -> None:
+    broker = proxied.broker(visibility=30)
+    broker.transport.declare(QUEUE)
+    proxy.meets("SendMessageBatch", fault, fault, fault, fault)
+    assert broker.send(QUEUE, bodies(3)) == [None] * 3
+    assert proxy.left == 0
+    # A lost reply makes a second message, which the engine takes for the first.
+    received = {text(item) for item in collect(broker.transport, 3)}
+    assert received <= set(bodies(3))
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_worker_rides_out_what_passes(
+    proxied: SQSKit, proxy: Proxy, fault: Fault
+) -> None:
+    broker = proxied.broker(visibility=30)
+    broker.transport.declare(QUEUE)
+    send(broker.transport, bodies(20))
+    for operation in ("ReceiveMessage", "DeleteMessageBatch"):
+        lost = isinstance(fault, LoseReply) and operation == "ReceiveMessage"
+        # What a lost reply brought stays hidden for the visibility timeout.
+        proxy.meets(operation, *[fault] * (0 if lost else 4))
+    log = Log()
+    with working(broker, log):
+        wait_until(lambda: len(set(log.runs)) == 20, "20 runs", 60)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert len(log) == 20
+    assert proxy.left == 0
+    assert broker.window.free == broker.window.size
+
+
+def test_messages_of_a_lost_reply_come_again(proxied: SQSKit, proxy: Proxy) -> None:
+    broker = proxied.broker(visibility=1)
+    send(broker.transport, bodies(5))
+    proxy.meets("ReceiveMessage", LoseReply())
+    log = Log()
+    with working(broker, log):
+        wait_until(lambda: len(set(log.runs)) == 5, "5 runs", 60)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert len(log) == 5
+
+
+@pytest.mark.parametrize("code", ["InternalError", "KmsThrottled"])
+def test_refused_entries_are_repeated_alone(
+    proxied: SQSKit, proxy: Proxy, code: str
+) -> None:
+    broker = proxied.broker(visibility=30)
+    broker.transport.declare(QUEUE)
+    throttled = code == "KmsThrottled"
+    proxy.meets("SendMessageBatch", Refuse((1, 3), code, throttled))
+    assert broker.send(QUEUE, bodies(5)) == [None] * 5
+    assert [len(r["Entries"]) for r in proxy.requests["SendMessageBatch"]][1:] == [2]
+
+    proxy.meets("DeleteMessageBatch", Refuse((0,), code, throttled))
+    log = Log()
+    with working(broker, log):
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+    assert len(log) == 5
+    deleted = [e for r in proxy.requests["DeleteMessageBatch"] for e in r["Entries"]]
+    assert len(deleted) == 5 or proxy.left == 0
+
+
+def test_an_extension_that_was_refused_is_repeated_before_the_visibility_ends(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    broker = proxied.broker(visibility=3)
+    send(broker.transport, bodies(2))
+    found: list[t.Any] = []
+
+    def both() -> bool:
+        found.extend(broker.deliveries(QUEUE, 10, 1))
+        return len(found) == 2
+
+    wait_until(both)
+    calls = "ChangeMessageVisibilityBatch"
+    proxy.meets(calls, Refuse((0,)), Answer("RequestThrottled"))
+    wait_until(lambda: proxy.calls[calls] >= 6, "six calls", 30)
+    assert proxy.left == 0
+    assert broker.counts(QUEUE) == QueueCounts(0, 2, 0, 0)
+    assert not any(delivery.lost for delivery in found)
+
+
+def test_a_dead_letter_survives_what_passes(proxied: SQSKit, proxy: Proxy) -> None:
+    broker = proxied.broker(visibility=30)
+    send(broker.transport, ["not json"])
+    proxy.meets("SendMessage", Answer("ExpiredToken", 403), LoseReply())
+    proxy.meets("DeleteMessageBatch", Refuse((0,)))
+    with working(broker, Log()):
+        wait_until(lambda: broker.counts(QUEUE).dead >= 1)
+        wait_until(lambda: broker.counts(QUEUE).in_flight == 0)
+    assert {letter.body for letter in proxied.dead_letters()} == {"not json"}
+
+
+def test_a_process_without_credentials_waits_until_there_are_some(
+    proxied: SQSKit,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+) -> None:
+    credentials = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    ready = proxied.transport(visibility=30)
+    send(ready, bodies(3))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    transport = proxied.transport(visibility=30)
+    with pytest.raises(ConnectionClosed):
+        transport.receive(QUEUE, 10, 0)
+    broker = proxied.broker(transport=transport)
+    log = Log()
+    with working(broker, log):
+        credentials.write_text(
+            "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+        )
+        wait_until(lambda: len(log) == 3, "3 runs", 60)
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+
+
+def test_a_call_that_is_forbidden_is_told_and_not_repeated(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    transport = proxied.transport()
+    transport.declare(QUEUE)
+    proxy.meets("SendMessageBatch", Answer("AccessDenied", 403))
+    [outcome] = transport.send(QUEUE, [body(1)])
+    assert "AccessDenied" in str(outcome)
+    assert proxy.calls["SendMessageBatch"] == 1
