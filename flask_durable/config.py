@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import os
 import re
 import typing as t
@@ -32,6 +33,8 @@ from .queue.options import read_queues
 from .queue.options import SQSAddress
 from .redis_client import is_cluster
 from .redis_client import node_urls
+from .scaler.options import parse_pools
+from .scaler.options import PoolOptions
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -42,7 +45,10 @@ ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
 #: Commands of ``flask durable``. Click reads their options from the environment too
 #: (``FLASK_DURABLE_WORKER_THREADS``), and ``app.config.from_prefixed_env()`` copies
 #: those into ``app.config``, so such names are no unknown keys.
-COMMANDS = ("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret")
+COMMANDS = (
+    *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
+    *("scale", "pool"),
+)
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
@@ -195,6 +201,12 @@ def _blob_url(url: str | None) -> str | None:
     return url
 
 
+def _pools(value: t.Any) -> tuple[PoolOptions, ...]:
+    if isinstance(value, str):
+        value = json.loads(value)
+    return parse_pools(value)
+
+
 _Text = BeforeValidator(_text_or_none)
 _Whole = BeforeValidator(_whole)
 _Seconds = BeforeValidator(_seconds)
@@ -281,6 +293,9 @@ class Settings(BaseModel):
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
         Duration, from 1 s, that a failed or cancelled run is kept. Default 30 d.
+    ``DURABLE_SCALE``
+        Dictionary of pools of workers by name, for ``flask durable scale``; see the
+        page on scaling. Default none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -330,6 +345,9 @@ class Settings(BaseModel):
     retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
     failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
         30 * 86400.0
+    )
+    scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(_pools)] = Field(
+        (), repr=False
     )
 
     _given: dict[str, t.Any] = PrivateAttr(default_factory=dict)

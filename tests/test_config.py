@@ -71,6 +71,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "encryption_keys": (),
         "retention": 7 * 86400,
         "failed_retention": 30 * 86400,
+        "scale": (),
     }
 
 

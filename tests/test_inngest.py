@@ -418,7 +418,8 @@ _FUZZ_SITES = [Site(EVENT_KEYS=KEY), Site(open_ingest=True)]
 )
 @given(
     site=st.sampled_from(_FUZZ_SITES),
-    key=st.just(KEY) | st.text(max_size=8),
+    # Werkzeug sends a path with two slashes in a row elsewhere, by a 308.
+    key=st.just(KEY) | st.text(max_size=8).filter(lambda key: "//" not in f"/{key}"),
     method=st.sampled_from(["POST", "POST", "POST", "GET", "PUT"]),
     body=_BODY,
     seed=_SEEDS,

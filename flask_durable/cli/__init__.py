@@ -10,7 +10,10 @@ import click
 from flask.cli import AppGroup
 
 #: In the order of ``flask durable --help``; each module has a command of its name.
-_COMMANDS = ("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret")
+_COMMANDS = (
+    *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
+    *("scale", "pool"),
+)
 
 
 class _DurableCommands(AppGroup):

@@ -140,7 +140,7 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
                 child.kill()
         stopping.append(signum)
 
-    command = [sys.executable, "-m", "flask", *_app_option(), "durable", "worker"]
+    command = [sys.executable, "-m", "flask", *app_option(), "durable", "worker"]
     children = [
         Child(
             f"worker process {number + 1}",
@@ -175,7 +175,8 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     return 0
 
 
-def _app_option() -> list[str]:
+def app_option() -> list[str]:
+    """Return the option that names the app, for processes of the same app."""
     info = click.get_current_context().find_object(ScriptInfo)
     path = info.app_import_path if info else None
     return ["--app", path] if path else []

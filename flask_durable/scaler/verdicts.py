@@ -140,7 +140,7 @@ def clear_time(
 def _overload(observation: Observation, goal: Goal, pool: Pool) -> Verdict | None:
     load = load_of(observation, goal)
     most = limit_of(goal, pool) * pool.slots
-    if load < most or not load:
+    if load < most or not observation.jobs:
         return None
     return Verdict(
         "overload",

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import typing as t
 
 from ..app_state import AppState
@@ -15,6 +16,10 @@ from ..store.run_store import TRANSIENT
 
 #: Seconds between two beats.
 INTERVAL = 3.0
+
+#: Set by a supervisor that runs several workers on one host: what it calls this one.
+#: What a platform adds and removes is else the host.
+UNIT = "DURABLE_UNIT"
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,7 @@ class Beat:
         self._worker = worker
         self._threads = threads
         self._queues = list(queues)
+        self._ready_at = time.time()
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="durable-beat", daemon=True
@@ -75,6 +81,8 @@ class Beat:
             "queues": self._queues,
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
+            "unit": os.environ.get(UNIT) or socket.gethostname(),
+            "ready_at": self._ready_at,
         }
         self._state.directory.beat(
             self._worker,

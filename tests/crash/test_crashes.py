@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import pathlib
@@ -12,7 +11,8 @@ import pytest
 import redis
 from moto import mock_aws
 
-from flask_durable.queue import sqs
+from flask_durable.queue import sqs_client
+from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sqs_client import make_client
 
 from ..servers import AWS_ENVIRONMENT
@@ -57,9 +57,11 @@ def queue_url(request: pytest.FixtureRequest) -> t.Iterator[str | None]:
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for key, value in AWS_ENVIRONMENT.items():
             patch.setenv(key, value)
+        url = "sqs://?region=us-east-1"
         # To make a client takes longer than a whole life.
-        patch.setattr(sqs, "make_client", functools.cache(make_client))
-        yield "sqs://?region=us-east-1"
+        client = make_client(SQSAddress.parse(url))
+        patch.setattr(sqs_client, "make_client", lambda *_, **__: client)
+        yield url
 
 
 @pytest.fixture

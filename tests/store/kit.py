@@ -276,6 +276,8 @@ def dump(client: redis.Redis, moving: tuple[str, ...] = MOVING) -> Dump:
             pipeline.hgetall(key)
         elif kind == "zset":
             pipeline.zrange(key, 0, -1, withscores=True)
+        elif kind == "stream":
+            pipeline.xrange(key)
         else:
             pipeline.get(key)
     found = dict(zip(keys, pipeline.execute(), strict=True))

@@ -7,6 +7,7 @@ table of states. Times are milliseconds of a clock that only the test moves.
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field
 
@@ -73,6 +74,10 @@ class Run:
     administered: tuple[str, Reply] | None = None
 
     @property
+    def job(self) -> str:
+        return f"{self.queue}:{self.function}"
+
+    @property
     def size(self) -> int:
         return sum(memo.size for memo in self.memos.values())
 
@@ -90,6 +95,7 @@ class Oracle:
         self.outbox: dict[str, int] = {}
         self.events: dict[str, str] = {}
         self.expiry: dict[str, int] = {}
+        self.arrived: Counter[str] = Counter()
         self.marks: dict[str, int] = {}
 
     # -- Mailbox writes -------------------------------------------------------------
@@ -117,6 +123,7 @@ class Oracle:
         if token:
             self._own(run, token, lease)
             run.queued_at = self.now
+            self.arrived[run.job] += 1
             return ["claimed", str(self.now)]
         self._enqueue(run)
         return ["queued", str(self.now)]
@@ -483,6 +490,7 @@ class Oracle:
         run.reason = run.due = None
         self.queued[run.id] = self.now + DOUBT
         self.outbox[f"run:{run.id}"] = self.now + RESEND
+        self.arrived[run.job] += 1
 
     def _unqueue(self, run: Run) -> None:
         self.queued.pop(run.id, None)

@@ -441,11 +441,15 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         "marks": {name: str(time) for name, time in oracle.marks.items()},
         "looks": {id: " ".join(map(str, look)) for id, look in oracle.looks.items()},
         "runs": {run.id: run.created for run in oracle.runs.values()},
+        "arrived": {job: str(count) for job, count in oracle.arrived.items()},
     }
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
         indexes[f"status:{run.status}"][run.id] = run.created
         indexes[f"function:{run.function}"][run.id] = run.created
+        if run.status == "queued":
+            assert run.queued_at is not None
+            indexes[f"waiting:{run.job}"][run.id] = run.queued_at
         found[f"run:{run.id}"] = {
             name: str(value)
             for name in FIELDS

@@ -12,6 +12,9 @@
 --   <tag>:looks           hash   run -> "<token> <end of lease> <time of the first look>"
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
+--   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
+--   <tag>:arrived         hash   "<q>:<f>" -> how often a run of them was queued, or
+--                                claimed as it was created
 --   <tag>:marks           hash   what the workers saw of each queue (see sweep.lua)
 --   <tag>:outbox          zset   "run:<id>", "event:<...>" and "spool:<...>" by the time
 --                                to send again
@@ -92,6 +95,14 @@ local function disown(id)
   redis.call('HDEL', run_key(id), 'token')
 end
 
+-- Queue and function of a run: the jobs that the scaler counts.
+local function job_of(id)
+  local run = get(id, 'queue', 'function')
+  return run[1] .. ':' .. run[2]
+end
+
+local function count_arrival(job) redis.call('HINCRBY', tag .. ':arrived', job, 1) end
+
 -- Makes a run QUEUED and writes the message that is owed in the same breath, so that
 -- no crash can leave a QUEUED run that nobody will ever hear of.
 local function enqueue(id, from, created, now)
@@ -99,10 +110,15 @@ local function enqueue(id, from, created, now)
   redis.call('HDEL', run_key(id), 'reason', 'due')
   redis.call('ZADD', tag .. ':queued', now + DOUBT, id)
   redis.call('ZADD', tag .. ':outbox', now + RESEND, 'run:' .. id)
+  local job = job_of(id)
+  redis.call('ZADD', tag .. ':waiting:' .. job, now, id)
+  count_arrival(job)
 end
 
 local function unqueue(id)
-  redis.call('ZREM', tag .. ':queued', id)
+  if redis.call('ZREM', tag .. ':queued', id) == 1 then
+    redis.call('ZREM', tag .. ':waiting:' .. job_of(id), id)
+  end
   redis.call('ZREM', tag .. ':outbox', 'run:' .. id)
 end
 

@@ -50,6 +50,7 @@ if token ~= '' then
     'started', text(now), 'claimed_at', text(now), 'queued_at', text(now))
   redis.call('ZREM', tag .. ':timers', 'start:' .. id)
   redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  count_arrival(job_of(id))
   return {'claimed', text(now)}
 end
 

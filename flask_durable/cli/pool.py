@@ -1,0 +1,188 @@
+"""``flask durable pool``: keep as many worker processes as the scaler says."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import sys
+import time
+import types
+import typing as t
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from .children import Child
+from .output import note
+from .parameters import Seconds
+from .problems import current_durable
+from .worker import app_option
+
+if t.TYPE_CHECKING:
+    from ..scaler.notebook import Notebook
+
+#: Seconds between two looks at the processes, and at what is wanted.
+_POLL_INTERVAL = 0.2
+_LOOK_INTERVAL = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@click.command("pool")
+@click.argument("name")
+@click.option(
+    "--threads",
+    "-t",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="Runs that a process executes at once.",
+)
+@click.option(
+    "--drain-timeout",
+    type=Seconds(),
+    default="1h",
+    show_default=True,
+    help="How long a worker that has to go may take for the steps it is at.",
+)
+@with_appcontext
+def pool(name: str, threads: int, drain_timeout: float) -> None:
+    """Keep the worker processes of the pool NAME of DURABLE_SCALE on this host.
+
+    `flask durable scale` says how many there are. Processes that die are started again;
+    those that are not needed end their steps and go, idle ones first.
+
+    \b
+    Examples:
+      flask durable pool media
+      flask durable pool media --threads 4
+    """
+    from ..scaler.make import notebook_of
+    from ..scaler.make import pool_options
+
+    durable = current_durable()
+    app = t.cast(t.Any, current_app)._get_current_object()
+    state = durable.state_of(app)
+    options = pool_options(state, name)
+    command = [
+        *(sys.executable, "-m", "flask", *app_option(), "durable", "worker"),
+        f"--queues={','.join(options.queues)}",
+        f"--threads={threads}",
+        f"--drain-timeout={drain_timeout}s",
+    ]
+    supervisor = Supervisor(
+        name,
+        command,
+        grace=drain_timeout + 3,
+        notebook=notebook_of(state, name),
+        minimum=options.goal.minimum,
+        busy=lambda: {w["unit"] for w in state.directory.workers() if w["busy"]},
+    )
+    supervisor.run()
+
+
+class Supervisor:
+    """Starts and ends the worker processes of one pool.
+
+    :param name: The pool's.
+    :param command: Starts a worker.
+    :param grace: Seconds that one has which is to end.
+    :param notebook: Says how many there should be.
+    :param minimum: How many there should be if nobody says.
+    :param busy: Returns the units that have a run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: t.Sequence[str],
+        *,
+        grace: float,
+        notebook: Notebook,
+        minimum: int,
+        busy: t.Callable[[], t.Collection[str]],
+    ) -> None:
+        self._name = name
+        self._command = list(command)
+        self._grace = grace
+        self._notebook = notebook
+        self._minimum = minimum
+        self._busy = busy
+        self._numbers = itertools.count(1)
+        self._workers: list[Child] = []
+        self._going: list[Child] = []
+        self._signals: list[int] = []
+
+    def run(self) -> None:
+        """Keep the pool until a signal, then let every worker end its steps."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        next_look = 0.0
+        while not self._signals:
+            if time.monotonic() >= next_look:
+                self._look()
+                next_look = time.monotonic() + _LOOK_INTERVAL
+            self._mind()
+            time.sleep(_POLL_INTERVAL)
+        self._end()
+
+    def _stop(self, signum: int, frame: types.FrameType | None) -> None:
+        if signum == signal.SIGINT and self._signals:
+            for child in (*self._workers, *self._going):
+                child.kill()
+        self._signals.append(signum)
+
+    def _look(self) -> None:
+        """Start or end workers. While the server is not heard, all stays as it is."""
+        try:
+            self._notebook.supervise()
+            wanted = self._notebook.wanted()
+            if wanted is None:
+                wanted = self._minimum
+                self._notebook.want(wanted)
+            busy = self._busy() if wanted < len(self._workers) else ()
+        except Exception as error:
+            logger.warning("The pool stays as it is: %s", error)
+            return
+        self._resize(wanted, busy)
+
+    def _resize(self, wanted: int, busy: t.Collection[str]) -> None:
+        if wanted != len(self._workers):
+            note(f"{self._name}: {len(self._workers)} → {wanted} workers")
+        while len(self._workers) < wanted:
+            self._workers.append(self._started())
+        # Idle ones first, and of those the youngest.
+        self._workers.sort(key=lambda child: child.name not in busy)
+        while len(self._workers) > wanted:
+            child = self._workers.pop()
+            child.terminate()
+            self._going.append(child)
+
+    def _started(self) -> Child:
+        from ..worker.beat import UNIT
+
+        name = f"{self._name}-{os.getpid()}-{next(self._numbers)}"
+        environment = {**os.environ, UNIT: name}
+        child = Child(name, self._command, environment, grace=self._grace)
+        child.start()
+        return child
+
+    def _mind(self) -> None:
+        for child in self._workers:
+            if message := child.poll():
+                note(message)
+        self._going = [child for child in self._going if not child.stopped()]
+
+    def _end(self) -> None:
+        for child in self._workers:
+            child.terminate()
+        going = [*self._workers, *self._going]
+        while not all([child.stopped() for child in going]):
+            time.sleep(_POLL_INTERVAL)
+        try:
+            self._notebook.leave()
+        except Exception as error:
+            logger.warning("Could not sign off: %s", error)

@@ -1,0 +1,216 @@
+"""``flask durable scale``: as many workers as the queues need."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import typing as t
+
+import click
+import redis
+from flask import current_app
+from flask.cli import with_appcontext
+
+from ..errors import ConfigurationError
+from ..errors import PlatformError
+from .output import echo
+from .output import echo_json
+from .output import note
+from .output import style
+from .parameters import Seconds
+from .problems import current_durable
+
+if t.TYPE_CHECKING:
+    from ..app_state import AppState
+    from ..scaler.scaler import Report
+    from ..scaler.scaler import Scaler
+
+#: Exit codes, for cron.
+CONFIGURATION = 2
+PLATFORM = 3
+SENSOR = 4
+INFEASIBLE = 5
+LOCKED = 75
+
+#: Seconds between two looks of a loop while there is no worker: what comes then should
+#: not wait for the whole period.
+_EMPTY_PERIOD = 1.0
+
+
+@click.command("scale")
+@click.option("--queue", "-q", "name", metavar="NAME", help="A pool, or a queue of it.")
+@click.option("--all", "every", is_flag=True, help="Every pool of DURABLE_SCALE.")
+@click.option("--dry-run", is_flag=True, help="Decide, and change nothing.")
+@click.option("--explain", is_flag=True, help="Say what led to the decision.")
+@click.option("--quiet", is_flag=True, help="Print changes and problems only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a decision.")
+@click.option("--loop", type=Seconds(), metavar="EVERY", help="Go on, so often.")
+@click.option("--history", type=click.IntRange(1), metavar="N", help="Past decisions.")
+@click.option("--set", "order", type=click.IntRange(0), metavar="N", help="Have N.")
+@click.option("--pause", is_flag=True, help="Leave the size as it is.")
+@click.option("--resume", is_flag=True, help="End --set or --pause.")
+@click.option(
+    "--for",
+    "seconds",
+    type=Seconds(),
+    default="1h",
+    show_default=True,
+    help="How long --set or --pause hold.",
+)
+@with_appcontext
+def scale(
+    name: str | None,
+    every: bool,
+    order: int | None,
+    pause: bool,
+    resume: bool,
+    seconds: float,
+    history: int | None,
+    loop: float | None,
+    **how: bool,
+) -> None:
+    """Give each queue the workers that it needs, once or in a loop.
+
+    Workers = jobs × mean service time / desired wait, corrected for running jobs, boot
+    times and ages. DURABLE_SCALE names the pools.
+
+    \b
+    Exit codes: 0 done or held, 2 wrong configuration, 3 the platform refused, 4 the
+    servers did not answer, 5 no number of workers is enough, 75 another scaler is
+    at it.
+
+    \b
+    Examples:
+      flask durable scale --queue media
+      flask durable scale --all --loop 15s
+      flask durable scale --queue media --dry-run --explain
+      flask durable scale --queue media --set 5 --for 2h
+    """
+    durable = current_durable()
+    state = durable.state_of(t.cast(t.Any, current_app)._get_current_object())
+    scalers = _scalers(state, name, every)
+    if order is not None or pause or resume:
+        _order(scalers, order, resume, seconds)
+    elif history is not None:
+        _show_history(scalers, history, how["as_json"])
+    elif loop is not None:
+        _loop(scalers, loop, **how)
+    else:
+        worst = max(_run(scaler, **how) for scaler in scalers)
+        click.get_current_context().exit(worst)
+
+
+def _scalers(state: AppState, name: str | None, every: bool) -> list[Scaler]:
+    from ..scaler.make import make_scaler
+
+    if every == (name is not None):
+        raise click.UsageError("Give either --queue or --all.")
+    pools = [
+        pool
+        for pool in state.settings.scale
+        if every or name == pool.name or name in pool.queues
+    ]
+    if not pools:
+        known = ", ".join(pool.name for pool in state.settings.scale) or "none"
+        raise click.UsageError(
+            f"DURABLE_SCALE has no pool for {name or '--all'}; there are: {known}."
+        )
+    try:
+        return [make_scaler(state, pool) for pool in pools]
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+# -- One run -------------------------------------------------------------------------
+
+
+def _run(
+    scaler: Scaler, *, dry_run: bool, explain: bool, quiet: bool, as_json: bool
+) -> int:
+    """Run one scaler, print what it did, and return the exit code."""
+    from ..scaler.scaler import Busy
+
+    name = scaler.options.name
+    try:
+        report = scaler.run(dry=dry_run)
+    except Busy:
+        note(f"{name}: another scaler is at it.")
+        return LOCKED
+    except PlatformError as error:
+        note(f"{name}: {error}")
+        return PLATFORM
+    except redis.RedisError as error:
+        note(f"{name}: held, the state server does not answer: {error}")
+        return SENSOR
+    _print(report, explain=explain, quiet=quiet, as_json=as_json)
+    if report.error is not None:
+        return PLATFORM
+    return INFEASIBLE if report.decision.verdicts else 0
+
+
+def _print(report: Report, *, explain: bool, quiet: bool, as_json: bool) -> None:
+    from ..scaler.records import complaints
+    from ..scaler.records import explanation
+    from ..scaler.records import headline
+
+    record = report.record
+    problems = complaints(record)
+    if as_json:
+        echo_json(record)
+    elif not quiet or problems or report.decision.action != "hold":
+        echo(headline(record))
+        for line in explanation(record) if explain else ():
+            echo(f"  {line}")
+        for line in problems:
+            echo(style(f"  ! {line}", fg="yellow"))
+
+
+def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
+    """Run until a signal. Without a worker, look more often for something to do."""
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    while not stopping.is_set():
+        for scaler in scalers:
+            _run(scaler, **how)
+        left = period
+        while left > 0 and not stopping.wait(min(left, _EMPTY_PERIOD)):
+            left -= _EMPTY_PERIOD
+            if any(scaler.is_needed() for scaler in scalers):
+                break
+
+
+# -- What a person orders, and sees --------------------------------------------------
+
+
+def _order(
+    scalers: list[Scaler], workers: int | None, resume: bool, seconds: float
+) -> None:
+    from ..scaler.notebook import Hold
+
+    for scaler in scalers:
+        name = scaler.options.name
+        if resume:
+            there = scaler.notebook.resume()
+            echo(f"{name}: {'resumed' if there else 'nothing was ordered'}")
+            continue
+        what = "paused" if workers is None else f"set to {workers}"
+        scaler.notebook.order(Hold(workers, f"{what} by hand"), seconds)
+        echo(f"{name}: {what} for {seconds:g} s, from the next run on")
+
+
+def _show_history(scalers: list[Scaler], limit: int, as_json: bool) -> None:
+    from datetime import datetime
+
+    from ..scaler.records import complaints
+    from ..scaler.records import headline
+
+    for scaler in scalers:
+        for record in scaler.notebook.history(limit):
+            if as_json:
+                echo_json(record)
+                continue
+            time = datetime.fromtimestamp(record["time"]).isoformat(" ", "seconds")
+            echo(f"{time}  {headline(record)}")
+            for line in complaints(record):
+                echo(f"    ! {line}")

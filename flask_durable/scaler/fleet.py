@@ -1,0 +1,117 @@
+"""Which workers of a pool are up, how many runs each takes, and how long they boot.
+
+A platform knows of containers, and a worker in one takes jobs some time after that
+runs: what counts is what the workers say of themselves. Those of one container, or of
+one process of a local pool, are a *unit*, which is what a platform adds and removes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import typing as t
+from dataclasses import dataclass
+
+from .observation import Fleet
+from .platform import Size
+
+#: Runs that a unit takes at a time, as long as none is up that says so.
+SLOTS = 8
+#: Boot times that are remembered, and the share of them that is not longer than what is
+#: reckoned with.
+_BOOTS = 20
+_PERCENTILE = 0.9
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a platform adds and removes.
+
+    :param id: The container's host name, or what a supervisor calls it.
+    :param slots: Runs that it takes at a time.
+    :param busy: Runs that it has.
+    :param ready_at: Since when it takes some, seconds since 1970.
+    """
+
+    id: str
+    slots: int
+    busy: int
+    ready_at: float
+
+
+def units_of(
+    workers: t.Iterable[t.Mapping[str, t.Any]], queues: t.Collection[str]
+) -> list[Unit]:
+    """Return the units of those *workers* that serve one of *queues*."""
+    found: dict[str, Unit] = {}
+    for worker in workers:
+        if not set(worker["queues"]) & set(queues):
+            continue
+        id = worker["unit"]
+        other = found.get(id, Unit(id, 0, 0, worker["ready_at"]))
+        found[id] = Unit(
+            id,
+            other.slots + worker["threads"],
+            other.busy + worker["busy"],
+            max(other.ready_at, worker["ready_at"]),
+        )
+    return list(found.values())
+
+
+def slots_of(units: t.Sequence[Unit]) -> int:
+    """Return how many runs a unit takes at a time."""
+    if not units:
+        return SLOTS
+    return max(int(statistics.median(unit.slots for unit in units)), 1)
+
+
+def fleet_of(
+    units: t.Sequence[Unit],
+    size: Size,
+    asked: t.Sequence[float],
+    boot: float,
+    now: float,
+) -> Fleet:
+    """Return what the policy is told of the workers.
+
+    :param units: Those that are up.
+    :param size: What the platform says.
+    :param asked: When the ones were asked for that are not up, as far as is known.
+    :param boot: Seconds that one takes to boot.
+    :param now: Seconds since 1970.
+    """
+    ready = min(len(units), size.asked)
+    booting = size.asked - ready
+    known = [max(boot - (now - time), 1.0) for time in asked[-booting:]]
+    unknown = [boot] * (booting - len(known))
+    busy = sum(unit.busy > 0 for unit in units)
+    return Fleet(ready, tuple(known + unknown if booting else ()), min(busy, ready))
+
+
+def booted(
+    asked: t.Sequence[float], units: t.Sequence[Unit], since: float
+) -> tuple[tuple[float, ...], list[float]]:
+    """Return who of those that were asked for is still to come, and new boot times.
+
+    :param asked: When each one was asked for.
+    :param units: Those that are up.
+    :param since: When it was looked last, seconds since 1970.
+    """
+    waiting = sorted(asked)
+    boots = []
+    for ready_at in sorted(u.ready_at for u in units if u.ready_at > since):
+        if waiting and waiting[0] <= ready_at:
+            boots.append(ready_at - waiting.pop(0))
+    return tuple(waiting), boots
+
+
+def boot_time(boots: t.Sequence[float], default: float) -> float:
+    """Return the 90th percentile of what was measured, in seconds."""
+    if not boots:
+        return default
+    ordered = sorted(boots)
+    return ordered[min(int(_PERCENTILE * len(ordered)), len(ordered) - 1)]
+
+
+def remember(boots: t.Sequence[float], new: t.Sequence[float]) -> tuple[float, ...]:
+    """Return the last boot times."""
+    return (*boots, *new)[-_BOOTS:]

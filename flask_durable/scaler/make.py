@@ -1,0 +1,73 @@
+"""The scaler of a pool, made of what one app has in this process."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import ConfigurationError
+from ..queue.envelope import EVENT_QUEUE
+from .notebook import Notebook
+from .observation import ServiceTime
+from .options import PoolOptions
+from .platform import Platform
+from .platforms import make_platform
+from .platforms.local import LocalPlatform
+from .scaler import Scaler
+from .sensor import Sensor
+
+if t.TYPE_CHECKING:
+    from ..app_state import AppState
+
+
+def pool_options(state: AppState, name: str) -> PoolOptions:
+    """Return the options of the pool *name*.
+
+    :raises ConfigurationError: There is none.
+    """
+    pools = {pool.name: pool for pool in state.settings.scale}
+    if name in pools:
+        return pools[name]
+    known = ", ".join(pools) or "none"
+    raise ConfigurationError(
+        f"DURABLE_SCALE has no pool {name!r}; there are: {known}.",
+        hint=f'Set DURABLE_SCALE = {{"{name}": {{"desired_wait": "30s"}}}}.',
+    )
+
+
+def notebook_of(state: AppState, name: str) -> Notebook:
+    """Return what the scaler of a pool keeps on the state server."""
+    return Notebook(state.server, state.store.keys, name)
+
+
+def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
+    """Return the scaler of a pool. Nothing is connected to.
+
+    :raises ConfigurationError: Its platform is unknown.
+    """
+    notebook = notebook_of(state, options.name)
+    return Scaler(
+        options,
+        sensor=Sensor(state.server, state.store.keys, options.queues),
+        directory=state.directory,
+        platform=_platform(state, options, notebook),
+        notebook=notebook,
+        service_times=lambda functions: _known(state, functions),
+        unrouted=lambda: state.broker.counts(EVENT_QUEUE).waiting,
+    )
+
+
+def _platform(state: AppState, options: PoolOptions, notebook: Notebook) -> Platform:
+    if options.platform["platform"] == "local":
+        workers = state.directory.workers
+        return LocalPlatform(options.name, notebook, workers, options.queues)
+    return make_platform(options.platform)
+
+
+def _known(state: AppState, functions: t.Collection[str]) -> dict[str, ServiceTime]:
+    """Return what the workers have measured."""
+    return {
+        function: ServiceTime(
+            known.mean, known.variance, known.samples, known.quantile(0.95)
+        )
+        for function, known in state.service_times.read(functions).items()
+    }

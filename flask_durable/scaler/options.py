@@ -1,0 +1,117 @@
+"""What ``DURABLE_SCALE`` says of each pool of workers."""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+from dataclasses import dataclass
+
+from ..durations import to_seconds
+from .floors import Floor
+from .observation import Goal
+
+#: What a pool without these options gets.
+DEFAULT_PERIOD = 60.0
+DEFAULT_BOOT = 30.0
+
+_DURATIONS = ("desired_wait", "completion", "window", "guess", "boot", "period")
+_COUNTS = ("minimum", "maximum", "fallback", "slots")
+_NUMBERS = ("margin", "headroom")
+_GOAL = (
+    *("desired_wait", "completion", "window", "guess"),
+    *("minimum", "maximum", "fallback"),
+    *_NUMBERS,
+)
+_KNOWN = (*_DURATIONS, *_COUNTS, *_NUMBERS, "queues", "platform", "sources", "floors")
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """The options of one pool.
+
+    :param name: What it is called on the command line.
+    :param queues: The queues whose runs its workers execute.
+    :param goal: What is wanted of them.
+    :param platform: Name and options of the platform.
+    :param sources: Names and options of what knows service times, besides ourselves.
+    :param slots: Runs that a worker executes at a time, if it is not to be measured.
+    :param boot: Seconds that a worker boots, as long as it has not been measured.
+    :param period: Seconds between two runs of the scaler.
+    :param floors: The fewest workers by the time of the week.
+    """
+
+    name: str
+    queues: tuple[str, ...]
+    goal: Goal
+    platform: t.Mapping[str, t.Any]
+    sources: tuple[t.Mapping[str, t.Any], ...] = ()
+    slots: int | None = None
+    boot: float = DEFAULT_BOOT
+    period: float = DEFAULT_PERIOD
+    floors: tuple[Floor, ...] = ()
+
+
+def parse_pools(value: t.Any) -> tuple[PoolOptions, ...]:
+    """Return the pools that *value* describes, a dictionary of dictionaries by name.
+
+    :raises ValueError: It is malformed; the text says how, as the rest of a sentence.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, t.Mapping):
+        raise ValueError("must be a dictionary of pools by name")
+    return tuple(_pool(str(name), given) for name, given in value.items())
+
+
+def _pool(name: str, given: t.Any) -> PoolOptions:
+    if not isinstance(given, t.Mapping):
+        raise ValueError(f"must have a dictionary for the pool {name!r}")
+    unknown = [key for key in given if key not in _KNOWN]
+    if unknown:
+        near = difflib.get_close_matches(str(unknown[0]), _KNOWN, 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"has an unknown option {unknown[0]!r} for {name!r}{hint}")
+    if "desired_wait" not in given:
+        raise ValueError(f"must have a desired_wait for {name!r}")
+    try:
+        return _checked(name, given)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"has a wrong value for {name!r}: {error}") from None
+
+
+def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
+    values: dict[str, t.Any] = {}
+    for key in given:
+        if key in _DURATIONS:
+            values[key] = to_seconds(given[key])
+        elif key in _COUNTS:
+            values[key] = _count(key, given[key])
+        elif key in _NUMBERS:
+            values[key] = float(given[key])
+    goal = Goal(**{key: values.pop(key) for key in _GOAL if key in values})
+    queues = given.get("queues", (name,))
+    floors = given.get("floors", {})
+    return PoolOptions(
+        name,
+        (queues,) if isinstance(queues, str) else tuple(queues),
+        goal,
+        _plugin("platform", given.get("platform", "local")),
+        tuple(_plugin("source", source) for source in given.get("sources", ())),
+        floors=tuple(Floor.parse(when, _count(when, n)) for when, n in floors.items()),
+        **values,
+    )
+
+
+def _count(key: str, value: t.Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{key} is not a whole number")
+    return value
+
+
+def _plugin(kind: str, given: t.Any) -> t.Mapping[str, t.Any]:
+    """Return name and options: ``"local"`` is short for ``{"platform": "local"}``."""
+    if isinstance(given, str):
+        return {kind: given}
+    if not isinstance(given, t.Mapping) or not isinstance(given.get(kind), str):
+        raise ValueError(f"a {kind} is a name, or a dictionary with {kind!r}")
+    return dict(given)

@@ -1,0 +1,75 @@
+"""Worker processes of one host, kept by ``flask durable pool``.
+
+The scaler writes down how many workers there should be; the supervisor reads it, starts
+what is missing and lets idle ones go first. What goes ends the step it is at: nothing
+is killed.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ...errors import PlatformError
+from ..fleet import units_of
+from ..notebook import Notebook
+from ..platform import Applied
+from ..platform import Size
+from ..platform import Traits
+
+
+class LocalPlatform:
+    """The processes of ``flask durable pool``.
+
+    :param pool: The pool's name.
+    :param notebook: Where supervisor and scaler leave word for one another.
+    :param workers: Returns what the workers say of themselves.
+    :param queues: The queues of the pool.
+    """
+
+    traits = Traits(reaches_zero=True, picks_victims=True)
+
+    def __init__(
+        self,
+        pool: str,
+        notebook: Notebook,
+        workers: t.Callable[[], list[dict[str, t.Any]]],
+        queues: t.Collection[str],
+    ) -> None:
+        self._pool = pool
+        self._notebook = notebook
+        self._workers = workers
+        self._queues = queues
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return "local"
+
+    def read(self) -> Size:
+        """Return how many workers the supervisor is to keep, and how many are up.
+
+        :raises PlatformError: No supervisor is alive.
+        """
+        kept = self._kept()
+        alive = [u for u in units_of(self._workers(), self._queues) if self._owns(u.id)]
+        running = min(len(alive), kept)
+        return Size(kept, running, kept - running)
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        """Have the supervisor keep so many *workers*; it finds idle ones itself.
+
+        :raises PlatformError: No supervisor is alive.
+        """
+        before = self._kept()
+        self._notebook.want(workers)
+        return Applied(before, workers)
+
+    def _kept(self) -> int:
+        if not self._notebook.supervised():
+            raise PlatformError(
+                f"Nothing keeps the workers of {self._pool}.",
+                hint=f"Start `flask durable pool {self._pool}`.",
+            )
+        return self._notebook.wanted() or 0
+
+    def _owns(self, unit: str) -> bool:
+        return unit.startswith(f"{self._pool}-")

@@ -1,0 +1,136 @@
+"""A decision and all that led to it: for the log, for ``--json`` and for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..errors import PlatformError
+from .observation import Goal
+from .observation import Observation
+from .observation import Pool
+from .options import PoolOptions
+from .platform import Applied
+from .platform import Platform
+from .policy import Decision
+
+
+def record_of(
+    options: PoolOptions,
+    platform: Platform,
+    observation: Observation,
+    pool: Pool,
+    decision: Decision,
+    applied: Applied | None,
+    error: PlatformError | None,
+    dry: bool,
+) -> dict[str, t.Any]:
+    """Return the record of a decision, made of JSON values; times in seconds."""
+    return {
+        "time": observation.now,
+        "pool": options.name,
+        "platform": platform.describe(),
+        "dry_run": dry,
+        "goal": _goal(options.goal),
+        "observation": _seen(observation, pool),
+        "service_times": {
+            function: dataclasses.asdict(known)
+            for function, known in observation.service_times.items()
+        },
+        "terms": dict(decision.terms),
+        "needed": decision.needed,
+        "workers": decision.workers,
+        "action": decision.action,
+        "reason": decision.reason,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in decision.verdicts],
+        "applied": dataclasses.asdict(applied) if applied else None,
+        "error": {"code": error.code, "message": error.message} if error else None,
+    }
+
+
+def _goal(goal: Goal) -> dict[str, t.Any]:
+    return {
+        "desired_wait": goal.desired_wait,
+        "minimum": goal.minimum,
+        "maximum": goal.maximum,
+        "completion": goal.completion,
+    }
+
+
+def _seen(observation: Observation, pool: Pool) -> dict[str, t.Any]:
+    waiting: dict[str, int] = {}
+    for group in observation.waiting:
+        waiting[group.function] = waiting.get(group.function, 0) + group.jobs
+    oldest = (group.oldest for group in observation.waiting)
+    fleet = observation.fleet
+    return {
+        "waiting": waiting,
+        "oldest": max(oldest, default=0.0),
+        "running": len(observation.running),
+        "wakeups": len(observation.wakeups),
+        "arrival_rates": dict(observation.arrival_rates),
+        "ready": fleet.ready,
+        "booting": len(fleet.booting),
+        "busy_workers": fleet.busy,
+        "slots": pool.slots,
+        "boot": pool.boot,
+        "period": pool.period,
+        "failure": observation.failure,
+    }
+
+
+def headline(record: t.Mapping[str, t.Any]) -> str:
+    """Return a decision in one line."""
+    seen = record["observation"]
+    size = seen["ready"] + seen["booting"]
+    waiting = sum(seen["waiting"].values())
+    arrow = f"{size} → {record['workers']}" if record["action"] != "hold" else f"{size}"
+    wanted = record["needed"]
+    wish = f", wanted {wanted}" if wanted != record["workers"] else ""
+    return (
+        f"{record['pool']}: {waiting} waiting (oldest {seen['oldest']:.0f} s), "
+        f"{seen['running']} running, {seen['ready']} workers up, {seen['booting']} "
+        f"booting: {arrow} ({record['reason']}{wish})"
+    )
+
+
+def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
+    """Return why, in lines for a person."""
+    seen, terms = record["observation"], record["terms"]
+    lines = []
+    if terms:
+        lines.append(
+            f"work {terms['work']:.1f} s + margin {terms['margin']:.1f} s, running "
+            f"jobs {terms['running']:.1f} s, {terms['coming']} more expected; to be "
+            f"started within {record['goal']['desired_wait']:g} s"
+        )
+        lines.append(
+            f"the plain rule of thumb says {terms['rule_of_thumb']}; with running "
+            f"jobs, ages and a boot time of {seen['boot']:.0f} s it takes "
+            f"{terms['by_deadline']} workers of {seen['slots']} slots"
+        )
+        if terms["headroom"]:
+            lines.append(f"steady state asks for {terms['headroom']}")
+    for function, known in sorted(record["service_times"].items()):
+        lines.append(
+            f"{function}: {seen['waiting'].get(function, 0)} waiting, "
+            f"{known['mean']:.3g} s each ({_samples(known['samples'])})"
+        )
+    return lines
+
+
+def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
+    """Return what is in the way, in lines for a person."""
+    lines = [verdict["text"] for verdict in record["verdicts"]]
+    if record["error"]:
+        lines.append(record["error"]["message"])
+    applied = record["applied"]
+    if applied and applied["limit"] is not None:
+        lines.append(
+            f"The platform gave {applied['after']}; its limit is {applied['limit']}."
+        )
+    return lines
+
+
+def _samples(samples: float) -> str:
+    return f"{samples:.0f} measured" if samples >= 1 else "a guess"

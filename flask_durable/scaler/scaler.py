@@ -1,0 +1,251 @@
+"""One run of the scaler of a pool: look, decide, ask the platform, keep a record.
+
+::
+
+    lock ──► read notes ──► sensors ──► decide() ──► platform ──► write notes ──► unlock
+                              │                        │               │
+                              └ fails: hold            └ fails: say so ┴► log
+
+What is asked of the platform is absolute ("so many"), so a run that dies after asking
+and before it wrote its notes is repeated by the next one, which finds the workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..errors import PlatformError
+from ..store.run_store import TRANSIENT
+from . import arrivals
+from . import fleet
+from .floors import floor_at
+from .notebook import Hold
+from .notebook import Notebook
+from .notebook import Notes
+from .observation import Observation
+from .observation import Pool
+from .observation import ServiceTime
+from .observation import Waiting
+from .options import PoolOptions
+from .platform import Applied
+from .platform import Platform
+from .policy import decide
+from .policy import Decision
+from .records import record_of
+from .sensor import Sensor
+from .sensor import Sighting
+
+
+class Workers(t.Protocol):
+    """Knows which workers are alive."""
+
+    def workers(self) -> list[dict[str, t.Any]]:
+        """Return what each of them says of itself."""
+
+
+#: Returns the service times of those functions of which something is known.
+ServiceTimes = t.Callable[[t.Collection[str]], t.Mapping[str, ServiceTime]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run of the scaler did.
+
+    :param record: The decision and all that led to it, as JSON values.
+    :param decision: What was decided.
+    :param applied: What the platform made of it; ``None`` if it was not asked.
+    :param error: Why the platform did nothing.
+    """
+
+    record: dict[str, t.Any]
+    decision: Decision
+    applied: Applied | None = None
+    error: PlatformError | None = None
+
+
+class Busy(Exception):
+    """Another scaler is at this pool."""
+
+
+class Scaler:
+    """Keeps one pool at the size that its queues need.
+
+    :param options: What is wanted.
+    :param sensor: Counts what waits.
+    :param directory: Knows the workers.
+    :param platform: Runs them.
+    :param notebook: Keeps what one run leaves for the next.
+    :param service_times: How long functions take.
+    :param unrouted: Returns how many events wait to be routed.
+    """
+
+    def __init__(
+        self,
+        options: PoolOptions,
+        *,
+        sensor: Sensor,
+        directory: Workers,
+        platform: Platform,
+        notebook: Notebook,
+        service_times: ServiceTimes,
+        unrouted: t.Callable[[], int],
+    ) -> None:
+        self.options = options
+        self.platform = platform
+        self.notebook = notebook
+        self._sensor = sensor
+        self._directory = directory
+        self._service_times = service_times
+        self._unrouted = unrouted
+
+    def run(self, *, dry: bool = False) -> Report:
+        """Look, decide and act once.
+
+        :param dry: Change nothing, and leave nothing.
+        :raises Busy: Another scaler has the lock.
+        :raises PlatformError: The platform does not say how many workers there are.
+        :raises redis.RedisError: The state server does not answer.
+        """
+        if dry:
+            return self._run(dry=True)
+        token = self.notebook.lock()
+        if token is None:
+            raise Busy(self.options.name)
+        try:
+            return self._run(dry=False)
+        finally:
+            self.notebook.unlock(token)
+
+    def is_needed(self) -> bool:
+        """Return whether something waits and there is no worker at all for it.
+
+        Cheap, to be asked every second; ``False`` if the server does not answer.
+        """
+        try:
+            if fleet.units_of(self._directory.workers(), self.options.queues):
+                return False
+            notes = self.notebook.read()
+            sighting = self._sensor.look(0)
+            return not notes.asked and bool(self._waiting(sighting, routed=False))
+        except TRANSIENT:
+            return False
+
+    def _run(self, *, dry: bool) -> Report:
+        notes = self.notebook.read()
+        boot = fleet.boot_time(notes.boots, self.options.boot)
+        size = self.platform.read()
+        sighting = self._sensor.look(boot + self.options.period)
+        workers = self._directory.workers()
+        units = fleet.units_of(workers, self.options.queues)
+        asked, boots = fleet.booted(notes.asked, units, notes.looked)
+        observation = Observation(
+            sighting.now,
+            self._waiting(sighting, routed=bool(workers)),
+            sighting.running,
+            fleet.fleet_of(units, size, asked, boot, sighting.now),
+            self._service_times({*sighting.arrived}),
+            arrivals.rates(notes.totals, sighting.now, sighting.arrived),
+            sighting.wakeups,
+        )
+        pool = self._pool(units, boot)
+        decision = self._decide(observation, pool, notes)
+        report = self._act(decision, observation, pool, units, dry)
+        if not dry:
+            notes = dataclasses.replace(notes, asked=asked)
+            self._leave(notes, report, sighting, boots)
+        return report
+
+    # -- What is seen ----------------------------------------------------------------
+
+    def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
+        """Return what waits. Workers route events: where there is none, one counts."""
+        if routed or sighting.waiting or not self._unrouted():
+            return sighting.waiting
+        return (Waiting("events", 1),)
+
+    def _pool(self, units: t.Sequence[fleet.Unit], boot: float) -> Pool:
+        traits = self.platform.traits
+        return Pool(
+            self.options.slots or fleet.slots_of(units),
+            boot,
+            self.options.period,
+            traits.maximum,
+            traits.picks_victims,
+        )
+
+    # -- What is decided -------------------------------------------------------------
+
+    def _decide(self, observation: Observation, pool: Pool, notes: Notes) -> Decision:
+        traits, goal = self.platform.traits, self.options.goal
+        if not traits.reaches_zero:
+            goal = dataclasses.replace(goal, minimum=max(goal.minimum, 1))
+        floor = floor_at(self.options.floors, observation.now)
+        decision = decide(observation, goal, pool, notes.memory, floor)
+        hold = self.notebook.hold()
+        if hold is not None:
+            return _ordered(decision, hold, observation.fleet.size)
+        rests = observation.now - notes.changed < traits.period
+        if rests and decision.action != "hold":
+            rest = Hold(None, f"the platform is changed every {traits.period:g} s")
+            return _ordered(decision, rest, observation.fleet.size)
+        return decision
+
+    def _act(
+        self,
+        decision: Decision,
+        observation: Observation,
+        pool: Pool,
+        units: t.Sequence[fleet.Unit],
+        dry: bool,
+    ) -> Report:
+        applied, error = None, None
+        if decision.action != "hold" and not dry:
+            idle = [unit.id for unit in units if not unit.busy]
+            try:
+                applied = self.platform.resize(decision.workers, idle)
+            except PlatformError as raised:
+                error = raised
+        record = record_of(
+            self.options,
+            self.platform,
+            observation,
+            pool,
+            decision,
+            applied,
+            error,
+            dry,
+        )
+        return Report(record, decision, applied, error)
+
+    def _leave(
+        self,
+        notes: Notes,
+        report: Report,
+        sighting: Sighting,
+        boots: t.Sequence[float],
+    ) -> None:
+        applied = report.applied
+        more = max(applied.after - applied.before, 0) if applied else 0
+        self.notebook.write(
+            Notes(
+                report.decision.memory,
+                arrivals.remember(notes.totals, sighting.now, sighting.arrived),
+                (*notes.asked, *[sighting.now] * more),
+                fleet.remember(notes.boots, boots),
+                sighting.now,
+                sighting.now if applied else notes.changed,
+            )
+        )
+        self.notebook.log(report.record)
+
+
+def _ordered(decision: Decision, hold: Hold, current: int) -> Decision:
+    """Return *decision* as a person ordered it."""
+    workers = current if hold.workers is None else hold.workers
+    action: t.Literal["up", "down", "hold"] = "hold"
+    if workers != current:
+        action = "up" if workers > current else "down"
+    return dataclasses.replace(
+        decision, action=action, workers=workers, reason=hold.reason
+    )

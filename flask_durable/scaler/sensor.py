@@ -1,0 +1,146 @@
+"""What waits, runs and is known to come, counted on the state server.
+
+Exact: the scripts that queue and claim a run keep an index of those that wait, by queue
+and function. Each run that is queued again, after a sleep or a failure, is another job.
+What is read is not one moment, since partitions are read one after the other.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ..redis_client import ask_holder
+from ..store.keys import Keys
+from ..store.server import StateServer
+from .observation import Running
+from .observation import Waiting
+
+#: Into how many ranges of age the waiting runs of a function are counted.
+_RANGES = 12
+#: Runs that are about to wake up, or that run, looked at in one partition.
+_MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What was counted.
+
+    :param now: Seconds since 1970, by the server's clock.
+    :param waiting: Runs that wait, by function and age.
+    :param running: Runs that hold a thread.
+    :param wakeups: Function and seconds until due, of runs that sleep, wait for a
+        retry or are scheduled.
+    :param arrived: By function, how often a run was queued since counting began.
+    """
+
+    now: float
+    waiting: tuple[Waiting, ...]
+    running: tuple[Running, ...]
+    wakeups: tuple[tuple[str, float], ...]
+    arrived: t.Mapping[str, int]
+
+
+class Sensor:
+    """Counts the runs of some queues.
+
+    :param server: Where they are.
+    :param keys: Under which names.
+    :param queues: The queues.
+    """
+
+    def __init__(
+        self, server: StateServer, keys: Keys, queues: t.Sequence[str]
+    ) -> None:
+        self._server = server
+        self._keys = keys
+        self._queues = frozenset(queues)
+
+    def look(self, horizon: float) -> Sighting:
+        """Return what there is.
+
+        :param horizon: Seconds into the future that are of interest.
+        :raises redis.RedisError: The server does not answer.
+        """
+        seconds, microseconds = ask_holder(self._server.client, self._keys.root, "TIME")
+        now = int(seconds) + int(microseconds) / 1e6
+        waiting: list[Waiting] = []
+        running: list[Running] = []
+        wakeups: list[tuple[str, float]] = []
+        arrived: dict[str, int] = {}
+        for tag in self._keys.tags:
+            for job, count in self._jobs(tag, arrived).items():
+                waiting += self._waiting(tag, job, count, now)
+            running += self._running(tag, now)
+            wakeups += self._wakeups(tag, now, horizon)
+        return Sighting(now, tuple(waiting), tuple(running), tuple(wakeups), arrived)
+
+    def _jobs(self, tag: str, arrived: dict[str, int]) -> dict[str, int]:
+        """Add up what arrived, and return how many wait by queue and function."""
+        counts = t.cast("dict[str, str]", self._server.client.hgetall(f"{tag}:arrived"))
+        jobs = [job for job in counts if job.partition(":")[0] in self._queues]
+        pipeline = self._server.client.pipeline(transaction=False)
+        for job in jobs:
+            function = _function_of(job)
+            arrived[function] = arrived.get(function, 0) + int(counts[job])
+            pipeline.zcard(f"{tag}:waiting:{job}")
+        return dict(zip(jobs, pipeline.execute() if jobs else (), strict=True))
+
+    def _waiting(
+        self, tag: str, job: str, count: int, now: float
+    ) -> t.Iterator[Waiting]:
+        """Yield the runs of one queue and function that wait, in ranges of age."""
+        key = f"{tag}:waiting:{job}"
+        size = max(-(-count // _RANGES), 1)
+        ranges = [(n, min(n + size, count) - 1) for n in range(0, count, size)]
+        pipeline = self._server.client.pipeline(transaction=False)
+        for first, last in ranges:
+            pipeline.zrange(key, first, first, withscores=True)
+            pipeline.zrange(key, last, last, withscores=True)
+        ends = [
+            max(now - found[0][1] / 1000, 0.0) if found else None
+            for found in (pipeline.execute() if ranges else ())
+        ]
+        for (first, last), oldest, newest in zip(
+            ranges, ends[::2], ends[1::2], strict=True
+        ):
+            if oldest is not None:  # else they were taken in between
+                newest = 0.0 if newest is None else min(newest, oldest)
+                yield Waiting(_function_of(job), last - first + 1, oldest, newest)
+
+    def _running(self, tag: str, now: float) -> t.Iterator[Running]:
+        client = self._server.client
+        ids = t.cast("list[str]", client.zrange(f"{tag}:leases", 0, _MOST))
+        for function, claimed in self._read(tag, ids, "claimed_at"):
+            yield Running(function, max(now - int(claimed) / 1000, 0.0))
+
+    def _wakeups(
+        self, tag: str, now: float, horizon: float
+    ) -> t.Iterator[tuple[str, float]]:
+        until = (now + horizon) * 1000
+        found = t.cast(
+            "list[str]",
+            self._server.client.zrangebyscore(
+                f"{tag}:timers", "-inf", until, start=0, num=_MOST
+            ),
+        )
+        ids = [timer[5:] for timer in found if timer.startswith("wake:")]
+        for function, due in self._read(tag, ids, "due"):
+            yield function, max(int(due) / 1000 - now, 0.0)
+
+    def _read(
+        self, tag: str, ids: t.Sequence[str], field: str
+    ) -> t.Iterator[tuple[str, str]]:
+        """Yield function and *field* of those runs that are in our queues."""
+        if not ids:
+            return
+        pipeline = self._server.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hmget(f"{tag}:run:{id}", ["queue", "function", field])
+        for queue, function, value in pipeline.execute():
+            if queue in self._queues and value is not None:
+                yield function, value
+
+
+def _function_of(job: str) -> str:
+    return job.partition(":")[2]

@@ -1,0 +1,311 @@
+"""The scaler with real counts, real notes and a platform that the test plays."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+import pytest
+
+from flask_durable.errors import PlatformError
+from flask_durable.scaler import ServiceTime
+from flask_durable.scaler.notebook import Hold
+from flask_durable.scaler.notebook import Notebook
+from flask_durable.scaler.options import parse_pools
+from flask_durable.scaler.platform import Applied
+from flask_durable.scaler.platform import Size
+from flask_durable.scaler.platform import Traits
+from flask_durable.scaler.records import complaints
+from flask_durable.scaler.records import headline
+from flask_durable.scaler.scaler import Busy
+from flask_durable.scaler.scaler import Scaler
+from flask_durable.scaler.sensor import Sensor
+
+from ..store.kit import Kit
+
+
+class Stage:
+    """A platform and a directory of workers."""
+
+    def __init__(self) -> None:
+        self.traits = Traits(picks_victims=True)
+        self.asked = 0
+        self.workers_up: list[dict[str, t.Any]] = []
+        self.victims: t.Sequence[str] = ()
+        self.refuses = False
+
+    def describe(self) -> str:
+        return "stage"
+
+    def read(self) -> Size:
+        up = len(self.workers_up)
+        return Size(self.asked, up, max(self.asked - up, 0))
+
+    def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
+        if self.refuses:
+            raise PlatformError("The platform refuses.")
+        before, self.asked, self.victims = self.asked, workers, victims
+        return Applied(before, workers)
+
+    def workers(self) -> list[dict[str, t.Any]]:
+        return self.workers_up
+
+    def up(self, count: int, busy: int = 0, ready_at: float = 0.0) -> None:
+        """Have *count* workers, the first *busy* of them with a run."""
+        self.asked = count
+        self.workers_up = [
+            {
+                "unit": f"unit-{number}",
+                "queues": ["media"],
+                "threads": 2,
+                "busy": int(number < busy),
+                "ready_at": ready_at,
+            }
+            for number in range(count)
+        ]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
+    def make(events: int = 0, mean: float | None = 2.0, **options: t.Any) -> Scaler:
+        given = {"desired_wait": 10, "slots": 1, "boot": 0, "window": 0, **options}
+        [pool] = parse_pools({"media": given})
+        known = {"work": ServiceTime(mean)} if mean else {}
+        return Scaler(
+            pool,
+            sensor=Sensor(kit.server, kit.keys, pool.queues),
+            directory=stage,
+            platform=stage,
+            notebook=Notebook(kit.server, kit.keys, pool.name),
+            service_times=lambda functions: known,
+            unrouted=lambda: events,
+        )
+
+    return make
+
+
+# -- What is counted -----------------------------------------------------------------
+
+
+def look(kit: Kit, horizon: float = 60.0) -> t.Any:
+    return Sensor(kit.server, kit.keys, ["media"]).look(horizon)
+
+
+def test_runs_that_wait_are_counted_by_function_in_all_partitions(kit: Kit) -> None:
+    for number in range(40):
+        kit.queued(queue="media", function="work" if number % 4 else "other")
+    kit.queued(queue="default")
+
+    seen = look(kit)
+
+    jobs: Counter[str] = Counter()
+    for group in seen.waiting:
+        jobs[group.function] += group.jobs
+        assert 0 <= group.newest <= group.oldest < 60
+    assert jobs == {"work": 30, "other": 10}
+    assert seen.arrived == {"work": 30, "other": 10}
+
+
+def test_ages_are_those_of_the_runs(kit: Kit) -> None:
+    ids = [kit.queued(queue="media") for _ in range(60)]
+    for number, id in enumerate(ids):
+        tag = kit.tag(id)
+        kit.client.zincrby(f"{tag}:waiting:media:work", -number * 1000, id)
+
+    seen = look(kit)
+
+    assert max(group.oldest for group in seen.waiting) == pytest.approx(59, abs=5)
+    assert min(group.newest for group in seen.waiting) == pytest.approx(0, abs=5)
+    assert len(seen.waiting) <= 3 * 12
+    middle = sum(group.jobs for group in seen.waiting if group.oldest < 30)
+    assert 20 < middle <= 31
+
+
+def test_a_run_that_is_claimed_runs_and_does_not_wait(kit: Kit) -> None:
+    kit.running(queue="media")
+    kit.create(kit.new_run(queue="media", token="t9"))
+    kit.running(queue="default")
+
+    seen = look(kit)
+
+    assert not seen.waiting
+    assert [job.function for job in seen.running] == ["work", "work"]
+    assert all(0 <= job.age < 60 for job in seen.running)
+    assert seen.arrived == {"work": 2}
+
+
+def test_runs_that_wake_up_soon_are_known(kit: Kit) -> None:
+    soon, later = (kit.running(queue="media") for _ in range(2))
+    kit.suspend(soon, "sleep", "30000", step="a", number=0, payload="")
+    kit.suspend(later, "sleep", "90000", step="a", number=0, payload="")
+
+    [(function, due)] = look(kit, 60).wakeups
+
+    assert function == "work"
+    assert due == pytest.approx(30, abs=5)
+
+
+def test_a_run_that_is_queued_again_is_another_job(kit: Kit) -> None:
+    id = kit.running(queue="media")
+    kit.lose(id)
+
+    seen = look(kit)
+
+    assert seen.arrived == {"work": 2}
+    assert sum(group.jobs for group in seen.waiting) == 1
+
+
+# -- What is done --------------------------------------------------------------------
+
+
+def test_it_asks_for_what_the_runs_that_wait_need(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for _ in range(20):
+        kit.queued(queue="media")
+
+    report = make().run()
+
+    # Each worker starts six in ten seconds: at 0, 2, … 10.
+    assert stage.asked == report.decision.workers == 4
+    assert "media: 20 waiting" in headline(report.record)
+    assert "0 → 4 (work)" in headline(report.record)
+
+
+def test_a_dry_run_changes_and_leaves_nothing(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    kit.queued(queue="media")
+    before = kit.dump()
+
+    report = make().run(dry=True)
+
+    assert report.decision.action == "up"
+    assert stage.asked == 0
+    assert kit.dump() == before
+
+
+def test_idle_workers_are_named_when_some_are_to_go(
+    make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.up(4, busy=1)
+    make().run()
+    assert stage.asked == 1
+    assert set(stage.victims) == {"unit-1", "unit-2", "unit-3"}
+
+
+def test_two_looks_remember_what_was_needed(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make(window="10m")
+    ids = [kit.queued(queue="media") for _ in range(20)]
+    scaler.run()
+    stage.up(4)
+    for id in ids:
+        kit.claim(id)
+        kit.finish(id)
+
+    report = scaler.run()
+
+    assert (report.decision.action, report.decision.reason) == ("hold", "recent need")
+    assert [r["action"] for r in scaler.notebook.history(10)] == ["hold", "up"]
+
+
+def test_boot_times_are_measured(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make(boot="30s", desired_wait=100)
+    kit.queued(queue="media")
+    scaler.run()
+    assert scaler.run().record["observation"]["booting"] == 1
+    asked = scaler.notebook.read().asked[0]
+
+    stage.up(1, ready_at=asked + 7)
+    scaler.run()
+
+    notes = scaler.notebook.read()
+    assert notes.asked == ()
+    assert notes.boots == pytest.approx((7.0,))
+    assert scaler.run().record["observation"]["boot"] == pytest.approx(7)
+
+
+def test_only_one_scaler_is_at_a_pool(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make()
+    token = scaler.notebook.lock()
+    assert token is not None
+    with pytest.raises(Busy):
+        make().run()
+    scaler.notebook.unlock("of somebody else")
+    with pytest.raises(Busy):
+        make().run()
+    scaler.notebook.unlock(token)
+    make().run()
+
+
+def test_a_platform_that_refuses_is_in_the_record(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    kit.queued(queue="media")
+    stage.refuses = True
+    scaler = make(period=1)
+
+    report = scaler.run()
+
+    assert report.error is not None
+    assert complaints(scaler.notebook.history(1)[0]) == ["The platform refuses."]
+    stage.refuses = False
+    assert scaler.run().decision.action == "up"
+
+
+def test_what_a_person_orders_holds_for_its_time(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make()
+    scaler.notebook.order(Hold(7, "set to 7 by hand"), 60)
+    assert scaler.run().decision.workers == stage.asked == 7
+    scaler.notebook.order(Hold(None, "paused by hand"), 60)
+    assert scaler.run().decision.action == "hold"
+    assert 0 < kit.client.pttl(f"{kit.keys.root}:scale:media:hold") <= 60_000
+    assert scaler.notebook.resume()
+    assert scaler.run().decision.action == "down"
+
+
+def test_events_that_nobody_routes_take_a_worker(
+    make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    assert make(events=500).is_needed()
+    make(events=500).run()
+    assert stage.asked == 1
+    stage.up(1)
+    assert not make(events=500).is_needed()
+
+
+def test_a_platform_that_is_slow_to_change_is_left_alone_for_a_while(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.traits = Traits(period=600)
+    scaler = make()
+    kit.queued(queue="media")
+    scaler.run()
+    for _ in range(50):
+        kit.queued(queue="media")
+    report = scaler.run()
+    assert (report.decision.action, stage.asked) == ("hold", 1)
+
+
+def test_a_platform_that_keeps_one_worker_is_never_asked_for_none(
+    make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.traits = Traits(reaches_zero=False, picks_victims=True)
+    stage.up(3)
+    scaler = make()
+    for _ in range(3):
+        scaler.run()
+    assert stage.asked == 1
