@@ -14,6 +14,7 @@ from .delivery import Failed
 from .delivery import Held
 from .delivery import kept
 from .delivery import Release
+from .delivery import Repeat
 from .delivery import Settlement
 from .heartbeat import Hand
 from .transport import Outcome
@@ -34,14 +35,17 @@ class Acknowledger:
     """A buffer of settled messages, and the thread that empties it.
 
     A message is deleted only after a barrier that began when the message was settled
-    already, so the state it led to is durable. Where that may be lost the message is
-    released instead, to lead there again. What fails is kept and repeated.
+    already, so the state it led to is durable. Where that may be lost the message leads
+    there again, without being received again: an outage of the state server would else
+    bring it closer to its dead letters. What fails is kept and repeated.
 
     :param transport: Where the messages are from.
     :param hand: Which a message leaves when it is carried out.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some that was written since its last call may be lost. Raises if it
         is not known yet.
+    :param repeat: Takes messages to be processed once more, and returns those it does
+        not take, which are released.
     :param on_failed: Called with why messages failed, by what they are about, once they
         are given back or dead-lettered for it.
     """
@@ -51,11 +55,13 @@ class Acknowledger:
         transport: Transport,
         hand: Hand,
         barrier: t.Callable[[], bool],
+        repeat: t.Callable[[list[Held]], list[Held]],
         on_failed: t.Callable[[t.Mapping[str, str]], None],
     ) -> None:
         self._transport = transport
         self._hand = hand
         self._barrier = barrier
+        self._repeat = repeat
         self._on_failed = on_failed
         self._condition = threading.Condition()
         self._settled: list[Held] = []
@@ -137,6 +143,7 @@ class Acknowledger:
         for held in batch:
             groups[type(self._due(held))].append(held)
         left = self._release(groups[Release])
+        left += self._process_again(groups[Repeat])
         left += [held for held in groups[DeadLetter] if not self._dead_letter(held)]
         if deletes := groups[Delete]:
             left += self._delete(deletes)
@@ -179,22 +186,25 @@ class Acknowledger:
             logger.warning("%d messages are kept: %s", len(messages), error)
             return messages
         if not durable:
-            return self._give_back(messages)
+            return self._doubt(messages)
         left = []
         for queue, group in _by(messages, lambda held: held.queue):
             receipts = [held.received.receipt for held in group]
             left += _failed(group, self._transport.delete(queue, receipts))
         return left
 
-    def _give_back(self, messages: list[Held]) -> list[Held]:
-        """Release what was to be deleted: the state that it led to may be lost."""
-        logger.warning("State may be lost: %d messages are released", len(messages))
+    def _doubt(self, messages: list[Held]) -> list[Held]:
+        """Delete nothing that is in hand: the state that it led to may be lost."""
+        logger.warning("State may be lost: %d messages are repeated", len(messages))
         # Also what is not settled yet: its state may have been written before the
         # loss, and the next barrier passes.
         self._hand.doubt()
         for held in messages:
             held.doubt()
-        return self._release(messages)
+        return self._process_again(messages)
+
+    def _process_again(self, messages: list[Held]) -> list[Held]:
+        return self._release(self._repeat([held for held in messages if not held.lost]))
 
     def _release(self, messages: list[Held]) -> list[Held]:
         left = []
@@ -215,7 +225,8 @@ class Acknowledger:
         return True
 
     def _release_key(self, held: Held) -> tuple[str, float]:
-        return held.queue, t.cast(Release, self._due(held)).delay
+        due = self._due(held)
+        return held.queue, due.delay if isinstance(due, Release) else 0.0
 
 
 def _size(messages: list[Held]) -> int:

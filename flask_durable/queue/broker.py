@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 import typing as t
 import weakref
+from collections import defaultdict
 
 import dramatiq
 from dramatiq.errors import QueueNotFound
@@ -97,12 +99,16 @@ class DurableBroker(dramatiq.Broker):
         self._healthy = healthy
         self._hand = Hand(transport, each_beat=self._give_back_overdue)
         self._service_times = ServiceTimes()
-        self._acknowledger = Acknowledger(transport, self._hand, barrier, on_failed)
+        self._acknowledger = Acknowledger(
+            transport, self._hand, barrier, self._repeat, on_failed
+        )
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._receivers: list[Receiver] = []
         # Weak: a message leaves it with its processing, however that ended.
         self._waiting: weakref.WeakSet[LocalMessage] = weakref.WeakSet()
+        #: What is to be processed once more, of queues that Dramatiq does not read.
+        self._repeated: dict[str, list[Delivery]] = defaultdict(list)
         self._stopping = threading.Event()
         self._seen_empty: dict[str, float] = {}
 
@@ -214,6 +220,9 @@ class DurableBroker(dramatiq.Broker):
         if not self._may_receive():
             self._stopping.wait(min(wait, PAUSE))
             return []
+        with self._lock:
+            if repeated := self._repeated.pop(queue, []):
+                return repeated
         received = self.transport.receive(queue, limit, wait)
         if not received:
             self._found_empty(queue)
@@ -233,7 +242,11 @@ class DurableBroker(dramatiq.Broker):
         self._stopping.set()
         with self._lock:
             waiting = list(self._waiting)
+            repeated = list(itertools.chain(*self._repeated.values()))
+            self._repeated.clear()
         self._give_back(waiting)
+        for delivery in repeated:
+            delivery.release()
 
     def flush_settled(self, timeout: float) -> bool:
         """Wait until every settled message is deleted, released or dead-lettered.
@@ -299,6 +312,22 @@ class DurableBroker(dramatiq.Broker):
                 deliveries.append(Delivery(queue, item, put, message))
         self._hand.add(deliveries)
         return deliveries
+
+    def _repeat(self, messages: list[Held]) -> list[Held]:
+        """Process *messages*, which stay in hand, once more; return what is not."""
+        queues: dict[str, list[Received]] = defaultdict(list)
+        for held in messages:
+            queues[held.queue].append(held.received)
+        with self._lock:
+            if self._stopping.is_set():
+                return messages
+            # A stop that begins now finds these, and gives them back.
+            for queue in queues.keys() - self._inboxes.keys():
+                self._repeated[queue] += self._open(queue, queues[queue])
+        for queue in queues.keys() & self._inboxes.keys():
+            self.window.take(len(queues[queue]))
+            self._accept(queue, queues[queue])
+        return []
 
     def _put(self, message: LocalMessage) -> None:
         with self._lock:

@@ -27,6 +27,11 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """The message is processed once more: the state that it led to may be lost."""
+
+
+@dataclass(frozen=True)
 class DeadLetter:
     """The message goes to the dead-letter queue, with *reason*."""
 
@@ -45,7 +50,7 @@ class Failed:
     about: str
 
 
-Settlement = Delete | Release | DeadLetter | Failed
+Settlement = Delete | Release | Repeat | DeadLetter | Failed
 
 
 def kept(reason: str) -> str:
@@ -89,7 +94,7 @@ class Held:
     def done(self) -> None:
         """Delete the message once everything written so far is durable.
 
-        One that is doubted is given back.
+        One that is doubted is processed once more.
         """
         self._decide(Delete())
 
@@ -116,7 +121,7 @@ class Held:
 
     def _undoubted(self, settlement: Settlement | None) -> Settlement | None:
         if self._doubted and settlement == Delete():
-            return Release(0.0)
+            return Repeat()
         return settlement
 
 

@@ -344,7 +344,7 @@ def test_the_barrier_comes_before_the_delete(kit: Kit) -> None:
     assert counted == [QueueCounts(0, 1, 0, 0)]
 
 
-def test_what_was_in_hand_when_state_was_lost_comes_again_and_nothing_is_deleted(
+def test_what_was_in_hand_when_state_was_lost_is_repeated_and_not_received_again(
     kit: Kit,
 ) -> None:
     lost = threading.Event()
@@ -370,7 +370,7 @@ def test_what_was_in_hand_when_state_was_lost_comes_again_and_nothing_is_deleted
     assert {delivery.message.run for delivery in again} == {
         delivery.message.run for delivery in before
     }
-    assert {delivery.receive_count for delivery in again} == {2}
+    assert {delivery.receive_count for delivery in again} == {1}
     for delivery in again:
         delivery.done()
     assert broker.flush_settled(20)
@@ -378,10 +378,23 @@ def test_what_was_in_hand_when_state_was_lost_comes_again_and_nothing_is_deleted
     assert durable.count(False) == 1
 
 
-def test_a_release_that_fails_after_state_was_lost_is_repeated(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_worked_when_state_was_lost_does_it_again(kit: Kit) -> None:
     answers = [False]
+    broker = kit.broker(
+        barrier=lambda: answers.pop() if answers else True, visibility=30
+    )
+    seen: list[Delivery] = []
+    with working(broker, seen.append):
+        broker.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+        wait_until(lambda: broker.window.free == broker.window.size)
+    assert [delivery.receive_count for delivery in seen] == [1, 1]
+
+
+@pytest.mark.parametrize("settled", ["before", "after"])
+def test_a_worker_that_stops_gives_back_what_it_was_to_repeat(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, settled: str
+) -> None:
     transport = kit.transport(visibility=30)
     release = transport.release
     failures = [OSError("the queue is not there")]
@@ -392,17 +405,16 @@ def test_a_release_that_fails_after_state_was_lost_is_repeated(
         return release(queue, receipts, delay)
 
     monkeypatch.setattr(transport, "release", failing)
-    broker = kit.broker(
-        transport=transport,
-        visibility=30,
-        barrier=lambda: answers.pop() if answers else True,
-    )
+    broker = kit.broker(transport=transport, visibility=30, barrier=lambda: False)
     broker.send(QUEUE, [body(1)])
     [delivery] = _deliveries(broker, 1)
-    delivery.done()
-    assert broker.flush_settled(20)
+    for act in (delivery.done, broker.stop_receiving)[
+        :: 1 if settled == "before" else -1
+    ]:
+        act()
+        assert broker.flush_settled(20)
 
-    [again] = _deliveries(broker, 1)
+    [again] = _deliveries(kit.broker(visibility=30), 1)
     assert (failures, again.receive_count) == ([], 2)
 
 
