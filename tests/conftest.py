@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import typing as t
+import uuid
 
 import pytest
 
 from .harness import Harness
+from .servers import credentials
 from .servers import sqs_server
 from .servers import SQSServer
 from .servers import valkey_server
 from .servers import ValkeyServer
 
-_numbers = itertools.count()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="try many more random sequences"
+    )
+    parser.addoption(
+        "--sqs-endpoint",
+        metavar="URL",
+        help="the HTTP address of an SQS server to use instead of moto's",
     )
 
 
@@ -37,16 +41,21 @@ def valkey() -> t.Iterator[ValkeyServer]:
 
 
 @pytest.fixture(scope="session")
-def sqs() -> t.Iterator[SQSServer]:
-    """moto's SQS."""
-    with sqs_server() as server:
-        yield server
+def sqs(pytestconfig: pytest.Config) -> t.Iterator[SQSServer]:
+    """moto's SQS, or what ``--sqs-endpoint`` names. Others may use it as well."""
+    endpoint = pytestconfig.getoption("--sqs-endpoint")
+    if endpoint is None:
+        with sqs_server() as server:
+            yield server
+    else:
+        with credentials():
+            yield SQSServer(endpoint)
 
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace that no other test uses."""
-    return f"test{next(_numbers)}"
+    """A namespace that no other test uses, in this process or another."""
+    return f"test{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture

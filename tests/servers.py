@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import typing as t
+import urllib.parse
 import urllib.request
 
 import redis
@@ -109,16 +110,23 @@ class ValkeyServer:
 
 
 class SQSServer:
-    """moto's SQS in a process of its own.
+    """An SQS server that somebody runs.
 
-    :ivar endpoint: Its HTTP address.
+    :param endpoint: Its HTTP address.
     :ivar url: The address as ``DURABLE_QUEUE_URL`` takes it.
     """
 
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.port = urllib.parse.urlsplit(endpoint).port
+        self.url = f"sqs://?region=us-east-1&endpoint={endpoint}"
+
+
+class MotoServer(SQSServer):
+    """moto's SQS in a process of its own."""
+
     def __init__(self) -> None:
-        self.port = free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.url = f"sqs://?region=us-east-1&endpoint={self.endpoint}"
+        super().__init__(f"http://127.0.0.1:{free_port()}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -177,16 +185,25 @@ def valkey_server(**config: str) -> t.Iterator[ValkeyServer]:
 
 
 @contextlib.contextmanager
-def sqs_server() -> t.Iterator[SQSServer]:
+def sqs_server() -> t.Iterator[MotoServer]:
     """Run moto's SQS server, with credentials in the environment meanwhile."""
-    server = SQSServer()
+    server = MotoServer()
+    with credentials():
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def credentials() -> t.Iterator[None]:
+    """Have credentials in the environment that a server of ours accepts."""
     before = {key: os.environ.get(key) for key in AWS_ENVIRONMENT}
     os.environ.update(AWS_ENVIRONMENT)
     try:
-        server.start()
-        yield server
+        yield
     finally:
-        server.kill()
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
@@ -233,8 +250,11 @@ def wait_until(
         time.sleep(0.01)
 
 
-def spawn(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a quiet child process that does not outlive this one where Linux allows."""
+def spawn(command: list[str], folder: str | None = None) -> subprocess.Popen[bytes]:
+    """Start a quiet child process that does not outlive this one where Linux allows.
+
+    :param folder: Its working directory.
+    """
     setpriv = shutil.which("setpriv")
     # The signal comes when the thread that started the child ends, so only the main
     # thread may ask for it.
@@ -242,6 +262,7 @@ def spawn(command: list[str]) -> subprocess.Popen[bytes]:
         command = [setpriv, "--pdeathsig", "KILL", *command]
     return subprocess.Popen(
         command,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -238,7 +238,8 @@ class SQSTransport:
         ]
         waiting, in_flight, delayed = self._numbers(self.queues.url(queue), names)
         letters = self.queues.find_dead(queue)
-        [dead] = self._numbers(letters, names[:1]) if letters else [0]
+        # Those that somebody looks at are in flight.
+        dead = sum(self._numbers(letters, names)) if letters else 0
         return QueueCounts(waiting, in_flight, delayed, dead)
 
     def close(self) -> None:

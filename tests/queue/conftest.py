@@ -4,27 +4,14 @@ import typing as t
 
 import pytest
 
-from ..servers import sqs_server
+from ..servers import MotoServer
 from ..servers import SQSServer
-from ..servers import valkey_server
 from ..servers import ValkeyServer
 from .kit import Kit
 from .kit import RedisKit
 from .kit import SQSKit
 from .sqs_proxy import Proxy
 from .sqs_proxy import sqs_proxy
-
-
-@pytest.fixture(scope="session")
-def valkey() -> t.Iterator[ValkeyServer]:
-    with valkey_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def sqs() -> t.Iterator[SQSServer]:
-    with sqs_server() as server:
-        yield server
 
 
 @pytest.fixture
@@ -37,6 +24,7 @@ def redis_kit(valkey: ValkeyServer) -> t.Iterator[RedisKit]:
 @pytest.fixture
 def sqs_kit(sqs: SQSServer) -> t.Iterator[SQSKit]:
     made = SQSKit(sqs.url)
+    made.takes_stale_receipts = isinstance(sqs, MotoServer)
     yield made
     made.close()
 

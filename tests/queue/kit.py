@@ -41,6 +41,8 @@ class Kit:
     #: The shortest visibility timeout that the kind can do.
     visibility: float
     longest_wait: float
+    #: Whether the server takes a stale receipt for the latest one, which none should.
+    takes_stale_receipts = False
 
     def __init__(self, url: str) -> None:
         self.url = url

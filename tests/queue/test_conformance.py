@@ -17,6 +17,7 @@ from flask_durable.queue.delivery import Delivery
 from flask_durable.queue.envelope import decode
 from flask_durable.queue.envelope import EventMessage
 from flask_durable.queue.envelope import RunMessage
+from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import ReceiptLost
 
@@ -71,42 +72,45 @@ def test_an_extended_message_stays_hidden(kit: Kit) -> None:
     [held] = collect(transport, 1)
     until = time.monotonic() + 2.5 * kit.visibility
     while time.monotonic() < until:
-        assert transport.extend(QUEUE, [held.receipt], kit.visibility) == [None]
+        # For longer than a receive waits, which on SQS is a second at least.
+        assert transport.extend(QUEUE, [held.receipt], 2 * kit.visibility) == [None]
         assert other.receive(QUEUE, 10, 0.1) == []
     [again] = collect(other, 1)
     assert again.receive_count == 2
 
 
 def test_a_stale_receipt_cannot_extend(kit: Kit) -> None:
-    if kit.kind == "sqs":
-        pytest.skip(
-            "moto accepts a stale receipt for a visibility change; on Amazon's SQS it "
-            "is refused or without effect"
-        )
+    if kit.takes_stale_receipts:
+        pytest.skip("moto changes the visibility by a stale receipt")
     transport, other = kit.transport(), kit.transport()
     send(transport, [body(1)])
     [stale] = collect(transport, 1)
     [current] = collect(other, 1)
-    [outcome] = transport.extend(QUEUE, [stale.receipt], kit.visibility)
-    assert isinstance(outcome, ReceiptLost)
-    assert other.extend(QUEUE, [current.receipt], kit.visibility) == [None]
+    [outcome] = transport.extend(QUEUE, [stale.receipt], 60)
+    assert isinstance(outcome, ReceiptLost) or may_be_silent(kit, outcome)
+    # Else it would be hidden for a minute.
+    [again] = collect(other, 1)
+    assert (current.receive_count, again.receive_count) == (2, 3)
+    assert other.extend(QUEUE, [again.receipt], kit.visibility) == [None]
 
 
 def test_a_stale_receipt_cannot_delete(kit: Kit) -> None:
-    if kit.kind == "sqs":
-        pytest.skip(
-            "moto deletes with a stale receipt; Amazon's SQS reports success and may "
-            "not delete, which is why nothing but a durable claim rests on it"
-        )
+    if kit.takes_stale_receipts:
+        pytest.skip("moto deletes by a stale receipt")
     transport, other = kit.transport(), kit.transport()
     send(transport, [body(1)])
     [stale] = collect(transport, 1)
     [current] = collect(other, 1)
     [outcome] = transport.delete(QUEUE, [stale.receipt])
-    assert isinstance(outcome, ReceiptLost)
+    assert isinstance(outcome, ReceiptLost) or may_be_silent(kit, outcome)
     assert transport.counts(QUEUE).in_flight == 1
     assert other.delete(QUEUE, [current.receipt]) == [None]
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
+
+
+def may_be_silent(kit: Kit, outcome: Outcome) -> bool:
+    """Return whether a stale receipt had no effect and no error, as SQS may do it."""
+    return kit.kind == "sqs" and outcome is None
 
 
 def test_deleting_again_is_no_error(kit: Kit) -> None:

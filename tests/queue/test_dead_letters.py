@@ -114,6 +114,14 @@ def test_what_was_looked_at_can_be_looked_at_again_at_once(kit: Kit) -> None:
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
+def test_letters_that_somebody_looks_at_are_counted_as_dead(kit: Kit) -> None:
+    transport = kit.transport()
+    transport.send_dead(QUEUE, body(1), "because")
+    with looking(transport) as look:
+        assert len(look.next(5)) == 1
+        assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+
 def test_looking_makes_no_queue(kit: Kit) -> None:
     letters = kit.transport().dead_letters
     assert look_through(kit.transport()) == []
@@ -121,7 +129,7 @@ def test_looking_makes_no_queue(kit: Kit) -> None:
     assert letters.purge(QUEUE) is False
     if isinstance(kit, SQSKit):
         found = kit.client.list_queues(QueueNamePrefix=kit.namespace)
-        assert "QueueUrls" not in found
+        assert not found.get("QueueUrls")
     if isinstance(kit, RedisKit):
         assert list(kit.client.scan_iter(f"{{{kit.namespace}*")) == []
 
