@@ -27,12 +27,15 @@ from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .errors import DurableError
 from .events.acceptance import to_message
+from .middleware import Middleware
+from .middleware import MiddlewareChain
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
 from .queue.groups import group_of
 from .queue.window import Window
 from .runs import Runs
+from .signals import SignalSender
 from .store.barrier import Barrier
 from .store.directory import Directory
 from .store.failures import MessageFailures
@@ -80,11 +83,17 @@ class AppState:
     """The collaborators of one app in this process."""
 
     def __init__(
-        self, app: Flask, functions: FunctionRegistry, settings: Settings
+        self,
+        app: Flask,
+        functions: FunctionRegistry,
+        settings: Settings,
+        middleware: t.Sequence[Middleware] = (),
     ) -> None:
         self.app = app
         self.functions = functions
         self.settings = settings
+        #: What surrounds sends, routings, attempts and steps.
+        self.middleware = MiddlewareChain([*middleware, SignalSender(app)])
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
@@ -210,6 +219,7 @@ class AppState:
             self._senders_barrier,
             self.memory,
             Spool(self._impatient_server, self.store.keys) if spools else None,
+            self.middleware,
             write_through=self.settings.fsync == "step",
         )
 
@@ -245,6 +255,7 @@ class AppState:
             message_of=self._message_of,
             check_event=self._check_event,
             service_times=self.service_times,
+            middleware=self.middleware,
             max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),

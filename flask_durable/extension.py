@@ -37,6 +37,7 @@ if t.TYPE_CHECKING:
     from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
+    from .middleware import Middleware
     from .queue.envelope import EventMessage
     from .runs import Runs
     from .worker.lambda_handler import LambdaContext
@@ -66,12 +67,20 @@ class Durable(Decorators):
             return app
 
     :param app: An app to initialise at once, see :meth:`init_app`.
+    :param middleware: What surrounds sends, routings, attempts and steps, outermost
+        first.
     """
 
-    def __init__(self, app: Flask | None = None) -> None:
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        middleware: t.Sequence[Middleware] = (),
+    ) -> None:
         #: Everything that is declared.
         self.functions = FunctionRegistry()
 
+        self._middleware = tuple(middleware)
         self._warned: set[str] = set()
         # Weakly: an extension outlives the apps of a factory.
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
@@ -93,7 +102,7 @@ class Durable(Decorators):
                 "Import and use that instance instead."
             )
         settings = Settings.from_app(app)
-        state = AppState(app, self.functions, settings)
+        state = AppState(app, self.functions, settings, self._middleware)
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
             add_push_route(blueprint, state)

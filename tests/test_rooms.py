@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "flask_durable"
 
 #: What everybody may import; these import only one another.
-COMMON = {"errors", "failure", "durations", "ids", "status"}
+COMMON = {"errors", "failure", "durations", "ids", "middleware", "status"}
 
 #: Rooms that know no framework, also not through what they import.
 PURE = ("engine", "steps", "functions")

@@ -12,8 +12,6 @@ import math
 import threading
 import time
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
 
 from ..current import RunContext
 from ..errors import DurableError
@@ -27,10 +25,10 @@ from ..status import RunStatus
 from ..store.barrier import StateMayBeLost
 from ..store.memo import Memo
 from ..store.run_store import after
-from ..store.run_store import Record
 from ..store.run_store import Refused
 from ..store.service_times import Ending
 from . import lifecycle
+from .claimed_run import ClaimedRun
 from .control import Ended
 from .control import OwnershipLost
 from .control import Replayed
@@ -53,23 +51,6 @@ FRESH = 0.1
 T = t.TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClaimedRun:
-    """A run that this process owns.
-
-    :param record: Its fields.
-    :param memos: Step key to the stored text of its memo.
-    :param claimed: ``time.monotonic()`` of the moment the claim was sent.
-    """
-
-    run_id: str
-    token: str
-    # Left out of the text that Dramatiq logs: they are the user's data.
-    record: Record = field(repr=False)
-    memos: dict[str, str] = field(repr=False)
-    claimed: float
 
 
 class Attempt:
@@ -95,7 +76,10 @@ class Attempt:
         self.run_id = run.run_id
         self.token = run.token
         self.record = run.record
+        self.run = run
         self.memos = memos
+        #: What middleware is told.
+        self.info = run.info
         self.until = until
         #: Seconds; longer than usual while a step asks for it.
         self.lease = host.store.lease
@@ -197,6 +181,16 @@ class Attempt:
         if reason == "sleep" and (self.committed or not self._memoized):
             return "done"
         return None
+
+    def conclude(self) -> None:
+        """Tell middleware how the attempt ended."""
+        info, sealed = self.info, self._sealed
+        info.reason = str(sealed)
+        if isinstance(sealed, Ended):
+            info.outcome = "failed" if self.ending == "failed" else "completed"
+            info.reason = ""
+        elif isinstance(sealed, Suspended):
+            info.outcome = "suspended"
 
     def close(self) -> None:
         """Note that the attempt has ended: its step tools are of no use any more."""

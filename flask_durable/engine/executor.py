@@ -34,7 +34,7 @@ from ..steps.outcome import check_size
 from ..steps.step import Step
 from ..store.run_store import after
 from .attempt import Attempt
-from .attempt import ClaimedRun
+from .claimed_run import ClaimedRun
 from .control import Interrupt
 from .control import Signal
 from .host import Host
@@ -125,8 +125,13 @@ class Executor:
             raise LookupError(f"the code of {run.record['function']!r} is not here")
         memos = dict(run.memos)
         began = time.monotonic()
-        while (attempt := self._attempt(function, run, memos, until)).to_be_replayed:
-            pass
+        with self._host.middleware.around_attempt(run.info):
+            attempt = self._attempt(function, run, memos, until)
+            while attempt.to_be_replayed:
+                attempt = self._attempt(function, run, memos, until)
+            attempt.conclude()
+        # Its frames lead here: a cycle, until the garbage collector came.
+        run.info.error = None
         if attempt.ending is not None:
             took = time.monotonic() - began
             self._host.service_times.took(function.id, attempt.ending, took)
@@ -207,6 +212,7 @@ class Executor:
             )
         if delay is None:
             return self._fail(attempt, error, number=number)
+        attempt.info.error = error
         failure = Failure.of(error, attempt=number)
         logger.warning(
             "Attempt %d of the body of %s failed, next in %.1f s.",
@@ -225,6 +231,7 @@ class Executor:
         )
 
     def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:
+        attempt.info.error = error
         cause = _step_error_of(error)
         failed_step = cause.step if cause else ""
         failure = Failure.of(error, attempt=number)

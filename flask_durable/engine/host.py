@@ -14,6 +14,7 @@ from dataclasses import field
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
+from ..middleware import MiddlewareChain
 from ..payloads.codec import Payloads
 from ..queue.envelope import EventMessage
 from ..store.barrier import Barrier
@@ -67,6 +68,7 @@ class Host:
     :param check_event: Raises :class:`EventError` if an event that was received does
         not fit the schema of its name.
     :param service_times: Is told how long each delivery took.
+    :param middleware: What surrounds routings, attempts and steps.
     :param max_value: Bytes of JSON that are kept of one result.
     :param write_through: Whether a state change is answered only when it is durable
         (``DURABLE_FSYNC="step"``).
@@ -84,6 +86,7 @@ class Host:
     message_of: t.Callable[[EventLike, str], EventMessage]
     check_event: t.Callable[[EventMessage], None]
     service_times: ServiceTimes
+    middleware: MiddlewareChain
     max_value: int = 4 * 1024 * 1024
     write_through: bool = False
     replay_eagerly: bool = False

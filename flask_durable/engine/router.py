@@ -18,6 +18,7 @@ import math
 import time
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..errors import EventError
 from ..errors import UnavailableError
@@ -25,13 +26,16 @@ from ..functions.function import Function
 from ..functions.triggers import TriggerIndex
 from ..ids import new_token
 from ..ids import run_id
+from ..middleware import RoutedInfo
+from ..middleware import RouteInfo
 from ..queue.envelope import EventMessage
 from ..store.directory import Published
 from ..store.run_store import is_transient
 from ..store.run_store import NewRun
-from .attempt import ClaimedRun
+from .claimed_run import ClaimedRun
 from .host import Host
 from .outbox import Outbox
+from .sending import event_info
 
 #: Seconds until an event that could not be routed is delivered again: this, twice as
 #: long each time, up to the most that a queue keeps it back.
@@ -83,8 +87,9 @@ class _Routing:
     delivery: Delivery
     message: EventMessage
     text: str
-    functions: set[str]
-    error: Exception | None = None
+    #: What middleware is told.
+    info: RoutedInfo
+    functions: set[str] = field(default_factory=set)
 
 
 class Router:
@@ -109,7 +114,17 @@ class Router:
         :param until: When to give up, on the monotonic clock, while the state server
             does not answer.
         """
-        routings = [r for d in deliveries if (r := self._accept(d)) is not None]
+        told = RouteInfo([])
+        routings = [r for d in deliveries if (r := self._accept(d, told)) is not None]
+        with self._host.middleware.around_route(told):
+            try:
+                self._route(routings, until)
+            except Exception as error:
+                for routing in routings:
+                    routing.info.error = error
+                raise
+
+    def _route(self, routings: list[_Routing], until: float) -> None:
         published = self._host.directory.remembered
         mark = self._host.mark()
         while routings:
@@ -122,23 +137,26 @@ class Router:
             )
         self._host.settle(mark, until=until)
         for routing in routings:
-            if routing.error is not None:
+            if routing.info.error is not None:
                 delay = _pause_before(routing.delivery.receive_count)
-                routing.delivery.failed(routing.error, delay)
+                routing.delivery.failed(routing.info.error, delay)
             else:
                 routing.delivery.done()
 
-    def _accept(self, delivery: Delivery) -> _Routing | None:
+    def _accept(self, delivery: Delivery, told: RouteInfo) -> _Routing | None:
         message = delivery.message
         if not isinstance(message, EventMessage):
             delivery.dead("not an event")
             return None
+        info = RoutedInfo(event_info(message), delivery.receive_count)
+        told.events.append(info)
         try:
             self._host.check_event(message)
         except EventError as error:
+            info.error = error
             delivery.dead(str(error))
             return None
-        return _Routing(delivery, message, delivery.text, set())
+        return _Routing(delivery, message, delivery.text, info)
 
     def _create(
         self,
@@ -171,7 +189,9 @@ class Router:
             # The sweeper sends it later, but of a FIFO queue the next event of the
             # group may not be routed before.
             if run.id in unsent and self._host.queue.is_ordered(run.queue):
-                routing.error = UnavailableError(f"{run.queue} took no run message")
+                routing.info.error = UnavailableError(
+                    f"{run.queue} took no run message"
+                )
         return int(replies[-1] or 0)
 
     def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
@@ -202,8 +222,11 @@ class Router:
                 self._threads.release()
         if isinstance(reply, Exception):
             logger.error("Could not create run %s: %s", run.id, reply)
-            routing.error = reply
+            routing.info.error = reply
             return False
+        old = reply[0] == "old"
+        runs = routing.info.existing if old else routing.info.created
+        runs[run.function] = run.id
         return bool(reply[0] == "queued")
 
     def _plan(self, routing: _Routing, published: Published) -> t.Iterator[NewRun]:

@@ -26,7 +26,6 @@ from ..errors import PayloadMissing
 from ..errors import PayloadUnavailable
 from ..failure import Failure
 from ..payloads import is_sealed
-from ..queue.envelope import decode
 from ..queue.envelope import EventMessage
 
 if t.TYPE_CHECKING:
@@ -61,9 +60,7 @@ class RunPayloads:
         :raises Signal: It cannot be read.
         """
         record, function = self._attempt.record, self._attempt.function
-        message = decode(record["event"])
-        assert isinstance(message, EventMessage)
-        self._event = message
+        message = self._event = self._attempt.run.message
         if not isinstance(message.data, str):
             return function.event_for(message)
         # What is told of it if it cannot be read.

@@ -22,13 +22,18 @@ the first try, so sending it again makes no second run.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import typing as t
+from dataclasses import replace
 
 from ..errors import DurableError
 from ..errors import PayloadUnavailable
 from ..errors import UnavailableError
 from ..events.sent import Outcome
+from ..middleware import EventInfo
+from ..middleware import MiddlewareChain
+from ..middleware import SendInfo
 from ..payloads.codec import Payloads
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import EventMessage
@@ -56,6 +61,7 @@ class EventSender:
         barrier: Barrier,
         memory: MemoryGuard,
         spool: Spool | None,
+        middleware: MiddlewareChain,
         *,
         write_through: bool,
     ) -> None:
@@ -64,20 +70,25 @@ class EventSender:
         self._barrier = barrier
         self._memory = memory
         self._spool = spool
+        self._middleware = middleware
         self._write_through = write_through
 
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         """Send *messages*; return for each who owns it, or why nobody does."""
-        with shielded():
-            try:
-                self._memory.check()
-                mark = self._barrier.mark() if self._write_through else None
-                outcomes = self._send(messages)
-                if self._write_through and any(isinstance(o, str) for o in outcomes):
-                    self._barrier.wait(mark)
-            except DurableError as error:
-                return [error] * len(messages)
-            return outcomes
+        with shielded(), announced(self._middleware, messages) as (sending, told):
+            sending.outcomes = self._own(told)
+        return list(sending.outcomes)
+
+    def _own(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+        try:
+            self._memory.check()
+            mark = self._barrier.mark() if self._write_through else None
+            outcomes = self._send(messages)
+            if self._write_through and any(isinstance(o, str) for o in outcomes):
+                self._barrier.wait(mark)
+        except DurableError as error:
+            return [error] * len(messages)
+        return outcomes
 
     def _send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         sealed: list[tuple[str, str]] = []
@@ -116,6 +127,29 @@ class EventSender:
             extra={"action": "event_spooled"},
         )
         return outcomes
+
+
+@contextlib.contextmanager
+def announced(
+    middleware: MiddlewareChain, messages: t.Sequence[EventMessage]
+) -> t.Iterator[tuple[SendInfo, list[EventMessage]]]:
+    """Surround a sending of *messages* with what middleware wants.
+
+    :returns: What its outcomes are to be written into, and the messages to be sent.
+    """
+    sending = SendInfo([event_info(message) for message in messages])
+    with middleware.around_send(sending):
+        if sending.headers:
+            messages = [
+                replace(message, headers={**message.headers, **sending.headers})
+                for message in messages
+            ]
+        yield sending, list(messages)
+
+
+def event_info(message: EventMessage) -> EventInfo:
+    """Return what middleware is told of an event."""
+    return EventInfo(message.name, message.id, message.at, message.headers)
 
 
 def _unowned(queue: Exception | None, spool: Exception | None) -> Exception | None:

@@ -30,6 +30,7 @@ from ..errors import StepError
 from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
+from ..middleware import StepInfo
 from ..serialization import check_arguments
 from ..serialization import Codec
 from ..serialization import codec_for
@@ -99,20 +100,35 @@ class Execution:
             self._number = memo.number + 1
         check_arguments(args, kwargs)
         self._attempt.before_body(self._options.lease)
-        if self._options.at_most_once:
-            self._intend()
+        info = StepInfo(self._attempt.info, self._key, self._kind, self._number)
+        with self._attempt.host.middleware.around_step(info):
+            memo, value = self._execute(fn, args, kwargs, info)
+            info.outcome = "failed" if memo.status == "failed" else "completed"
+        # Its frames lead here: a cycle, until the garbage collector came.
+        info.error = None
+        if memo.status == "failed" or memo.token != self._attempt.token:
+            value = self._outcome(memo)  # also where somebody else's outcome stands
+        self._attempt.after_step()
+        return value
+
+    def _execute(
+        self,
+        fn: t.Callable[..., t.Any],
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        info: StepInfo,
+    ) -> tuple[Memo, t.Any]:
+        """Call the body once; return the memo that stands, and what was returned."""
         started = time.time()
+        if self._options.at_most_once and (memo := self._intend()) is not None:
+            return memo, None
         try:
             text, value = self._call(fn, args, kwargs)
             text = self._attempt.payloads.seal(text)
         except _RAISED as error:
-            value = self._outcome(self._failed(error, started))
-        else:
-            memo = self._commit("done", text, started)
-            if memo.token != self._attempt.token:
-                value = self._outcome(memo)  # somebody else's outcome stands
-        self._attempt.after_step()
-        return value
+            info.error = error
+            return self._failed(error, started, info), None
+        return self._commit("done", text, started), value
 
     def _call(
         self,
@@ -143,22 +159,26 @@ class Execution:
             attempt.body = None
         return result
 
-    def _intend(self) -> None:
-        """Say that the body is about to start, so that it never starts twice."""
+    def _intend(self) -> Memo | None:
+        """Say that the body is about to start, so that it never starts twice.
+
+        :returns: The memo of the failure, if it started before.
+        """
         reply, _ = self._attempt.commit(
             self._key, "intent", self._number, payload(self._kind, "null")
         )
-        if reply == "interrupted":
-            interrupted = Failure(
-                type="StepInterrupted",
-                message="it started once and left no outcome",
-                step=self._key,
-                attempt=self._number,
-                code="step.interrupted",
-            )
-            raise self._error(self._commit_failure(interrupted, time.time()))
+        if reply != "interrupted":
+            return None
+        interrupted = Failure(
+            type="StepInterrupted",
+            message="it started once and left no outcome",
+            step=self._key,
+            attempt=self._number,
+            code="step.interrupted",
+        )
+        return self._commit_failure(interrupted, time.time())
 
-    def _failed(self, error: BaseException, started: float) -> Memo:
+    def _failed(self, error: BaseException, started: float, info: StepInfo) -> Memo:
         """Suspend until the next attempt, or return the memo of the final failure."""
         payloads = self._attempt.host.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
@@ -192,6 +212,7 @@ class Execution:
             exc_info=error,
             extra={"action": "step_retry"},
         )
+        info.outcome = "retried"
         return self._attempt.suspend(
             "retry",
             after(delay),

@@ -6,6 +6,7 @@ import typing as t
 
 from ..engine.attempt import Attempt
 from ..engine.interruption import shielded
+from ..engine.sending import announced
 from ..errors import UnavailableError
 from ..functions.options import StepOptions
 from ..ids import derived_id
@@ -43,9 +44,11 @@ def send_event(
 
 
 def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
-    with shielded():
-        bodies = [attempt.host.payloads.seal_event(message) for message in messages]
-        outcomes = attempt.host.queue.send(EVENT_QUEUE, bodies)
+    host = attempt.host
+    with shielded(), announced(host.middleware, messages) as (sending, told):
+        bodies = [host.payloads.seal_event(message) for message in told]
+        outcomes = host.queue.send(EVENT_QUEUE, bodies)
+        sending.outcomes = [error or "accepted" for error in outcomes]
     ids = [message.id for message in messages]
     refused = [error for error in outcomes if error is not None]
     if refused:

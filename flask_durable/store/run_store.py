@@ -127,8 +127,8 @@ class RunStore:
     def creation(self, run: NewRun) -> Call:
         """Return the call that creates *run*, to be sent with others in a pipeline.
 
-        Its reply is ``["claimed", time]``, ``["queued", time]`` or
-        ``["old", status]``.
+        Its reply is ``["claimed", time]``, ``["queued", time]``,
+        ``["scheduled", time]`` or ``["old", status]``.
         """
         fields = ["function", run.function, "queue", run.queue, "event", run.event]
         fields += ["event_id", run.event_id, "event_name", run.event_name]

@@ -21,7 +21,7 @@ import typing as t
 import uuid
 
 from ..app_state import AppState
-from ..engine.attempt import ClaimedRun
+from ..engine.claimed_run import ClaimedRun
 from ..engine.control import ShutdownInterrupt
 from ..engine.control import Signal
 from ..engine.executor import Executor

@@ -13,7 +13,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..app_state import AppState
-from ..engine.attempt import ClaimedRun
+from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor
 from ..engine.router import Router
 from ..errors import UnavailableError

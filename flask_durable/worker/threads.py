@@ -13,7 +13,7 @@ import typing as t
 import dramatiq
 from dramatiq.worker import Worker
 
-from ..engine.attempt import ClaimedRun
+from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor
 from ..queue.broker import DurableBroker
 from ..queue.consumer import ACTOR

@@ -25,7 +25,7 @@ from flask_durable import Failure
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
-from flask_durable.engine.attempt import ClaimedRun
+from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import Watchdog
 from flask_durable.engine.leases import Leases

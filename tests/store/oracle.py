@@ -119,7 +119,7 @@ class Oracle:
         self._arm(run, begin, timeout, start_timeout)
         if start > self.now:
             self._wait(run, "scheduled", start)
-            return ["old", "suspended"]
+            return ["scheduled", str(start)]
         if token:
             self._own(run, token, lease)
             run.queued_at = self.now
@@ -133,6 +133,8 @@ class Oracle:
             return ["claimed", str(run.claimed_at)]
         if run.status == "queued" and f"run:{run.id}" in self.outbox:
             return ["queued", str(run.queued_at)]
+        if run.status == "suspended" and run.reason == "scheduled":
+            return ["scheduled", str(run.due)]
         return ["old", run.status]
 
     def run_claim(

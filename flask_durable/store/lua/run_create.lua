@@ -12,21 +12,24 @@
 --
 -- Reply   {"claimed", now}     the caller owns the run
 --         {"queued", time}     a run message is owed, and nobody has confirmed it yet
+--         {"scheduled", time}  it starts then
 --         {"old", status}      the run exists; nothing was changed
 --
 -- The run's key is the dedupe record. The race of two routers that hold the same event
 -- is decided by EXISTS and HSET standing in one script; a router that repeats its call
--- is told what it was told before, by its token or by the entry still in the outbox.
+-- is told what it was told before, by its token, by the entry still in the outbox, or
+-- by what the run still waits for.
 
 local id, token = ARGV[1], ARGV[2]
 local key = run_key(id)
 
 if redis.call('EXISTS', key) == 1 then
-  local run = get(id, 'status', 'token', 'queued_at', 'claimed_at')
+  local run = get(id, 'status', 'token', 'queued_at', 'claimed_at', 'reason', 'due')
   if token ~= '' and run[2] == token then return {'claimed', run[4]} end
   if run[1] == 'queued' and redis.call('ZSCORE', tag .. ':outbox', 'run:' .. id) then
     return {'queued', run[3]}
   end
+  if run[1] == 'suspended' and run[5] == 'scheduled' then return {'scheduled', run[6]} end
   return {'old', run[1]}
 end
 
@@ -42,7 +45,7 @@ if start > now then
   set_status(id, '', 'suspended', now)
   put(id, 'reason', 'scheduled', 'due', text(start))
   redis.call('ZADD', tag .. ':timers', start, 'wake:' .. id)
-  return {'old', 'suspended'}
+  return {'scheduled', text(start)}
 end
 
 if token ~= '' then

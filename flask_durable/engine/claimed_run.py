@@ -1,0 +1,66 @@
+"""A run that this process owns, as its claim answered."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..middleware import AttemptInfo
+from ..middleware import EventInfo
+from ..queue.envelope import decode
+from ..queue.envelope import EventMessage
+from ..queue.envelope import UndecodableMessage
+from ..store.run_store import Record
+from .sending import event_info
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """A run that this process owns.
+
+    :param record: Its fields.
+    :param memos: Step key to the stored text of its memo.
+    :param claimed: ``time.monotonic()`` of the moment the claim was sent.
+    """
+
+    run_id: str
+    token: str
+    # Left out of the text that Dramatiq logs: they are the user's data.
+    record: Record = field(repr=False)
+    memos: dict[str, str] = field(repr=False)
+    claimed: float
+
+    @functools.cached_property
+    def message(self) -> EventMessage:
+        """The event that it was created for, as it is stored.
+
+        :raises UndecodableMessage: Another version stored it.
+        """
+        message = decode(self.record["event"])
+        assert isinstance(message, EventMessage)
+        return message
+
+    @functools.cached_property
+    def info(self) -> AttemptInfo:
+        """What middleware is told of this attempt."""
+        record = self.record
+        claimed = int(record.get("claimed_at", record["started"]))
+        return AttemptInfo(
+            run_id=self.run_id,
+            function=record["function"],
+            queue=record["queue"],
+            event=self._event_info,
+            number=int(record["attempt"]) + 1,
+            created=int(record.get("created", record["started"])),
+            queued=int(record.get("queued_at", claimed)),
+            claimed=claimed,
+            memoized=len(self.memos),
+        )
+
+    @property
+    def _event_info(self) -> EventInfo:
+        try:
+            return event_info(self.message)
+        except UndecodableMessage:  # which fails the run, where its event is needed
+            return EventInfo(self.record["event_name"], self.record["event_id"], 0, {})

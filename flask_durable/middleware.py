@@ -1,0 +1,279 @@
+"""Hooks around what a process does: it sends events, routes them, and executes runs.
+
+====================  ===================================  ===========================
+hook                  surrounds                            runs in
+====================  ===================================  ===========================
+``around_send``       one ``send()``, request or step      whoever sends
+                      that sends events
+``around_route``      events becoming runs, some together  a worker's router thread
+``around_attempt``    one attempt of a run, from its       a worker's run thread
+                      claim until it lets go
+``around_step``       one attempt of a step that is not    the attempt's thread
+                      memoized yet, and its commit
+====================  ===================================  ===========================
+
+The hooks of a run whose process is killed are entered and never left, and the next
+attempt enters them anew: count what has to add up in the store, not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import typing as t
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from dataclasses import field
+
+if t.TYPE_CHECKING:
+    from .events.sent import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EventInfo:
+    """An event, without its data.
+
+    :param name: Its name.
+    :param id: Its id.
+    :param at: When it happened: milliseconds since 1970, UTC.
+    :param headers: What travels with it; see :attr:`SendInfo.headers`.
+    """
+
+    name: str
+    id: str
+    at: int
+    headers: t.Mapping[str, str]
+
+
+@dataclass
+class SendInfo:
+    """Events on their way to the event queue.
+
+    :param events: They, in order.
+    """
+
+    events: t.Sequence[EventInfo]
+    #: Names and values that a hook adds travel with each of the events, through queue
+    #: and store: to the routing, to each attempt of each run, and to its steps.
+    headers: dict[str, str] = field(default_factory=dict)
+    #: What became of each, once it is known: ``"accepted"``, ``"spooled"``, or why
+    #: nobody owns it.
+    outcomes: t.Sequence[Outcome] = ()
+
+
+@dataclass
+class RoutedInfo:
+    """An event that becomes runs.
+
+    :param event: It.
+    :param receive_count: How often it was received, this time included.
+    """
+
+    event: EventInfo
+    receive_count: int
+    #: The runs that were created, by the id of their function.
+    created: dict[str, str] = field(default_factory=dict)
+    #: The runs that were there already, since the event came before.
+    existing: dict[str, str] = field(default_factory=dict)
+    #: Why it is received again, if it is, or was put aside as a dead letter.
+    error: Exception | None = None
+
+
+@dataclass
+class RouteInfo:
+    """Events that are routed together.
+
+    :param events: They. One that is no event, or does not fit the schema of its name,
+        is among them with its error.
+    """
+
+    events: list[RoutedInfo]
+
+
+#: How an attempt may end; see :attr:`AttemptInfo.outcome`.
+AttemptOutcome = t.Literal["completed", "failed", "suspended", "lost"]
+
+#: How an attempt of a step may end; see :attr:`StepInfo.outcome`.
+StepOutcome = t.Literal["completed", "failed", "retried", "interrupted"]
+
+
+@dataclass
+class AttemptInfo:
+    """One attempt of a run.
+
+    :param run_id: The run.
+    :param function: Its function's id.
+    :param queue: The queue of its function.
+    :param event: The event that it was created for.
+    :param number: Counts the attempts of the body since a step was done last, from 1.
+    :param created: When the run was created: milliseconds since 1970, server clock.
+    :param queued: When it was queued for this attempt, likewise.
+    :param claimed: When the attempt claimed it, likewise.
+    :param memoized: How many steps the attempt finds done.
+    """
+
+    run_id: str
+    function: str
+    queue: str
+    event: EventInfo
+    number: int
+    created: int
+    queued: int
+    claimed: int
+    memoized: int
+    #: ``"completed"`` or ``"failed"`` if the run ended, ``"suspended"`` if it goes on
+    #: later, ``"lost"`` if it is somebody else's by now, or was cancelled.
+    outcome: AttemptOutcome = "lost"
+    #: Why it is suspended or lost: ``"sleep"``, ``"retry"``, ``"worker shutdown"``, …
+    reason: str = ""
+    #: What failed the run, or what its body is called again for; let go of afterwards.
+    error: BaseException | None = None
+
+
+@dataclass
+class StepInfo:
+    """One attempt of a step.
+
+    :param attempt: The attempt of the run.
+    :param name: The step's name in this run, such as ``"transcode#2"``.
+    :param kind: What kind of step it is: ``"run"``, ``"send_event"``, …
+    :param number: The number of its attempt, counted from 1.
+    """
+
+    attempt: AttemptInfo
+    name: str
+    kind: str
+    number: int
+    #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
+    #: to be another attempt, ``"interrupted"`` if the attempt of the run ended before.
+    outcome: StepOutcome = "interrupted"
+    #: What its body raised; let go of afterwards.
+    error: BaseException | None = None
+
+
+Around = AbstractContextManager[object]
+
+_NOTHING: Around = contextlib.nullcontext()
+
+
+class Middleware:
+    """Is told of each send, routing, attempt and step of an app in this process.
+
+    Override the hooks of interest. Each is called just before, and returns what is
+    entered then and left afterwards, in the same thread; a generator that
+    :func:`contextlib.contextmanager` decorates does. What became of it is in the
+    argument by then::
+
+        class StepTimes(Middleware):
+            @contextmanager
+            def around_step(self, step: StepInfo) -> Iterator[None]:
+                began = time.monotonic()
+                yield
+                print(step.name, step.outcome, time.monotonic() - began)
+
+        durable = Durable(middleware=[StepTimes()])
+
+    The first of several is the outermost. What a hook raises is logged and goes no
+    further, so no event and no run is lost by it; and it is not told of what is raised
+    inside by an exception. What it takes is added to the run's time.
+    """
+
+    def around_send(self, send: SendInfo) -> Around:
+        """Surround the sending of events."""
+        return _NOTHING
+
+    def around_route(self, route: RouteInfo) -> Around:
+        """Surround the routing of events."""
+        return _NOTHING
+
+    def around_attempt(self, attempt: AttemptInfo) -> Around:
+        """Surround an attempt of a run."""
+        return _NOTHING
+
+    def around_step(self, step: StepInfo) -> Around:
+        """Surround an attempt of a step."""
+        return _NOTHING
+
+
+class MiddlewareChain:
+    """All middleware of an app, outermost first."""
+
+    def __init__(self, members: t.Sequence[Middleware] = ()) -> None:
+        self._send = _overriding(members, "around_send")
+        self._route = _overriding(members, "around_route")
+        self._attempt = _overriding(members, "around_attempt")
+        self._step = _overriding(members, "around_step")
+
+    def around_send(self, send: SendInfo) -> Around:
+        """Return what surrounds the sending of events."""
+        return _Guarded(self._send, send) if self._send else _NOTHING
+
+    def around_route(self, route: RouteInfo) -> Around:
+        """Return what surrounds the routing of events."""
+        return _Guarded(self._route, route) if self._route else _NOTHING
+
+    def around_attempt(self, attempt: AttemptInfo) -> Around:
+        """Return what surrounds an attempt of a run."""
+        return _Guarded(self._attempt, attempt) if self._attempt else _NOTHING
+
+    def around_step(self, step: StepInfo) -> Around:
+        """Return what surrounds an attempt of a step."""
+        return _Guarded(self._step, step) if self._step else _NOTHING
+
+
+Hook = t.Callable[[t.Any], Around]
+
+
+def _overriding(members: t.Sequence[Middleware], name: str) -> list[Hook]:
+    inherited = getattr(Middleware, name)
+    return [
+        getattr(member, name)
+        for member in members
+        if getattr(type(member), name, None) is not inherited
+    ]
+
+
+class _Guarded:
+    """Enters what hooks return, and leaves it in reverse, whatever they raise."""
+
+    def __init__(self, hooks: t.Sequence[Hook], info: object) -> None:
+        self._hooks = hooks
+        self._info = info
+        self._entered: list[Around] = []
+
+    def __enter__(self) -> None:
+        for hook in self._hooks:
+            with _dropped(hook):
+                around = hook(self._info)
+                around.__enter__()
+                self._entered.append(around)
+
+    def __exit__(self, *_: object) -> None:
+        for around in reversed(self._entered):
+            with _dropped(around):
+                # Never an exception: a hook could swallow what ends an attempt.
+                around.__exit__(None, None, None)
+
+
+class _dropped:
+    """Logs what is raised inside, and lets nothing but an interrupt through.
+
+    Also ``SystemExit``, which would end a worker's thread with its run in hand.
+    """
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            return False
+        logger.exception(
+            "Middleware failed: %r",
+            self._what,
+            extra={"action": "middleware_failed"},
+        )
+        return True
