@@ -120,7 +120,9 @@ class PayloadUnavailable(PayloadError, UnavailableError):
 
 
 class PlatformError(DurableError):
-    """Raised when the platform that runs workers refuses, or does not answer.
+    """Raised when what the scaler asks refuses, or does not answer.
+
+    That is the platform that runs workers, or a source of durations.
 
     =========================  =====================================================
     ``code``                   what it means

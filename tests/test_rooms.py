@@ -43,7 +43,7 @@ HOMES = {
         "redis_exchange",
         "store",
     },
-    "urllib3": {"scaler.platforms.http_api"},
+    "urllib3": {"scaler.http_api"},
 }
 
 MAX_LINES = 500
@@ -171,7 +171,7 @@ def test_boto3_is_named_by_three_modules_and_imported_by_none() -> None:
     for module, path in MODULES.items():
         assert not imports_of(module)[1] & {"boto3", "botocore"}, module
         asks = 'import_module("boto' in path.read_text("utf-8")
-        homes = ("queue.sqs_client", "payloads.s3", "scaler.platforms.aws")
+        homes = ("queue.sqs_client", "payloads.s3", "scaler.aws")
         assert asks == (module in homes), module
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 
 from ...errors import PlatformError
+from ..aws import AWSClient
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
-from .aws import AWSClient
 from .victims import idle_ones
 
 
@@ -35,9 +35,11 @@ class AutoScalingPlatform:
     ) -> None:
         self._name = group
         self._drains = drains
-        self._aws = AWSClient("asg", "autoscaling", region, endpoint)
+        self._aws = AWSClient("The platform asg", "autoscaling", region, endpoint)
         # Repeated, a call that did its work and was not heard might take another one.
-        self._once = AWSClient("asg", "autoscaling", region, endpoint, tries=1)
+        self._once = AWSClient(
+            "The platform asg", "autoscaling", region, endpoint, tries=1
+        )
         self.traits = Traits(picks_victims=True)
 
     def describe(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 
 from ...errors import PlatformError
+from ..aws import AWSClient
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
-from .aws import AWSClient
 
 
 class ECSPlatform:
@@ -38,8 +38,10 @@ class ECSPlatform:
         self._cluster = cluster
         # Of an ARN, which ends with it.
         self._id = f"{cluster.rpartition('/')[2]}/{service.rpartition('/')[2]}"
-        self._ecs = AWSClient("ecs", "ecs", region, endpoint)
-        self._scaling = AWSClient("ecs", "application-autoscaling", region, endpoint)
+        self._ecs = AWSClient("The platform ecs", "ecs", region, endpoint)
+        self._scaling = AWSClient(
+            "The platform ecs", "application-autoscaling", region, endpoint
+        )
         self.traits = Traits(picks_victims=drains)
 
     def describe(self) -> str:

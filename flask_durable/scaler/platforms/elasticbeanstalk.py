@@ -10,11 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from ...errors import PlatformError
+from ..aws import AWSClient
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
 from .asg import AutoScalingPlatform
-from .aws import AWSClient
 
 
 class ElasticBeanstalkPlatform:
@@ -38,7 +38,9 @@ class ElasticBeanstalkPlatform:
         self._region = region
         self._drains = drains
         self._endpoint = endpoint
-        self._aws = AWSClient("elasticbeanstalk", "elasticbeanstalk", region, endpoint)
+        self._aws = AWSClient(
+            "The platform elasticbeanstalk", "elasticbeanstalk", region, endpoint
+        )
         self._group: AutoScalingPlatform | None = None
 
     @property

@@ -10,11 +10,11 @@ import typing as t
 from urllib.parse import quote
 
 from ...errors import PlatformError
+from ..http_api import HTTPAPI
+from ..http_api import token_of
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
-from .http_api import HTTPAPI
-from .http_api import token_of
 from .victims import idle_ones
 
 _RUNNING = "started"
@@ -51,7 +51,7 @@ class FlyPlatform:
         self._process = process
         self._drains = drains
         self._path = f"/apps/{quote(app, safe='')}/machines"
-        secret = token_of("fly", token, "FLY_API_TOKEN")
+        secret = token_of("Fly", token, "FLY_API_TOKEN")
         headers = {"Authorization": f"Bearer {secret}"}
         self._api = HTTPAPI("Fly", url, lambda: headers)
         self.traits = Traits(picks_victims=True)

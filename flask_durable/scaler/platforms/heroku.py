@@ -6,12 +6,12 @@ import typing as t
 from urllib.parse import quote
 
 from ...errors import PlatformError
+from ..http_api import HTTPAPI
+from ..http_api import Refusal
+from ..http_api import token_of
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
-from .http_api import HTTPAPI
-from .http_api import Refusal
-from .http_api import token_of
 
 _ABOVE_LIMIT = "cannot_run_above_limit"
 
@@ -43,7 +43,7 @@ class HerokuPlatform:
         self._process = process
         self._dynos = f"/apps/{quote(app, safe='')}/dynos"
         self._formation = f"/apps/{quote(app, safe='')}/formation/{quote(process, '')}"
-        secret = token_of("heroku", token, "HEROKU_API_KEY")
+        secret = token_of("Heroku", token, "HEROKU_API_KEY")
         headers = {
             "Accept": "application/vnd.heroku+json; version=3",
             "Authorization": f"Bearer {secret}",

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
+from ..http_api import checked
+from ..http_api import HTTPAPI
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
-from .http_api import checked
-from .http_api import HTTPAPI
 
 #: What every pod is given to talk to its own cluster.
 ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -171,7 +171,7 @@ class KubernetesPlatform:
             )
         return {
             "Accept": "application/json",
-            "Authorization": f"Bearer {checked('kubernetes', token)}",
+            "Authorization": f"Bearer {checked('Kubernetes', token)}",
         }
 
 

@@ -13,10 +13,10 @@ from flask_durable.scaler.platform import Platform
 from flask_durable.scaler.platform import Size
 from flask_durable.scaler.platforms import make_platform
 
-from .http_server import FakeServer
-from .http_server import Reply
-from .http_server import Request
-from .http_server import serving
+from ..http_server import FakeServer
+from ..http_server import Reply
+from ..http_server import Request
+from ..http_server import serving
 
 TOKEN = "HRKU-5ecret"
 

@@ -17,10 +17,10 @@ from flask_durable.scaler.platform import Size
 from flask_durable.scaler.platforms import kubernetes
 from flask_durable.scaler.platforms import make_platform
 
-from .http_server import FakeServer
-from .http_server import Reply
-from .http_server import Request
-from .http_server import serving
+from ..http_server import FakeServer
+from ..http_server import Reply
+from ..http_server import Request
+from ..http_server import serving
 
 APPS = "/apis/apps/v1/namespaces/shop/deployments/media"
 PODS = "/api/v1/namespaces/shop/pods"

@@ -6,8 +6,8 @@ import functools
 import importlib
 import typing as t
 
-from ...errors import ConfigurationError
-from ...errors import PlatformError
+from ..errors import ConfigurationError
+from ..errors import PlatformError
 
 #: Seconds to wait for a connection and for an answer, and tries of a call.
 CONNECT_TIMEOUT = 3
@@ -42,21 +42,23 @@ _UNUSABLE = ("NoRegionError", "ParamValidationError", "InvalidRegionError")
 class AWSClient:
     """One service of Amazon. Credentials and region are found as boto3 finds them.
 
-    :param platform: Who asks, for messages.
+    :param owner: Who asks, for messages.
     :param service: What boto3 calls it.
     :param region: As boto3 finds it, if not given.
     :param endpoint: Another server than Amazon's.
     :param tries: Of a call that is throttled, or gets no answer.
+    :param timeout: Seconds to wait for an answer.
     :raises ConfigurationError: boto3 is not installed.
     """
 
     def __init__(
         self,
-        platform: str,
+        owner: str,
         service: str,
         region: str | None,
         endpoint: str | None,
         tries: int = TRIES,
+        timeout: float = READ_TIMEOUT,
     ) -> None:
         try:
             self._session: t.Any = importlib.import_module("boto3.session")
@@ -64,13 +66,14 @@ class AWSClient:
             self._config: t.Any = importlib.import_module("botocore.config")
         except ImportError:
             raise ConfigurationError(
-                f"The platform {platform} needs boto3, which is not installed.",
+                f"{owner} needs boto3, which is not installed.",
                 hint='Run `pip install "flask-durable[aws]"`.',
             ) from None
         self._service = service
         self._region = region
         self._endpoint = endpoint
         self._tries = tries
+        self._timeout = timeout
 
     @functools.cached_property
     def client(self) -> t.Any:
@@ -83,7 +86,7 @@ class AWSClient:
                 user_agent="flask-durable",
                 retries={"mode": "standard", "total_max_attempts": self._tries},
                 connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                read_timeout=self._timeout,
             ),
         )
 

@@ -59,7 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
-        body = json.loads(self.rfile.read(length)) if length else None
+        body: t.Any = self.rfile.read(length).decode() if length else None
+        if body is not None and "json" in self.headers.get("Content-Type", ""):
+            body = json.loads(body)
         reply = self.fake.handle(
             Request(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
         )

@@ -1,4 +1,4 @@
-"""A platform's HTTP API that speaks JSON: tokens, timeouts, repetition, refusals."""
+"""Somebody's HTTP API that speaks JSON: tokens, timeouts, repetition, refusals."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import os
 import typing as t
 
-from ...errors import ConfigurationError
-from ...errors import PlatformError
+from ..errors import ConfigurationError
+from ..errors import PlatformError
 
 #: Seconds to wait for a connection and for an answer, and repetitions of a call.
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 15.0
 REPETITIONS = 2
 
-#: Characters of a platform's message that get into an error.
+#: Characters of a server's message that get into an error.
 _SHOWN = 200
 
 _CODES = {
@@ -48,17 +48,26 @@ class HTTPAPI:
     :param headers: Returns the headers of a call, credentials included. Asked for each
         call, because some credentials are replaced while the process lives.
     :param authorities: A file of certificates that the server's is checked with.
+    :param timeout: Seconds to wait for an answer.
+    :param repetitions: Of a call that gets none, or one that says "out of order".
     :raises ConfigurationError: urllib3 is not installed.
     """
 
     def __init__(
-        self, name: str, url: str, headers: Headers, authorities: str | None = None
+        self,
+        name: str,
+        url: str,
+        headers: Headers,
+        authorities: str | None = None,
+        *,
+        timeout: float = READ_TIMEOUT,
+        repetitions: int = REPETITIONS,
     ) -> None:
         try:
             import urllib3
         except ImportError:
             raise ConfigurationError(
-                f"The platform {name} needs urllib3, which is not installed.",
+                f"{name} needs urllib3, which is not installed.",
                 hint='Run `pip install "flask-durable[scaler]"`.',
             ) from None
         self._name = name
@@ -67,9 +76,9 @@ class HTTPAPI:
         self._failure = urllib3.exceptions.HTTPError
         self._pool = urllib3.PoolManager(
             ca_certs=authorities,
-            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
             retries=urllib3.Retry(
-                REPETITIONS,
+                repetitions,
                 redirect=False,  # the token is for this server alone
                 status_forcelist=(502, 503, 504),
                 allowed_methods=None,
@@ -88,12 +97,13 @@ class HTTPAPI:
     ) -> t.Any:
         """Return the JSON of the answer, ``{}`` if there is none.
 
+        :param body: Sent as JSON; bytes are sent as they are.
         :raises PlatformError: There is no answer; :class:`Refusal` if it is an error.
         """
         headers = {"User-Agent": "flask-durable", **self._headers()}
         data = None
         if body is not None:
-            data = json.dumps(body).encode()
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers["Content-Type"] = content_type
         try:
             reply = self._pool.request(
@@ -104,7 +114,7 @@ class HTTPAPI:
                 f"{self._name} does not answer ({type(error).__name__}).",
                 code="platform.unavailable",
                 hint="The next run of the scaler asks again.",
-            ) from error
+            ) from None  # its text has the URL, which some put a token in
         answer = _json(reply.data)
         if not 200 <= reply.status < 300:
             raise self._refusal(reply.status, reply.headers, answer)
@@ -129,8 +139,8 @@ class HTTPAPI:
         )
 
 
-def token_of(platform: str, given: str | None, variable: str) -> str:
-    """Return the token of *platform*: the option, or what the environment has.
+def token_of(owner: str, given: str | None, variable: str) -> str:
+    """Return the token of *owner*: the option, or what the environment has.
 
     :raises ConfigurationError: There is none, or it cannot be one. Its text is not in
         the message.
@@ -138,21 +148,19 @@ def token_of(platform: str, given: str | None, variable: str) -> str:
     token = (given or os.environ.get(variable) or "").strip()
     if not token:
         raise ConfigurationError(
-            f"There is no token for the platform {platform}.",
+            f"There is no token for {owner}.",
             hint=f"Set {variable}, or the option token.",
         )
-    return checked(platform, token)
+    return checked(owner, token)
 
 
-def checked(platform: str, token: str) -> str:
+def checked(owner: str, token: str) -> str:
     """Return *token* if it can be sent.
 
     :raises ConfigurationError: It cannot: an error of the HTTP library would show it.
     """
     if not (token.isascii() and token.isprintable()):
-        raise ConfigurationError(
-            f"The token for the platform {platform} has characters that none has."
-        )
+        raise ConfigurationError(f"The token for {owner} has characters that none has.")
     return token
 
 

@@ -1,0 +1,31 @@
+"""Makes a source of durations of its name and options.
+
+Other distributions add sources by an entry point in the group
+``flask_durable.duration_sources``: its name is the source's, and it leads to a class
+(or function) whose keyword parameters are the options. Ours cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..registry import Registry
+from ..source import DurationSource
+
+_SOURCES: Registry[DurationSource] = Registry(
+    "source",
+    "flask_durable.duration_sources",
+    __package__,
+    {"prometheus": "PrometheusSource"},
+)
+
+
+def make_source(options: t.Mapping[str, t.Any]) -> DurationSource:
+    """Return the source that ``options["source"]`` names. Connects to nothing.
+
+    :param options: The other ones are its own, for example
+        ``{"source": "prometheus", "url": "http://prometheus:9090"}``.
+    :raises ConfigurationError: There is no such source, one of its options is
+        unknown, missing or wrong, or an extra is not installed.
+    """
+    return _SOURCES.make(options)
