@@ -6,8 +6,9 @@ import typing as t
 
 from ..errors import ConfigurationError
 from ..queue.envelope import EVENT_QUEUE
+from .estimator import Estimator
+from .estimator import sources_of
 from .notebook import Notebook
-from .observation import ServiceTime
 from .options import PoolOptions
 from .platform import Platform
 from .platforms import make_platform
@@ -42,7 +43,8 @@ def notebook_of(state: AppState, name: str) -> Notebook:
 def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
     """Return the scaler of a pool. Nothing is connected to.
 
-    :raises ConfigurationError: Its platform is unknown.
+    :raises ConfigurationError: Its platform or a source is unknown, or an option of it
+        is wrong.
     """
     notebook = notebook_of(state, options.name)
     return Scaler(
@@ -51,7 +53,9 @@ def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
         directory=state.directory,
         platform=_platform(state, options, notebook),
         notebook=notebook,
-        service_times=lambda functions: _known(state, functions),
+        service_times=Estimator(
+            state.service_times, sources_of(options.sources, notebook)
+        ).read,
         unrouted=lambda: state.broker.counts(EVENT_QUEUE).waiting,
     )
 
@@ -61,13 +65,3 @@ def _platform(state: AppState, options: PoolOptions, notebook: Notebook) -> Plat
         workers = state.directory.workers
         return LocalPlatform(options.name, notebook, workers, options.queues)
     return make_platform(options.platform)
-
-
-def _known(state: AppState, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-    """Return what the workers have measured."""
-    return {
-        function: ServiceTime(
-            known.mean, known.variance, known.samples, known.quantile(0.95)
-        )
-        for function, known in state.service_times.read(functions).items()
-    }

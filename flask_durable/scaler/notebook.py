@@ -8,6 +8,7 @@
     <root>:scale:<pool>:wanted  string  how many workers a supervisor is to keep
     <root>:scale:<pool>:kept    string  there while a supervisor is alive; expires
     <root>:scale:<pool>:log     stream  each decision, field "record": JSON
+    <root>:scale:<pool>:told:…  string  what sources of durations said, JSON; expires
 
 Scalers need no other coordination: one that dies holding the lock delays the next by a
 minute, and one that is slower than that writes notes that are at most one run too old.
@@ -29,6 +30,8 @@ from .policy import Memory
 LOCK_TTL = 60_000
 #: Milliseconds after which a supervisor that says nothing counts as gone.
 SUPERVISOR_TTL = 15_000
+#: Milliseconds for which it is kept what sources of durations said.
+TOLD_TTL = 25 * 3600 * 1000
 #: Decisions that are kept, roughly.
 LOG_LENGTH = 10_000
 
@@ -170,6 +173,12 @@ class Notebook:
         """Return whether a supervisor is alive."""
         return bool(self._server.client.exists(f"{self._key}:kept"))
 
+    # -- What sources said -----------------------------------------------------------
+
+    def told(self, digest: str) -> Told:
+        """Return where it is kept what sources said, of those that *digest* tells."""
+        return Told(self._server, f"{self._key}:told:{digest}")
+
     # -- The log ---------------------------------------------------------------------
 
     def log(self, record: t.Mapping[str, t.Any]) -> None:
@@ -188,3 +197,20 @@ class Notebook:
             self._server.client.xrevrange(f"{self._key}:log", count=limit),
         )
         return [json.loads(fields["record"]) for _, fields in found]
+
+
+class Told:
+    """Keeps what sources of durations said; harmless to lose, and for a day only."""
+
+    def __init__(self, server: StateServer, key: str) -> None:
+        self._server = server
+        self._key = key
+
+    def recall(self, source: str) -> str | None:
+        """Return what is kept for *source*."""
+        found = self._server.client.get(f"{self._key}:{source}")
+        return t.cast("str | None", found)
+
+    def keep(self, source: str, text: str) -> None:
+        """Keep *text* for *source*."""
+        self._server.client.set(f"{self._key}:{source}", text, px=TOLD_TTL)

@@ -15,12 +15,14 @@ class ServiceTime:
     :param variance: Square seconds.
     :param samples: How many deliveries were measured; 0 for a guess.
     :param p95: The 95th percentile, seconds, where it is known.
+    :param source: Who knows it, where that matters to somebody.
     """
 
     mean: float
     variance: float = 0.0
     samples: float = 0
     p95: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

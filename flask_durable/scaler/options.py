@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..durations import to_seconds
 from .floors import Floor
@@ -43,8 +44,8 @@ class PoolOptions:
     name: str
     queues: tuple[str, ...]
     goal: Goal
-    platform: t.Mapping[str, t.Any]
-    sources: tuple[t.Mapping[str, t.Any], ...] = ()
+    platform: t.Mapping[str, t.Any] = field(repr=False)  # there may be tokens in here
+    sources: tuple[t.Mapping[str, t.Any], ...] = field(default=(), repr=False)
     slots: int | None = None
     boot: float = DEFAULT_BOOT
     period: float = DEFAULT_PERIOD
@@ -96,7 +97,7 @@ def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
         (queues,) if isinstance(queues, str) else tuple(queues),
         goal,
         _plugin("platform", given.get("platform", "local")),
-        tuple(_plugin("source", source) for source in given.get("sources", ())),
+        _sources(given.get("sources", ())),
         floors=tuple(Floor.parse(when, _count(when, n)) for when, n in floors.items()),
         **values,
     )
@@ -106,6 +107,12 @@ def _count(key: str, value: t.Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{key} is not a whole number")
     return value
+
+
+def _sources(given: t.Any) -> tuple[t.Mapping[str, t.Any], ...]:
+    if not isinstance(given, (list, tuple)):
+        raise ValueError("sources is not a list")
+    return tuple(_plugin("source", source) for source in given)
 
 
 def _plugin(kind: str, given: t.Any) -> t.Mapping[str, t.Any]:

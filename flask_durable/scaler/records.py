@@ -9,10 +9,12 @@ from ..errors import PlatformError
 from .observation import Goal
 from .observation import Observation
 from .observation import Pool
+from .observation import ServiceTime
 from .options import PoolOptions
 from .platform import Applied
 from .platform import Platform
 from .policy import Decision
+from .work import typical
 
 
 def record_of(
@@ -35,7 +37,7 @@ def record_of(
         "observation": _seen(observation, pool),
         "service_times": {
             function: dataclasses.asdict(known)
-            for function, known in observation.service_times.items()
+            for function, known in _service_times(observation, options.goal).items()
         },
         "terms": dict(decision.terms),
         "needed": decision.needed,
@@ -55,6 +57,17 @@ def _goal(goal: Goal) -> dict[str, t.Any]:
         "maximum": goal.maximum,
         "completion": goal.completion,
     }
+
+
+def _service_times(observation: Observation, goal: Goal) -> t.Mapping[str, ServiceTime]:
+    """Return what is known of functions, and what is taken for those that matter."""
+    names = {group.function for group in observation.waiting}
+    names |= {job.function for job in observation.running}
+    names |= {function for function, _ in observation.wakeups}
+    names |= observation.arrival_rates.keys()
+    source = "the others' mean" if observation.service_times else "the guess"
+    unknown = dataclasses.replace(typical(observation, goal), samples=0, source=source)
+    return {**dict.fromkeys(sorted(names), unknown), **observation.service_times}
 
 
 def _seen(observation: Observation, pool: Pool) -> dict[str, t.Any]:
@@ -114,7 +127,7 @@ def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
     for function, known in sorted(record["service_times"].items()):
         lines.append(
             f"{function}: {seen['waiting'].get(function, 0)} waiting, "
-            f"{known['mean']:.3g} s each ({_samples(known['samples'])})"
+            f"{known['mean']:.3g} s each ({_origin(known)})"
         )
     return lines
 
@@ -132,5 +145,7 @@ def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
     return lines
 
 
-def _samples(samples: float) -> str:
-    return f"{samples:.0f} measured" if samples >= 1 else "a guess"
+def _origin(known: t.Mapping[str, t.Any]) -> str:
+    """Return where an estimate is from."""
+    source = known.get("source") or "given"
+    return f"{source}, {known['samples']:.0f} measured" if known["samples"] else source

@@ -11,6 +11,7 @@ import pytest
 from flask_durable.errors import PlatformError
 from flask_durable.scaler.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
+from flask_durable.scaler.sources.memory import ProcessMemory
 
 from ...servers import wait_until
 
@@ -78,7 +79,7 @@ def test_all_sources_are_asked_at_the_same_time() -> None:
     }
 
 
-def test_an_answer_is_remembered_for_five_minutes(clock: Clock) -> None:
+def test_an_answer_is_fresh_for_five_minutes(clock: Clock) -> None:
     source = Source("a", x=1)
     chain = SourceChain([source], clock=clock)
     assert means(chain, "x", "unknown") == {"x": 1}
@@ -90,23 +91,84 @@ def test_an_answer_is_remembered_for_five_minutes(clock: Clock) -> None:
     assert source.asked == [{"x", "unknown"}, {"new"}, {"x", "unknown"}]
 
 
+def test_it_is_said_which_source_knew_a_function() -> None:
+    chain = SourceChain([Source("a", x=1), Source("b", x=2, y=2)])
+    found = chain.read(["x", "y"])
+    assert {key: time.source for key, time in found.items()} == {"x": "a", "y": "b"}
+
+
+def test_another_process_does_not_ask_again(clock: Clock) -> None:
+    memory = ProcessMemory()
+    sources = [Source("a", x=1), Source("b", y=2)]
+    answers = [
+        means(SourceChain(sources, memory, clock=clock), "x", "y", "z")
+        for _ in range(3)
+    ]
+    assert answers == [{"x": 1, "y": 2}] * 3
+    assert [len(source.asked) for source in sources] == [1, 1]
+
+
 def test_a_source_that_fails_is_told_once_an_outage_and_passed_over(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     broken, sound = Source("a", x=1), Source("b", x=2)
     broken.failure = PlatformError("It is on fire.")
-    chain = SourceChain([broken, sound], clock=clock)
-    assert [means(chain, "x") for _ in range(3)] == [{"x": 2}] * 3
+    memory = ProcessMemory()
+
+    def ask() -> dict[str, float]:
+        clock.now += 60
+        return means(SourceChain([broken, sound], memory, clock=clock), "x")
+
+    assert [ask() for _ in range(3)] == [{"x": 2}] * 3
     assert caplog.messages == ["a tells no durations: It is on fire."]
     assert len(broken.asked) == 3
     broken.failure = None
-    assert means(chain, "x") == {"x": 1}
+    assert ask() == {"x": 1}
     assert caplog.messages[1:] == ["a answers again."]
-    broken.failure = PlatformError("Once more.")
-    clock.now += 300
+
+
+def test_while_a_source_fails_what_it_said_last_holds_for_a_day(clock: Clock) -> None:
+    source = Source("a", x=1)
+    chain = SourceChain([source], clock=clock)
+    assert means(chain, "x") == {"x": 1}
+    source.failure = PlatformError("Gone.")
+    clock.now += 24 * 3600 - 1
+    assert means(chain, "x") == {"x": 1}
+    clock.now += 1
+    assert means(chain, "x") == {}
+    assert len(source.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rest"), [(None, 60), (1, 60), (300, 300), (10**9, 3600)]
+)
+def test_a_source_that_fails_is_left_alone_for_as_long_as_it_wants(
+    clock: Clock, wanted: float | None, rest: float
+) -> None:
+    source = Source("a", x=1)
+    source.failure = PlatformError("Too many.", retry_after=wanted)
+    chain = SourceChain([source], clock=clock)
+    means(chain, "x")
+    clock.now += rest - 1
+    means(chain, "x")
+    assert len(source.asked) == 1
+    clock.now += 1
+    means(chain, "x")
+    assert len(source.asked) == 2
+
+
+def test_answers_from_the_future_are_used_and_asked_again(clock: Clock) -> None:
+    source = Source("a", x=1)
+    chain = SourceChain([source], clock=clock)
+    assert means(chain, "x") == {"x": 1}
+    source.failure = PlatformError("Gone.", retry_after=3600)
+    clock.now -= 1000
+    assert means(chain, "x") == {"x": 1}
+    clock.now -= 10_000
+    source.failure = None
+    source.means = {"x": 2}
     assert means(chain, "x") == {"x": 2}
-    assert caplog.messages[2:] == ["a tells no durations: Once more."]
 
 
 def test_what_another_error_says_is_not_logged(

@@ -1,0 +1,113 @@
+"""How long functions take: what our workers measured, else what others know of them.
+
+::
+
+    workers' histograms ──► enough? ──► yes ─────────────┐
+                               └► no ──► sources in turn ─┴► shrunk ──► the policy
+
+A mean of few deliveries may be far off, so it is drawn to the mean of the whole queue,
+the more the fewer there are. What is not known at all is not in here: the policy takes
+the mean of the others, or the pool's guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import typing as t
+
+from ..store.histogram import Histogram
+from .notebook import Notebook
+from .observation import ServiceTime
+from .sources import make_source
+from .sources import SourceChain
+
+#: What our own measurements are called.
+WORKERS = "workers"
+
+#: The deliveries as many of which count as much as the mean of the queue, and from
+#: which on no source is asked.
+ENOUGH = 10
+
+_SECRET = re.compile("token|key|secret|password")
+
+
+class Measured(t.Protocol):
+    """Knows what the workers have measured."""
+
+    def read(self, functions: t.Collection[str]) -> t.Mapping[str, Histogram]:
+        """Return the recent service times of those *functions* that have any."""
+
+
+class Estimator:
+    """Says how long the functions of one pool take.
+
+    :param measured: What the workers measured.
+    :param sources: Who knows about functions of which they did not measure enough.
+    """
+
+    def __init__(self, measured: Measured, sources: SourceChain) -> None:
+        self._measured = measured
+        self._sources = sources
+
+    def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
+        """Return the service times of those *functions* of which something is known.
+
+        :raises redis.RedisError: The state server does not answer.
+        """
+        own = {
+            function: ServiceTime(
+                known.mean, known.variance, known.samples, known.quantile(0.95), WORKERS
+            )
+            for function, known in self._measured.read(functions).items()
+        }
+        few = [f for f in functions if f not in own or own[f].samples < ENOUGH]
+        return shrunk(own | self._sources.read(few))
+
+
+def shrunk(times: t.Mapping[str, ServiceTime]) -> dict[str, ServiceTime]:
+    """Draw each mean to that of all deliveries, which counts as ten of its own.
+
+    ``(n m + 10 m̄) / (n + 10)``. The variance is that of such a mixture, so it is the
+    larger the less a function is like the others. Percentiles stay as they are.
+    """
+    total = sum(known.samples for known in times.values())
+    if not total:
+        return dict(times)
+    mean = sum(known.samples * known.mean for known in times.values()) / total
+    square = sum(
+        known.samples * (known.variance + known.mean**2) for known in times.values()
+    )
+    queue = ServiceTime(mean, max(square / total - mean**2, 0.0))
+    return {function: _drawn(known, queue) for function, known in times.items()}
+
+
+def _drawn(known: ServiceTime, queue: ServiceTime) -> ServiceTime:
+    own = known.samples / (known.samples + ENOUGH)
+    within = own * known.variance + (1 - own) * queue.variance
+    between = own * (1 - own) * (known.mean - queue.mean) ** 2
+    return dataclasses.replace(
+        known,
+        mean=own * known.mean + (1 - own) * queue.mean,
+        variance=within + between,
+    )
+
+
+def sources_of(
+    options: t.Sequence[t.Mapping[str, t.Any]], notebook: Notebook
+) -> SourceChain:
+    """Return the sources with these *options*, as one. Connects to nothing.
+
+    What they say is kept under a digest of their options: other options, other answers.
+
+    :raises ConfigurationError: There is no such source, or an option of it is wrong.
+    """
+    public = [
+        {name: given[name] for name in given if not _SECRET.search(name)}
+        for given in options
+    ]
+    text = json.dumps(public, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return SourceChain([make_source(given) for given in options], notebook.told(digest))
