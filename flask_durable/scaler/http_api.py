@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import typing as t
+from urllib.parse import quote
 
 from ..errors import ConfigurationError
 from ..errors import PlatformError
@@ -50,6 +52,7 @@ class HTTPAPI:
     :param authorities: A file of certificates that the server's is checked with.
     :param timeout: Seconds to wait for an answer.
     :param repetitions: Of a call that gets none, or one that says "out of order".
+    :param retry_header: Which header of a refusal has the seconds to wait.
     :raises ConfigurationError: urllib3 is not installed.
     """
 
@@ -62,6 +65,7 @@ class HTTPAPI:
         *,
         timeout: float = READ_TIMEOUT,
         repetitions: int = REPETITIONS,
+        retry_header: str = "Retry-After",
     ) -> None:
         try:
             import urllib3
@@ -73,6 +77,7 @@ class HTTPAPI:
         self._name = name
         self._url = url.rstrip("/")
         self._headers = headers
+        self._retry_header = retry_header
         self._failure = urllib3.exceptions.HTTPError
         self._pool = urllib3.PoolManager(
             ca_certs=authorities,
@@ -100,7 +105,8 @@ class HTTPAPI:
         :param body: Sent as JSON; bytes are sent as they are.
         :raises PlatformError: There is no answer; :class:`Refusal` if it is an error.
         """
-        headers = {"User-Agent": "flask-durable", **self._headers()}
+        given = self._headers()
+        headers = {"User-Agent": "flask-durable", **given}
         data = None
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -117,7 +123,8 @@ class HTTPAPI:
             ) from None  # its text has the URL, which some put a token in
         answer = _json(reply.data)
         if not 200 <= reply.status < 300:
-            raise self._refusal(reply.status, reply.headers, answer)
+            secrets = [value.rpartition(" ")[2] for value in given.values()]
+            raise self._refusal(reply.status, reply.headers, answer, secrets)
         if answer is None and reply.data:
             raise PlatformError(
                 f"{self._name} answered with something else than JSON.",
@@ -126,17 +133,55 @@ class HTTPAPI:
         return {} if answer is None else answer
 
     def _refusal(
-        self, status: int, headers: t.Mapping[str, str], answer: t.Any
+        self,
+        status: int,
+        headers: t.Mapping[str, str],
+        answer: t.Any,
+        secrets: t.Iterable[str],
     ) -> Refusal:
         details = answer if isinstance(answer, dict) else {}
-        text = details.get("message") or details.get("error") or "no reason is given"
+        text = hidden(_reason(details), secrets)
         unavailable = "platform.unavailable" if status >= 500 else "platform"
         return Refusal(
-            f"{self._name} refuses ({status}): {str(text)[:_SHOWN]}",
+            f"{self._name} refuses ({status}): {text[:_SHOWN]}",
             details,
             code=_CODES.get(status, unavailable),
-            retry_after=_seconds(headers.get("Retry-After")),
+            retry_after=_seconds(headers.get(self._retry_header)),
         )
+
+
+class _Hiding(logging.Filter):
+    """Takes secrets out of what urllib3 logs: every URL it calls, at level DEBUG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hidden(record.getMessage()), ()
+        return True
+
+
+_hiding = _Hiding()
+
+
+def in_url(secret: str) -> str:
+    """Return *secret* as it is written in a URL, out of which it is never logged then.
+
+    For servers that take it nowhere else.
+    """
+    written = quote(secret, safe="")
+    _hiding.secrets |= {written, secret}
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+        logging.getLogger(name).addFilter(_hiding)
+    return written
+
+
+def hidden(text: str, secrets: t.Iterable[str] = ()) -> str:
+    """Return *text* without *secrets*, and without any that was put in a URL."""
+    for secret in {*secrets, *_hiding.secrets}:
+        text = text.replace(secret, "…") if secret else text
+    return text
 
 
 def token_of(owner: str, given: str | None, variable: str) -> str:
@@ -162,6 +207,19 @@ def checked(owner: str, token: str) -> str:
     if not (token.isascii() and token.isprintable()):
         raise ConfigurationError(f"The token for {owner} has characters that none has.")
     return token
+
+
+def _reason(answer: t.Mapping[str, t.Any]) -> str:
+    """Return why, in the words of the server."""
+    for key in ("message", "error", "detail", "errors"):
+        found = answer.get(key)
+        if isinstance(found, list):
+            found = found[0] if found else None
+        if isinstance(found, dict):
+            found = found.get("message")
+        if found:
+            return str(found)
+    return "no reason is given"
 
 
 def _json(data: bytes) -> t.Any:

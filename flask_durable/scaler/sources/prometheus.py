@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from ..http_api import checked
 from ..http_api import HTTPAPI
 from ..observation import ServiceTime
+from .answers import of_functions
 from .answers import understanding
 from .chain import BUDGET
 from .estimates import number
@@ -78,19 +79,18 @@ class PrometheusSource:
             counts: dict[str, dict[float, float]] = {}
             for (name, le), count in self._query(self._buckets, self._label, "le"):
                 counts.setdefault(name, {})[float(le)] = count
-        found = {
-            function: self._service_time(sums.get(name), counts.get(name, {}))
-            for function in functions
-            for name in [self._names.get(function, function)]
+        times = {
+            name: self._service_time(total, counts.get(name, {}))
+            for name, total in sums.items()
         }
-        return {function: time for function, time in found.items() if time}
+        return of_functions(functions, self._names, times)
 
     def _service_time(
-        self, total: float | None, cumulative: t.Mapping[float, float]
+        self, total: float, cumulative: t.Mapping[float, float]
     ) -> ServiceTime | None:
         parts = buckets(cumulative)
         samples = sum(count for _, _, count in parts)
-        if not (total and total > 0 and samples > 0):
+        if not (total > 0 and samples > 0):
             return None
         scale = UNITS[self._unit]
         p95 = percentile(parts, 0.95)

@@ -16,7 +16,11 @@ _SOURCES: Registry[DurationSource] = Registry(
     "source",
     "flask_durable.duration_sources",
     __package__,
-    {"prometheus": "PrometheusSource"},
+    {
+        "appsignal": "AppSignalSource",
+        "appsignal_graphql": "AppSignalGraphQLSource",
+        "prometheus": "PrometheusSource",
+    },
 )
 
 

@@ -1,0 +1,112 @@
+"""Durations that AppSignal has measured, by its REST API, version 2."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from datetime import datetime
+from datetime import UTC
+
+from ..http_api import HTTPAPI
+from ..http_api import token_of
+from ..observation import ServiceTime
+from .answers import of_functions
+from .answers import Stretches
+from .answers import understanding
+from .answers import window_of
+from .chain import BUDGET
+from .estimates import Unit
+
+URL = "https://appsignal.com"
+
+#: Which numbers are asked for: their field, and how several of an hour become one.
+_FIELDS = {"mean": ("mean", "avg"), "samples": ("count", "sum"), "p95": ("p95", "avg")}
+_KIND_OF = {field: kind for kind, (field, _) in _FIELDS.items()}
+
+
+class AppSignalSource:
+    """What AppSignal measured of actions, such as background jobs, hour by hour.
+
+    :param site: The id of the app, which is in the URL of its pages.
+    :param names: What an action is called, by function. Others go by their ids.
+    :param namespace: Of the actions; ``None`` where the metric has no such tag.
+    :param metric: A measurement.
+    :param label: Its tag that tells functions apart.
+    :param unit: Of the measurement.
+    :param window: How far back.
+    :param token: A personal API token; ``APPSIGNAL_API_TOKEN`` by default.
+    :param url: Another server than AppSignal's.
+    :raises ConfigurationError: There is no token, or *window* is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        names: t.Mapping[str, str] | None = None,
+        namespace: str | None = "background",
+        metric: str = "transaction_duration",
+        label: str = "action",
+        unit: Unit = "ms",
+        window: str = "24h",
+        token: str | None = None,
+        url: str = URL,
+    ) -> None:
+        self._site = site
+        self._names = dict(names or {})
+        self._metric = metric
+        self._label = label
+        self._tags = {label: "*"} | ({"namespace": namespace} if namespace else {})
+        self._unit: Unit = unit
+        self._window = window_of("AppSignal", window)
+        secret = token_of("AppSignal", token, "APPSIGNAL_API_TOKEN")
+        headers = {"Authorization": f"Bearer {secret}"}
+        self._api = HTTPAPI(
+            "AppSignal", url, lambda: headers, timeout=BUDGET, repetitions=0
+        )
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return f"appsignal:{self._metric}"
+
+    def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
+        """Return mean and 95th percentile of each, in one call.
+
+        :raises PlatformError: AppSignal refuses or does not answer.
+        """
+        now = time.time()
+        answer = self._api.call(
+            "POST",
+            "/api/v2/metrics/timeseries",
+            {
+                "site_id": self._site,
+                "from": _written(now - self._window),
+                "to": _written(now),
+                "resolution": "HOURLY",
+                "select": [self._selector(*selected) for selected in _FIELDS.values()],
+                "limit": None,
+            },
+        )
+        stretches = Stretches()
+        with understanding("AppSignal"):
+            for series in answer["series"]:
+                name = series["tags"].get(self._label)
+                kind = _KIND_OF.get(series["field"].lower())
+                if name is None or kind is None:
+                    continue
+                for point in series["data"]:
+                    stretches.add(name, point["timestamp"], kind, point["value"])
+        return of_functions(functions, self._names, stretches.merged(self._unit))
+
+    def _selector(self, field: str, aggregation: str) -> dict[str, t.Any]:
+        return {
+            "name": self._metric,
+            "tags": self._tags,
+            "field": field,
+            "aggregation": aggregation,
+            "draw_null_as_zero": False,
+        }
+
+
+def _written(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
