@@ -179,8 +179,8 @@ def in_url(secret: str) -> str:
 
 def hidden(text: str, secrets: t.Iterable[str] = ()) -> str:
     """Return *text* without *secrets*, and without any that was put in a URL."""
-    for secret in {*secrets, *_hiding.secrets}:
-        text = text.replace(secret, "…") if secret else text
+    for secret in sorted({*secrets, *_hiding.secrets} - {""}, key=len, reverse=True):
+        text = text.replace(secret, "…")
     return text
 
 

@@ -19,6 +19,7 @@ _SOURCES: Registry[DurationSource] = Registry(
     {
         "appsignal": "AppSignalSource",
         "appsignal_graphql": "AppSignalGraphQLSource",
+        "cloudwatch": "CloudWatchSource",
         "prometheus": "PrometheusSource",
     },
 )
