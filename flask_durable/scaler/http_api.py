@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -197,6 +198,24 @@ def token_of(owner: str, given: str | None, variable: str) -> str:
             hint=f"Set {variable}, or the option token.",
         )
     return checked(owner, token)
+
+
+def authorization(
+    owner: str, user: str | None, given: str | None, variable: str
+) -> dict[str, str]:
+    """Return the header with the token of *owner*, none if there is no token.
+
+    :param user: Whose password it is, where the server wants Basic authentication.
+    :raises ConfigurationError: It cannot be a token.
+    """
+    token = (given or os.environ.get(variable) or "").strip()
+    if not token:
+        return {}
+    secret = checked(owner, token)
+    if user is None:
+        return {"Authorization": f"Bearer {secret}"}
+    pair = base64.b64encode(f"{user}:{secret}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
 
 
 def checked(owner: str, token: str) -> str:

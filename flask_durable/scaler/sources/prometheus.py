@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import typing as t
 from urllib.parse import urlencode
 
-from ..http_api import checked
+from ..http_api import authorization
 from ..http_api import HTTPAPI
 from ..observation import ServiceTime
 from .answers import of_functions
@@ -59,7 +57,7 @@ class PrometheusSource:
         self._name = f"prometheus:{metric}"
         self._sums = _increase(f"{metric}_sum", match, window, [label])
         self._buckets = _increase(f"{metric}_bucket", match, window, [label, "le"])
-        headers = _authorization(user, token or os.environ.get("PROMETHEUS_TOKEN"))
+        headers = authorization("Prometheus", user, token, "PROMETHEUS_TOKEN")
         self._api = HTTPAPI(
             "Prometheus", url, lambda: headers, timeout=BUDGET, repetitions=0
         )
@@ -117,13 +115,3 @@ class PrometheusSource:
 def _increase(series: str, match: str, window: str, labels: list[str]) -> str:
     selector = f"{series}{{{match}}}" if match else series
     return f"sum by ({', '.join(labels)}) (increase({selector}[{window}]))"
-
-
-def _authorization(user: str | None, token: str | None) -> dict[str, str]:
-    if not token:
-        return {}
-    secret = checked("Prometheus", token.strip())
-    if user is None:
-        return {"Authorization": f"Bearer {secret}"}
-    pair = base64.b64encode(f"{user}:{secret}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"}

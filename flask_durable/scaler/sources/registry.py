@@ -20,6 +20,7 @@ _SOURCES: Registry[DurationSource] = Registry(
         "appsignal": "AppSignalSource",
         "appsignal_graphql": "AppSignalGraphQLSource",
         "cloudwatch": "CloudWatchSource",
+        "graphite": "GraphiteSource",
         "prometheus": "PrometheusSource",
     },
 )

@@ -1,0 +1,108 @@
+"""Durations from timers in Graphite, where those of statsd arrive."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from urllib.parse import urlencode
+
+from ...errors import ConfigurationError
+from ..http_api import authorization
+from ..http_api import HTTPAPI
+from ..observation import ServiceTime
+from .answers import of_functions
+from .answers import understanding
+from .answers import window_of
+from .chain import BUDGET
+from .estimates import number
+from .estimates import Unit
+from .estimates import UNITS
+from .estimates import variance_of
+
+#: What statsd writes of each timer in each interval, and is added up.
+_SUMS = ("sum", "count", "sum_squares")
+
+#: What a name may be made of, which is what statsd leaves of one.
+_NAME = r"([-\w:#]+)"
+
+
+class GraphiteSource:
+    """Timers, each with its sum, number and sum of squares.
+
+    :param url: Where Graphite is, without ``/render``.
+    :param names: What a timer is called, by function. Others go by their ids.
+    :param metric: The timers, with ``*`` where the function is.
+    :param unit: Of the timers.
+    :param window: How far back.
+    :param user: Whose password *token* is, where the server wants Basic authentication.
+    :param token: ``GRAPHITE_TOKEN`` by default; without one, none is sent.
+    :raises ConfigurationError: *metric* has not one ``*``, or *window* is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        names: t.Mapping[str, str] | None = None,
+        metric: str = "stats.timers.durable.*",
+        unit: Unit = "ms",
+        window: str = "24h",
+        user: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        before, star, after = metric.partition("*")
+        if not star or "*" in after:
+            raise ConfigurationError(
+                "The metric of Graphite has not one * for the function."
+            )
+        self._names = dict(names or {})
+        self._metric = metric
+        self._unit: Unit = unit
+        self._series = re.compile(
+            rf"{re.escape(before)}{_NAME}{re.escape(after)}\.({'|'.join(_SUMS)})\b"
+        )
+        hours = round(window_of("Graphite", window) / 3600)
+        targets = [
+            ("target", f'summarize({metric}.{kind},"{hours}h","sum",true)')
+            for kind in _SUMS
+        ]
+        query = [("format", "json"), ("from", f"-{hours}h"), *targets]
+        self._path = f"/render?{urlencode(query)}"
+        headers = authorization("Graphite", user, token, "GRAPHITE_TOKEN")
+        self._api = HTTPAPI(
+            "Graphite", url, lambda: headers, timeout=BUDGET, repetitions=0
+        )
+
+    def describe(self) -> str:
+        """Return what it is in one line."""
+        return f"graphite:{self._metric}"
+
+    def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
+        """Return mean and variance of each, in one call.
+
+        :raises PlatformError: Graphite refuses or does not answer.
+        """
+        answer = self._api.call("GET", self._path)
+        sums: dict[str, dict[str, float]] = {}
+        with understanding("Graphite"):
+            for series in answer or ():
+                found = self._series.search(series["target"])
+                # The value comes first; a gap is null, and no zero.
+                values = [number(value) for value, _ in series["datapoints"]]
+                known = [value for value in values if value is not None]
+                if found and known:
+                    sums.setdefault(found[1], {})[found[2]] = sum(known)
+        times = {name: self._service_time(kinds) for name, kinds in sums.items()}
+        return of_functions(functions, self._names, times)
+
+    def _service_time(self, sums: t.Mapping[str, float]) -> ServiceTime | None:
+        total, count = sums.get("sum", 0.0), sums.get("count", 0.0)
+        if not (total > 0 and count > 0):
+            return None
+        scale = UNITS[self._unit]
+        mean = total / count / scale
+        squares = sums.get("sum_squares")
+        if squares is None:
+            return ServiceTime(mean, variance_of(mean, None), count)
+        variance = squares / count / scale**2 - mean**2
+        return ServiceTime(mean, max(variance, 0.0), count)
