@@ -185,7 +185,9 @@ def hidden(text: str, secrets: t.Iterable[str] = ()) -> str:
     return text
 
 
-def token_of(owner: str, given: str | None, variable: str) -> str:
+def token_of(
+    owner: str, given: str | None, variable: str, option: str = "token"
+) -> str:
     """Return the token of *owner*: the option, or what the environment has.
 
     :raises ConfigurationError: There is none, or it cannot be one. Its text is not in
@@ -195,7 +197,7 @@ def token_of(owner: str, given: str | None, variable: str) -> str:
     if not token:
         raise ConfigurationError(
             f"There is no token for {owner}.",
-            hint=f"Set {variable}, or the option token.",
+            hint=f"Set {variable}, or the option {option}.",
         )
     return checked(owner, token)
 

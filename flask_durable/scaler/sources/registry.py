@@ -20,6 +20,7 @@ _SOURCES: Registry[DurationSource] = Registry(
         "appsignal": "AppSignalSource",
         "appsignal_graphql": "AppSignalGraphQLSource",
         "cloudwatch": "CloudWatchSource",
+        "datadog": "DatadogSource",
         "graphite": "GraphiteSource",
         "prometheus": "PrometheusSource",
     },
