@@ -23,6 +23,7 @@ _SOURCES: Registry[DurationSource] = Registry(
         "datadog": "DatadogSource",
         "graphite": "GraphiteSource",
         "prometheus": "PrometheusSource",
+        "sentry": "SentrySource",
     },
 )
 
