@@ -110,6 +110,16 @@ def test_a_mean_of_few_samples_is_drawn_to_that_of_the_queue(
     assert found["k"].samples == samples
 
 
+def test_estimates_of_all_kinds_are_drawn_to_the_mean_of_the_queue() -> None:
+    source = Source(elsewhere=ServiceTime(5, 0, 10))
+    measured = Measured(often=(980, 1.0), seldom=(10, 5.0))
+    functions = ["often", "seldom", "elsewhere"]
+    found = Estimator(measured, SourceChain([source])).read(functions)
+    # The mean of 1000 deliveries, 20 of which take 5 s, is 1.08 s.
+    for name in ("seldom", "elsewhere"):
+        assert found[name].mean == pytest.approx((10 * 5 + 10 * 1.08) / 20)
+
+
 def test_ten_samples_and_the_queue_meet_half_way() -> None:
     """Of ten at 4 s and thirty at 0 s, the queue's mean is 1 s."""
     found = shrunk({"k": ServiceTime(4, 0, 10), "often": ServiceTime(0, 0, 30)})

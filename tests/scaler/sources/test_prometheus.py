@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import typing as t
 from urllib.parse import parse_qs
 
@@ -12,7 +13,9 @@ from flask_durable.errors import ConfigurationError
 from flask_durable.errors import PlatformError
 from flask_durable.scaler.source import DurationSource
 from flask_durable.scaler.sources import make_source
+from flask_durable.scaler.sources import SourceChain
 
+from ...servers import wait_until
 from ..http_server import FakeServer
 from ..http_server import Reply
 from ..http_server import Request
@@ -174,3 +177,22 @@ def test_a_server_that_is_down_is_an_error_of_one_call() -> None:
     with pytest.raises(PlatformError, match="does not answer") as caught:
         gone.read(["resize"])
     assert caught.value.code == "platform.unavailable"
+
+
+def test_a_slow_answer_is_used_the_next_time() -> None:
+    answering = threading.Event()
+
+    class Slow(Prometheus):
+        def answer(self, request: Request) -> Reply:
+            assert answering.wait(30)
+            return super().answer(request)
+
+    with serving(Slow()) as server:
+        server.sums = {"resize": "3000"}
+        server.buckets = {("resize", "+Inf"): "1"}
+        chain = SourceChain([source(server)], budget=0.05)
+        assert chain.read(["resize"]) == {}
+        answering.set()
+        wait_until(lambda: chain.read(["resize"]))
+        assert chain.read(["resize"])["resize"].mean == 3.0
+        assert len(server.requests) == 2, "a slow server is asked once more"
