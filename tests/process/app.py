@@ -75,6 +75,11 @@ def five(event: Event[t.Any], step: Step) -> list[str]:
     ]
 
 
+@durable.function(on="work/long")
+def long(event: Event[t.Any], step: Step) -> str:
+    return step.run("long", work, event.data["pace"])
+
+
 @durable.function(on="nap/asked")
 def nap(event: Event[t.Any], step: Step) -> str:
     step.run("before", mark, "nap")

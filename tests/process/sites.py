@@ -33,6 +33,9 @@ TIMEOUT = 60.0
 #: Short, so that what a process left behind is soon taken over.
 LEASE = "2s"
 
+#: Seconds that messages stay hidden which nobody answers for.
+VISIBILITY = 2
+
 APP = str(pathlib.Path(__file__).with_name("app.py"))
 
 
@@ -108,7 +111,7 @@ class Site:
             "FLASK_DURABLE_REDIS_URL": valkey.url,
             "FLASK_DURABLE_NAMESPACE": namespace,
             "FLASK_DURABLE_LEASE": LEASE,
-            "FLASK_DURABLE_VISIBILITY_TIMEOUT": "2s",
+            "FLASK_DURABLE_VISIBILITY_TIMEOUT": f"{VISIBILITY}s",
             "TEST_TRACE": str(folder / "trace"),
         }
         if queue_url is not None:
@@ -254,11 +257,14 @@ class Site:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [line for line in lines if moment in (None, line["moment"])]
 
-    def has_begun(self, count: int) -> None:
-        """Wait until *count* bodies have begun."""
-        wait_until(
-            lambda: len(self.trace("begin")) >= count, f"{count} bodies", TIMEOUT
-        )
+    def has_begun(self, count: int, pid: int | None = None) -> None:
+        """Wait until *count* bodies have begun, in any process or in this one."""
+
+        def look() -> bool:
+            begun = [x for x in self.trace("begin") if pid in (None, x["pid"])]
+            return len(begun) >= count
+
+        wait_until(look, f"{count} bodies", TIMEOUT)
 
     def no_committed_step_ran_again(self) -> None:
         # A late owner may reach the end of a body that it began before it was late.

@@ -55,6 +55,7 @@ class Proxy:
     def __init__(self, endpoint: str) -> None:
         self._behind = urlsplit(endpoint).netloc
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._failing: set[str] = set()
         self._lock = threading.Lock()
         #: Calls by operation, whatever became of them.
         self.calls: Counter[str] = Counter()
@@ -71,6 +72,14 @@ class Proxy:
     def meets(self, operation: str, *faults: Fault) -> None:
         """Let the next calls of *operation* meet *faults*, one each."""
         self._faults[operation].extend(faults)
+
+    def fails(self, operation: str) -> None:
+        """Let every call of *operation* fail, until :meth:`heals`."""
+        self._failing.add(operation)
+
+    def heals(self) -> None:
+        """Let all calls pass again."""
+        self._failing.clear()
 
     @property
     def left(self) -> int:
@@ -102,6 +111,8 @@ class Proxy:
         return None if isinstance(fault, LoseReply) else answer
 
     def _next_fault(self, operation: str) -> Fault | None:
+        if operation in self._failing:
+            return Answer("ServiceUnavailable", 503)
         with self._lock:
             waiting = self._faults[operation]
             return waiting.popleft() if waiting else None
@@ -166,7 +177,10 @@ def _server(proxy: Proxy) -> ThreadingHTTPServer:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = proxy.carry_out(self.path, dict(self.headers), body)
+            try:
+                answer = proxy.carry_out(self.path, dict(self.headers), body)
+            except ConnectionError:  # the server behind has ended
+                answer = None
             if answer is None:
                 self.close_connection = True
                 return
