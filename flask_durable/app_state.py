@@ -41,6 +41,7 @@ from .store.directory import Directory
 from .store.failures import MessageFailures
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
+from .store.run_counts import RunCounts
 from .store.run_store import RunStore
 from .store.server import StateServer
 from .store.service_times import ServiceTimes
@@ -141,6 +142,11 @@ class AppState:
     def service_times(self) -> ServiceTimes:
         """How long deliveries of each function take."""
         return ServiceTimes(self.server, self.store.keys)
+
+    @functools.cached_property
+    def run_counts(self) -> RunCounts:
+        """How many runs of each function began and ended."""
+        return RunCounts(self.server, self.store.keys)
 
     @functools.cached_property
     def barrier(self) -> Barrier:

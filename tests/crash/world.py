@@ -338,8 +338,10 @@ class World:
         assert self._process is not None
         with self.operations.driving(False):
             runs = [self._process.runs.get(run.id) for run in self._process.runs.list()]
+            counted = self._process.state.run_counts.totals()
         ended = sorted((run.function, run.status.value) for run in runs)
         assert ended == ENDS, ended
+        assert counted == {name: {"started": 1, status: 1} for name, status in ENDS}
         by_function = {run.function: run for run in runs}
         self._check_order(by_function["order"])
         assert by_function["parcel"].result.strip() == "pack of parcel"

@@ -41,6 +41,10 @@ def test_every_accepted_event_is_one_completed_run(
     done = {(line["run"], line["step"]) for line in shaky_site.trace("end")}
     assert len(done) == 5 * len(chaos.accepted)
     shaky_site.are_empty()
+    with shaky_site.app.app_context():
+        totals = durable.state_of(shaky_site.app).run_counts.totals()
+    number = len(chaos.accepted)
+    assert totals == {"five": {"started": number, "completed": number}}
 
 
 class Chaos:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from dataclasses import field
 
@@ -96,6 +97,8 @@ class Oracle:
         self.events: dict[str, str] = {}
         self.expiry: dict[str, int] = {}
         self.arrived: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        self.hours: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self.marks: dict[str, int] = {}
 
     # -- Mailbox writes -------------------------------------------------------------
@@ -115,6 +118,7 @@ class Oracle:
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         run = Run(id, fields["function"], fields["queue"], self.now, timeout)
         self.runs[id] = run
+        self._count(run, "started")
         begin = max(self.now, start)
         self._arm(run, begin, timeout, start_timeout)
         if start > self.now:
@@ -215,6 +219,7 @@ class Oracle:
             run.memos.pop(run.failed_step or "", None)
             run.failed_step = run.result = run.finished = None
             run.generation += 1
+            self._count(run, "started")
             del self.expiry[id]
             self._arm(run, self.now, run.timeout, 0)
         run.failure = run.deferred_since = None
@@ -343,6 +348,7 @@ class Oracle:
             child.parent, child.parent_generation = id, run.generation
             child.cause = outcome
             self.runs[handler] = child
+            self._count(child, "started")
             self._enqueue(child)
         self._owe(run, events)
         run.left = (token, ["finished", queued])
@@ -506,6 +512,12 @@ class Oracle:
         run.status, run.finished = status, self.now
         run.due = run.waiting = None
         self.expiry[run.id] = self.now + retention
+        self._count(run, status)
+
+    def _count(self, run: Run, what: str) -> None:
+        field = f"{run.function}:{what}"
+        self.totals[field] += 1
+        self.hours[self.now // 3_600_000][field] += 1
 
     def _owe(self, run: Run, events: t.Iterable[str]) -> None:
         for number, text in enumerate(events):

@@ -420,6 +420,18 @@ class Model(RuleBasedStateMachine):
             assert (id in oracle.expiry) == (run.status in FINISHED)
 
     @invariant()
+    def the_counts_add_up(self) -> None:
+        totals = self.oracle.totals
+        for function in ("work", "on_failure"):
+            ended = sum(totals[f"{function}:{status}"] for status in FINISHED)
+            unfinished = [
+                run
+                for run in self.oracle.runs.values()
+                if run.function == function and run.status not in FINISHED
+            ]
+            assert totals[f"{function}:started"] == ended + len(unfinished)
+
+    @invariant()
     def an_outcome_never_changes(self) -> None:
         for id in self.oracle.runs:
             for step, memo in self.stored.get(f"steps:{id}", {}).items():
@@ -441,7 +453,11 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         "marks": {name: str(time) for name, time in oracle.marks.items()},
         "looks": {id: " ".join(map(str, look)) for id, look in oracle.looks.items()},
         "runs": {run.id: run.created for run in oracle.runs.values()},
-        "arrived": {job: str(count) for job, count in oracle.arrived.items()},
+        "arrived": texts(oracle.arrived),
+        "totals": texts(oracle.totals),
+    }
+    found |= {
+        f"counts:{hour}": texts(counted) for hour, counted in oracle.hours.items()
     }
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
@@ -459,6 +475,10 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         found[f"run:{run.id}"]["resends"] = str(run.resends)
         found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
     return {name: value for name, value in (found | indexes).items() if value}
+
+
+def texts(counts: t.Mapping[str, int]) -> dict[str, str]:
+    return {name: str(count) for name, count in counts.items()}
 
 
 #: What a run's record shows to others, by the same name in the oracle.

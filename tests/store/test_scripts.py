@@ -209,6 +209,8 @@ def _costs(kit: Kit, memos: int) -> dict[str, int]:
             if not command.removeprefix("cmdstat_").startswith(ignored + connecting)
         )
 
+    # The first of an hour sets when the hour's counts expire.
+    kit.create(kit.new_run(id="first-of-its-hour"))
     run = kit.new_run()
     measure("create", lambda: kit.create(run))
     kit.confirm(f"run:{run.id}")

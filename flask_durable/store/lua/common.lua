@@ -15,6 +15,8 @@
 --   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
 --   <tag>:arrived         hash   "<q>:<f>" -> how often a run of them was queued, or
 --                                claimed as it was created
+--   <tag>:totals          hash   "<f>:<what>" -> how many runs began and ended so far
+--   <tag>:counts:<hour>   hash   the same of one hour since 1970; expires
 --   <tag>:marks           hash   what the workers saw of each queue (see sweep.lua)
 --   <tag>:outbox          zset   "run:<id>", "event:<...>" and "spool:<...>" by the time
 --                                to send again
@@ -32,6 +34,8 @@ local tag = KEYS[1]
 local RESEND = 5000
 -- A QUEUED run's message is doubted for the first time after this long.
 local DOUBT = 60000
+-- What was counted in an hour is kept for this long, in seconds.
+local COUNTED = 8 * 24 * 3600
 
 local function run_key(id) return tag .. ':run:' .. id end
 local function steps_key(id) return tag .. ':steps:' .. id end
@@ -103,6 +107,17 @@ end
 
 local function count_arrival(job) redis.call('HINCRBY', tag .. ':arrived', job, 1) end
 
+-- Counts a run that is "started", or ends as "completed", "failed" or "cancelled". In
+-- the script that makes it so: counts of a process that is killed would not add up.
+local function count_run(function_id, what, now)
+  local field = function_id .. ':' .. what
+  redis.call('HINCRBY', tag .. ':totals', field, 1)
+  local hour = tag .. ':counts:' .. text(math.floor(now / 3600000))
+  if redis.call('HINCRBY', hour, field, 1) == 1 then
+    redis.call('EXPIRE', hour, COUNTED)
+  end
+end
+
 -- Makes a run QUEUED and writes the message that is owed in the same breath, so that
 -- no crash can leave a QUEUED run that nobody will ever hear of.
 local function enqueue(id, from, created, now)
@@ -130,6 +145,7 @@ local function settle(id, from, to, created, now, retention, ...)
   redis.call('HDEL', run_key(id), 'due', 'waiting')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
+  count_run(get(id, 'function')[1], to, now)
 end
 
 -- Events that are owed are kept whole, apart from the run that owes them.
@@ -156,7 +172,9 @@ local function arm_timeouts(id, now, timeout, start_timeout)
   end
 end
 
+-- A run that is new is found by all, and counted.
 local function index(id, function_id, created)
+  count_run(function_id, 'started', created)
   redis.call('ZADD', tag .. ':runs', created, id)
   redis.call('ZADD', tag .. ':function:' .. function_id, created, id)
 end

@@ -24,7 +24,7 @@
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
-  'admin_token', 'admin_reply', 'expiring')
+  'admin_token', 'admin_reply', 'expiring', 'function')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -60,6 +60,8 @@ else
   redis.call('HDEL', run_key(id), 'failed_step', 'result', 'finished', 'reason')
   redis.call('ZREM', tag .. ':expire', id)
   put(id, 'generation', text(tonumber(run[3]) + 1))
+  -- It has ended once in the counts, and will end again.
+  count_run(run[10], 'started', now)
   arm_timeouts(id, now, tonumber(run[5]), 0)
 end
 redis.call('HDEL', run_key(id), 'deferred_since', 'failure')

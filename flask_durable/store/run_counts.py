@@ -1,0 +1,59 @@
+"""How many runs began and ended: counted by the scripts that begin and end them.
+
+So they are exact, whoever dies: for each function ``started`` is ``completed`` and
+``failed`` and ``cancelled`` and the runs that are unfinished. A run that is retried is
+started once more, since it will end once more. Hours are those of the server's clock.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from collections import defaultdict
+
+from ..redis_client import ask_holder
+from .keys import Keys
+from .server import StateServer
+
+#: What is counted of a function: ``started``, ``completed``, ``failed``, ``cancelled``.
+Counts = Counter[str]
+
+
+class RunCounts:
+    """Reads the counts of one namespace.
+
+    :param server: The state server.
+    :param keys: The names of its keys.
+    """
+
+    def __init__(self, server: StateServer, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    def totals(self) -> dict[str, Counts]:
+        """Return what was counted by function, since the namespace began.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        return self._read(["totals"])
+
+    def since(self, hours: int) -> dict[str, Counts]:
+        """Return what was counted by function in this hour and *hours* before it.
+
+        :param hours: At most 191 are kept.
+        :raises redis.RedisError: The server did not answer.
+        """
+        now = int(ask_holder(self._server.client, self._keys.root, "TIME")[0]) // 3600
+        return self._read([f"counts:{now - back}" for back in range(hours + 1)])
+
+    def _read(self, names: t.Sequence[str]) -> dict[str, Counts]:
+        pipeline = self._server.client.pipeline(transaction=False)
+        for tag in self._keys.tags:
+            for name in names:
+                pipeline.hgetall(f"{tag}:{name}")
+        found: defaultdict[str, Counts] = defaultdict(Counter)
+        for counted in pipeline.execute():
+            for field, count in counted.items():
+                function, _, what = field.rpartition(":")
+                found[function][what] += int(count)
+        return dict(found)
