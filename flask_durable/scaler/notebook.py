@@ -16,6 +16,7 @@ minute, and one that is slower than that writes notes that are at most one run t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing as t
 from dataclasses import dataclass
@@ -62,10 +63,9 @@ class Notes:
 
     def encode(self) -> str:
         """Return the notes as JSON."""
-        memory = {"needs": self.memory.needs, "empty_looks": self.memory.empty_looks}
         return json.dumps(
             {
-                "memory": memory,
+                "memory": dataclasses.asdict(self.memory),
                 "totals": self.totals,
                 "asked": self.asked,
                 "boots": self.boots,
@@ -83,7 +83,7 @@ class Notes:
         memory = fields["memory"]
         needs = tuple((time, need) for time, need in memory["needs"])
         return cls(
-            Memory(needs, memory["empty_looks"]),
+            Memory(needs, memory["empty_looks"], memory["mean_need"]),
             tuple((time, counts) for time, counts in fields["totals"]),
             tuple(fields["asked"]),
             tuple(fields["boots"]),

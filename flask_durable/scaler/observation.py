@@ -113,7 +113,8 @@ class Goal:
     :param maximum: Workers that are never exceeded.
     :param completion: Seconds within which a job is to be done, where that matters.
     :param window: Seconds for which a need is remembered before workers are given back.
-        Without it :attr:`Pool.patience` says.
+        Without it :attr:`Pool.patience` says, and workers are kept where new ones would
+        come too late.
     :param margin: How many standard deviations of the work are added to it. 1.28 covers
         nine of ten cases; 0 is the plain rule.
     :param headroom: The share of jobs that may wait too long in steady state, for which

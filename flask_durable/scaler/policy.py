@@ -3,9 +3,11 @@
 Growing is immediate; giving back waits. The need that each look finds is remembered for
 a window of time, and the pool shrinks only to the highest one in it: a look that falls
 between two bursts does not empty the pool, and the window runs from the last need, not
-from the last change (which a steady trickle would put off for ever). Work is never
-killed: workers that have a job stay, and where the platform chooses itself which ones
-go, none goes while any of them is busy.
+from the last change (which a steady trickle would put off for ever). Where new workers
+come too late for the wait, only those that are there already can keep it: the pool does
+not shrink below some times its mean need of late. Work is never killed: workers that
+have a job stay, and where the platform chooses itself which ones go, none goes while
+any of them is busy.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ _TOLERANCE = 0.1
 #: The looks that have to find nothing before the last worker goes. One may be wrong:
 #: counts of SQS are approximate.
 _EMPTY_LOOKS = 2
+#: Where new workers come too late, so many times the mean need is kept; the mean is
+#: that of about so many seconds. In simulations, this misses a quarter less than giving
+#: back, for a tenth more worker-hours.
+_WARM = 2
+_OF_LATE = 900.0
 
 Action = t.Literal["up", "down", "hold"]
 
@@ -47,10 +54,12 @@ class Memory:
     :param needs: Pairs of a time (seconds since 1970) and the workers that were needed
         then, unclamped; those of the window.
     :param empty_looks: How many looks in a row found nothing to do.
+    :param mean_need: The mean of the needs, of which older ones count less and less.
     """
 
     needs: tuple[tuple[float, int], ...] = ()
     empty_looks: int = 0
+    mean_need: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,24 @@ def _remember(
     kept = [(time, need) for time, need in memory.needs if time > since]
     kept.append((observation.now, needed))
     idle = not work.jobs and not work.residuals
-    return Memory(tuple(kept), memory.empty_looks + 1 if idle else 0)
+    empty_looks = memory.empty_looks + 1 if idle else 0
+    return Memory(tuple(kept), empty_looks, _mean(memory, observation.now, needed))
+
+
+def _mean(memory: Memory, now: float, needed: int) -> float:
+    """Return the mean need: an exponentially weighted one, by the time of each look."""
+    if not memory.needs:
+        return 0.0
+    passed = max(now - memory.needs[-1][0], 0.0)
+    return needed + (memory.mean_need - needed) * math.exp(-passed / _OF_LATE)
+
+
+def _warm(memory: Memory, goal: Goal, pool: Pool) -> int:
+    """Return how many workers are kept because new ones would come too late."""
+    in_time = pool.period + pool.boot <= goal.desired_wait
+    if in_time or goal.window is not None:
+        return 0
+    return round(_WARM * memory.mean_need)
 
 
 def _settle(
@@ -180,6 +206,7 @@ def _settle(
     if wanted > current:
         return "up", wanted, _because(needed, wanted)
     highest = max(need for _, need in memory.needs)
+    highest = max(highest, _warm(memory, goal, pool))
     keep = min(max(highest, goal.minimum), limit)
     keep = max(keep, fleet.busy)
     if keep < current and not pool.picks_victims and fleet.busy:

@@ -229,6 +229,25 @@ def test_the_window_runs_from_the_last_need_not_from_the_last_change() -> None:
     assert (decision.action, decision.workers) == ("down", 4)
 
 
+def after_a_burst(seconds: float, wanted: Goal, pool: Pool) -> Decision:
+    """Decide when 75 workers were needed for a minute, and so long nothing."""
+    memory, time = Memory(), 0.0
+    while time <= 60 + seconds:
+        seen = look(7500 if time <= 60 else 0, ready=75)
+        decision = decide(later(time, seen), wanted, pool, memory)
+        memory, time = decision.memory, time + pool.period
+    return decision
+
+
+def test_workers_are_kept_for_as_long_as_the_need_was_where_new_ones_are_late() -> None:
+    late, in_time = Pool(boot=30, period=15), Pool(boot=10, period=15)
+    assert after_a_burst(120, goal(), in_time).workers == 0
+    soon, later = (after_a_burst(s, goal(), late).workers for s in (120, 900))
+    assert 75 / 4 > soon > later > 0
+    assert after_a_burst(3600, goal(), late).workers == 0
+    assert after_a_burst(120, goal(window=60), late).workers == 0
+
+
 def test_a_worker_that_has_a_job_is_never_given_back() -> None:
     running = [Running("resize", 0.2)] * 7
     decision = settle(look(0, ready=20, running=running), goal(), Pool())

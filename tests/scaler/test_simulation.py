@@ -9,10 +9,10 @@ import pytest
 from flask_durable.scaler import Goal
 from flask_durable.scaler import Observation
 from flask_durable.scaler import Pool
-from flask_durable.scaler.simulation.engine import Outcome
 from flask_durable.scaler.simulation.engine import Policy
 from flask_durable.scaler.simulation.engine import Simulation
 from flask_durable.scaler.simulation.engine import World
+from flask_durable.scaler.simulation.outcome import Outcome
 from flask_durable.scaler.simulation.policies import Durable
 from flask_durable.scaler.simulation.policies import Fixed
 from flask_durable.scaler.simulation.policies import Proportional
@@ -112,7 +112,26 @@ def test_a_job_of_a_worker_that_is_stopped_is_done_again_from_its_beginning() ->
     policy = Scripted({0: 1, 15: 0, 30: 1}, protects=False)
     world = World(boot=(5, 5), lag=0, visibility=60)
     out = Simulation([Arrival(0, "a", 20)], policy, world, workers=1).run()
-    assert (out.waits, out.kills) == ([75], 1)
+    assert (out.waits, out.kills, out.lost) == ([75], 1, 15)
+
+
+def test_a_job_that_was_fetched_waits_for_its_worker_while_others_are_idle() -> None:
+    jobs = [Arrival(0, "a", 100), Arrival(1, "b", 1)]
+    world = World(boot=(5, 5), lag=0, prefetch=1)
+    out = Simulation(jobs, Scripted({0: 1, 15: 2}), world, workers=1).run()
+    assert out.waits == [0, 99]
+
+
+def test_what_a_worker_fetched_goes_back_at_once_if_it_drains() -> None:
+    jobs = [Arrival(0, "a", 100), Arrival(1, "b", 1)]
+    world = World(boot=(5, 5), lag=0, visibility=60, prefetch=1)
+    drained = Scripted({0: 1, 15: 0, 30: 1})
+    out = Simulation(jobs, drained, world, workers=1).run()
+    assert sorted(out.waits) == [0, 34]  # 30 to decide, 5 to boot, arrived at 1
+    stopped = Scripted({0: 1, 15: 0, 30: 1}, protects=False)
+    out = Simulation(jobs, stopped, world, workers=1).run()
+    assert sorted(out.waits) == [74, 76]  # both are received again at 75
+    assert (out.kills, out.lost) == (1, 15)
 
 
 def test_a_policy_sees_the_jobs_their_ages_and_the_workers() -> None:
@@ -127,6 +146,18 @@ def test_a_policy_sees_the_jobs_their_ages_and_the_workers() -> None:
     assert [(job.function, job.age) for job in seen.running] == [("a", 15)]
     assert (seen.fleet.ready, seen.fleet.busy, seen.fleet.booting) == (1, 1, ())
     assert policy.seen[2].fleet.booting == (85,)
+
+
+def test_counts_of_jobs_may_be_old_and_those_of_workers_are_not() -> None:
+    jobs = [Arrival(0, "a", 50), Arrival(10, "b", 1)]
+    policy = Scripted({0: 1, 15: 2})
+    world = World(boot=(100, 100), lag=20)
+    Simulation(jobs, policy, world, workers=1).run()
+    at_20, at_35, at_50 = policy.seen[:3]
+    assert [seen.now for seen in (at_20, at_35, at_50)] == [20, 35, 50]
+    assert [seen.jobs for seen in (at_20, at_35, at_50)] == [0, 1, 1]
+    assert at_35.waiting[0].oldest == 5
+    assert (at_35.fleet.booting, at_50.fleet.booting) == ((85,), (70,))
 
 
 def test_a_policy_that_never_gets_to_the_end_is_given_up() -> None:

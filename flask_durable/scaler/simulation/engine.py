@@ -1,15 +1,17 @@
 """The events of a queue and of a pool of workers, in the order of their times.
 
 Jobs wait in one line, first in, first out. A worker that is asked for takes its boot
-time, then runs as many jobs at a time as it has slots. A policy looks at regular times;
-what it decides is done some seconds after what it saw. A worker that is given back by a
-policy that protects work drains: it takes no more jobs and stops when it has none. One
-that is taken at random, busy or not, kills its jobs, which are received again when
-their visibility timeout is over.
+time, then runs as many jobs at a time as it has slots, and may fetch some more that
+wait for it alone. A policy decides at regular times, by counts of jobs that may be old
+and wrong. A worker that is given back by a policy that protects work drains: it takes
+no more jobs, puts back those it fetched, and stops when it has none. One that is taken
+at random, busy or not, kills its jobs; those and the ones it fetched are received again
+when their visibility timeout is over.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import math
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..observation import Observation
+from .outcome import Outcome
+from .sensor import SeenWorker
 from .sensor import Sensor
 from .workloads import Arrival
 
@@ -34,9 +38,10 @@ class World:
     :param slots: Jobs that a worker runs at a time.
     :param boot: The shortest and the longest boot time, seconds.
     :param period: Seconds between two looks.
-    :param lag: Seconds between a look and what is done about it.
+    :param lag: How old the counts of jobs are when it is decided, seconds.
     :param visibility: Seconds after which the job of a killed worker is received again.
     :param noise: By how many jobs a count of what waits may be wrong.
+    :param prefetch: Jobs that a worker fetches besides those it runs.
     """
 
     slots: int = 1
@@ -45,6 +50,7 @@ class World:
     lag: float = 1.0
     visibility: float = 30.0
     noise: int = 0
+    prefetch: int = 0
 
 
 class Policy(t.Protocol):
@@ -59,44 +65,13 @@ class Policy(t.Protocol):
         """Return how many workers there should be."""
 
 
-@dataclass
-class Outcome:
-    """What came of a policy.
-
-    :param waits: For each job the seconds until its last start; infinite for those that
-        are not done at the end.
-    :param worker_seconds: Seconds of workers, from asking for one to its stop.
-    :param kills: Jobs that were killed.
-    :param turns: How often the pool grew after it had shrunk, or the reverse.
-    :param sizes: Pairs of a time and the size of the pool from then on.
-    """
-
-    waits: list[float] = field(default_factory=list)
-    worker_seconds: float = 0.0
-    kills: int = 0
-    turns: int = 0
-    sizes: list[tuple[float, int]] = field(default_factory=list)
-
-    def missed(self, wait: float) -> float:
-        """Return the share of jobs that waited for longer than *wait* seconds."""
-        if not self.waits:
-            return 0.0
-        return sum(waited > wait for waited in self.waits) / len(self.waits)
-
-    def percentile(self, share: float) -> float:
-        """Return the wait in seconds that this *share* of jobs does not exceed."""
-        ordered = sorted(self.waits)
-        if not ordered:
-            return 0.0
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-
 @dataclass(eq=False)
 class _Worker:
     asked: float
     ready: float
     draining: bool = False
     jobs: dict[int, tuple[Arrival, float]] = field(default_factory=dict)
+    fetched: deque[Arrival] = field(default_factory=deque)
 
 
 class Simulation:
@@ -135,7 +110,7 @@ class Simulation:
         while self._open and self._now < self._given_up:
             self._now, _, happen = heapq.heappop(self._events)
             happen()
-        self.outcome.waits += itertools.repeat(math.inf, self._open)
+        self.outcome.jobs += itertools.repeat((self._now, math.inf), self._open)
         for worker in self._workers:
             self.outcome.worker_seconds += self._now - worker.asked
         return self.outcome
@@ -151,23 +126,28 @@ class Simulation:
         self._serve()
 
     def _serve(self) -> None:
-        """Start jobs as long as there are one and a slot for it."""
+        """Start jobs as long as there are one and a slot for it; fetch what is left."""
         while self._queue:
             worker = self._free_worker()
             if worker is None:
-                return
+                break
             self._start(worker, self._queue.popleft())
+        while self._queue and self._world.prefetch:
+            worker = min(self._serving(), key=lambda w: len(w.fetched), default=None)
+            if worker is None or len(worker.fetched) >= self._world.prefetch:
+                return
+            worker.fetched.append(self._queue.popleft())
 
     def _free_worker(self) -> _Worker | None:
         """Return the busiest one with a free slot, so that others become idle."""
-        free = [
-            worker
-            for worker in self._workers
-            if not worker.draining
-            and worker.ready <= self._now
-            and len(worker.jobs) < self._world.slots
-        ]
+        slots = self._world.slots
+        free = [worker for worker in self._serving() if len(worker.jobs) < slots]
         return max(free, key=lambda worker: len(worker.jobs), default=None)
+
+    def _serving(self) -> t.Iterator[_Worker]:
+        for worker in self._workers:
+            if not worker.draining and worker.ready <= self._now:
+                yield worker
 
     def _start(self, worker: _Worker, job: Arrival) -> None:
         number = next(self._numbers)
@@ -178,25 +158,34 @@ class Simulation:
         if number not in worker.jobs:
             return  # it was killed
         job, started = worker.jobs.pop(number)
-        self.outcome.waits.append(started - job.time)
+        self.outcome.jobs.append((job.time, started - job.time))
         self._sensor.done(job)
         self._open -= 1
         if worker.draining and not worker.jobs:
             self._remove(worker)
+        if worker.fetched:
+            self._start(worker, worker.fetched.popleft())
         self._serve()
 
     # -- Workers --------------------------------------------------------------------
 
     def _look(self) -> None:
-        observation = self._sensor.look(self._now, self._queue, self._seen_workers())
-        wanted = self._policy.decide(observation)
-        self._at(self._now + self._world.lag, lambda: self._resize(wanted))
+        fetched = (job for worker in self._workers for job in worker.fetched)
+        waiting = [*self._queue, *fetched]
+        seen = self._sensor.look(self._now, waiting, self._seen_workers())
+        self._at(self._now + self._world.lag, lambda: self._decide(seen))
         self._at(self._now + self._world.period, self._look)
 
-    def _seen_workers(self) -> t.Iterator[tuple[float, list[tuple[str, float]]]]:
+    def _decide(self, seen: Observation) -> None:
+        """Decide by what was *seen* some time ago, and the workers there are now."""
+        fleet = self._sensor.fleet(self._seen_workers())
+        seen = dataclasses.replace(seen, now=self._now, fleet=fleet)
+        self._resize(self._policy.decide(seen))
+
+    def _seen_workers(self) -> t.Iterator[SeenWorker]:
         """Yield for each worker when it is ready, and function and age of its jobs."""
         for worker in self._workers:
-            if not worker.draining or worker.jobs:
+            if not worker.draining:
                 jobs = worker.jobs.values()
                 running = [(job.function, self._now - began) for job, began in jobs]
                 yield max(worker.ready - self._now, 0.0), running
@@ -214,12 +203,12 @@ class Simulation:
         if difference < 0:
             for worker in self._victims(current, -difference):
                 self._give_back(worker)
-        self.outcome.sizes.append((self._now, len(self._workers)))
         self._serve()
 
     def _boot(self) -> None:
         ready = self._now + self._chance.uniform(*self._world.boot)
         self._workers.append(_Worker(self._now, ready))
+        self._note_size()
         self._at(ready, self._serve)
 
     def _victims(self, workers: list[_Worker], count: int) -> list[_Worker]:
@@ -228,13 +217,24 @@ class Simulation:
         return sorted(workers, key=lambda w: (len(w.jobs), -w.ready))[:count]
 
     def _give_back(self, worker: _Worker) -> None:
-        if self._policy.protects and worker.jobs:
-            worker.draining = True
-            return
-        for job, _ in worker.jobs.values():
+        if self._policy.protects:
+            self._queue.extendleft(reversed(worker.fetched))
+            worker.fetched.clear()
+            if worker.jobs:
+                worker.draining = True
+                return
+        self._stop(worker)
+
+    def _stop(self, worker: _Worker) -> None:
+        """Stop it at once: what it has is received again later."""
+        for job, started in worker.jobs.values():
             self.outcome.kills += 1
+            self.outcome.lost += self._now - started
+            worker.fetched.append(job)
+        for job in worker.fetched:
             self._at(self._now + self._world.visibility, lambda j=job: self._again(j))  # type: ignore[misc]
         worker.jobs.clear()
+        worker.fetched.clear()
         self._remove(worker)
 
     def _again(self, job: Arrival) -> None:
@@ -243,4 +243,11 @@ class Simulation:
 
     def _remove(self, worker: _Worker) -> None:
         self._workers.remove(worker)
+        self._note_size()
         self.outcome.worker_seconds += self._now - worker.asked
+
+    def _note_size(self) -> None:
+        sizes = self.outcome.sizes
+        if sizes[-1][0] == self._now:
+            sizes.pop()
+        sizes.append((self._now, len(self._workers)))

@@ -19,6 +19,9 @@ _RANGES = 12
 _LONG = 300.0
 _SHORT = 60.0
 
+#: Of a worker the seconds until it is ready, and function and age of each of its jobs.
+SeenWorker = tuple[float, list[tuple[str, float]]]
+
 
 class Sensor:
     """Counts what arrives, and measures what is done.
@@ -48,27 +51,31 @@ class Sensor:
         self,
         now: float,
         queue: t.Iterable[Arrival],
-        workers: t.Iterable[tuple[float, list[tuple[str, float]]]],
+        workers: t.Iterable[SeenWorker],
     ) -> Observation:
         """Return what can be seen now.
 
         :param now: Seconds.
         :param queue: What waits.
-        :param workers: For each worker the seconds until it is ready, and function and
-            age of each of its jobs.
+        :param workers: Those that were asked for.
         """
         workers = list(workers)
-        booting = tuple(sorted(boot for boot, _ in workers if boot > 0))
         running = (Running(f, age) for _, jobs in workers for f, age in jobs)
-        busy = sum(bool(jobs) for _, jobs in workers)
         return Observation(
             now,
             self._waiting(now, queue),
             tuple(running),
-            Fleet(len(workers) - len(booting), booting, busy),
+            self.fleet(workers),
             self._service_times(),
             self._rates(now),
         )
+
+    def fleet(self, workers: t.Iterable[SeenWorker]) -> Fleet:
+        """Return the workers there are, which a platform knows at once."""
+        workers = list(workers)
+        booting = tuple(sorted(boot for boot, _ in workers if boot > 0))
+        busy = sum(bool(jobs) for _, jobs in workers)
+        return Fleet(len(workers) - len(booting), booting, busy)
 
     def _waiting(self, now: float, queue: t.Iterable[Arrival]) -> tuple[Waiting, ...]:
         ages: dict[str, list[float]] = defaultdict(list)
