@@ -8,7 +8,7 @@ import typing as t
 
 import click
 import redis
-from flask import current_app
+from flask.cli import AppGroup
 from flask.cli import with_appcontext
 
 from ..errors import ConfigurationError
@@ -18,7 +18,8 @@ from .output import echo_json
 from .output import note
 from .output import style
 from .parameters import Seconds
-from .problems import current_durable
+from .problems import current_state
+from .simulate import simulate
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState
@@ -37,7 +38,7 @@ LOCKED = 75
 _EMPTY_PERIOD = 1.0
 
 
-@click.command("scale")
+@click.group("scale", cls=AppGroup, invoke_without_command=True)
 @click.option("--queue", "-q", "name", metavar="NAME", help="A pool, or a queue of it.")
 @click.option("--all", "every", is_flag=True, help="Every pool of DURABLE_SCALE.")
 @click.option("--dry-run", is_flag=True, help="Decide, and change nothing.")
@@ -57,8 +58,11 @@ _EMPTY_PERIOD = 1.0
     show_default=True,
     help="How long --set or --pause hold.",
 )
+@click.pass_context
 @with_appcontext
 def scale(
+    context: click.Context,
+    /,
     name: str | None,
     every: bool,
     order: int | None,
@@ -86,9 +90,9 @@ def scale(
       flask durable scale --queue media --dry-run --explain
       flask durable scale --queue media --set 5 --for 2h
     """
-    durable = current_durable()
-    state = durable.state_of(t.cast(t.Any, current_app)._get_current_object())
-    scalers = _scalers(state, name, every)
+    if context.invoked_subcommand is not None:
+        return
+    scalers = _scalers(current_state(), name, every)
     if order is not None or pause or resume:
         _order(scalers, order, resume, seconds)
     elif history is not None:
@@ -97,7 +101,10 @@ def scale(
         _loop(scalers, loop, **how)
     else:
         worst = max(_run(scaler, **how) for scaler in scalers)
-        click.get_current_context().exit(worst)
+        context.exit(worst)
+
+
+scale.add_command(simulate)
 
 
 def _scalers(state: AppState, name: str | None, every: bool) -> list[Scaler]:

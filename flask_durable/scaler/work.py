@@ -67,7 +67,8 @@ class Work:
 def typical(observation: Observation, goal: Goal) -> ServiceTime:
     """Return the service time of a function of which nothing is known.
 
-    The mean over the functions that wait, and else over all that are known.
+    The mean over the functions that wait, and else over all that are known. If there is
+    none, the guess, of which nobody knows how wrong it is: it gets no margin for that.
     """
     known = observation.service_times
     weights = {
@@ -77,7 +78,7 @@ def typical(observation: Observation, goal: Goal) -> ServiceTime:
     } or dict.fromkeys(known, 1.0)
     total = sum(weights.values())
     if not total:
-        return ServiceTime(goal.guess, goal.guess**2, samples=1)
+        return ServiceTime(goal.guess, goal.guess**2, samples=math.inf)
     mean = sum(n * known[name].mean for name, n in weights.items()) / total
     variance = sum(n * known[name].variance for name, n in weights.items()) / total
     return ServiceTime(mean, variance, samples=1)

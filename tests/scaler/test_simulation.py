@@ -9,18 +9,19 @@ import pytest
 from flask_durable.scaler import Goal
 from flask_durable.scaler import Observation
 from flask_durable.scaler import Pool
-from flask_durable.scaler.simulation.engine import Policy
 from flask_durable.scaler.simulation.engine import Simulation
 from flask_durable.scaler.simulation.engine import World
 from flask_durable.scaler.simulation.outcome import Outcome
 from flask_durable.scaler.simulation.policies import Durable
 from flask_durable.scaler.simulation.policies import Fixed
+from flask_durable.scaler.simulation.policies import Policy
 from flask_durable.scaler.simulation.policies import Proportional
 from flask_durable.scaler.simulation.policies import RuleOfThumb
 from flask_durable.scaler.simulation.policies import Steps
+from flask_durable.scaler.simulation.trace import read_trace
+from flask_durable.scaler.simulation.trace import write_trace
 from flask_durable.scaler.simulation.workloads import Arrival
 from flask_durable.scaler.simulation.workloads import generate
-from flask_durable.scaler.simulation.workloads import read_trace
 from flask_durable.scaler.simulation.workloads import WORKLOADS
 
 WORLD = World(boot=(10, 40), period=15)
@@ -35,7 +36,7 @@ def outcome(workload: str, policy: Policy, world: World = WORLD) -> Outcome:
     return Simulation(generate(workload, 1), policy, world, seed=1).run()
 
 
-@pytest.mark.parametrize("workload", ["burst", "bursts", "crowd", "mixed"])
+@pytest.mark.parametrize("workload", ["burst", "bursty", "crowd", "mixed"])
 @pytest.mark.parametrize("other", [RuleOfThumb, Proportional, Steps])
 def test_it_misses_fewer_waits_than_others_and_kills_nothing(
     workload: str, other: t.Callable[[Goal, Pool], Policy]
@@ -47,7 +48,7 @@ def test_it_misses_fewer_waits_than_others_and_kills_nothing(
     assert ours.kills == 0
 
 
-@pytest.mark.parametrize("workload", ["bursts", "mixed"])
+@pytest.mark.parametrize("workload", ["bursty", "mixed"])
 @pytest.mark.parametrize("other", [Proportional, Steps])
 def test_it_costs_less_than_others_that_grow_and_shrink_slowly(
     workload: str, other: t.Callable[[Goal, Pool], Policy]
@@ -59,7 +60,7 @@ def test_it_costs_less_than_others_that_grow_and_shrink_slowly(
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-@pytest.mark.parametrize("workload", ["bursts", "mixed"])
+@pytest.mark.parametrize("workload", ["bursty", "mixed"])
 def test_counts_that_are_late_and_wrong_do_no_harm(workload: str, slots: int) -> None:
     world = World(slots, boot=(10, 40), period=15, lag=8, noise=1)
     goal = goal_of(workload)
@@ -167,13 +168,34 @@ def test_a_policy_that_never_gets_to_the_end_is_given_up() -> None:
 
 def test_a_recorded_trace_begins_at_its_first_job() -> None:
     lines = [
-        '{"time": 1795292250, "function": "b", "seconds": 2}',
+        '{"at": 1795292250, "function": "b", "seconds": 2}',
         "",
-        '{"time": 1795292240.5, "function": "a", "seconds": 0.3}',
+        '{"at": 1795292240.5, "function": "a", "seconds": 0.3}',
     ]
-    assert read_trace(lines) == [Arrival(0, "a", 0.3), Arrival(9.5, "b", 2)]
+    jobs = [Arrival(0, "a", 0.3), Arrival(9.5, "b", 2)]
+    assert read_trace(lines) == jobs
+    assert read_trace(write_trace(jobs)) == jobs
+    assert read_trace([]) == []
 
 
-def test_a_line_of_a_trace_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match="line 2 is no JSON object with time"):
-        read_trace(['{"time": 1, "function": "b", "seconds": 2}', '{"time": 1}'])
+def test_a_recorded_trace_may_be_a_table_with_dates() -> None:
+    lines = [
+        "at, seconds, function, user",
+        '2026-11-25T10:00:09.5Z,2,"b, c",1',
+        "2026-11-25T10:00:00+00:00,0.3,a,2",
+    ]
+    assert read_trace(lines) == [Arrival(0, "a", 0.3), Arrival(9.5, "b, c", 2)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"at": 1}', "[1]", "{", '{"at": "x", "function": "b", "seconds": 2}'],
+)
+def test_a_line_of_a_trace_that_is_none_is_named(line: str) -> None:
+    with pytest.raises(ValueError, match="line 2 is no job: it takes at, function"):
+        read_trace(['{"at": 1, "function": "b", "seconds": 2}', line])
+
+
+def test_a_job_that_takes_less_than_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 1 is no job: seconds is -2"):
+        read_trace(['{"at": 1, "function": "b", "seconds": -2}'])

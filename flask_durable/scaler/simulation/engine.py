@@ -23,6 +23,7 @@ from dataclasses import field
 
 from ..observation import Observation
 from .outcome import Outcome
+from .policies import Policy
 from .sensor import SeenWorker
 from .sensor import Sensor
 from .workloads import Arrival
@@ -42,6 +43,8 @@ class World:
     :param visibility: Seconds after which the job of a killed worker is received again.
     :param noise: By how many jobs a count of what waits may be wrong.
     :param prefetch: Jobs that a worker fetches besides those it runs.
+    :param measured: Whether the service times are known from the beginning, as they are
+        from days before; else only of what has been done.
     """
 
     slots: int = 1
@@ -51,18 +54,7 @@ class World:
     visibility: float = 30.0
     noise: int = 0
     prefetch: int = 0
-
-
-class Policy(t.Protocol):
-    """What decides."""
-
-    #: How it is called in tables.
-    name: str
-    #: Whether workers that are given back drain.
-    protects: bool
-
-    def decide(self, observation: Observation) -> int:
-        """Return how many workers there should be."""
+    measured: bool = False
 
 
 @dataclass(eq=False)
@@ -99,6 +91,8 @@ class Simulation:
         self._trend = 0
         self.outcome = Outcome(sizes=[(0.0, workers)])
         for job in jobs:
+            if world.measured:
+                self._sensor.done(job)
             self._at(job.time, lambda job=job: self._arrive(job))  # type: ignore[misc]
         self._at(0.0, self._look)
 
@@ -113,6 +107,7 @@ class Simulation:
         self.outcome.jobs += itertools.repeat((self._now, math.inf), self._open)
         for worker in self._workers:
             self.outcome.worker_seconds += self._now - worker.asked
+        self.outcome.end = self._now
         return self.outcome
 
     def _at(self, time: float, happen: t.Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ class Outcome:
     :param turns: How often the pool grew after it had shrunk, or the reverse.
     :param sizes: Pairs of a time and the number of workers from then on, those that
         boot and those that drain included.
+    :param end: When the last job was done, or it was given up.
     """
 
     jobs: list[tuple[float, float]] = field(default_factory=list)
@@ -26,6 +27,7 @@ class Outcome:
     lost: float = 0.0
     turns: int = 0
     sizes: list[tuple[float, int]] = field(default_factory=list)
+    end: float = 0.0
 
     @property
     def waits(self) -> list[float]:

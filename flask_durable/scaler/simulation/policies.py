@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing as t
 
 from ..observation import Goal
 from ..observation import Observation
@@ -12,13 +13,25 @@ from ..policy import Memory
 from ..work import typical
 
 
+class Policy(t.Protocol):
+    """What decides."""
+
+    #: How it is called in tables.
+    name: str
+    #: Whether workers that are given back drain.
+    protects: bool
+
+    def decide(self, observation: Observation) -> int:
+        """Return how many workers there should be."""
+
+
 class Durable:
     """:func:`~flask_durable.scaler.decide`."""
 
+    name = "durable"
     protects = True
 
-    def __init__(self, goal: Goal, pool: Pool, name: str = "durable") -> None:
-        self.name = name
+    def __init__(self, goal: Goal, pool: Pool) -> None:
         self._goal = goal
         self._pool = pool
         self._memory = Memory()
@@ -146,3 +159,12 @@ class Steps(_Comparing):
             self._shrunk = now
             return self._in_range(current - 1)
         return self._in_range(current)
+
+
+#: By the name that is typed; :class:`Fixed` is made of a number instead.
+POLICIES: dict[str, t.Callable[[Goal, Pool], Policy]] = {
+    "durable": Durable,
+    "rule-of-thumb": RuleOfThumb,
+    "proportional": Proportional,
+    "steps": Steps,
+}

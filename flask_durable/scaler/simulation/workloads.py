@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import typing as t
 from dataclasses import dataclass
+
+_DAY = 86400.0
 
 
 @dataclass(frozen=True, order=True)
@@ -21,31 +22,6 @@ class Arrival:
     time: float
     function: str
     seconds: float
-
-
-def read_trace(lines: t.Iterable[str]) -> list[Arrival]:
-    """Return the jobs of a recorded trace.
-
-    :param lines: JSON objects, one a line, with the keys ``time``, ``function`` and
-        ``seconds``.
-    :raises ValueError: A line is not one.
-    """
-    jobs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-            job = Arrival(
-                float(fields["time"]), str(fields["function"]), float(fields["seconds"])
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"line {number} is no JSON object with time, function and seconds"
-            ) from error
-        jobs.append(job)
-    first = min((job.time for job in jobs), default=0.0)
-    return sorted(Arrival(j.time - first, j.function, j.seconds) for j in jobs)
 
 
 def lognormal(chance: random.Random, mean: float, variation: float) -> float:
@@ -66,10 +42,14 @@ def _poisson(
     rate: t.Callable[[float], float],
     highest: float,
 ) -> t.Iterator[float]:
-    """Yield the times of arrivals at random, at a *rate* that depends on the time."""
+    """Yield the times of arrivals at random.
+
+    :param rate: Returns which share of the *highest* rate there is at a time.
+    :param highest: Arrivals a second.
+    """
     time = chance.expovariate(highest)
     while time < duration:
-        if chance.random() * highest < rate(time):
+        if chance.random() < rate(time):
             yield time
         time += chance.expovariate(highest)
 
@@ -80,7 +60,13 @@ def _burst(chance: random.Random) -> t.Iterator[Arrival]:
         yield Arrival(60.0, "resize", lognormal(chance, 0.3, 1.05))
 
 
-def _bursts(chance: random.Random) -> t.Iterator[Arrival]:
+def _steady(chance: random.Random) -> t.Iterator[Arrival]:
+    """Yield two hours of jobs that come at random, always as fast."""
+    for time in _poisson(chance, 7200, lambda _: 1.0, 2.0):
+        yield Arrival(time, "resize", lognormal(chance, 3, 0.8))
+
+
+def _bursty(chance: random.Random) -> t.Iterator[Arrival]:
     """Yield 200 to 2,000 jobs of a second or two, every few minutes for three hours."""
     time = chance.uniform(60, 300)
     while time < 3 * 3600:
@@ -90,14 +76,31 @@ def _bursts(chance: random.Random) -> t.Iterator[Arrival]:
         time += chance.uniform(300, 1500)
 
 
-def _media(chance: random.Random) -> t.Iterator[Arrival]:
+def _by_day(time: float) -> float:
+    """Return how busy it is: 0 at midnight, 1 at noon."""
+    return (1 + math.sin(2 * math.pi * (time / _DAY - 0.25))) / 2
+
+
+def _daily(chance: random.Random) -> t.Iterator[Arrival]:
     """Yield a day of transcriptions: about a minute each, heavy tail, busy at noon."""
+    for time in _poisson(chance, _DAY, _by_day, 0.12):
+        yield Arrival(time, "transcribe", lognormal(chance, 60, 2.0))
+
+
+def _weekly(chance: random.Random) -> t.Iterator[Arrival]:
+    """Yield a week of such days, of which the last two are calm."""
 
     def rate(time: float) -> float:
-        return 0.06 * (1 + math.sin(2 * math.pi * (time / 86400 - 0.25)))
+        return _by_day(time) * (1.0 if time < 5 * _DAY else 0.2)
 
-    for time in _poisson(chance, 86400, rate, 0.12):
-        yield Arrival(time, "transcribe", lognormal(chance, 60, 2.0))
+    for time in _poisson(chance, 7 * _DAY, rate, 0.06):
+        yield Arrival(time, "transcribe", lognormal(chance, 60, 1.0))
+
+
+def _long_tail(chance: random.Random) -> t.Iterator[Arrival]:
+    """Yield four hours of jobs that mostly take seconds, and some of them an hour."""
+    for time in _poisson(chance, 4 * 3600, lambda _: 1.0, 0.2):
+        yield Arrival(time, "import", lognormal(chance, 20, 6.0))
 
 
 def _mixed(chance: random.Random) -> t.Iterator[Arrival]:
@@ -125,7 +128,7 @@ def _crowd(chance: random.Random) -> t.Iterator[Arrival]:
     """Yield a steady load of which there is twenty times as much for ten minutes."""
 
     def rate(time: float) -> float:
-        return 10.0 if 3600 <= time < 4200 else 0.5
+        return 1.0 if 3600 <= time < 4200 else 0.05
 
     for time in _poisson(chance, 7200, rate, 10.0):
         yield Arrival(time, "notify", lognormal(chance, 2, 1.0))
@@ -134,11 +137,14 @@ def _crowd(chance: random.Random) -> t.Iterator[Arrival]:
 #: By name: what generates them, and the wait that is desired.
 WORKLOADS: dict[str, tuple[t.Callable[[random.Random], t.Iterator[Arrival]], float]] = {
     "burst": (_burst, 30.0),
-    "bursts": (_bursts, 60.0),
+    "bursty": (_bursty, 60.0),
     "crowd": (_crowd, 30.0),
-    "media": (_media, 120.0),
+    "daily": (_daily, 120.0),
+    "long-tail": (_long_tail, 60.0),
     "mixed": (_mixed, 60.0),
     "sparse": (_sparse, 300.0),
+    "steady": (_steady, 30.0),
+    "weekly": (_weekly, 120.0),
 }
 
 
