@@ -23,6 +23,7 @@ NAMES = (
     "long_runs",
     "throughput",
     "memory",
+    "scaling",
 )
 
 
