@@ -28,16 +28,15 @@ THREADS = (1, 32)
 def measure(options: Options) -> t.Iterator[Figure]:
     """Send with each number of threads to each kind of queue."""
     with valkey_server() as server:
-        with (
-            sqs_server() as sqs,
-            application(server.url, "sending", DURABLE_QUEUE_URL=sqs.url) as state,
-        ):
-            _send(state, 1)  # the queue is made
-            for threads in THREADS:
-                # moto's calls cost the more the longer the queue is.
+        for threads in THREADS:
+            # A server for each, since moto's calls cost the more the longer the
+            # queue is.
+            with (
+                sqs_server() as sqs,
+                application(server.url, "sending", DURABLE_QUEUE_URL=sqs.url) as state,
+            ):
+                _send(state, 1)  # the queue is made
                 yield from _to_sqs(state, threads, 320 if options.quick else 960)
-                sqs.reset()
-                state.broker.transport.declare(EVENT_QUEUE)
         with application(server.url, "sending") as state:
             _send(state, 1)
             for threads in THREADS:

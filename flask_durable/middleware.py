@@ -155,7 +155,8 @@ class StepInfo:
 
 Around = AbstractContextManager[object]
 
-_NOTHING: Around = contextlib.nullcontext()
+#: Surrounds what no hook cares for.
+NOTHING: t.Final[Around] = contextlib.nullcontext()
 
 
 class Middleware:
@@ -182,19 +183,19 @@ class Middleware:
 
     def around_send(self, send: SendInfo) -> Around:
         """Surround the sending of events."""
-        return _NOTHING
+        return NOTHING
 
     def around_route(self, route: RouteInfo) -> Around:
         """Surround the routing of events."""
-        return _NOTHING
+        return NOTHING
 
     def around_attempt(self, attempt: AttemptInfo) -> Around:
         """Surround an attempt of a run."""
-        return _NOTHING
+        return NOTHING
 
     def around_step(self, step: StepInfo) -> Around:
         """Surround an attempt of a step."""
-        return _NOTHING
+        return NOTHING
 
 
 class MiddlewareChain:
@@ -208,19 +209,19 @@ class MiddlewareChain:
 
     def around_send(self, send: SendInfo) -> Around:
         """Return what surrounds the sending of events."""
-        return _Guarded(self._send, send) if self._send else _NOTHING
+        return _Guarded(self._send, send) if self._send else NOTHING
 
     def around_route(self, route: RouteInfo) -> Around:
         """Return what surrounds the routing of events."""
-        return _Guarded(self._route, route) if self._route else _NOTHING
+        return _Guarded(self._route, route) if self._route else NOTHING
 
     def around_attempt(self, attempt: AttemptInfo) -> Around:
         """Return what surrounds an attempt of a run."""
-        return _Guarded(self._attempt, attempt) if self._attempt else _NOTHING
+        return _Guarded(self._attempt, attempt) if self._attempt else NOTHING
 
     def around_step(self, step: StepInfo) -> Around:
         """Return what surrounds an attempt of a step."""
-        return _Guarded(self._step, step) if self._step else _NOTHING
+        return _Guarded(self._step, step) if self._step else NOTHING
 
 
 Hook = t.Callable[[t.Any], Around]

@@ -10,9 +10,12 @@ import contextlib
 import typing as t
 
 from blinker import Namespace
+from blinker import Signal
 
+from .middleware import Around
 from .middleware import AttemptInfo
 from .middleware import Middleware
+from .middleware import NOTHING
 from .middleware import RouteInfo
 from .middleware import SendInfo
 from .middleware import StepInfo
@@ -41,24 +44,29 @@ class SignalSender(Middleware):
     def __init__(self, app: object) -> None:
         self._app = app
 
-    @contextlib.contextmanager
-    def around_send(self, send: SendInfo) -> t.Iterator[None]:
-        yield
-        events_sent.send(self._app, send=send)
+    def around_send(self, send: SendInfo) -> Around:
+        return self._around(None, events_sent, send=send)
+
+    def around_route(self, route: RouteInfo) -> Around:
+        return self._around(None, events_routed, route=route)
+
+    def around_attempt(self, attempt: AttemptInfo) -> Around:
+        return self._around(attempt_started, attempt_finished, attempt=attempt)
+
+    def around_step(self, step: StepInfo) -> Around:
+        return self._around(step_started, step_finished, step=step)
+
+    def _around(self, before: Signal | None, after: Signal, **info: t.Any) -> Around:
+        # Few have receivers, and there is one for each step.
+        if after.receivers or (before is not None and before.receivers):
+            return self._sending(before, after, info)
+        return NOTHING
 
     @contextlib.contextmanager
-    def around_route(self, route: RouteInfo) -> t.Iterator[None]:
+    def _sending(
+        self, before: Signal | None, after: Signal, info: dict[str, t.Any]
+    ) -> t.Iterator[None]:
+        if before is not None:
+            before.send(self._app, **info)
         yield
-        events_routed.send(self._app, route=route)
-
-    @contextlib.contextmanager
-    def around_attempt(self, attempt: AttemptInfo) -> t.Iterator[None]:
-        attempt_started.send(self._app, attempt=attempt)
-        yield
-        attempt_finished.send(self._app, attempt=attempt)
-
-    @contextlib.contextmanager
-    def around_step(self, step: StepInfo) -> t.Iterator[None]:
-        step_started.send(self._app, step=step)
-        yield
-        step_finished.send(self._app, step=step)
+        after.send(self._app, **info)
