@@ -53,12 +53,21 @@ def test_every_good_event_runs_once_and_every_bad_one_is_dead_with_its_reason(
 
     any_site.counts("completed", good, timeout=600)
     letters = any_site.state.dead_letters
-    wait_until(lambda: letters.count() == bad, f"{bad} dead letters", 600)
-    found = letters.list(queue=EVENT_QUEUE, limit=count)
-    assert len({letter.id for letter in found}) == len(found) == bad
-    assert {number_of(letter): kind_of(letter) for letter in found} == kinds
-    quiet = QueueCounts(0, 0, 0, bad)
-    wait_until(lambda: any_site.queues()[0] == quiet, "nothing else is left")
+
+    def found() -> list[DeadLetter]:
+        return letters.list(queue=EVENT_QUEUE, limit=count)
+
+    wait_until(
+        lambda: {number_of(letter): kind_of(letter) for letter in found()} == kinds,
+        f"{bad} dead letters, each with its reason",
+        600,
+    )
+    wait_until(
+        lambda: any_site.queues()[0] == QueueCounts(0, 0, 0, letters.count()),
+        "nothing else is left",
+    )
+    # SQS moves none in one step: one may be there twice, if its mover came late.
+    assert len(found()) == bad or any_site.kind == "sqs"
     any_site.each_step_ran_once()
     assert len(any_site.trace()) == good
 
@@ -67,7 +76,8 @@ def test_every_good_event_runs_once_and_every_bad_one_is_dead_with_its_reason(
     any_site.counts("completed", good + cured)
     any_site.each_step_ran_once()
     assert len(any_site.trace()) == good + cured
-    wait_until(lambda: letters.count() == bad - cured)
+    kept = {number for number, kind in kinds.items() if kind not in CURABLE}
+    wait_until(lambda: {number_of(letter) for letter in found()} == kept)
 
 
 def serve(site: Site, meals: list[str], kinds: t.Mapping[str, str]) -> None:
