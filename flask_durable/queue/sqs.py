@@ -87,6 +87,7 @@ class SQSTransport:
             visibility=visibility,
             max_receives=max_receives,
         )
+        self._sending = self.queues.asking(self._sender)
         self.dead_letters = SQSDeadLetters(
             self._client.get, self.queues.url, self.queues.find_dead
         )
@@ -130,7 +131,7 @@ class SQSTransport:
             for batch in LIMITS.divide(numbers, sizes):
                 sent = [entries[number] for number in batch]
                 failed = self._call_batch(
-                    self._sender, queue, "send_message_batch", sent
+                    self._sending, queue, "send_message_batch", sent
                 )
                 for id, refused in failed.items():
                     outcomes[int(id)] = refused
@@ -236,8 +237,9 @@ class SQSTransport:
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         ]
-        waiting, in_flight, delayed = self._numbers(self.queues.url(queue), names)
-        letters = self.queues.find_dead(queue)
+        # Asked for by requests, too.
+        waiting, in_flight, delayed = self._numbers(self._sending.url(queue), names)
+        letters = self._sending.find_dead(queue)
         # Those that somebody looks at are in flight.
         dead = sum(self._numbers(letters, names)) if letters else 0
         return QueueCounts(waiting, in_flight, delayed, dead)
@@ -247,7 +249,7 @@ class SQSTransport:
         self._sender.close()
 
     def _numbers(self, url: str, names: list[str]) -> list[int]:
-        reply = self._client.call(
+        reply = self._sender.call(
             "get_queue_attributes", QueueUrl=url, AttributeNames=names
         )
         return [int(reply["Attributes"][name]) for name in names]
@@ -261,7 +263,7 @@ class SQSTransport:
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
                 for number, receipt in enumerate(receipts[start : start + BATCH])
             ]
-            failed = self._call_batch(self._client, queue, operation, entries)
+            failed = self._call_batch(self.queues, queue, operation, entries)
             outcomes += [
                 outcome_of_receipt(failed.get(entry["Id"])) for entry in entries
             ]
@@ -269,15 +271,15 @@ class SQSTransport:
 
     def _call_batch(
         self,
-        client: SQSClient,
+        queues: SQSQueues,
         queue: str,
         operation: str,
         entries: list[Entry],
     ) -> dict[str, Exception]:
         """Return the errors by entry id; a batch call answers 200 with both in it."""
         try:
-            url = self.queues.url(queue, client)
-            reply = client.call(operation, QueueUrl=url, Entries=entries)
+            url = queues.url(queue)
+            reply = queues.client.call(operation, QueueUrl=url, Entries=entries)
         except Exception as error:
             self._forget_missing(queue, error)
             return {entry["Id"]: error for entry in entries}

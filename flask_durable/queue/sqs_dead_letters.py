@@ -174,7 +174,8 @@ class SQSLook:
         # The time of the letters' own clock, to the end of its second.
         date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(date).timestamp() + 1 if date else time.time()
-        return policy.get("maxReceiveCount"), now * 1000
+        allowed = policy.get("maxReceiveCount")  # a number, or a text with one
+        return int(allowed) if allowed else None, now * 1000
 
     def _receive(self, limit: int) -> list[dict[str, t.Any]]:
         reply = self._client.receive_message(

@@ -14,6 +14,7 @@ second finds it made, with other attributes perhaps, and takes it.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -68,7 +69,7 @@ class SQSQueues:
         visibility: float,
         max_receives: int,
     ) -> None:
-        self._client = client
+        self.client = client
         self._address = address
         self._prefix = address.prefix or namespace
         self._options = options
@@ -76,6 +77,7 @@ class SQSQueues:
         self._max_receives = max_receives
         self._urls: dict[str, str] = {}
         self._dead_urls: dict[str, str] = {}
+        self._allowed_receives: dict[str, int] = {}
 
     def name(self, queue: str, ending: str = "") -> str:
         """Return the name in SQS of *queue*, or of what belongs to it.
@@ -103,18 +105,28 @@ class SQSQueues:
         return max(1, math.ceil(seconds))
 
     def max_receives(self, queue: str) -> int:
-        """Return how often a message of *queue* is received before it is a letter."""
-        return self._of(queue).max_receives or self._max_receives
+        """Return how often a message of *queue* is received before it is a letter.
 
-    def url(self, queue: str, client: SQSClient | None = None) -> str:
+        Not more often than SQS lets it be, once the queue was declared: it would go
+        without a reason.
+        """
+        wanted = self._of(queue).max_receives or self._max_receives
+        return min(wanted, self._allowed_receives.get(queue, wanted))
+
+    def asking(self, client: SQSClient) -> SQSQueues:
+        """Return the same queues, looked for and made by calls of *client*."""
+        same = copy.copy(self)  # the URLs that were found are shared
+        same.client = client
+        return same
+
+    def url(self, queue: str) -> str:
         """Return the URL of *queue*, which is made if it does not exist.
 
-        :param client: What is asked for it, if not the usual.
         :raises ConfigurationError: It does not exist, and nothing may be made.
         """
         if queue not in self._urls:
             place = self._of(queue).queue
-            url = self._at(place) if place else self._find(self.name(queue), client)
+            url = self._at(place) if place else self._find(self.name(queue))
             self._urls[queue] = url or self._make_pair(queue)
         return self._urls[queue]
 
@@ -151,7 +163,11 @@ class SQSQueues:
 
         :raises ConfigurationError: One does not exist, and nothing may be made.
         """
-        if not self._redrive_policy(self.url(queue)):
+        policy = self._redrive_policy(self.url(queue))
+        if policy:
+            # Whoever made it: a number, or a text with one.
+            self._allowed_receives[queue] = int(policy["maxReceiveCount"])
+        else:
             logger.warning(
                 "The queue %s exists without a redrive policy: a message that cannot "
                 "be processed is received again until it expires",
@@ -160,15 +176,15 @@ class SQSQueues:
 
     def forget(self, queue: str) -> None:
         """Look for *queue* again: it is not where it was."""
-        self._urls.pop(queue, None)
-        self._dead_urls.pop(queue, None)
+        for known in (self._urls, self._dead_urls, self._allowed_receives):
+            known.pop(queue, None)
 
     def _of(self, queue: str) -> QueueOptions:
         return self._options.get(queue) or _DEFAULT
 
     def _make_pair(self, queue: str) -> str:
         options, dead = self._of(queue), self.dead_url(queue)
-        found = self._client.call(
+        found = self.client.call(
             "get_queue_attributes", QueueUrl=dead, AttributeNames=["QueueArn"]
         )
         policy = {
@@ -204,20 +220,20 @@ class SQSQueues:
         more = {"tags": dict(self._address.tags)} if self._address.tags else {}
         texts = {key: str(value) for key, value in attributes.items()}
         try:
-            reply = self._client.call(
+            reply = self.client.call(
                 "create_queue", QueueName=name, Attributes=texts, **more
             )
         except Exception as error:
             if error_code(error) not in EXISTS:
                 raise
             # Another process made it meanwhile, with other attributes.
-            reply = self._client.call("get_queue_url", QueueName=name)
+            reply = self.client.call("get_queue_url", QueueName=name)
         return str(reply["QueueUrl"])
 
-    def _find(self, name: str, client: SQSClient | None = None) -> str | None:
+    def _find(self, name: str) -> str | None:
         # Looked for first: a worker may lack the permission to make queues.
         try:
-            reply = (client or self._client).call("get_queue_url", QueueName=name)
+            reply = self.client.call("get_queue_url", QueueName=name)
         except Exception as error:
             if error_code(error) in MISSING:
                 return None
@@ -225,7 +241,7 @@ class SQSQueues:
         return str(reply["QueueUrl"])
 
     def _redrive_policy(self, url: str) -> dict[str, t.Any]:
-        reply = self._client.call(
+        reply = self.client.call(
             "get_queue_attributes", QueueUrl=url, AttributeNames=["RedrivePolicy"]
         )
         text = reply.get("Attributes", {}).get("RedrivePolicy", "{}")
@@ -236,7 +252,7 @@ class SQSQueues:
         if not place.startswith("arn:"):
             return place
         region, account, name = place.split(":")[3:]
-        meta = self._client.get().meta
+        meta = self.client.get().meta
         if region != meta.region_name:
             raise ConfigurationError(
                 f"The queue {place} is not in the region {meta.region_name}.",

@@ -113,8 +113,8 @@ class Goal:
     :param maximum: Workers that are never exceeded.
     :param completion: Seconds within which a job is to be done, where that matters.
     :param window: Seconds for which a need is remembered before workers are given back.
-        Without it :attr:`Pool.patience` says, and workers are kept where new ones would
-        come too late.
+        Without it two looks are; and where new workers would come too late,
+        :attr:`Pool.patience` says, and some are kept.
     :param margin: How many standard deviations of the work are added to it. 1.28 covers
         nine of ten cases; 0 is the plain rule.
     :param headroom: The share of jobs that may wait too long in steady state, for which
@@ -161,7 +161,7 @@ class Pool:
 
     @property
     def patience(self) -> float:
-        """Return for how many seconds a need is remembered by default.
+        """Return for how many seconds a need is remembered if new workers come late.
 
         A worker that is given back costs its boot time to get again, so keeping it
         for as long is at most twice as dear as the best that could be done (Karlin et

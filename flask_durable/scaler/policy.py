@@ -166,13 +166,24 @@ def _remember(
     goal: Goal,
     pool: Pool,
 ) -> Memory:
-    window = pool.patience if goal.window is None else goal.window
-    since = observation.now - window
+    since = observation.now - _window(goal, pool)
     kept = [(time, need) for time, need in memory.needs if time > since]
     kept.append((observation.now, needed))
     idle = not work.jobs and not work.residuals
     empty_looks = memory.empty_looks + 1 if idle else 0
     return Memory(tuple(kept), empty_looks, _mean(memory, observation.now, needed))
+
+
+def _window(goal: Goal, pool: Pool) -> float:
+    """Return for how many seconds a need is remembered."""
+    if goal.window is not None:
+        return goal.window
+    # Two looks, where new workers come in time: one may miss what waits.
+    return 1.5 * pool.period if _comes_in_time(goal, pool) else pool.patience
+
+
+def _comes_in_time(goal: Goal, pool: Pool) -> bool:
+    return pool.period + pool.boot <= goal.desired_wait
 
 
 def _mean(memory: Memory, now: float, needed: int) -> float:
@@ -185,8 +196,7 @@ def _mean(memory: Memory, now: float, needed: int) -> float:
 
 def _warm(memory: Memory, goal: Goal, pool: Pool) -> int:
     """Return how many workers are kept because new ones would come too late."""
-    in_time = pool.period + pool.boot <= goal.desired_wait
-    if in_time or goal.window is not None:
+    if _comes_in_time(goal, pool) or goal.window is not None:
         return 0
     return round(_WARM * memory.mean_need)
 

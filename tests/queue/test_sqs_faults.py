@@ -62,6 +62,27 @@ def test_sends_ride_out_what_passes(
     assert received <= set(bodies(3))
 
 
+@pytest.mark.parametrize(
+    "operation", ["GetQueueUrl", "CreateQueue", "GetQueueAttributes"]
+)
+def test_a_send_to_a_queue_that_is_missing_waits_for_no_call_longer_than_for_a_send(
+    proxied: SQSKit, proxy: Proxy, operation: str
+) -> None:
+    broker = proxied.broker(visibility=30)
+    proxy.fails(operation)
+    [outcome] = broker.transport.send(QUEUE, bodies(1))
+    assert outcome is not None
+    assert broker.transport.is_transient(outcome)
+    # Those of others are repeated, and wait for as long as a long poll takes.
+    assert proxy.calls[operation] == 1
+
+    with pytest.raises(Exception, match="injected"):
+        broker.counts(QUEUE)
+    assert proxy.calls[operation] == 2
+    proxy.heals()
+    assert broker.transport.send(QUEUE, bodies(1)) == [None]
+
+
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_worker_rides_out_what_passes(
     proxied: SQSKit, proxy: Proxy, fault: Fault

@@ -105,6 +105,18 @@ def test_an_existing_queue_is_used_without_looking_up_or_making_any(
     assert proxy.calls["CreateQueue"] == proxy.calls["GetQueueUrl"] == 0
 
 
+def test_a_message_is_given_up_before_an_existing_queue_drops_it_without_a_reason(
+    sqs_kit: SQSKit,
+) -> None:
+    transport(sqs_kit).declare("other")
+    dead = f"arn:aws:sqs:us-east-1:123456789012:{sqs_kit.namespace}-other-dlq"
+    policy = {"deadLetterTargetArn": dead, "maxReceiveCount": "4"}
+    url, _ = existing(sqs_kit, RedrivePolicy=json.dumps(policy))
+    made = transport(sqs_kit, media={"queue": url})
+    made.declare(QUEUE)
+    assert made.max_receives(QUEUE) == 4
+
+
 def test_an_existing_queue_without_dead_letters_says_what_it_lacks(
     sqs_kit: SQSKit,
 ) -> None:
