@@ -18,6 +18,7 @@ NAMES = (
     "round_trips",
     "suspended",
     "sqs",
+    "sqs_loop",
     "sending",
     "latency",
     "long_runs",
