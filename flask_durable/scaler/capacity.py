@@ -1,10 +1,11 @@
 """The fewest workers with which jobs start in time.
 
-Two ways to the same number. The *plan* places every job on the slot that is free first
-and counts those that start late: exact, also for jobs that are long against the wait,
-and dear, so it is for some thousand jobs. The *flow* treats work as a liquid, for which
-the need has a closed form: at each deadline, what the slots have done by then must be
-what was released before it.
+Jobs are served by their deadlines, so those of one queue in their order, and of several
+the most urgent one first. There are two ways to the same number. The *plan* places
+every job on the slot that is free first and counts those that start late: exact, also
+for jobs that are long against the wait, and dear, so it is for some thousand jobs. The
+*flow* treats work as a liquid, for which the need has a closed form: at each deadline,
+what the slots have done by then must be what has to be done before it.
 
 Workers that are not up cannot save a job whose deadline is nearer than their boot time,
 and where it is only little farther away, a great many would be needed for a short
@@ -14,6 +15,7 @@ the desired wait from when new ones are up.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import math
@@ -39,6 +41,7 @@ class _Job:
 
     release: float
     seconds: float
+    wait: float
     deadline: float
 
 
@@ -75,74 +78,90 @@ class Slots:
         return done + new * max(time - self._pool.boot, 0.0)
 
 
-def workers_needed(work: Work, fleet: Fleet, pool: Pool, wait: float) -> int:
-    """Return the fewest workers with which each job of *work* starts within *wait*.
+def workers_needed(work: Work, fleet: Fleet, pool: Pool) -> int:
+    """Return the fewest workers with which each job of *work* starts in time.
 
     At most as many as have a job each: more cannot help.
 
     :param work: What is to be started.
     :param fleet: The workers there are.
     :param pool: Slots and boot time of a worker.
-    :param wait: Seconds from its release within which a job is to start.
     """
     slots = Slots(fleet, pool, work.residuals)
     planned = work.jobs <= MOST_PLANNED
-    jobs = sorted(_jobs(work, wait, planned), key=lambda job: job.release)
+    # In the order in which they are served, which a later deadline does not change.
+    jobs = sorted(_jobs(work, planned), key=lambda job: (job.deadline, job.release))
     late = _late_in_plan if planned else _late_in_flow
-    jobs = _relaxed(jobs, late(jobs, slots, slots.size), pool, wait)
+    jobs = _relaxed(jobs, late(jobs, slots, slots.size), pool)
     most = math.ceil((work.jobs + len(work.residuals)) / pool.slots)
-    return _fewest(lambda workers: not any(late(jobs, slots, workers)), most)
+    return _fewest(lambda workers: not any(_second(late(jobs, slots, workers))), most)
 
 
-def _jobs(work: Work, wait: float, each: bool) -> t.Iterator[_Job]:
+def _second(pairs: t.Iterable[tuple[int, bool]]) -> t.Iterator[bool]:
+    return (is_late for _, is_late in pairs)
+
+
+def _jobs(work: Work, each: bool) -> t.Iterator[_Job]:
     for batch in work.batches:
         if each:
             for release in batch.releases():
-                yield _Job(release, batch.seconds, release + wait)
+                yield _Job(release, batch.seconds, batch.wait, release + batch.wait)
             continue
         parts = min(batch.jobs, _PARTS) if batch.last > batch.first else 1
         seconds = batch.jobs * batch.seconds / parts
         step = (batch.last - batch.first) / parts
         for number in range(1, parts + 1):
             release = batch.first + number * step
-            yield _Job(release, seconds, release + wait)
+            yield _Job(release, seconds, batch.wait, release + batch.wait)
 
 
 def _relaxed(
-    jobs: list[_Job], late: t.Iterable[bool], pool: Pool, wait: float
+    jobs: list[_Job], late: t.Iterable[tuple[int, bool]], pool: Pool
 ) -> list[_Job]:
     nearest = SAVABLE * pool.boot - _ROUNDING
-    return [
-        _Job(job.release, job.seconds, pool.boot + wait)
-        if is_late and job.deadline < nearest
-        else job
-        for job, is_late in zip(jobs, late, strict=True)
-    ]
+    relaxed = list(jobs)
+    for number, is_late in late:
+        job = jobs[number]
+        if is_late and job.deadline < nearest:
+            deadline = pool.boot + job.wait
+            relaxed[number] = dataclasses.replace(job, deadline=deadline)
+    return relaxed
 
 
 def _late_in_plan(
     jobs: t.Sequence[_Job], slots: Slots, workers: int
-) -> t.Iterator[bool]:
-    """Yield for each job whether its slot is free only after its deadline."""
+) -> t.Iterator[tuple[int, bool]]:
+    """Yield each job's number, and whether its slot is free only after its deadline.
+
+    Whenever a slot is free, it gets the first in *jobs* of those that are released.
+    """
     free = slots.free(workers)
     heapq.heapify(free)
-    for job in jobs:
-        if not free:
-            yield True
-            continue
-        start = max(free[0], job.release)
-        yield start > job.deadline + _ROUNDING
-        heapq.heapreplace(free, start + job.seconds)
+    coming = sorted(range(len(jobs)), key=lambda number: jobs[number].release)
+    coming.reverse()
+    released: list[int] = []
+    while coming or released:
+        start = free[0] if free else math.inf
+        if not released:
+            start = max(start, jobs[coming[-1]].release)
+        while coming and jobs[coming[-1]].release <= start:
+            heapq.heappush(released, coming.pop())
+        number = heapq.heappop(released)
+        job = jobs[number]
+        yield number, start > job.deadline + _ROUNDING
+        if free:
+            heapq.heapreplace(free, start + job.seconds)
 
 
 def _late_in_flow(
     jobs: t.Sequence[_Job], slots: Slots, workers: int
-) -> t.Iterator[bool]:
-    """Yield for each part whether less is done by its deadline than was due."""
+) -> t.Iterator[tuple[int, bool]]:
+    """Yield each part's number, and whether too little is done by its deadline."""
     due = 0.0
-    for job in jobs:
+    for number, job in enumerate(jobs):
         due += job.seconds
-        yield slots.done(workers, job.deadline) < due - _ROUNDING * max(due, 1.0)
+        done = slots.done(workers, job.deadline)
+        yield number, done < due - _ROUNDING * max(due, 1.0)
 
 
 def _fewest(enough: t.Callable[[int], bool], most: int) -> int:

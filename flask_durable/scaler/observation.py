@@ -86,6 +86,8 @@ class Observation:
     :param arrival_rates: Jobs a second, by function.
     :param wakeups: Work that is known to come: function and the seconds until it is
         due (sleeping runs, retries, schedules).
+    :param waits: Seconds within which a job of a function is to start, where that is
+        not :attr:`Goal.desired_wait`.
     :param failure: Which sensor failed, and how; what it should have seen is not here.
     """
 
@@ -96,6 +98,7 @@ class Observation:
     service_times: t.Mapping[str, ServiceTime] = field(default_factory=dict)
     arrival_rates: t.Mapping[str, float] = field(default_factory=dict)
     wakeups: tuple[tuple[str, float], ...] = ()
+    waits: t.Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
 
     @property
@@ -108,7 +111,8 @@ class Observation:
 class Goal:
     """What is wanted of a queue.
 
-    :param desired_wait: Seconds within which a job is to start.
+    :param desired_wait: Seconds within which a job is to start; the shortest, where
+        several queues have each their own.
     :param minimum: Workers that are always kept.
     :param maximum: Workers that are never exceeded.
     :param completion: Seconds within which a job is to be done, where that matters.

@@ -31,7 +31,8 @@ class PoolOptions:
     """The options of one pool.
 
     :param name: What it is called on the command line.
-    :param queues: The queues whose runs its workers execute.
+    :param queues: The queues whose runs its workers execute, and of each the seconds
+        within which a run that is ready is to begin.
     :param goal: What is wanted of them.
     :param platform: Name and options of the platform.
     :param sources: Names and options of what knows service times, besides ourselves.
@@ -42,7 +43,7 @@ class PoolOptions:
     """
 
     name: str
-    queues: tuple[str, ...]
+    queues: t.Mapping[str, float]
     goal: Goal
     platform: t.Mapping[str, t.Any] = field(repr=False)  # there may be tokens in here
     sources: tuple[t.Mapping[str, t.Any], ...] = field(default=(), repr=False)
@@ -72,7 +73,7 @@ def _pool(name: str, given: t.Any) -> PoolOptions:
         near = difflib.get_close_matches(str(unknown[0]), _KNOWN, 1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"has an unknown option {unknown[0]!r} for {name!r}{hint}")
-    if "desired_wait" not in given:
+    if "desired_wait" not in given and not isinstance(given.get("queues"), t.Mapping):
         raise ValueError(f"must have a desired_wait for {name!r}")
     try:
         return _checked(name, given)
@@ -89,18 +90,33 @@ def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
             values[key] = _count(key, given[key])
         elif key in _NUMBERS:
             values[key] = float(given[key])
+    queues = _queues(given.get("queues", name), values.get("desired_wait"))
+    values["desired_wait"] = min(queues.values())
     goal = Goal(**{key: values.pop(key) for key in _GOAL if key in values})
-    queues = given.get("queues", (name,))
     floors = given.get("floors", {})
     return PoolOptions(
         name,
-        (queues,) if isinstance(queues, str) else tuple(queues),
+        queues,
         goal,
         _plugin("platform", given.get("platform", "local")),
         _sources(given.get("sources", ())),
         floors=tuple(Floor.parse(when, _count(when, n)) for when, n in floors.items()),
         **values,
     )
+
+
+def _queues(given: t.Any, wait: float | None) -> dict[str, float]:
+    """Return queues with their waits: a name, names, or a dictionary is given."""
+    if isinstance(given, t.Mapping):
+        queues = {str(queue): to_seconds(own) for queue, own in given.items()}
+        if wait is not None:
+            raise ValueError("each of its queues has a wait: leave out desired_wait")
+    else:
+        names = (given,) if isinstance(given, str) else tuple(given)
+        queues = dict.fromkeys(names, wait or 0.0)
+    if not queues:
+        raise ValueError("queues is empty")
+    return queues
 
 
 def _count(key: str, value: t.Any) -> int:

@@ -22,7 +22,6 @@ from .observation import Goal
 from .observation import Observation
 from .observation import Pool
 from .observation import ServiceTime
-from .queueing import rule_of_thumb
 from .queueing import steady_servers
 from .verdicts import limit_of
 from .verdicts import load_of
@@ -127,14 +126,13 @@ def _terms(
     observation: Observation, work: Work, goal: Goal, pool: Pool
 ) -> dict[str, float]:
     busy = sum(min(left, goal.desired_wait) for left in work.residuals)
-    rule = rule_of_thumb(1, work.seconds, goal.desired_wait * pool.slots)
     return {
         "work": work.seconds,
         "running": busy,
         "margin": work.margin,
         "coming": work.coming,
-        "rule_of_thumb": math.ceil(rule - 1e-9),
-        "by_deadline": workers_needed(work, observation.fleet, pool, goal.desired_wait),
+        "rule_of_thumb": math.ceil(work.rule_of_thumb / pool.slots - 1e-9),
+        "by_deadline": workers_needed(work, observation.fleet, pool),
         "headroom": _headroom(observation, goal, pool),
     }
 

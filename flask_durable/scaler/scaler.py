@@ -147,6 +147,10 @@ class Scaler:
             self._service_times({*sighting.arrived}),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
             sighting.wakeups,
+            {
+                function: self.options.queues[queue]
+                for function, queue in sighting.queues.items()
+            },
         )
         pool = self._pool(units, boot)
         decision = self._decide(observation, pool, notes)

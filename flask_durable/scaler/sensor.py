@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..redis_client import ask_holder
 from ..store.keys import Keys
@@ -32,6 +33,7 @@ class Sighting:
     :param wakeups: Function and seconds until due, of runs that sleep, wait for a
         retry or are scheduled.
     :param arrived: By function, how often a run was queued since counting began.
+    :param queues: By function, the queue that it was seen in.
     """
 
     now: float
@@ -39,6 +41,7 @@ class Sighting:
     running: tuple[Running, ...]
     wakeups: tuple[tuple[str, float], ...]
     arrived: t.Mapping[str, int]
+    queues: t.Mapping[str, str] = field(default_factory=dict)
 
 
 class Sensor:
@@ -50,7 +53,7 @@ class Sensor:
     """
 
     def __init__(
-        self, server: StateServer, keys: Keys, queues: t.Sequence[str]
+        self, server: StateServer, keys: Keys, queues: t.Iterable[str]
     ) -> None:
         self._server = server
         self._keys = keys
@@ -68,20 +71,26 @@ class Sensor:
         running: list[Running] = []
         wakeups: list[tuple[str, float]] = []
         arrived: dict[str, int] = {}
+        queues: dict[str, str] = {}
         for tag in self._keys.tags:
-            for job, count in self._jobs(tag, arrived).items():
+            for job, count in self._jobs(tag, arrived, queues).items():
                 waiting += self._waiting(tag, job, count, now)
             running += self._running(tag, now)
             wakeups += self._wakeups(tag, now, horizon)
-        return Sighting(now, tuple(waiting), tuple(running), tuple(wakeups), arrived)
+        return Sighting(
+            now, tuple(waiting), tuple(running), tuple(wakeups), arrived, queues
+        )
 
-    def _jobs(self, tag: str, arrived: dict[str, int]) -> dict[str, int]:
+    def _jobs(
+        self, tag: str, arrived: dict[str, int], queues: dict[str, str]
+    ) -> dict[str, int]:
         """Add up what arrived, and return how many wait by queue and function."""
         counts = t.cast("dict[str, str]", self._server.client.hgetall(f"{tag}:arrived"))
         jobs = [job for job in counts if job.partition(":")[0] in self._queues]
         pipeline = self._server.client.pipeline(transaction=False)
         for job in jobs:
-            function = _function_of(job)
+            queue, _, function = job.partition(":")
+            queues[function] = queue
             arrived[function] = arrived.get(function, 0) + int(counts[job])
             pipeline.zcard(f"{tag}:waiting:{job}")
         return dict(zip(jobs, pipeline.execute() if jobs else (), strict=True))

@@ -35,8 +35,8 @@ def verdicts_of(
     """Return what is in the way of *goal*, judged by the number that is *wanted*."""
     found = (
         _job_too_long(observation, goal),
-        _boot_too_long(observation, wanted, goal, pool),
-        _period_too_long(observation, wanted, goal, pool),
+        _boot_too_long(observation, work, wanted, pool),
+        _period_too_long(observation, work, wanted, pool),
         _maximum_too_low(observation, work, wanted, goal, pool),
         _overload(observation, goal, pool),
         _platform_limit(wanted, goal, pool),
@@ -68,29 +68,29 @@ def _job_too_long(observation: Observation, goal: Goal) -> Verdict | None:
 
 
 def _boot_too_long(
-    observation: Observation, wanted: int, goal: Goal, pool: Pool
+    observation: Observation, work: Work, wanted: int, pool: Pool
 ) -> Verdict | None:
     short = wanted > observation.fleet.size
-    if not short or goal.desired_wait >= SAVABLE * pool.boot:
+    if not short or work.wait >= SAVABLE * pool.boot:
         return None
     return Verdict(
         "boot-too-long",
         f"A worker takes {pool.boot:.0f} s to boot, too long for a wait of"
-        f" {goal.desired_wait:.0f} s: what waits now will be late by about"
+        f" {work.wait:.0f} s: what waits now will be late by about"
         f" {pool.boot:.0f} s. Keep a minimum of warm workers, or allow a longer wait.",
     )
 
 
 def _period_too_long(
-    observation: Observation, wanted: int, goal: Goal, pool: Pool
+    observation: Observation, work: Work, wanted: int, pool: Pool
 ) -> Verdict | None:
     reaction = pool.period + pool.boot
-    if wanted <= observation.fleet.size or reaction <= goal.desired_wait:
+    if wanted <= observation.fleet.size or reaction <= work.wait:
         return None
     return Verdict(
         "period-too-long",
         f"{pool.period:.0f} s to notice and {pool.boot:.0f} s to boot are more than"
-        f" {goal.desired_wait:.0f} s: a burst that begins right after a decision is"
+        f" {work.wait:.0f} s: a burst that begins right after a decision is"
         f" late. Decide more often (--loop), or allow {reaction:.0f} s.",
     )
 

@@ -1,9 +1,9 @@
 """The work that is to be started in time, oldest first.
 
 What waits, what is known to come and what is expected to come until another decision
-can take effect are one list: jobs with the time at which each is, or was, *released*.
-It is served first in, first out, and a job is to start within the desired wait after
-its release. All times are seconds from now; what waits already was released before 0.
+can take effect are one list: jobs with the time at which each is, or was, *released*,
+and the wait within which each is to start after that. All times are seconds from now;
+what waits already was released before 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from .observation import Goal
 from .observation import Observation
 from .observation import Pool
 from .observation import ServiceTime
+from .observation import Waiting
 from .queueing import residual
+from .queueing import rule_of_thumb
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Batch:
     :param seconds: How long each takes.
     :param first: When the first one is released.
     :param last: When the last one is.
+    :param wait: Within how many seconds after its release each is to start.
     """
 
     jobs: int
     seconds: float
     first: float
     last: float
+    wait: float
 
     def releases(self) -> t.Iterator[float]:
         """Yield the time of each release."""
@@ -50,6 +54,8 @@ class Work:
     :param seconds: The work that waits, without the margin.
     :param margin: What was added to it.
     :param coming: Jobs that are not there yet: expected, or known to wake up.
+    :param rule_of_thumb: The slots of the plain rule for what waits, not rounded.
+    :param wait: The shortest wait that is wanted of a job, seconds.
     """
 
     batches: tuple[Batch, ...]
@@ -57,6 +63,8 @@ class Work:
     seconds: float
     margin: float
     coming: int
+    rule_of_thumb: float
+    wait: float
 
     @property
     def jobs(self) -> int:
@@ -91,6 +99,9 @@ def assess(observation: Observation, goal: Goal, pool: Pool) -> Work:
     def service_time(function: str) -> ServiceTime:
         return observation.service_times.get(function, unknown)
 
+    def wait(group: Waiting) -> float:
+        return observation.waits.get(group.function, goal.desired_wait)
+
     seconds, deviation = _waiting(observation, service_time)
     margin = goal.margin * deviation
     stretch = 1 + margin / seconds if seconds else 1.0
@@ -100,16 +111,23 @@ def assess(observation: Observation, goal: Goal, pool: Pool) -> Work:
             service_time(group.function).mean * stretch,
             -group.oldest,
             -group.newest,
+            wait(group),
         )
         for group in observation.waiting
         if group.jobs > 0
     )
-    coming = tuple(_coming(observation, pool, service_time))
+    coming = tuple(_coming(observation, goal, pool, service_time))
     residuals = tuple(
         residual(service_time(job.function), job.age) for job in observation.running
     )
+    rule = sum(
+        rule_of_thumb(group.jobs, service_time(group.function).mean, wait(group))
+        for group in observation.waiting
+    )
+    batches = waiting + coming
     count = sum(batch.jobs for batch in coming)
-    return Work(waiting + coming, residuals, seconds, margin, count)
+    shortest = min((batch.wait for batch in batches), default=goal.desired_wait)
+    return Work(batches, residuals, seconds, margin, count, rule, shortest)
 
 
 def _waiting(
@@ -134,6 +152,7 @@ def _waiting(
 
 def _coming(
     observation: Observation,
+    goal: Goal,
     pool: Pool,
     service_time: t.Callable[[str], ServiceTime],
 ) -> t.Iterator[Batch]:
@@ -143,8 +162,11 @@ def _coming(
         jobs = round(rate * horizon)
         if jobs:
             spacing = horizon / jobs
-            last = horizon - spacing / 2
-            yield Batch(jobs, service_time(function).mean, spacing / 2, last)
+            seconds = service_time(function).mean
+            wait = observation.waits.get(function, goal.desired_wait)
+            yield Batch(jobs, seconds, spacing / 2, horizon - spacing / 2, wait)
     for function, due in observation.wakeups:
         if due <= horizon:
-            yield Batch(1, service_time(function).mean, max(due, 0.0), max(due, 0.0))
+            seconds, begin = service_time(function).mean, max(due, 0.0)
+            wait = observation.waits.get(function, goal.desired_wait)
+            yield Batch(1, seconds, begin, begin, wait)

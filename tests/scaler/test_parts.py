@@ -151,7 +151,7 @@ def test_the_boot_time_is_the_ninetieth_percentile() -> None:
 
 def test_a_pool_is_called_as_its_queue_and_is_local_unless_it_says_otherwise() -> None:
     [pool] = parse_pools({"media": {"desired_wait": "30s"}})
-    assert (pool.name, pool.queues) == ("media", ("media",))
+    assert (pool.name, pool.queues) == ("media", {"media": 30})
     assert pool.platform == {"platform": "local"}
     assert pool.goal.desired_wait == 30
     assert pool.goal.maximum == 100
@@ -177,17 +177,25 @@ def test_all_options_are_understood() -> None:
             }
         }
     )
-    assert pool.queues == ("media", "default")
+    assert pool.queues == {"media": 30, "default": 30}
     assert (pool.goal.completion, pool.goal.window) == (600, 300)
     assert (pool.slots, pool.boot, pool.period) == (4, 45, 15)
     assert pool.floors[0].workers == 2
     assert pool.platform["app"] == "a"
 
 
+def test_queues_of_one_pool_may_have_a_wait_each() -> None:
+    [pool] = parse_pools({"jobs": {"queues": {"mail": "10s", "media": "5m"}}})
+    assert pool.queues == {"mail": 10, "media": 300}
+    assert pool.goal.desired_wait == 10
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
         ([], "must be a dictionary"),
+        ({"jobs": {"queues": {}}}, "queues is empty"),
+        ({"jobs": {"queues": {"a": 1}, "desired_wait": 1}}, "leave out desired_wait"),
         ({"media": 30}, "must have a dictionary"),
         ({"media": {}}, "must have a desired_wait"),
         ({"media": {"desired_wait": 1, "maximun": 3}}, "did you mean 'maximum'"),

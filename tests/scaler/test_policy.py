@@ -102,6 +102,33 @@ def test_the_oldest_job_has_less_time_left() -> None:
     assert decide(aged, goal(), Pool()).needed > 2 * fresh.needed
 
 
+@pytest.mark.parametrize(
+    ("urgent", "patient", "workers"),
+    [
+        # Two slots start thirty jobs of 10 s each in 300 s, besides four of 1 s.
+        (4, 60, 2),
+        (4, 0, 1),
+        # All of 100 s of work within 10 s, or of 6,100 s within 300 s.
+        (100, 60, 10),
+        (100, 600, 21),
+        # More than are placed one by one.
+        (4000, 600, 364),
+        (100, 6000, 201),
+    ],
+)
+def test_of_several_queues_each_job_has_the_wait_of_its_queue(
+    urgent: int, patient: int, workers: int
+) -> None:
+    seen = Observation(
+        0.0,
+        (Waiting("mail", urgent), Waiting("media", patient)),
+        service_times={"mail": ServiceTime(1), "media": ServiceTime(10)},
+        waits={"mail": 10, "media": 300},
+    )
+    decision = decide(seen, goal(10), Pool())
+    assert decision.needed == pytest.approx(workers, rel=0.1)
+
+
 def test_a_job_that_takes_as_long_as_the_wait_need_not_be_done_by_then() -> None:
     """It has to start: each slot starts one at once, and another one in time."""
     seen = look(10, service_times={"resize": ServiceTime(29)})

@@ -166,12 +166,19 @@ def test_a_long_queue_of_short_jobs_alone_gets_what_the_rule_of_thumb_says(
 
 
 def starts(seen: Observation, workers: int, boot: float) -> t.Iterator[float]:
-    """Yield the wait of each job of *seen*, by a queue written in the plainest way."""
+    """Yield the wait of each job of *seen*, by a queue written in the plainest way.
+
+    Less what its queue has longer than a minute.
+    """
+
+    def more(group: Waiting) -> float:
+        return seen.waits.get(group.function, 60.0) - 60.0
+
     free = [0.0] * seen.fleet.ready + [boot] * (workers - seen.fleet.ready)
-    for group in sorted(seen.waiting, key=lambda group: -group.oldest):
+    for group in sorted(seen.waiting, key=lambda group: more(group) - group.oldest):
         for _ in range(group.jobs):
             free.sort()
-            yield free[0] + group.oldest
+            yield free[0] + group.oldest - more(group)
             free[0] += seen.service_times[group.function].mean
 
 
@@ -179,16 +186,20 @@ def starts(seen: Observation, workers: int, boot: float) -> t.Iterator[float]:
     st.lists(st.tuples(st.integers(1, 30), means, st.floats(0, 20)), max_size=3),
     st.integers(0, 4),
     st.floats(0, 20),
+    st.dictionaries(st.sampled_from("012"), st.floats(60, 900)),
 )
 def test_what_is_decided_suffices_and_one_fewer_does_not(
-    groups: list[tuple[int, float, float]], ready: int, boot: float
+    groups: list[tuple[int, float, float]],
+    ready: int,
+    boot: float,
+    waits: dict[str, float],
 ) -> None:
     wait = 60.0
     waiting = tuple(
         Waiting(str(n), jobs, age, age) for n, (jobs, _, age) in enumerate(groups)
     )
     times = {str(n): ServiceTime(mean) for n, (_, mean, _) in enumerate(groups)}
-    seen = Observation(0, waiting, (), Fleet(ready), times)
+    seen = Observation(0, waiting, (), Fleet(ready), times, waits=waits)
     decision = decide(seen, Goal(wait, maximum=MANY, margin=0), Pool(boot=boot))
     enough = max(decision.needed, ready)
     assert all(late <= wait + 1e-6 for late in starts(seen, enough, boot))

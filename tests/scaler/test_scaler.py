@@ -74,6 +74,8 @@ def stage() -> Stage:
 def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
     def make(events: int = 0, mean: float | None = 2.0, **options: t.Any) -> Scaler:
         given = {"desired_wait": 10, "slots": 1, "boot": 0, "window": 0, **options}
+        if given["desired_wait"] is None:
+            del given["desired_wait"]
         [pool] = parse_pools({"media": given})
         known = {"work": ServiceTime(mean)} if mean else {}
         return Scaler(
@@ -175,6 +177,21 @@ def test_it_asks_for_what_the_runs_that_wait_need(
     assert stage.asked == report.decision.workers == 4
     assert "media: 20 waiting" in headline(report.record)
     assert "0 → 4 (work)" in headline(report.record)
+
+
+def test_each_queue_of_a_pool_has_a_wait_of_its_own(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for _ in range(20):
+        kit.queued(queue="media")
+    queues = {"mail": "3s", "media": "40s"}
+
+    assert make(desired_wait=None, queues=queues).run().decision.workers == 1
+    kit.queued(queue="mail", function="letter")
+    kit.queued(queue="mail", function="letter")
+    kit.queued(queue="mail", function="letter")
+    # Two workers start four jobs of 2 s in 3 s, and the others in time.
+    assert make(desired_wait=None, queues=queues).run().decision.workers == 2
 
 
 def test_a_dry_run_changes_and_leaves_nothing(
