@@ -9,7 +9,11 @@ from flask.cli import with_appcontext
 
 from .banner import print_banner
 from .output import note
+from .parameters import log_format_option
 from .stack import DevStack
+
+if t.TYPE_CHECKING:
+    from ..observe.formats import LogFormat
 
 __all__ = ["DevStack", "dev"]
 
@@ -50,6 +54,7 @@ __all__ = ["DevStack", "dev"]
     show_default=True,
     help="Of each process.",
 )
+@log_format_option
 @with_appcontext
 def dev(
     host: str,
@@ -58,6 +63,7 @@ def dev(
     reload: bool,
     processes: int,
     threads: int,
+    log_format: LogFormat | None,
 ) -> None:
     """Start the app with everything that its runs need. Not for production.
 
@@ -80,6 +86,7 @@ def dev(
         reload=reload,
         processes=processes,
         threads=threads,
+        log_format=log_format,
     )
     with stack:
         print_banner(stack)

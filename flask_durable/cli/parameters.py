@@ -8,6 +8,23 @@ import click
 
 from ..durations import to_seconds
 
+if t.TYPE_CHECKING:
+    from ..observe.formats import LogFormat
+
+
+#: ``--log-format`` of the commands that are processes of ours.
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    help="Of log records, on stderr: lines for a person, or JSON objects, in the place "
+    "of the app's own handlers. Default: those, or console where there are none.",
+)
+
+
+def log_arguments(log_format: LogFormat | None) -> list[str]:
+    """Return the arguments that give a worker's process *log_format*."""
+    return [f"--log-format={log_format}"] if log_format else []
+
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
     """A duration such as ``90s``, as seconds."""

@@ -17,11 +17,14 @@ from flask.cli import with_appcontext
 
 from .children import Child
 from .output import note
+from .parameters import log_arguments
+from .parameters import log_format_option
 from .parameters import Seconds
 from .problems import current_durable
 from .worker import app_option
 
 if t.TYPE_CHECKING:
+    from ..observe.formats import LogFormat
     from ..scaler.notebook import Notebook
 
 #: Seconds between two looks at the processes, and at what is wanted.
@@ -48,8 +51,11 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="How long a worker that has to go may take for the steps it is at.",
 )
+@log_format_option
 @with_appcontext
-def pool(name: str, threads: int, drain_timeout: float) -> None:
+def pool(
+    name: str, threads: int, drain_timeout: float, log_format: LogFormat | None
+) -> None:
     """Keep the worker processes of the pool NAME of DURABLE_SCALE on this host.
 
     `flask durable scale` says how many there are. Processes that die are started again;
@@ -60,18 +66,21 @@ def pool(name: str, threads: int, drain_timeout: float) -> None:
       flask durable pool media
       flask durable pool media --threads 4
     """
+    from ..observe.formats import set_up
     from ..scaler.make import notebook_of
     from ..scaler.make import pool_options
 
     durable = current_durable()
     app = t.cast(t.Any, current_app)._get_current_object()
     state = durable.state_of(app)
+    set_up(app.logger, log_format)
     options = pool_options(state, name)
     command = [
         *(sys.executable, "-m", "flask", *app_option(), "durable", "worker"),
         f"--queues={','.join(options.queues)}",
         f"--threads={threads}",
         f"--drain-timeout={drain_timeout}s",
+        *log_arguments(log_format),
     ]
     supervisor = Supervisor(
         name,
@@ -145,7 +154,9 @@ class Supervisor:
                 self._notebook.want(wanted)
             busy = self._busy() if wanted < len(self._workers) else ()
         except Exception as error:
-            logger.warning("The pool stays as it is: %s", error)
+            logger.warning(
+                "The pool stays as it is: %s", error, extra={"action": "pool_unchanged"}
+            )
             return
         self._resize(wanted, busy)
 
@@ -185,4 +196,6 @@ class Supervisor:
         try:
             self._notebook.leave()
         except Exception as error:
-            logger.warning("Could not sign off: %s", error)
+            logger.warning(
+                "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
+            )

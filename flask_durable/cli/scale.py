@@ -13,16 +13,19 @@ from flask.cli import with_appcontext
 
 from ..errors import ConfigurationError
 from ..errors import PlatformError
+from ..observe.formats import set_up
 from .output import echo
 from .output import echo_json
 from .output import note
 from .output import style
+from .parameters import log_format_option
 from .parameters import Seconds
 from .problems import current_state
 from .simulate import simulate
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState
+    from ..observe.formats import LogFormat
     from ..scaler.scaler import Report
     from ..scaler.scaler import Scaler
 
@@ -58,6 +61,7 @@ _EMPTY_PERIOD = 1.0
     show_default=True,
     help="How long --set or --pause hold.",
 )
+@log_format_option
 @click.pass_context
 @with_appcontext
 def scale(
@@ -71,6 +75,7 @@ def scale(
     seconds: float,
     history: int | None,
     loop: float | None,
+    log_format: LogFormat | None,
     **how: bool,
 ) -> None:
     """Give each queue the workers that it needs, once or in a loop.
@@ -92,7 +97,10 @@ def scale(
     """
     if context.invoked_subcommand is not None:
         return
-    scalers = _scalers(current_state(), name, every)
+    state = current_state()
+    if log_format is not None:
+        set_up(state.app.logger, log_format)
+    scalers = _scalers(state, name, every)
     if order is not None or pause or resume:
         _order(scalers, order, resume, seconds)
     elif history is not None:

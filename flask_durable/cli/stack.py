@@ -27,6 +27,7 @@ from ..errors import UnavailableError
 from . import local_sqs
 from .children import Child
 from .keeper import Keeper
+from .parameters import log_arguments
 from .ports import accepts
 from .ports import answers
 from .ports import check_port
@@ -37,6 +38,7 @@ from .problems import is_unreachable
 if t.TYPE_CHECKING:
     from ..config import Settings
     from ..extension import Durable
+    from ..observe.formats import LogFormat
 
 #: Seconds that a stopping worker has to reach its next step boundary.
 _DRAIN_TIMEOUT = 10
@@ -73,6 +75,7 @@ class DevStack:
         ``web.log`` and ``worker.log``.
     :param processes: Processes of the worker.
     :param threads: Threads of each of them.
+    :param log_format: Of what the worker logs, if not the app's own.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class DevStack:
         quiet: bool = False,
         processes: int = 1,
         threads: int = 8,
+        log_format: LogFormat | None = None,
     ) -> None:
         self.app_import = app_import or _running_app_import()
         self.host = host
@@ -95,6 +99,7 @@ class DevStack:
         self.quiet = quiet
         self.processes = processes
         self.threads = threads
+        self.log_format = log_format
         #: The app, as this process has loaded it; set on entering.
         self.app: Flask
         #: The embedded server, ``None`` when the app is configured with another.
@@ -273,6 +278,7 @@ class DevStack:
             f"--processes={self.processes}",
             f"--threads={self.threads}",
             f"--drain-timeout={_DRAIN_TIMEOUT}s",
+            *log_arguments(self.log_format),
         ]
 
     def _log(self, name: str) -> Path | None:

@@ -13,11 +13,14 @@ from flask import current_app
 from flask.cli import ScriptInfo
 from flask.cli import with_appcontext
 
+from .parameters import log_arguments
+from .parameters import log_format_option
 from .parameters import Seconds
 from .problems import current_durable
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState
+    from ..observe.formats import LogFormat
 
 #: Seconds between two looks at the processes and at the source.
 _POLL_INTERVAL = 0.2
@@ -47,6 +50,7 @@ _LOOK_INTERVAL = 1.0
     help="How long SIGTERM waits for step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
 )
 @click.option("--watch", is_flag=True, help="Start again when the source changes.")
+@log_format_option
 @with_appcontext
 def worker(
     queues: str | None,
@@ -54,6 +58,7 @@ def worker(
     threads: int,
     drain_timeout: float | None,
     watch: bool,
+    log_format: LogFormat | None,
 ) -> None:
     """Execute runs until SIGTERM or Ctrl-C.
 
@@ -66,6 +71,7 @@ def worker(
       flask durable worker
       flask durable worker --queues media --processes 2 --threads 4
       flask durable worker --watch
+      flask durable worker --log-format json
     """
     durable = current_durable()
     app = t.cast(t.Any, current_app)._get_current_object()
@@ -75,13 +81,21 @@ def worker(
     if processes == 1 and not watch:
         from ..worker.service import run_worker
 
-        _print_banner(state, names, processes, threads)
-        run_worker(state, queues=names, threads=threads, grace=grace)
+        if log_format != "json":
+            _print_banner(state, names, processes, threads)
+        run_worker(
+            state,
+            queues=names,
+            threads=threads,
+            grace=grace,
+            log_format=log_format,
+        )
     else:
         arguments = [
             f"--queues={','.join(names)}",
             f"--threads={threads}",
             f"--drain-timeout={grace}s",
+            *log_arguments(log_format),
         ]
         sys.exit(_supervise(arguments, processes, grace, watch))
 

@@ -90,7 +90,12 @@ class RunAdmin:
             )
         except PayloadError as error:
             # A run whose data cannot be read can be cancelled all the same.
-            logger.warning("The end of run %s is told without data: %s", run_id, error)
+            logger.warning(
+                "The end of run %s is told without data: %s",
+                run_id,
+                error,
+                extra={"action": "run_told_without_data"},
+            )
             return self._events_with(run_id, record, lambda: replace(message, data={}))
 
     def _events_with(
@@ -121,7 +126,11 @@ class RunAdmin:
         try:
             self._outbox.confirm()
         except TRANSIENT as error:
-            logger.warning("What was sent is not confirmed: %s", error)
+            logger.warning(
+                "What was sent is not confirmed: %s",
+                error,
+                extra={"action": "send_unconfirmed"},
+            )
 
 
 def _not_found(run_id: str) -> RunNotFound:

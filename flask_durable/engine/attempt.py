@@ -430,12 +430,21 @@ class Attempt:
         except StateMayBeLost as error:
             # The body must not go on from what may be gone. The run is taken over
             # from what the server still has.
-            logger.warning("Run %s is let go of: %s", self.run_id, error)
+            logger.warning(
+                "Run %s is let go of: %s",
+                self.run_id,
+                error,
+                extra={"action": "run_let_go"},
+            )
             self.seal(OwnershipLost("its state may be lost"))
         except Exception as error:
             # As an error of the step it could be caught, and the body would go on
             # without the memo. Nobody renews the lease any more: the run is taken over.
-            logger.exception("A write of run %s failed.", self.run_id)
+            logger.exception(
+                "A write of run %s failed.",
+                self.run_id,
+                extra={"action": "run_write_failed"},
+            )
             self.seal(OwnershipLost(f"a write failed: {error}"))
         self.check()
         raise AssertionError("a lost attempt is sealed")

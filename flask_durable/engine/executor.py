@@ -112,7 +112,12 @@ class Executor:
             until=until,
         )
         if answer[0] != "ok":
-            logger.info("The dead letter of run %s finds it %s.", run_id, answer[-1])
+            logger.info(
+                "The dead letter of run %s finds it %s.",
+                run_id,
+                answer[-1],
+                extra={"action": "dead_letter_stale"},
+            )
 
     def execute(self, run: ClaimedRun, *, until: float = math.inf) -> None:
         """Execute one attempt of *run*. Never raises because of the user's code.
@@ -148,7 +153,9 @@ class Executor:
         try:
             self._execute(attempt)
         except Signal as signal:
-            logger.debug("Run %s: %s", run.run_id, signal)
+            logger.debug(
+                "Run %s: %s", run.run_id, signal, extra={"action": "attempt_end"}
+            )
         finally:
             attempt.close()
             self._leases.remove(attempt)
@@ -169,7 +176,11 @@ class Executor:
         except Exception as error:
             if not attempt.sealed:
                 return self._raised(attempt, error)  # the context could not begin
-            logger.exception("The end of a context of %s failed.", attempt.function.id)
+            logger.exception(
+                "The end of a context of %s failed.",
+                attempt.function.id,
+                extra={"action": "context_end_failed"},
+            )
         finally:
             _context.reset(reset)
 

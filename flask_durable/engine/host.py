@@ -118,7 +118,11 @@ class Host:
                 gives_up = gives_up or time.monotonic() >= until
                 if gives_up or not is_transient(error):
                     raise
-                logger.warning("The state server does not answer: %s", error)
+                logger.warning(
+                    "The state server does not answer: %s",
+                    error,
+                    extra={"action": "state_server_away"},
+                )
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
@@ -142,5 +146,5 @@ class Host:
             except UnavailableError as error:
                 if time.monotonic() >= until:
                     raise
-                logger.warning("%s", error)
+                logger.warning("%s", error, extra={"action": "state_not_durable"})
                 time.sleep(0.2)

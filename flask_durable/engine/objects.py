@@ -72,13 +72,21 @@ class ObjectRemover:
             return
         if not self._payloads.has_blobs:
             # Else the run would be kept for as long as nobody has the setting again.
-            logger.warning("Objects of run %s stay: no DURABLE_BLOB_URL.", run_id)
+            logger.warning(
+                "Objects of run %s stay: no DURABLE_BLOB_URL.",
+                run_id,
+                extra={"action": "run_objects_kept"},
+            )
             self._store.expire(run_id, emptied=True)
             return
         try:
             self._waiting.put_nowait((run_id, time.monotonic()))
         except queue.Full:
-            logger.info("Run %s is removed later: many are.", run_id)
+            logger.info(
+                "Run %s is removed later: many are.",
+                run_id,
+                extra={"action": "run_removal_deferred"},
+            )
 
     def work(self) -> bool:
         """Remove one run that waits; return whether there was one."""
@@ -95,7 +103,12 @@ class ObjectRemover:
             self._payloads.remove_run(run_id)
             self._store.expire(run_id, emptied=True)
         except PayloadUnavailable as error:
-            logger.warning("Run %s is removed later: %s", run_id, error)
+            logger.warning(
+                "Run %s is removed later: %s",
+                run_id,
+                error,
+                extra={"action": "run_removal_deferred"},
+            )
         except Exception as error:
             log_failure(logger, f"remove run {run_id}", error)
 

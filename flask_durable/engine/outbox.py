@@ -73,7 +73,12 @@ class Outbox:
         try:
             events = self._store.events_of([message.run for message in messages])
         except TRANSIENT as error:
-            logger.warning("Messages to %s will be sent later: %s", queue, error)
+            logger.warning(
+                "Messages to %s will be sent later: %s",
+                queue,
+                error,
+                extra={"action": "messages_deferred"},
+            )
             return []
         return self._send(
             queue,
@@ -129,6 +134,7 @@ class Outbox:
                 len(refused),
                 queue,
                 refused[0],
+                extra={"action": "messages_deferred"},
             )
         took = time.monotonic() - began
         if len(refused) == len(bodies) and took > PATIENCE:

@@ -221,7 +221,12 @@ class Router:
             else:
                 self._threads.release()
         if isinstance(reply, Exception):
-            logger.error("Could not create run %s: %s", run.id, reply)
+            logger.error(
+                "Could not create run %s: %s",
+                run.id,
+                reply,
+                extra={"action": "run_not_created"},
+            )
             routing.info.error = reply
             return False
         old = reply[0] == "old"

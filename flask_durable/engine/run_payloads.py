@@ -153,7 +153,12 @@ class RunPayloads:
         except PayloadLocked as error:
             attempt.pause(error, step)
         except PayloadUnavailable as error:
-            logger.warning("Run %s waits: %s", attempt.run_id, error)
+            logger.warning(
+                "Run %s waits: %s",
+                attempt.run_id,
+                error,
+                extra={"action": "blob_store_away"},
+            )
             attempt.hand_back(BLOB_RETRY, reason="the blob store does not answer")
 
     def _hold(self) -> None:

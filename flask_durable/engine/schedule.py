@@ -122,7 +122,12 @@ class Schedules:
                     yield _Schedule(description, Cron(**spec))
                 except (DurableError, TypeError) as error:
                     # Published by other code, which knows more than this one.
-                    logger.warning("The schedule of %s: %s", function.id, error)
+                    logger.warning(
+                        "The schedule of %s: %s",
+                        function.id,
+                        error,
+                        extra={"action": "schedule_deferred"},
+                    )
 
     def _ask(self, schedules: list[_Schedule]) -> tuple[int, dict[str, int]]:
         done = {schedule.key: self._done.get(schedule.key, 0) for schedule in schedules}
@@ -159,7 +164,12 @@ class Schedules:
             if is_transient(reply):
                 raise reply
             if isinstance(reply, Exception):
-                logger.error("Could not create run %s: %s", run.id, reply)
+                logger.error(
+                    "Could not create run %s: %s",
+                    run.id,
+                    reply,
+                    extra={"action": "run_not_created"},
+                )
                 failed.add(run.function)
             elif reply[0] == "queued":
                 queued.append((run.id, run.function, run.queue, reply[1]))

@@ -56,7 +56,11 @@ class Sweeper:
         try:
             self._outbox.confirm()
         except TRANSIENT as error:
-            logger.warning("What was sent is not confirmed: %s", error)
+            logger.warning(
+                "What was sent is not confirmed: %s",
+                error,
+                extra={"action": "send_unconfirmed"},
+            )
 
     def saw_empty(self, queue: str) -> None:
         """Note that a receive found *queue* empty."""

@@ -101,11 +101,18 @@ class _Routes:
         try:
             problems = self.sink.ready()
         except Exception:
-            logger.exception("The check for readiness failed.")
+            logger.exception(
+                "The check for readiness failed.",
+                extra={"action": "readiness_check_failed"},
+            )
             problems = ["check failed"]
         if not problems:
             return json_response({"status": "ok"}, 200)
-        logger.warning("This process is not ready: %s", "; ".join(problems))
+        logger.warning(
+            "This process is not ready: %s",
+            "; ".join(problems),
+            extra={"action": "not_ready"},
+        )
         return json_response({"status": "unavailable"}, 503)
 
     def _authorize(self) -> str | None:
@@ -139,7 +146,11 @@ class _Routes:
         if not failed:
             ids = [message.id for message in messages]
             return json_response({"ids": ids, "events": events}, 202)
-        logger.error("The queue did not take all events.", exc_info=failed[0])
+        logger.error(
+            "The queue did not take all events.",
+            exc_info=failed[0],
+            extra={"action": "events_refused"},
+        )
         body = _error("unavailable", "Send the failed events again with the same ids.")
         response = json_response({**body, "events": events}, 503)
         response.headers["Retry-After"] = str(RETRY_AFTER)

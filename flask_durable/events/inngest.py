@@ -112,7 +112,11 @@ class _EventAPI:
         failed = failures(outcomes)
         if not failed:
             return json_response({"ids": ids, "status": 200}, 200)
-        logger.error("The queue did not take all events.", exc_info=failed[0])
+        logger.error(
+            "The queue did not take all events.",
+            exc_info=failed[0],
+            extra={"action": "events_refused"},
+        )
         response = _error(503, "The queue did not take all events: send again.", ids)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
@@ -225,7 +229,11 @@ def _http_error(error: HTTPException) -> Response:
 
 def _crashed(error: Exception) -> Response:
     # Flask would log the path, and with it the key.
-    logger.error("A request to the event API failed.", exc_info=error)
+    logger.error(
+        "A request to the event API failed.",
+        exc_info=error,
+        extra={"action": "request_failed"},
+    )
     return _error(500, "Something went wrong here: send again.")
 
 

@@ -80,7 +80,11 @@ def load(schema: type[S], data: t.Mapping[str, t.Any]) -> S:
     except Exception as error:
         # A validator of the schema is broken. The sender gets an answer all the same,
         # and whoever runs the app gets the traceback.
-        logger.exception("The event schema %s raised an error.", _place(schema))
+        logger.exception(
+            "The event schema %s raised an error.",
+            _place(schema),
+            extra={"action": "schema_failed"},
+        )
         fault = {"field": "data", "message": f"made the schema raise {_kind(error)}"}
         raise EventError(
             f"The event {schema.__event_name__!r} cannot be checked: it made its schema"

@@ -113,7 +113,11 @@ class Acknowledger:
             try:
                 left = self._carry_out(batch)
             except Exception:
-                logger.exception("%d messages were not settled", len(batch))
+                logger.exception(
+                    "%d messages were not settled",
+                    len(batch),
+                    extra={"action": "message_not_settled"},
+                )
                 left = batch
             with self._condition:
                 self._settled[:0] = left
@@ -176,14 +180,22 @@ class Acknowledger:
             self._on_failed(failed)
         except Exception as error:
             logger.warning(
-                "Why %d messages failed is not noted: %s", len(failed), error
+                "Why %d messages failed is not noted: %s",
+                len(failed),
+                error,
+                extra={"action": "failure_not_noted"},
             )
 
     def _delete(self, messages: list[Held]) -> list[Held]:
         try:
             durable = self._barrier()
         except Exception as error:
-            logger.warning("%d messages are kept: %s", len(messages), error)
+            logger.warning(
+                "%d messages are kept: %s",
+                len(messages),
+                error,
+                extra={"action": "messages_kept"},
+            )
             return messages
         if not durable:
             return self._doubt(messages)
@@ -195,7 +207,11 @@ class Acknowledger:
 
     def _doubt(self, messages: list[Held]) -> list[Held]:
         """Delete nothing that is in hand: the state that it led to may be lost."""
-        logger.warning("State may be lost: %d messages are repeated", len(messages))
+        logger.warning(
+            "State may be lost: %d messages are repeated",
+            len(messages),
+            extra={"action": "state_may_be_lost"},
+        )
         # Also what is not settled yet: its state may have been written before the
         # loss, and the next barrier passes.
         self._hand.doubt()
@@ -221,7 +237,12 @@ class Acknowledger:
             self._transport.dead_letter(held.queue, held.received, reason)
         except Exception as error:
             return not _failed([held], [error])
-        logger.warning("A message of %s was dead-lettered: %s", held.queue, reason)
+        logger.warning(
+            "A message of %s was dead-lettered: %s",
+            held.queue,
+            reason,
+            extra={"action": "message_dead"},
+        )
         return True
 
     def _release_key(self, held: Held) -> tuple[str, float]:
@@ -247,6 +268,11 @@ def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
     for held, error in zip(messages, outcomes, strict=True):
         # A message that another consumer has is that one's to settle.
         if error is not None and not isinstance(error, ReceiptLost):
-            logger.warning("A message of %s was not settled: %s", held.queue, error)
+            logger.warning(
+                "A message of %s was not settled: %s",
+                held.queue,
+                error,
+                extra={"action": "message_not_settled"},
+            )
             left.append(held)
     return left

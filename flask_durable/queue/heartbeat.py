@@ -113,7 +113,12 @@ class Hand:
                 held.lost = held.settlement is None
                 self.remove([held])
             else:
-                logger.warning("A message of %s was not extended: %s", queue, error)
+                logger.warning(
+                    "A message of %s was not extended: %s",
+                    queue,
+                    error,
+                    extra={"action": "message_not_extended"},
+                )
 
     def _meet(self, queue: str) -> None:
         self._queues.add(queue)
@@ -127,4 +132,7 @@ class Hand:
                 try:
                     act()
                 except Exception:
-                    logger.exception("A beat over the messages in hand failed")
+                    logger.exception(
+                        "A beat over the messages in hand failed",
+                        extra={"action": "heartbeat_failed"},
+                    )

@@ -76,7 +76,12 @@ class Receiver(threading.Thread):
                     declared = True
                 self._receive(ahead)
             except Exception as error:
-                logger.warning("Cannot receive from %s: %s", self._queue, error)
+                logger.warning(
+                    "Cannot receive from %s: %s",
+                    self._queue,
+                    error,
+                    extra={"action": "queue_away"},
+                )
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, MAX_BACKOFF)
             else:

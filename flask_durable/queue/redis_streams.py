@@ -233,7 +233,11 @@ class RedisTransport:
                 script = self._script(process, "q_retire")
                 script([self._stream(queue)], [process.consumer, CONSUMER_IDLE])
         except redis.RedisError:
-            logger.debug("The consumer %s was not removed", process.consumer)
+            logger.debug(
+                "The consumer %s was not removed",
+                process.consumer,
+                extra={"action": "consumer_kept"},
+            )
         finally:
             process.client.close()
             process.sender.close()
@@ -311,7 +315,12 @@ class RedisTransport:
             self.dead_letter(queue, letter, reason)
         except (redis.RedisError, ReceiptLost) as error:
             # It stays pending, and is tried again when it is received again.
-            logger.warning("A message of %s was not dead-lettered: %s", queue, error)
+            logger.warning(
+                "A message of %s was not dead-lettered: %s",
+                queue,
+                error,
+                extra={"action": "message_not_settled"},
+            )
         return True
 
     def _send_delayed(

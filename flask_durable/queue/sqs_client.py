@@ -87,7 +87,9 @@ class SQSClient:
         except Exception as error:
             if is_about_credentials(error) and self._clients.drop(client):
                 # Not closed: other threads may be in the middle of calls.
-                logger.warning("SQS takes no call: %s", error)
+                logger.warning(
+                    "SQS takes no call: %s", error, extra={"action": "queue_away"}
+                )
             raise
 
     def close(self) -> None:

@@ -264,7 +264,11 @@ class SQSLook:
                 "change_message_visibility_batch", str(self._dead_url), entries
             )
             if failed:
-                logger.debug("%d letters stay hidden for a while", len(failed))
+                logger.debug(
+                    "%d letters stay hidden for a while",
+                    len(failed),
+                    extra={"action": "dead_letters_hidden"},
+                )
 
     def _call(
         self, operation: str, url: str, entries: list[Entry]

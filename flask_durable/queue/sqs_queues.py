@@ -172,6 +172,7 @@ class SQSQueues:
                 "The queue %s exists without a redrive policy: a message that cannot "
                 "be processed is received again until it expires",
                 self.url(queue),
+                extra={"action": "queue_without_redrive"},
             )
 
     def forget(self, queue: str) -> None:

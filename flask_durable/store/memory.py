@@ -66,7 +66,11 @@ class MemoryGuard:
             self._used = self._ask()
         except redis.RedisError as error:
             # It cannot be asked, or forbids to: nobody knows that it is full.
-            logger.warning("The state server does not say what is used: %s", error)
+            logger.warning(
+                "The state server does not say what is used: %s",
+                error,
+                extra={"action": "memory_unknown"},
+            )
             self._used, believed = 0.0, SILENCE_BELIEVED
         self._ask_at = time.monotonic() + believed
 

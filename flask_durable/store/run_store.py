@@ -458,9 +458,11 @@ _NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 def log_failure(logger: logging.Logger, what: str, error: Exception) -> None:
     """Log that a periodic task could not do *what*; a traceback only if it is news."""
     if is_transient(error):
-        logger.warning("Could not %s: %s", what, error)
+        logger.warning("Could not %s: %s", what, error, extra={"action": "task_failed"})
     else:
-        logger.error("Could not %s.", what, exc_info=error)
+        logger.error(
+            "Could not %s.", what, exc_info=error, extra={"action": "task_failed"}
+        )
 
 
 def is_transient(error: object) -> bool:

@@ -65,7 +65,9 @@ class Beat:
             self._state.directory.leave(self._worker)
             self._state.service_times.flush()
         except TRANSIENT as error:
-            logger.warning("Could not sign off: %s", error)
+            logger.warning(
+                "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
+            )
 
     def _publish_again_if_forgotten(self) -> None:
         # The server lost the directory, or nobody was alive for an hour.

@@ -158,7 +158,12 @@ class WorkerProcess:
             )
         except (Refused, *TRANSIENT) as error:
             # Its lease runs out, and the sweeper of another worker takes it.
-            logger.warning("Run %s is not handed back: %s", run.run_id, error)
+            logger.warning(
+                "Run %s is not handed back: %s",
+                run.run_id,
+                error,
+                extra={"action": "run_not_handed_back"},
+            )
             return
         record = run.record
         self.state.outbox.send_runs(

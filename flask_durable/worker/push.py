@@ -81,9 +81,9 @@ class PushWorker:
         except Exception as error:
             what = f"{len(messages)} message(s) will be delivered again"
             if is_away(error):
-                logger.warning("%s: %s", what, error)
+                logger.warning("%s: %s", what, error, extra={"action": "push_deferred"})
                 return self._messages.put_off(messages)
-            logger.error("%s.", what, exc_info=error)
+            logger.error("%s.", what, exc_info=error, extra={"action": "push_failed"})
             return [message.id for message in messages]
 
     def tick(
@@ -148,7 +148,11 @@ class PushWorker:
         self._beat.publish()
         schedules = self._sweeper.schedules
         if instant is not None and not schedules.start(function_id, instant):
-            logger.debug("The task %r is no function with a schedule.", function_id)
+            logger.debug(
+                "The task %r is no function with a schedule.",
+                function_id,
+                extra={"action": "task_without_schedule"},
+            )
         self._look_for_empty_queues()
         self._sweeper.sweep()
         if not self._lives_on:
@@ -165,7 +169,12 @@ class PushWorker:
             try:
                 counts = self.state.broker.counts(queue)
             except Exception as error:
-                logger.warning("What %s holds is not known: %s", queue, error)
+                logger.warning(
+                    "What %s holds is not known: %s",
+                    queue,
+                    error,
+                    extra={"action": "queue_away"},
+                )
             else:
                 if not counts.waiting:
                     self._sweeper.saw_empty(queue)

@@ -79,7 +79,12 @@ class _Route:
         try:
             self._worker().tick(until, task, _instant(scheduled))
         except Exception as error:
-            logger.warning("The tick was not carried out: %s", error, exc_info=True)
+            logger.warning(
+                "The tick was not carried out: %s",
+                error,
+                exc_info=True,
+                extra={"action": "tick_failed"},
+            )
             return False
         return True
 

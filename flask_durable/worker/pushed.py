@@ -148,7 +148,12 @@ class PushedMessages:
 
     def _is_dead(self, message: PushedMessage, error: Exception) -> bool:
         """Note why *message* failed; return whether it was its last receive."""
-        logger.error("The message %s could not be served.", message.id, exc_info=error)
+        logger.error(
+            "The message %s could not be served.",
+            message.id,
+            exc_info=error,
+            extra={"action": "push_failed"},
+        )
         why = f"{type(error).__name__}: {error}"
         try:
             decoded = decode(message.body)
@@ -158,7 +163,12 @@ class PushedMessages:
             self._state.failures.note({decoded.key: why})
         except Exception as problem:
             # It comes again, and is dead-lettered then.
-            logger.warning("Why %s failed is not noted: %s", message.id, problem)
+            logger.warning(
+                "Why %s failed is not noted: %s",
+                message.id,
+                problem,
+                extra={"action": "failure_not_noted"},
+            )
             return False
         return message.receive_count >= MAX_RECEIVES
 

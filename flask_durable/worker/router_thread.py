@@ -83,7 +83,11 @@ class RouterThread:
         try:
             self._router.route(deliveries)
         except BaseException:
-            logger.exception("Could not route %d events together.", len(deliveries))
+            logger.exception(
+                "Could not route %d events together.",
+                len(deliveries),
+                extra={"action": "routing_failed"},
+            )
             # One by one, so that an event that cannot be routed is received too often
             # alone, and takes no others to the dead-letter queue.
             for delivery in deliveries:
@@ -93,7 +97,9 @@ class RouterThread:
         try:
             self._router.route([delivery])
         except BaseException as error:  # also a schema that exits
-            logger.exception("Could not route an event.")
+            logger.exception(
+                "Could not route an event.", extra={"action": "routing_failed"}
+            )
             # Left unsettled, it would be kept in hand by the heartbeat: hidden from
             # everybody for as long as this process lives.
             delivery.failed(error, PAUSE)
@@ -103,8 +109,14 @@ class RouterThread:
             try:
                 self.route(WAIT)
             except BrokerConnectionError as error:
-                logger.warning("The event queue cannot be reached: %s", error)
+                logger.warning(
+                    "The event queue cannot be reached: %s",
+                    error,
+                    extra={"action": "queue_away"},
+                )
                 self._stopping.wait(PAUSE)
             except Exception:
-                logger.exception("Could not route events.")
+                logger.exception(
+                    "Could not route events.", extra={"action": "routing_failed"}
+                )
                 self._stopping.wait(PAUSE)

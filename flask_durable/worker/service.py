@@ -12,8 +12,8 @@ import types
 import typing as t
 
 from ..app_state import AppState
-from ..observe.logging import CONSOLE_FORMAT
-from ..observe.logging import install
+from ..observe.formats import LogFormat
+from ..observe.formats import set_up
 from .process import WorkerProcess
 
 #: Seconds past the grace after which the process exits whatever it is doing.
@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(
-    state: AppState, *, queues: t.Sequence[str], threads: int, grace: float
+    state: AppState,
+    *,
+    queues: t.Sequence[str],
+    threads: int,
+    grace: float,
+    log_format: LogFormat | None = None,
 ) -> None:
     """Work until ``SIGTERM`` or ``SIGINT``, then drain and return, or exit hard.
 
@@ -33,8 +38,9 @@ def run_worker(
     :param queues: The queues whose runs are executed here.
     :param threads: How many runs are executed at once.
     :param grace: Seconds that the drain may take.
+    :param log_format: Of what is logged, if not the application's own.
     """
-    set_up_logging(state)
+    set_up(state.app.logger, log_format)
     # A second signal can come while the handler of the first one runs, or while this
     # thread wakes up: then Event.set() would wait for a lock that it holds itself.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -64,20 +70,3 @@ def run_worker(
         sys.stdout.flush()
         os._exit(0)
     last_resort.cancel()
-
-
-def set_up_logging(state: AppState) -> None:
-    """Write records to stderr, with the run they belong to.
-
-    Handlers that the app has set up stay, and get the fields.
-    """
-    root = logging.getLogger()
-    if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(CONSOLE_FORMAT))
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
-        # Dramatiq logs each message, which is each run, at a level of its own choice.
-        logging.getLogger("dramatiq").setLevel(logging.WARNING)
-    for each in (root, state.app.logger):
-        install(each)

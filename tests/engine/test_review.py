@@ -469,7 +469,7 @@ def test_a_worker_survives_a_storm_of_signals(
     )
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(service, "WorkerProcess", Process)
-    monkeypatch.setattr(service, "set_up_logging", lambda state: None)
+    monkeypatch.setattr(service, "set_up", lambda *_: None)
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     sender = subprocess.Popen([sys.executable, "-c", storm, str(os.getpid())])
     try:

@@ -137,7 +137,11 @@ class _Asker:
         error = future.exception()
         if error is None:
             if self._answers.failing:
-                _log.info("%s answers again.", self.source.describe())
+                _log.info(
+                    "%s answers again.",
+                    self.source.describe(),
+                    extra={"action": "source_back"},
+                )
             self._answers.take(self._asked, future.result(), self._clock())
             self._memory.keep(self._place, self._answers.encode())
         else:
@@ -150,7 +154,12 @@ class _Asker:
         rest = min(max(wanted or 0.0, REST), LONGEST_REST)
         if not self._answers.failing:
             name = self.source.describe()
-            _log.warning("%s tells no durations: %s", name, reason)
+            _log.warning(
+                "%s tells no durations: %s",
+                name,
+                reason,
+                extra={"action": "source_away"},
+            )
         self._answers.failing = True
         self._answers.rests = self._clock() + rest
         self._memory.keep(self._place, self._answers.encode())

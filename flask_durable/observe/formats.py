@@ -1,0 +1,90 @@
+"""How the records of our own processes are written: for a person, or as JSON lines.
+
+The web process is the application's: nothing here is called there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+from datetime import datetime
+from datetime import timezone
+
+from .logging import CONSOLE_FORMAT
+from .logging import install
+
+LogFormat = t.Literal["console", "json"]
+
+#: What the standard library gives a record, and fields that have shorter names here.
+_KNOWN = {
+    *vars(logging.makeLogRecord({})),
+    *("message", "asctime", "taskName", "action", "durable_suffix"),
+    *("durable_run_id", "durable_function", "durable_step"),
+    *("durable_attempt", "durable_event_id"),
+}
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line: a JSON object.
+
+    ``time`` (UTC), ``level``, ``logger`` and ``message`` are always there; ``action``,
+    ``run``, ``function``, ``step``, ``attempt``, ``event`` and ``exception`` where the
+    record has them. Then comes what was given as ``extra``, as text if it is no JSON.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without a line break."""
+        found = {name: value for name, value in self._ours(record) if value is not None}
+        for name, value in vars(record).items():
+            if name not in _KNOWN:
+                found.setdefault(name, value)
+        return json.dumps(found, ensure_ascii=False, skipkeys=True, default=str)
+
+    def _ours(self, record: logging.LogRecord) -> t.Iterator[tuple[str, t.Any]]:
+        at = datetime.fromtimestamp(record.created, timezone.utc)
+        yield "time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        yield "level", record.levelname.lower()
+        yield "logger", record.name
+        yield "message", record.getMessage()
+        yield "action", getattr(record, "action", None)
+        for name in ("run_id", "function", "step", "attempt", "event_id"):
+            value = getattr(record, f"durable_{name}", None)
+            yield name.removesuffix("_id"), value
+        if record.exc_info:
+            yield "exception", self.formatException(record.exc_info)
+
+
+def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> None:
+    """Write the records of this process to stderr, with the run that they belong to.
+
+    :param app_logger: The application's own logger.
+    :param log_format: In the place of whatever handlers the application has set up;
+        ``None`` leaves them, and writes for a person if there are none.
+    """
+    root = logging.getLogger()
+    is_bare = not root.handlers
+    if log_format is not None:
+        _remove_handlers(root)
+        if app_logger.propagate:
+            _remove_handlers(app_logger)
+    if not root.handlers:
+        root.addHandler(_handler(log_format or "console"))
+        # Dramatiq logs each message, which is each run, at a level of its own choice.
+        logging.getLogger("dramatiq").setLevel(logging.WARNING)
+    if is_bare:
+        root.setLevel(logging.INFO)
+    for each in (root, app_logger):
+        install(each)
+
+
+def _handler(log_format: LogFormat) -> logging.Handler:
+    handler = logging.StreamHandler()
+    console = logging.Formatter(CONSOLE_FORMAT)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else console)
+    return handler
+
+
+def _remove_handlers(logger: logging.Logger) -> None:
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)

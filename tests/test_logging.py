@@ -1,0 +1,152 @@
+"""What is logged: as the page on logging says, and never over the app's own set-up."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import pathlib
+import re
+import typing as t
+
+from flask import Flask
+
+from flask_durable import Durable
+from flask_durable.observe.formats import JsonFormatter
+from flask_durable.observe.formats import set_up
+
+from .servers import ValkeyServer
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+LOGGERS = {"logger", "_log"}
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def records() -> t.Iterator[tuple[str, ast.Call]]:
+    """Find every call of a logger of ours, and where it is."""
+    for path in sorted((ROOT / "flask_durable").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                of = ast.unparse(node.func.value)
+                if node.func.attr in {*LEVELS, "log", "critical"} and of in LOGGERS:
+                    yield f"{path.name}:{node.lineno}", node
+
+
+def action_of(call: ast.Call) -> str | None:
+    for keyword in call.keywords:
+        if keyword.arg == "extra":
+            return str(ast.literal_eval(keyword.value).get("action"))
+    return None
+
+
+def test_every_record_of_ours_has_an_action() -> None:
+    assert [place for place, call in records() if action_of(call) is None] == []
+
+
+def test_the_documented_actions_and_levels_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "logging.rst").read_text("utf-8")
+    rows = re.findall(r"   \* - ``(\w+)``\n     - ([a-z, ]+)\n", page)
+    found: dict[str, set[str]] = {}
+    for _, call in records():
+        level = t.cast(ast.Attribute, call.func).attr.replace("exception", "error")
+        found.setdefault(str(action_of(call)), set()).add(level)
+    assert {action: set(levels.split(", ")) for action, levels in rows} == found
+
+
+def line(record: logging.LogRecord) -> dict[str, t.Any]:
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    return t.cast("dict[str, t.Any]", json.loads(text))
+
+
+def record(**fields: t.Any) -> logging.LogRecord:
+    given = {"name": "users", "levelno": 30, "levelname": "WARNING", "msg": "a\nb"}
+    return logging.makeLogRecord({**given, "created": 0.25, **fields})
+
+
+def test_a_record_is_one_line_of_json() -> None:
+    assert line(record()) == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "warning",
+        "logger": "users",
+        "message": "a\nb",
+    }
+
+
+def test_the_fields_of_the_run_have_short_names_and_an_extra_hides_none() -> None:
+    found = line(
+        record(
+            action="step_retry",
+            durable_run_id="r1",
+            durable_function="order",
+            durable_step=None,
+            durable_attempt=2,
+            durable_event_id="e1",
+            run="mine",
+            amount=12,
+            path=pathlib.PurePosixPath("/x"),
+        )
+    )
+    del found["time"], found["level"], found["logger"], found["message"]
+    assert found == {
+        "action": "step_retry",
+        "run": "r1",
+        "function": "order",
+        "attempt": 2,
+        "event": "e1",
+        "amount": 12,
+        "path": "/x",
+    }
+
+
+def test_a_traceback_is_text() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        found = line(record(exc_info=(ValueError, error, error.__traceback__)))
+    assert found["exception"].endswith("ValueError: no")
+
+
+@contextlib.contextmanager
+def root_with(*handlers: logging.Handler) -> t.Iterator[logging.Logger]:
+    """Give the root logger *handlers*, as if nobody else had set it up."""
+    # Not a fixture: pytest adds its own handlers when the test is called.
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = handlers
+    root.setLevel(logging.WARNING)
+    try:
+        yield root
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def test_handlers_of_the_app_stay_unless_a_format_is_asked_for() -> None:
+    theirs = logging.NullHandler()
+    app_logger = logging.getLogger("test_logging.app")
+    with root_with(theirs) as root:
+        set_up(app_logger)
+        assert root.handlers == [theirs]
+
+        set_up(app_logger, "json")
+        [handler] = root.handlers
+        assert isinstance(handler.formatter, JsonFormatter)
+        assert root.level == logging.WARNING
+
+
+def test_the_web_process_keeps_its_root_logger(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    theirs = logging.NullHandler()
+    app = Flask("web")
+    app.config["DURABLE_REDIS_URL"] = valkey.url
+    app.config["DURABLE_NAMESPACE"] = namespace
+    with root_with(theirs) as root:
+        durable = Durable(app)
+        with app.app_context():
+            durable.send("a/b", {})
+        assert (root.handlers, root.level) == ([theirs], logging.WARNING)
+        assert root.filters == theirs.filters == []
