@@ -292,10 +292,23 @@ class DurableBroker(dramatiq.Broker):
         return self._healthy is None or self._healthy()
 
     def _accept(self, queue: str, received: list[Received]) -> None:
-        deliveries = self._open(queue, received)
-        self.window.release(len(received) - len(deliveries))
-        for delivery in deliveries:
-            self._put(LocalMessage(queue, delivery, self.window))
+        """Give what was received to run threads; its slots are taken, and freed here.
+
+        A message frees its own when it leaves, so that none is freed twice.
+        """
+        messages: list[LocalMessage] = []
+        try:
+            for delivery in self._open(queue, received):
+                messages.append(LocalMessage(queue, delivery, self.window))
+        finally:
+            self.window.release(len(received) - len(messages))
+        try:
+            for message in messages:
+                self._put(message)
+        except Exception:
+            # They are in hand, where they would stay hidden.
+            self._give_back(messages)
+            raise
 
     def _open(self, queue: str, received: list[Received]) -> list[Delivery]:
         """Return what can be decoded, and dead-letter the rest."""
@@ -373,11 +386,15 @@ class DurableBroker(dramatiq.Broker):
             if message.began is None
             and message.came < before
             and message.delivery is not None
-            and message.delivery.receive_count < GIVEN_BACK
+            and message.delivery.receive_count < self._given_back(message.queue_name)
         ]
         if overdue:
             self._service_times.forget()
             self._give_back(overdue)
+
+    def _given_back(self, queue: str) -> int:
+        """Return the receive from which on a message of *queue* is not given back."""
+        return min(GIVEN_BACK, self.transport.max_receives(queue))
 
     def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
         for message in messages:

@@ -33,7 +33,8 @@ class Receiver(threading.Thread):
     :param window: The free run threads.
     :param ahead: How many messages to fetch beyond what free threads begin.
     :param allowed: Whether to receive at all now.
-    :param accept: Called with what was received, its slots taken.
+    :param accept: Called with what was received, its slots taken, which it frees
+        whatever happens.
     :param empty: Called when there was nothing to receive.
     :param stopping: Set when the thread is to end.
     """
@@ -97,7 +98,7 @@ class Receiver(threading.Thread):
             self._empty(self._queue)
             return
         self._window.take(len(received))
-        self._hand_in(received)
+        self._accept(self._queue, received)
         if self._transport.waiting_limit == 1:
             self._receive_more()
 
@@ -112,12 +113,4 @@ class Receiver(threading.Thread):
         finally:
             self._window.release(room - len(received))
         if received:
-            self._hand_in(received)
-
-    def _hand_in(self, received: list[Received]) -> None:
-        try:
             self._accept(self._queue, received)
-        except Exception:
-            # They become visible again by themselves; their slots do not.
-            self._window.release(len(received))
-            raise

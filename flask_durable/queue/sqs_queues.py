@@ -124,27 +124,29 @@ class SQSQueues:
 
         :raises ConfigurationError: It does not exist, and nothing may be made.
         """
-        if queue not in self._urls:
+        # Read once: another thread may forget it.
+        url = self._urls.get(queue)
+        if url is None:
             place = self._of(queue).queue
             url = self._at(place) if place else self._find(self.name(queue))
-            self._urls[queue] = url or self._make_pair(queue)
-        return self._urls[queue]
+            url = self._urls[queue] = url or self._make_pair(queue)
+        return url
 
     def dead_url(self, queue: str) -> str:
         """Return the URL of the dead-letter queue of *queue*, made if need be.
 
         :raises ConfigurationError: There is none, and none may be made.
         """
-        if queue not in self._dead_urls:
-            place = self._of(queue).queue
-            url = self.find_dead(queue)
-            if url is None and place is not None:
-                raise ConfigurationError(
-                    f"The queue {place} has no dead-letter queue.",
-                    hint="Give it a redrive policy.",
-                )
-            self._dead_urls[queue] = url or self._make_dead(queue)
-        return self._dead_urls[queue]
+        place = self._of(queue).queue
+        url = self.find_dead(queue)
+        if url is None and place is not None:
+            raise ConfigurationError(
+                f"The queue {place} has no dead-letter queue.",
+                hint="Give it a redrive policy.",
+            )
+        if url is None:
+            url = self._dead_urls[queue] = self._make_dead(queue)
+        return url
 
     def find_dead(self, queue: str) -> str | None:
         """Return the URL of the dead-letter queue of *queue*, ``None`` without one."""

@@ -2,7 +2,7 @@
 
 Each fault is met by the next call of its operation: a reply that is lost after the call
 was carried out, a server error, an error answer, or single entries of a batch that are
-refused. All other calls pass.
+refused. An operation may also hang or fail as such. All other calls pass.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Proxy:
         self._behind = urlsplit(endpoint).netloc
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._failing: set[str] = set()
+        self._hanging: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
         #: Calls by operation, whatever became of them.
         self.calls: Counter[str] = Counter()
@@ -77,9 +78,15 @@ class Proxy:
         """Let every call of *operation* fail, until :meth:`heals`."""
         self._failing.add(operation)
 
+    def hangs(self, operation: str) -> None:
+        """Let no call of *operation* be answered, until :meth:`heals`."""
+        self._hanging[operation] = threading.Event()
+
     def heals(self) -> None:
         """Let all calls pass again."""
         self._failing.clear()
+        while self._hanging:
+            self._hanging.popitem()[1].set()
 
     @property
     def left(self) -> int:
@@ -87,6 +94,7 @@ class Proxy:
         return sum(map(len, self._faults.values()))
 
     def close(self) -> None:
+        self.heals()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -99,6 +107,9 @@ class Proxy:
         request = json.loads(body or b"{}")
         self.calls[operation] += 1
         self.requests[operation].append(request)
+        if (healed := self._hanging.get(operation)) is not None:
+            healed.wait()
+            return None
         fault = self._next_fault(operation)
         if isinstance(fault, Answer):
             said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": "injected"}

@@ -15,6 +15,7 @@ from dramatiq.errors import QueueNotFound
 from flask_durable.config import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.queue.broker import DurableBroker
+from flask_durable.queue.consumer import Inbox
 from flask_durable.queue.consumer import LocalMessage
 from flask_durable.queue.delivery import Delivery
 from flask_durable.queue.envelope import RunMessage
@@ -176,6 +177,50 @@ def test_receiving_pauses_while_settled_messages_pile_up(
         assert len(log) < 20
         failing.clear()
         wait_until(lambda: len(log) == 20)
+
+
+def test_slots_are_freed_once_when_messages_cannot_be_handed_in(
+    redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([False, True])
+    put = Inbox.put
+
+    def put_or_fail(inbox: Inbox, message: LocalMessage) -> None:
+        if next(failures, False):
+            raise RuntimeError("cannot start new thread")
+        put(inbox, message)
+
+    monkeypatch.setattr(Inbox, "put", put_or_fail)
+    broker = redis_kit.broker(visibility=30)
+    broker.send(QUEUE, ["not json", *bodies(5)])
+    log = Log()
+    with working(broker, log):
+        wait_until(lambda: set(log.runs) == {f"run-{number}" for number in range(5)})
+        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1))
+        assert broker.window.free == broker.window.size
+
+
+def test_a_message_at_its_last_receive_is_not_given_back(
+    redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.queue.broker.MAX_WAIT", -1.0)
+    broker = redis_kit.broker(
+        transport=redis_kit.transport(visibility=30, max_receives=1), size=3
+    )
+    broker.send(QUEUE, bodies(3))
+    going = threading.Event()
+    log = Log()
+
+    def run(delivery: t.Any) -> None:
+        assert going.wait(30)
+        log(delivery)
+
+    with working(broker, run, threads=1):
+        wait_until(lambda: len(broker._waiting) == 3)
+        broker._give_back_overdue()
+        going.set()
+        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+    assert sorted(log.runs) == ["run-0", "run-1", "run-2"]
 
 
 def test_a_payload_handed_over_runs_without_the_queue(redis_kit: RedisKit) -> None:

@@ -11,13 +11,16 @@ import typing as t
 import pytest
 from dramatiq.errors import ConnectionClosed
 
+from flask_durable.queue.sender import Sender
 from flask_durable.queue.transport import QueueCounts
+from flask_durable.queue.transport import Transport
 
 from ..servers import wait_until
 from .kit import bodies
 from .kit import body
 from .kit import collect
 from .kit import Log
+from .kit import make_transport
 from .kit import QUEUE
 from .kit import send
 from .kit import SQSKit
@@ -46,6 +49,30 @@ def proxied(proxy: Proxy) -> t.Iterator[SQSKit]:
     made = SQSKit(proxy.url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def prompt(sqs_kit: SQSKit, proxy: Proxy) -> t.Iterator[Transport]:
+    """A transport that waits no second for an answer, behind the proxy."""
+    made = make_transport("sqs", proxy.url, sqs_kit.namespace, 30, answer_within=0.5)
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(25)
+@pytest.mark.parametrize(
+    "operation",
+    ["GetQueueUrl", "CreateQueue", "GetQueueAttributes", "SendMessageBatch"],
+)
+def test_a_send_to_a_missing_queue_ends_soon_whatever_hangs(
+    prompt: Transport, proxy: Proxy, operation: str
+) -> None:
+    proxy.hangs(operation)
+    outcomes = Sender(prompt, 1).send(QUEUE, bodies(30))
+    assert all(error and prompt.is_transient(error) for error in outcomes)
+    assert proxy.calls[operation] > 0
+    proxy.heals()
+    assert Sender(prompt, 20).send(QUEUE, bodies(3)) == [None] * 3
 
 
 @pytest.mark.parametrize("fault", PASSING)
