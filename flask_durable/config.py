@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import os
 import re
 import typing as t
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 from pydantic import BaseModel
@@ -19,22 +17,28 @@ from pydantic import model_validator
 from pydantic import PrivateAttr
 from pydantic import ValidationError
 
-from .durations import format_seconds
 from .durations import MAX_SECONDS
-from .durations import to_seconds
 from .errors import ConfigurationError
 from .events.keys import check_event_key
 from .events.keys import check_push_secret
 from .events.keys import secret_bytes
-from .payloads.blobs import BlobAddress
 from .payloads.cipher import check_encryption_key
 from .queue.options import QueueOptions
 from .queue.options import read_queues
-from .queue.options import SQSAddress
-from .redis_client import is_cluster
-from .redis_client import node_urls
-from .scaler.options import parse_pools
 from .scaler.options import PoolOptions
+from .setting_values import between
+from .setting_values import check_blob_url
+from .setting_values import FLAG
+from .setting_values import FSYNC
+from .setting_values import read_namespace
+from .setting_values import read_pools
+from .setting_values import read_url_prefix
+from .setting_values import refuse_set
+from .setting_values import SECONDS
+from .setting_values import secrets_of
+from .setting_values import TEXT
+from .setting_values import url_among
+from .setting_values import WHOLE
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -60,157 +64,7 @@ MAX_BLOB = 64 * 2**20
 #: What the inline limit may be with encryption: SQS takes 1 MiB.
 MAX_INLINE_ENCRYPTED = 720 * 1024
 
-_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
-_URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
 _COMMAND_OPTION = re.compile(rf"{PREFIX}(?:{'|'.join(COMMANDS).upper()})_\w+")
-
-
-def _text_or_none(value: t.Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return (value or "").strip() or None
-    raise ValueError("must be text")
-
-
-def _texts(value: t.Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple, set, frozenset)) or not all(
-        isinstance(part, str) for part in parts
-    ):
-        raise ValueError("must be a list of text, or text with commas between")
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def _whole(value: t.Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _seconds(value: t.Any) -> float:
-    try:
-        return to_seconds(value)
-    except (ValueError, OverflowError):
-        raise ValueError(
-            "must be a duration: seconds, a timedelta, or text such as '90s' or '7d'"
-        ) from None
-
-
-def _flag(value: t.Any) -> bool:
-    if isinstance(value, str):
-        value = {"1": True, "true": True, "0": False, "false": False}.get(
-            value.strip().lower()
-        )
-    if not isinstance(value, bool):
-        raise ValueError("must be True or False")
-    return value
-
-
-def _between(low: float, high: float, unit: str = "") -> AfterValidator:
-    def check(value: t.Any) -> t.Any:
-        if not low <= value <= high:
-            raise ValueError(f"must be between {show(low)} and {show(high)}{unit}")
-        return value
-
-    show = str if unit or isinstance(low, int) else format_seconds
-    return AfterValidator(check)
-
-
-def _url(schemes: tuple[str, ...]) -> AfterValidator:
-    def check(url: str | None) -> str | None:
-        if url is None:
-            return None
-        scheme = url.partition("://")[0].lower()
-        if "://" not in url or scheme not in schemes:
-            names = ", ".join(f"{name}://" for name in schemes)
-            raise ValueError(f"must begin with one of {names}")
-        _check_place(url, scheme)
-        return url
-
-    return AfterValidator(check)
-
-
-def _check_place(url: str, scheme: str) -> None:
-    try:
-        places = [urlsplit(one) for one in node_urls(url)]
-        reachable = all(place.hostname and place.port != 0 for place in places)
-    except ValueError:
-        raise ValueError(
-            "is not a well-formed URL: quote special characters of its password "
-            "with urllib.parse.quote, and give the port as a number"
-        ) from None
-    if scheme == "sqs":
-        SQSAddress.parse(url)
-    if scheme == "unix" and not places[0].path:
-        raise ValueError("must name a socket, as in unix:///run/valkey.sock")
-    if scheme.startswith("redis") and not reachable:
-        raise ValueError(f"must name a host, as in {scheme}://localhost:6379/0")
-    if is_cluster(url) and places[0].path not in ("", "/", "/0"):
-        raise ValueError("must not select a database: a cluster has one only, 0")
-
-
-def _namespace(value: t.Any) -> str:
-    if not isinstance(value, str) or not _NAMESPACE.fullmatch(value):
-        raise ValueError("must be 1 to 40 letters, digits, hyphens and underscores")
-    return value
-
-
-def _url_prefix(value: t.Any) -> str | None:
-    text = _text_or_none(value)
-    if text is None:
-        return None
-    path = text.rstrip("/") or "/"
-    if not _URL_PREFIX.fullmatch(path):
-        raise ValueError("must be a path that begins with '/', or None for no routes")
-    return path
-
-
-def _fsync(value: t.Any) -> str:
-    text = value.strip().lower() if isinstance(value, str) else ""
-    if text not in ("off", "ack", "step"):
-        raise ValueError('must be "off", "ack" or "step"')
-    return text
-
-
-def _secrets(kind: str, noun: str, check: t.Callable[[str], t.Any]) -> BeforeValidator:
-    def read(value: t.Any) -> tuple[str, ...]:
-        values = _texts(value)
-        try:
-            for secret in values:
-                check(secret)
-        except ValueError as error:
-            raise ValueError(
-                f"must hold {noun} made of {error}: "
-                f"make one with `flask durable secret --kind {kind}`"
-            ) from None
-        return values
-
-    return BeforeValidator(read)
-
-
-def _in_order(value: t.Any) -> t.Any:
-    if isinstance(value, (set, frozenset)):
-        raise ValueError("must be a list, since the first key encrypts")
-    return value
-
-
-def _blob_url(url: str | None) -> str | None:
-    if url is not None:
-        BlobAddress.parse(url)
-    return url
-
-
-def _pools(value: t.Any) -> tuple[PoolOptions, ...]:
-    if isinstance(value, str):
-        value = json.loads(value)
-    return parse_pools(value)
-
-
-_Text = BeforeValidator(_text_or_none)
-_Whole = BeforeValidator(_whole)
-_Seconds = BeforeValidator(_seconds)
-_Flag = BeforeValidator(_flag)
 
 
 class Settings(BaseModel):
@@ -263,6 +117,9 @@ class Settings(BaseModel):
         Default 10 s.
     ``DURABLE_DRAIN_TIMEOUT``
         Duration, at most 1 h, that a stopping worker has. Default 25 s.
+    ``DURABLE_ECS_PROTECTION``
+        Whether a worker in a task of Amazon ECS keeps ECS from stopping it while it has
+        runs. Default ``False``.
     ``DURABLE_MAX_DISPATCHES``
         Number, 1 to 1000, of claims without progress after which a run is paused.
         Default 5.
@@ -300,53 +157,54 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    redis_url: t.Annotated[str | None, _Text, _url(REDIS_SCHEMES)] = Field(
+    redis_url: t.Annotated[str | None, TEXT, url_among(REDIS_SCHEMES)] = Field(
         None, repr=False
     )
-    queue_url: t.Annotated[str | None, _Text, _url(QUEUE_SCHEMES)] = Field(
+    queue_url: t.Annotated[str | None, TEXT, url_among(QUEUE_SCHEMES)] = Field(
         None, repr=False
     )
     queues: t.Annotated[t.Mapping[str, QueueOptions], BeforeValidator(read_queues)] = (
         Field({})
     )
-    namespace: t.Annotated[str, BeforeValidator(_namespace)] = "durable"
-    partitions: t.Annotated[int, _Whole, _between(1, 256)] = 1
-    url_prefix: t.Annotated[str | None, BeforeValidator(_url_prefix)] = "/durable"
+    namespace: t.Annotated[str, BeforeValidator(read_namespace)] = "durable"
+    partitions: t.Annotated[int, WHOLE, between(1, 256)] = 1
+    url_prefix: t.Annotated[str | None, BeforeValidator(read_url_prefix)] = "/durable"
     event_keys: t.Annotated[
-        tuple[str, ...], _secrets("event-key", "keys", check_event_key)
+        tuple[str, ...], secrets_of("event-key", "keys", check_event_key)
     ] = Field((), repr=False)
     signing_secrets: t.Annotated[
-        tuple[str, ...], _secrets("signing", "secrets", secret_bytes)
+        tuple[str, ...], secrets_of("signing", "secrets", secret_bytes)
     ] = Field((), repr=False)
-    inngest_event_api: t.Annotated[bool, _Flag] = False
-    push_loopback: t.Annotated[bool, _Flag] = False
+    inngest_event_api: t.Annotated[bool, FLAG] = False
+    push_loopback: t.Annotated[bool, FLAG] = False
     push_secrets: t.Annotated[
-        tuple[str, ...], _secrets("push", "secrets", check_push_secret)
+        tuple[str, ...], secrets_of("push", "secrets", check_push_secret)
     ] = Field((), repr=False)
-    push_budget: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 20.0
-    lease: t.Annotated[float, _Seconds, _between(0.1, 3600.0)] = 10.0
-    visibility_timeout: t.Annotated[float, _Seconds, _between(0.1, 43200.0)] = 10.0
-    drain_timeout: t.Annotated[float, _Seconds, _between(0.0, 3600.0)] = 25.0
-    max_dispatches: t.Annotated[int, _Whole, _between(1, 1000)] = 5
-    fsync: t.Annotated[t.Literal["off", "ack", "step"], BeforeValidator(_fsync)] = "ack"
-    replicas: t.Annotated[int, _Whole, _between(0, 16)] = 0
-    accept_timeout: t.Annotated[float, _Seconds, _between(1.0, 60.0)] = 5.0
-    spool: t.Annotated[bool, _Flag] = False
-    inline_limit: t.Annotated[int, _Whole, _between(1024, 2**20, " bytes")] = 65_536
-    max_value: t.Annotated[int, _Whole, _between(1024, 2**28, " bytes")] = 4_194_304
-    blob_url: t.Annotated[str | None, _Text, AfterValidator(_blob_url)] = Field(
+    push_budget: t.Annotated[float, SECONDS, between(0.1, 43200.0)] = 20.0
+    lease: t.Annotated[float, SECONDS, between(0.1, 3600.0)] = 10.0
+    visibility_timeout: t.Annotated[float, SECONDS, between(0.1, 43200.0)] = 10.0
+    drain_timeout: t.Annotated[float, SECONDS, between(0.0, 3600.0)] = 25.0
+    ecs_protection: t.Annotated[bool, FLAG] = False
+    max_dispatches: t.Annotated[int, WHOLE, between(1, 1000)] = 5
+    fsync: t.Annotated[t.Literal["off", "ack", "step"], FSYNC] = "ack"
+    replicas: t.Annotated[int, WHOLE, between(0, 16)] = 0
+    accept_timeout: t.Annotated[float, SECONDS, between(1.0, 60.0)] = 5.0
+    spool: t.Annotated[bool, FLAG] = False
+    inline_limit: t.Annotated[int, WHOLE, between(1024, 2**20, " bytes")] = 65_536
+    max_value: t.Annotated[int, WHOLE, between(1024, 2**28, " bytes")] = 4_194_304
+    blob_url: t.Annotated[str | None, TEXT, AfterValidator(check_blob_url)] = Field(
         None, repr=False
     )
     encryption_keys: t.Annotated[
         tuple[str, ...],
-        _secrets("encryption", "keys", check_encryption_key),
-        BeforeValidator(_in_order),
+        secrets_of("encryption", "keys", check_encryption_key),
+        BeforeValidator(refuse_set),
     ] = Field((), repr=False)
-    retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = 7 * 86400.0
-    failed_retention: t.Annotated[float, _Seconds, _between(1.0, MAX_SECONDS)] = (
+    retention: t.Annotated[float, SECONDS, between(1.0, MAX_SECONDS)] = 7 * 86400.0
+    failed_retention: t.Annotated[float, SECONDS, between(1.0, MAX_SECONDS)] = (
         30 * 86400.0
     )
-    scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(_pools)] = Field(
+    scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(read_pools)] = Field(
         (), repr=False
     )
 

@@ -60,6 +60,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "lease": 10,
         "visibility_timeout": 10,
         "drain_timeout": 25,
+        "ecs_protection": False,
         "max_dispatches": 5,
         "fsync": "ack",
         "replicas": 0,

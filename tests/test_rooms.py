@@ -43,7 +43,7 @@ HOMES = {
         "redis_exchange",
         "store",
     },
-    "urllib3": {"scaler.http_api"},
+    "urllib3": {"http_api"},
 }
 
 MAX_LINES = 500

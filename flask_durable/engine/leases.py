@@ -28,6 +28,8 @@ class Leases:
         self._store = store
         self._lock = threading.Lock()
         self._held: set[Attempt] = set()
+        #: Set while any attempt runs.
+        self.busy = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -48,11 +50,14 @@ class Leases:
         """Renew the lease of *attempt* from now on."""
         with self._lock:
             self._held.add(attempt)
+            self.busy.set()
 
     def remove(self, attempt: Attempt) -> None:
         """Stop renewing the lease of *attempt*."""
         with self._lock:
             self._held.discard(attempt)
+            if not self._held:
+                self.busy.clear()
 
     @property
     def held(self) -> list[Attempt]:

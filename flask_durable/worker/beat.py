@@ -34,6 +34,7 @@ class Beat:
         self._worker = worker
         self._threads = threads
         self._queues = list(queues)
+        self.unit = os.environ.get(UNIT) or socket.gethostname()
         self._ready_at = time.time()
         self._stopping = threading.Event()
         self._thread = threading.Thread(
@@ -83,7 +84,7 @@ class Beat:
             "queues": self._queues,
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
-            "unit": os.environ.get(UNIT) or socket.gethostname(),
+            "unit": self.unit,
             "ready_at": self._ready_at,
         }
         self._state.directory.beat(

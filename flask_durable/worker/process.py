@@ -33,6 +33,8 @@ from ..store.run_store import Refused
 from ..store.run_store import TRANSIENT
 from .beat import Beat
 from .router_thread import RouterThread
+from .task_protection import AGENT
+from .task_protection import TaskProtection
 from .threads import RunThreads
 
 #: Seconds before the end of the grace at which bodies are interrupted.
@@ -81,6 +83,7 @@ class WorkerProcess:
         )
         self._sweeper = Sweeper(host, state.outbox, state.admin)
         self._beat = Beat(state, self.id, self.queues, threads)
+        self._protection = self._task_protection()
         state.broker.on_empty = self._sweeper.saw_empty
         state.broker.on_unstarted = self._hand_back_unstarted
 
@@ -97,6 +100,8 @@ class WorkerProcess:
         self._leases.start()
         self._sweeper.start()
         self._beat.start()
+        if self._protection is not None:
+            self._protection.start()
         self._threads.start()
         self._router.start()
 
@@ -120,11 +125,25 @@ class WorkerProcess:
         interrupter.cancel()
         ended = not self._leases.held
         self._hand_back_rest()
+        if self._protection is not None:
+            self._protection.stop()
         self._beat.stop()
         self._sweeper.stop()
         self.state.broker.close()
         self._leases.stop()
         return ended
+
+    def _task_protection(self) -> TaskProtection | None:
+        agent = os.environ.get(AGENT)
+        if not agent or not self.state.settings.ecs_protection:
+            return None
+        workers = self.state.directory.workers
+        return TaskProtection(
+            agent,
+            self._leases.busy,
+            # A worker's unit is its container's host, which a task has one of.
+            lambda: sum(w["unit"] == self._beat.unit for w in workers()) > 1,
+        )
 
     def _interrupt(self) -> None:
         for attempt in self._leases.held:

@@ -10,8 +10,8 @@ import typing as t
 from urllib.parse import quote
 
 from ...errors import PlatformError
-from ..http_api import HTTPAPI
-from ..http_api import token_of
+from ...http_api import HTTPAPI
+from ...http_api import token_of
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..http_api import checked
-from ..http_api import HTTPAPI
+from ...http_api import checked
+from ...http_api import HTTPAPI
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits

@@ -7,10 +7,10 @@ import typing as t
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..http_api import hidden
-from ..http_api import HTTPAPI
-from ..http_api import in_url
-from ..http_api import token_of
+from ...http_api import hidden
+from ...http_api import HTTPAPI
+from ...http_api import in_url
+from ...http_api import token_of
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

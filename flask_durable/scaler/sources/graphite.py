@@ -7,8 +7,8 @@ import typing as t
 from urllib.parse import urlencode
 
 from ...errors import ConfigurationError
-from ..http_api import authorization
-from ..http_api import HTTPAPI
+from ...http_api import authorization
+from ...http_api import HTTPAPI
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from urllib.parse import urlencode
 
 from ...errors import PlatformError
-from ..http_api import HTTPAPI
-from ..http_api import token_of
+from ...http_api import HTTPAPI
+from ...http_api import token_of
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

@@ -1,0 +1,133 @@
+"""Keeps Amazon ECS from stopping a task that has runs, where it may stop any task.
+
+::
+
+    unprotected ── a run begins ──► protected ──► asked for again at REFRESH of EXPIRY
+         ▲                              │
+         └───── no run for LINGER ──────┘
+
+The task asks ECS's agent, by the *task scale-in protection endpoint* of its developer
+guide. Protection ends by itself after :data:`EXPIRY`, so a task whose worker is killed
+or hangs holds up no deployment for ever. Worker processes that share a task never give
+it up explicitly, since one would take it from another that just began: it expires.
+Nothing waits for the agent, and a run goes on without protection if it is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+
+from ..errors import PlatformError
+from ..http_api import HTTPAPI
+from ..http_api import Refusal
+
+#: What ECS tells each container: where its agent is.
+AGENT = "ECS_AGENT_URI"
+_PATH = "/task-protection/v1/state"
+
+#: Minutes until protection ends by itself, and the share after which it is renewed.
+EXPIRY = 5
+REFRESH = 0.8
+#: Seconds without a run before protection is given up: the agent takes few calls.
+LINGER = 10.0
+#: Seconds before the agent is asked again after it refused.
+AFTER_REFUSAL = 15.0
+_LOOK = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class TaskProtection:
+    """Protects the task of this process while there is a run.
+
+    :param agent: The agent's address.
+    :param busy: Set while there is a run.
+    :param shared: Returns whether other worker processes are in the same task.
+    """
+
+    def __init__(
+        self, agent: str, busy: threading.Event, shared: t.Callable[[], bool]
+    ) -> None:
+        self._api = HTTPAPI("The ECS agent", agent, dict, timeout=5, repetitions=1)
+        self._busy = busy
+        self._shared = shared
+        self._protected = False
+        self._refused = False
+        #: ``time.monotonic()`` of the next call for protection, and of the last run.
+        self._renew_at = 0.0
+        self._seen_busy = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="durable-task-protection", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin, on a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Without a run, the task may go at once."""
+        self._stopping.set()
+        self._thread.join()
+        if not self._busy.is_set():
+            self._give_up()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            if self._busy.wait(_LOOK):
+                self._seen_busy = time.monotonic()
+                self._protect()
+                self._stopping.wait(_LOOK)
+            elif time.monotonic() - self._seen_busy > LINGER:
+                self._give_up()
+
+    def _protect(self) -> None:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._protected = self._ask({"ExpiresInMinutes": EXPIRY}, enabled=True)
+            pause = REFRESH * EXPIRY * 60 if self._protected else AFTER_REFUSAL
+            self._renew_at = now + pause
+
+    def _give_up(self) -> None:
+        if not self._protected:
+            return
+        self._protected = False
+        self._renew_at = 0.0
+        try:
+            shared = self._shared()
+        except Exception:  # nobody knows
+            shared = True
+        if not shared:
+            self._ask({}, enabled=False)
+
+    def _ask(self, more: dict[str, int], *, enabled: bool) -> bool:
+        """Return whether the agent did it."""
+        try:
+            reply = self._api.call("PUT", _PATH, {"ProtectionEnabled": enabled, **more})
+            reason = _reason(reply)
+        except Refusal as error:
+            reason = _reason(error.answer) or str(error)
+        except PlatformError as error:
+            reason = str(error)
+        if reason and not self._refused:
+            # Once: a permission that is missing is missing for each run.
+            logger.warning(
+                "ECS does not protect this task while it has runs: %s",
+                reason,
+                extra={"action": "task_unprotected"},
+            )
+        self._refused = bool(reason)
+        return not reason
+
+
+def _reason(reply: t.Any) -> str:
+    """Return why not: of an answer without protection, whatever its status."""
+    said = reply if isinstance(reply, dict) else {}
+    if said.get("protection"):
+        return ""
+    error, failure = said.get("error") or {}, said.get("failure") or {}
+    texts = [error.get("Code"), error.get("Message"), failure.get("Reason")]
+    return ": ".join(filter(None, texts)) or "an answer without protection"
