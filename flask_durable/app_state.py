@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import redis
 
-from .config import mask_url
 from .config import Settings
 from .dead_letters import DeadLetters
 from .embedded import data_directory
@@ -29,11 +28,16 @@ from .errors import DurableError
 from .events.acceptance import to_message
 from .middleware import Middleware
 from .middleware import MiddlewareChain
+from .observe.metrics import Metrics
+from .observe.sentry import SentryReporting
+from .observe.statsd import import_statsd
+from .observe.statsd import Statsd
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
 from .queue.groups import group_of
 from .queue.window import Window
+from .redaction import mask_url
 from .runs import Runs
 from .signals import SignalSender
 from .store.barrier import Barrier
@@ -94,12 +98,32 @@ class AppState:
         self.functions = functions
         self.settings = settings
         #: What surrounds sends, routings, attempts and steps.
-        self.middleware = MiddlewareChain([*middleware, SignalSender(app)])
+        self.middleware = MiddlewareChain(
+            [*self._own(), *middleware, SignalSender(app)]
+        )
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
         self.reachable = True
         _states.add(self)
+
+    def _own(self) -> t.Iterator[Middleware]:
+        if self.settings.sentry:
+            yield SentryReporting(self.settings.redact_keys)
+        if self.statsd is not None:
+            yield Metrics(self.statsd)
+
+    @functools.cached_property
+    def statsd(self) -> Statsd | None:
+        """Where metrics are sent to, if anywhere.
+
+        :raises ConfigurationError: statsd is not installed.
+        """
+        settings = self.settings
+        if settings.statsd_url is None:
+            return None
+        import_statsd()
+        return Statsd(settings.statsd_url, settings.statsd_prefix, settings.statsd_tags)
 
     @property
     def schemas(self) -> Schemas:

@@ -25,13 +25,18 @@ from .events.keys import secret_bytes
 from .payloads.cipher import check_encryption_key
 from .queue.options import QueueOptions
 from .queue.options import read_queues
+from .redaction import REDACT_KEYS
 from .scaler.options import PoolOptions
 from .setting_values import between
 from .setting_values import check_blob_url
+from .setting_values import check_statsd_url
 from .setting_values import FLAG
 from .setting_values import FSYNC
+from .setting_values import read_metric_prefix
 from .setting_values import read_namespace
 from .setting_values import read_pools
+from .setting_values import read_tag_style
+from .setting_values import read_texts
 from .setting_values import read_url_prefix
 from .setting_values import refuse_set
 from .setting_values import SECONDS
@@ -150,6 +155,20 @@ class Settings(BaseModel):
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
         Duration, from 1 s, that a failed or cancelled run is kept. Default 30 d.
+    ``DURABLE_STATSD_URL``
+        URL, ``statsd://host:port``, that metrics are sent to. Default none.
+    ``DURABLE_STATSD_PREFIX``
+        Text before every name, of letters, digits, ``-``, ``_`` and dots.
+        Default ``"durable"``.
+    ``DURABLE_STATSD_TAGS``
+        ``"dogstatsd"`` or ``"influx"``: how tags are written. Default ``None``: as
+        parts of the name.
+    ``DURABLE_SENTRY``
+        Whether traces and failed runs go to Sentry where the application has called
+        ``sentry_sdk.init()``. Default ``True``.
+    ``DURABLE_REDACT_KEYS``
+        List of what the names of values contain that are shown to nobody.
+        Default :data:`~flask_durable.redaction.REDACT_KEYS`.
     ``DURABLE_SCALE``
         Dictionary of pools of workers by name, for ``flask durable scale``; see the
         page on scaling. Default none.
@@ -204,6 +223,13 @@ class Settings(BaseModel):
     failed_retention: t.Annotated[float, SECONDS, between(1.0, MAX_SECONDS)] = (
         30 * 86400.0
     )
+    statsd_url: t.Annotated[str | None, TEXT, AfterValidator(check_statsd_url)] = None
+    statsd_prefix: t.Annotated[str, BeforeValidator(read_metric_prefix)] = "durable"
+    statsd_tags: t.Annotated[
+        t.Literal["dogstatsd", "influx"] | None, BeforeValidator(read_tag_style)
+    ] = None
+    sentry: t.Annotated[bool, FLAG] = True
+    redact_keys: t.Annotated[tuple[str, ...], BeforeValidator(read_texts)] = REDACT_KEYS
     scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(read_pools)] = Field(
         (), repr=False
     )
@@ -340,19 +366,3 @@ def _explain(
             problem = f"{labels[field]} {problem} (it is of type {kind})"
         faults.append(problem)
     return ConfigurationError("; ".join(faults) + ".")
-
-
-_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)?.*@", re.DOTALL)
-_SECRET_PARAMETER = re.compile(
-    r"([?&][^=&#]*(?:user|pass|secret|token|key|auth)[^=&#]*=)[^&#]*", re.IGNORECASE
-)
-
-
-def mask_url(url: str) -> str:
-    """Return *url* with its user name, password and secret parameters as ``***``.
-
-    Everything up to the last ``@`` counts as credentials, since a password that was
-    not quoted may contain ``/``, ``#`` and ``@`` itself.
-    """
-    masked = _CREDENTIALS.sub(lambda found: f"{found[1] or ''}***@", url)
-    return _SECRET_PARAMETER.sub(r"\1***", masked)

@@ -27,6 +27,7 @@ from dataclasses import field
 
 if t.TYPE_CHECKING:
     from .events.sent import Outcome
+    from .failure import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class SendInfo:
     #: Names and values that a hook adds travel with each of the events, through queue
     #: and store: to the routing, to each attempt of each run, and to its steps.
     headers: dict[str, str] = field(default_factory=dict)
+    #: Bytes of their messages, once they are made.
+    size: int = 0
     #: What became of each, once it is known: ``"accepted"``, ``"spooled"``, or why
     #: nobody owns it.
     outcomes: t.Sequence[Outcome] = ()
@@ -69,10 +72,12 @@ class RoutedInfo:
 
     :param event: It.
     :param receive_count: How often it was received, this time included.
+    :param size: Bytes of its message.
     """
 
     event: EventInfo
     receive_count: int
+    size: int
     #: The runs that were created, by the id of their function.
     created: dict[str, str] = field(default_factory=dict)
     #: The runs that were there already, since the event came before.
@@ -112,6 +117,7 @@ class AttemptInfo:
     :param queued: When it was queued for this attempt, likewise.
     :param claimed: When the attempt claimed it, likewise.
     :param memoized: How many steps the attempt finds done.
+    :param size: Bytes of the event as it is stored with the run.
     """
 
     run_id: str
@@ -123,6 +129,9 @@ class AttemptInfo:
     queued: int
     claimed: int
     memoized: int
+    size: int
+    #: What the body's attempt before this one failed with, where it can be read.
+    previous: Failure | None = None
     #: ``"completed"`` or ``"failed"`` if the run ended, ``"suspended"`` if it goes on
     #: later, ``"lost"`` if it is somebody else's by now, or was cancelled.
     outcome: AttemptOutcome = "lost"
@@ -130,6 +139,8 @@ class AttemptInfo:
     reason: str = ""
     #: What failed the run, or what its body is called again for; let go of afterwards.
     error: BaseException | None = None
+    #: The step whose failure failed the run; empty if it was the body's own.
+    failed_step: str = ""
 
 
 @dataclass
@@ -146,6 +157,8 @@ class StepInfo:
     name: str
     kind: str
     number: int
+    #: What the attempt before this one failed with, where it can be read.
+    previous: Failure | None = None
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
     #: to be another attempt, ``"interrupted"`` if the attempt of the run ended before.
     outcome: StepOutcome = "interrupted"

@@ -24,6 +24,7 @@ from .scaler.options import parse_pools
 from .scaler.options import PoolOptions
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
+_METRIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|")
 _URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
 
 
@@ -174,6 +175,35 @@ def check_blob_url(url: str | None) -> str | None:
     if url is not None:
         BlobAddress.parse(url)
     return url
+
+
+def check_statsd_url(url: str | None) -> str | None:
+    """Return *url* if it is a place of statsd."""
+    if url is None:
+        return None
+    try:
+        place = urlsplit(url)
+        good = place.scheme == "statsd" and bool(place.hostname) and place.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must be a URL, as in statsd://localhost:8125")
+    return url
+
+
+def read_metric_prefix(value: t.Any) -> str:
+    """Return *value* if it may stand before the name of a metric."""
+    if not isinstance(value, str) or not _METRIC_PREFIX.fullmatch(value):
+        raise ValueError("must be of letters, digits, hyphens, underscores and dots")
+    return value
+
+
+def read_tag_style(value: t.Any) -> str | None:
+    """Return *value* if it is a way to write tags."""
+    text = _text_or_none(value)
+    if text not in (None, "dogstatsd", "influx"):
+        raise ValueError('must be "dogstatsd", "influx" or None')
+    return text
 
 
 def read_pools(value: t.Any) -> tuple[PoolOptions, ...]:

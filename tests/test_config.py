@@ -13,11 +13,12 @@ from flask.cli import FlaskGroup
 from pydantic import ValidationError
 
 from flask_durable.config import COMMANDS
-from flask_durable.config import mask_url
 from flask_durable.config import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.events.keys import new_event_key
 from flask_durable.events.keys import new_signing_secret
+from flask_durable.redaction import mask_url
+from flask_durable.redaction import REDACT_KEYS
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,11 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "encryption_keys": (),
         "retention": 7 * 86400,
         "failed_retention": 30 * 86400,
+        "sentry": True,
+        "redact_keys": REDACT_KEYS,
+        "statsd_url": None,
+        "statsd_prefix": "durable",
+        "statsd_tags": None,
         "scale": (),
     }
 

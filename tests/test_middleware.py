@@ -155,6 +155,66 @@ def test_failures_of_steps_bodies_and_runs_are_told_with_their_errors(
     ]
 
 
+class Failures(Middleware):
+    """Notes what is told of earlier failures, and of the step that failed a run."""
+
+    def __init__(self) -> None:
+        self.previous: list[str] = []
+        self.failed_steps: list[str] = []
+
+    def around_step(self, step: StepInfo) -> Around:
+        if step.previous is not None:
+            self.previous.append(f"{step.name} {step.number}: {step.previous.message}")
+        return super().around_step(step)
+
+    @contextlib.contextmanager
+    def around_attempt(self, attempt: AttemptInfo) -> t.Iterator[None]:
+        if attempt.previous is not None:
+            self.previous.append(f"body {attempt.number}: {attempt.previous.message}")
+        yield
+        if attempt.outcome == "failed":
+            self.failed_steps.append(attempt.failed_step)
+
+
+@pytest.mark.parametrize("keys", [None, 43 * "a" + "="])
+def test_an_attempt_is_told_what_the_one_before_it_failed_with(
+    valkey: ValkeyServer, namespace: str, keys: str | None
+) -> None:
+    failures = Failures()
+    durable = Durable(middleware=[failures])
+    harness = Harness(
+        valkey.url, namespace, durable=durable, DURABLE_ENCRYPTION_KEYS=keys
+    )
+
+    def broken() -> None:
+        raise OSError("the step's")
+
+    @durable.function(on="a/b", retries=1, backoff=Backoff("2s"))
+    def step_fails(event: Event[t.Any], step: Step) -> None:
+        step.run("broken", broken)
+
+    @durable.function(on="a/b", retries=1, backoff=Backoff("2s"))
+    def body_fails(event: Event[t.Any], step: Step) -> None:
+        raise OSError("the body's")
+
+    harness.send("a/b")
+    harness.settle()
+    harness.advance(10)
+    harness.close()
+
+    assert sorted(failures.previous) == ["body 2: the body's", "broken 2: the step's"]
+    assert sorted(failures.failed_steps) == ["", "broken"]
+
+
+def test_sizes_are_told_of_what_is_sent_routed_and_stored(
+    watched: Harness, recorder: Recorder
+) -> None:
+    watched.send("a/b", {"text": 100 * "x"})
+    watched.settle()
+    [send], [route] = recorder.sends, recorder.routes
+    assert send.size == route.events[0].size > 100
+
+
 def test_a_run_that_is_cancelled_meanwhile_is_lost_to_its_attempt(
     watched: Harness, recorder: Recorder
 ) -> None:

@@ -16,7 +16,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "flask_durable"
 
 #: What everybody may import; these import only one another.
-COMMON = {"errors", "failure", "durations", "ids", "middleware", "status"}
+COMMON = {
+    *("errors", "failure", "durations", "ids", "middleware", "redaction", "status"),
+}
 
 #: Rooms that know no framework, also not through what they import.
 PURE = ("engine", "steps", "functions")
@@ -43,6 +45,7 @@ HOMES = {
         "redis_exchange",
         "store",
     },
+    "sentry_sdk": {"observe.sentry"},
     "urllib3": {"http_api"},
 }
 

@@ -9,11 +9,11 @@ from flask import current_app
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from ..config import mask_url
 from ..errors import ConfigurationError
 from ..errors import DurableError
 from ..errors import EventError
 from ..errors import UnavailableError
+from ..redaction import mask_url
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState

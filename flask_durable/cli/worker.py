@@ -119,7 +119,7 @@ def _queues(given: str | None, named: list[str]) -> list[str]:
 def _print_banner(
     state: AppState, queues: list[str], processes: int, threads: int
 ) -> None:
-    from ..config import mask_url
+    from ..redaction import mask_url
 
     facts = [
         ("App", state.app.name),

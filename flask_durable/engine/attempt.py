@@ -461,5 +461,6 @@ class Attempt:
             f"The run has reached its limit of {limit}.",
             hint="Split the work over several runs, or return less from each step.",
         )
+        self.info.error = error
         self.finish(failed=True, outcome=Failure.of(error).to_json())
         raise self.seal(Ended(str(error)))

@@ -56,6 +56,7 @@ class ClaimedRun:
             queued=int(record.get("queued_at", claimed)),
             claimed=claimed,
             memoized=len(self.memos),
+            size=len(record["event"]),
         )
 
     @property

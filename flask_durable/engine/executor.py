@@ -129,6 +129,8 @@ class Executor:
         if function is None:
             raise LookupError(f"the code of {run.record['function']!r} is not here")
         memos = dict(run.memos)
+        if run.info.number > 1 and (failure := run.record.get("failure")):
+            run.info.previous = self._host.payloads.readable_failure(failure)
         began = time.monotonic()
         with self._host.middleware.around_attempt(run.info):
             attempt = self._attempt(function, run, memos, until)
@@ -244,7 +246,7 @@ class Executor:
     def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:
         attempt.info.error = error
         cause = _step_error_of(error)
-        failed_step = cause.step if cause else ""
+        failed_step = attempt.info.failed_step = cause.step if cause else ""
         failure = Failure.of(error, attempt=number)
         if cause is error:
             failure = cause.failure

@@ -52,7 +52,8 @@ def events_of(
     schemas = [s for s in _ABOUT[status] if s.__event_name__ in wanted]
     if not schemas:
         return []
-    data = _data(run_id, record, status, outcome, opened())
+    event = opened()
+    data = _data(run_id, record, status, outcome, event)
     generation = record["generation"]
     return [
         EventMessage(
@@ -60,6 +61,7 @@ def events_of(
             data=data,
             id=derived_id(str(schema.__event_name__), run_id, generation),
             at=int(time.time() * 1000),
+            headers=event.headers,
         )
         for schema in schemas
     ]

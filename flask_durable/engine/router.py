@@ -148,7 +148,8 @@ class Router:
         if not isinstance(message, EventMessage):
             delivery.dead("not an event")
             return None
-        info = RoutedInfo(event_info(message), delivery.receive_count)
+        size = len(delivery.text)
+        info = RoutedInfo(event_info(message), delivery.receive_count, size)
         told.events.append(info)
         try:
             self._host.check_event(message)

@@ -147,6 +147,7 @@ class RunPayloads:
                 error,
                 extra={"action": "run_failed"},
             )
+            attempt.info.error, attempt.info.failed_step = error, step or ""
             failure = Failure.of(error, step=step)
             attempt.finish(failed=True, outcome=failure.to_json())
             attempt.check()  # it is over, and the body is not to go on

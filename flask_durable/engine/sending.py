@@ -76,21 +76,25 @@ class EventSender:
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         """Send *messages*; return for each who owns it, or why nobody does."""
         with shielded(), announced(self._middleware, messages) as (sending, told):
-            sending.outcomes = self._own(told)
+            sending.outcomes = self._own(told, sending)
         return list(sending.outcomes)
 
-    def _own(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+    def _own(
+        self, messages: t.Sequence[EventMessage], sending: SendInfo
+    ) -> list[Outcome]:
         try:
             self._memory.check()
             mark = self._barrier.mark() if self._write_through else None
-            outcomes = self._send(messages)
+            outcomes = self._send(messages, sending)
             if self._write_through and any(isinstance(o, str) for o in outcomes):
                 self._barrier.wait(mark)
         except DurableError as error:
             return [error] * len(messages)
         return outcomes
 
-    def _send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
+    def _send(
+        self, messages: t.Sequence[EventMessage], sending: SendInfo
+    ) -> list[Outcome]:
         sealed: list[tuple[str, str]] = []
         failed: dict[int, Outcome] = {}
         for number, message in enumerate(messages):
@@ -98,6 +102,7 @@ class EventSender:
                 sealed.append((message.id, self._payloads.seal_event(message)))
             except PayloadUnavailable as error:
                 failed[number] = error
+        sending.size = sum(len(text) for _, text in sealed)
         owned = iter(self._hand_over(sealed) if sealed else ())
         return [failed[n] if n in failed else next(owned) for n in range(len(messages))]
 

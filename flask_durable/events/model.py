@@ -47,6 +47,10 @@ class EventData(BaseModel):
                 raise DefinitionError(f"The event name {name!r} {problem}.")
         cls.__event_name__ = name
 
+    def __sentry_repr__(self) -> str:
+        # Shown by Sentry for a local variable, so without the data.
+        return f"<{type(self).__name__}>"
+
 
 D = TypeVar("D", default=t.Any)
 E = t.TypeVar("E", bound=EventData)
@@ -96,6 +100,10 @@ class Event(t.Generic[D]):
         put(self, "id", id)
         put(self, "at", at.astimezone(timezone.utc))
         put(self, "_generated_id", generated)
+
+    def __sentry_repr__(self) -> str:
+        # Shown by Sentry for a local variable, so without the data.
+        return f"<Event {self.name!r} {self.id!r}>"
 
     @staticmethod
     def of(data: E, *, id: str | None = None, at: datetime | None = None) -> Event[E]:

@@ -28,6 +28,7 @@ import dataclasses
 import json
 import typing as t
 
+from ..errors import DurableError
 from ..errors import PayloadLocked
 from ..errors import PayloadMissing
 from ..failure import Failure
@@ -149,6 +150,13 @@ class Payloads:
     def open_failure(self, sealed: str) -> Failure:
         """Return the failure that was sealed; raises as :meth:`open` does."""
         return Failure.from_json(self.open(sealed))
+
+    def readable_failure(self, sealed: str) -> Failure | None:
+        """Return the failure that was sealed, or ``None`` if this process cannot."""
+        try:
+            return self.open_failure(sealed)
+        except DurableError:
+            return None
 
     def open_event(self, message: EventMessage, *owners: str) -> EventMessage:
         """Return *message* with its data; raises as :meth:`open` does.

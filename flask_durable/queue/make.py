@@ -8,9 +8,9 @@ import typing as t
 import dramatiq
 
 from .. import redis_client
-from ..config import mask_url
 from ..config import Settings
 from ..errors import ConfigurationError
+from ..redaction import mask_url
 from ..redis_client import ClientFactory
 from .broker import DurableBroker
 from .options import SQSAddress

@@ -96,11 +96,15 @@ class Execution:
     ) -> t.Any:
         if memo is not None and memo.final:
             return self._outcome(memo)
+        previous = None
         if memo is not None and memo.status == "tried":
             self._number = memo.number + 1
+            previous = self._attempt.host.payloads.readable_failure(memo.body)
         check_arguments(args, kwargs)
         self._attempt.before_body(self._options.lease)
-        info = StepInfo(self._attempt.info, self._key, self._kind, self._number)
+        info = StepInfo(
+            self._attempt.info, self._key, self._kind, self._number, previous
+        )
         with self._attempt.host.middleware.around_step(info):
             memo, value = self._execute(fn, args, kwargs, info)
             info.outcome = "failed" if memo.status == "failed" else "completed"

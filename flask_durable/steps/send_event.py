@@ -47,6 +47,7 @@ def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
     host = attempt.host
     with shielded(), announced(host.middleware, messages) as (sending, told):
         bodies = [host.payloads.seal_event(message) for message in told]
+        sending.size = sum(map(len, bodies))
         outcomes = host.queue.send(EVENT_QUEUE, bodies)
         sending.outcomes = [error or "accepted" for error in outcomes]
     ids = [message.id for message in messages]

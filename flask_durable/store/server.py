@@ -11,8 +11,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from ..config import mask_url
 from ..errors import ConfigurationError
+from ..redaction import mask_url
 from ..redis_client import ask_all
 from ..redis_client import client_factory
 from ..redis_exchange import Argument

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from ..app_state import AppState
 from ..errors import EventError
+from ..observe import sentry
 from .push import push_worker
 from .pushed import PushedMessage
 
@@ -42,6 +43,13 @@ def handle_event(
     remaining = context.get_remaining_time_in_millis() / 1000
     budget = min(state.settings.push_budget, remaining * PART)
     until = time.monotonic() + budget
+    try:
+        return _serve(state, event, until)
+    finally:
+        sentry.flush()  # the process stands still until it is called again
+
+
+def _serve(state: AppState, event: t.Any, until: float) -> dict[str, t.Any]:
     worker = push_worker(state, lives_on=False)
     kind = event.get("detail-type") if isinstance(event, dict) else None
     if kind == SCHEDULED:

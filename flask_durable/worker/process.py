@@ -32,6 +32,7 @@ from ..store.run_store import after
 from ..store.run_store import Refused
 from ..store.run_store import TRANSIENT
 from .beat import Beat
+from .gauges import Gauges
 from .router_thread import RouterThread
 from .task_protection import AGENT
 from .task_protection import TaskProtection
@@ -84,6 +85,8 @@ class WorkerProcess:
         self._sweeper = Sweeper(host, state.outbox, state.admin)
         self._beat = Beat(state, self.id, self.queues, threads)
         self._protection = self._task_protection()
+        statsd = state.statsd
+        self._gauges = Gauges(state, statsd) if statsd is not None else None
         state.broker.on_empty = self._sweeper.saw_empty
         state.broker.on_unstarted = self._hand_back_unstarted
 
@@ -100,6 +103,8 @@ class WorkerProcess:
         self._leases.start()
         self._sweeper.start()
         self._beat.start()
+        if self._gauges is not None:
+            self._gauges.start()
         if self._protection is not None:
             self._protection.start()
         self._threads.start()
@@ -129,6 +134,8 @@ class WorkerProcess:
             self._protection.stop()
         self._beat.stop()
         self._sweeper.stop()
+        if self._gauges is not None:
+            self._gauges.stop()
         self.state.broker.close()
         self._leases.stop()
         return ended

@@ -12,6 +12,7 @@ import types
 import typing as t
 
 from ..app_state import AppState
+from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
 from .process import WorkerProcess
@@ -67,6 +68,7 @@ def run_worker(
     if not ended:
         # A body is still inside C code: the interpreter would wait for its thread.
         logging.shutdown()
+        sentry.flush()
         sys.stdout.flush()
         os._exit(0)
     last_resort.cancel()

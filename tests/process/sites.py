@@ -147,11 +147,11 @@ class Site:
         worker.says("is ready")
         return worker
 
-    def web(self, **environment: str) -> tuple[Process, str]:
+    def web(self, app: str = APP, **environment: str) -> tuple[Process, str]:
         """Start the web app; return it and its address."""
         port = free_port()
         command = ["run", f"--port={port}", "--no-reload"]
-        process = self._start("web", command, APP, environment)
+        process = self._start("web", command, app, environment)
         process.says(f":{port}")
         return process, f"http://127.0.0.1:{port}"
 

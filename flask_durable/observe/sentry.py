@@ -1,0 +1,378 @@
+"""Traces and errors in Sentry, wherever the application has initialised Sentry.
+
+===============  ======================================  =============================
+moment           in the trace of the event               as an issue
+===============  ======================================  =============================
+send             a span ``queue.publish``                –
+event routed     a transaction ``queue.process``         –
+attempt          a transaction ``queue.process``         if the run failed by it
+step's attempt   a span ``function``                     –; the next one has a
+                                                         breadcrumb of its failure
+===============  ======================================  =============================
+
+Whatever the application uses of Sentry inside belongs to them. Nothing else of
+this package calls Sentry, and this module does not import it before the application
+has: it is looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+import typing as t
+from contextvars import ContextVar
+from datetime import datetime
+from datetime import timezone
+
+from ..errors import StepError
+from ..failure import Failure
+from ..middleware import Around
+from ..middleware import AttemptInfo
+from ..middleware import EventInfo
+from ..middleware import Middleware
+from ..middleware import NOTHING
+from ..middleware import RoutedInfo
+from ..middleware import RouteInfo
+from ..middleware import SendInfo
+from ..middleware import StepInfo
+from ..redaction import Redaction
+
+if t.TYPE_CHECKING:
+    from sentry_sdk._types import Event
+    from sentry_sdk._types import Hint
+    from sentry_sdk.client import BaseClient
+    from sentry_sdk.tracing import Span
+
+#: Headers of an event. The last one is ours: when it was sent, milliseconds since 1970.
+TRACE, BAGGAGE, SENT_AT = "sentry-trace", "baggage", "sentry-sent-at"
+
+#: The queue that events wait in, as Sentry is told.
+EVENTS = "events"
+
+#: What made a span, in Sentry's terms.
+ORIGIN = "auto.queue.flask_durable"
+
+#: Records of ours that say of a failure what its issue says, or that there is none.
+_REPORTED = ("run_failed", "step_failed")
+
+_PACKAGE = __package__.partition(".")[0]
+
+#: Seconds that a process which ends waits for Sentry's server.
+FLUSH_TIMEOUT = 2.0
+
+#: What the step raised that failed last in the attempt of this thread.
+_last_failed: ContextVar[tuple[str, BaseException] | None] = ContextVar(
+    "flask_durable.last_failed_step", default=None
+)
+
+
+class SentryReporting(Middleware):
+    """Continues traces, and reports runs that failed.
+
+    :param redact_keys: What names contain whose values are never sent.
+    """
+
+    def __init__(self, redact_keys: t.Iterable[str]) -> None:
+        self._redact = Redaction(redact_keys)
+
+    def around_send(self, send: SendInfo) -> Around:
+        return _sending(send) if _client() else NOTHING
+
+    def around_route(self, route: RouteInfo) -> Around:
+        client = _client()
+        return _routing(route) if client and _traces(client) else NOTHING
+
+    def around_attempt(self, attempt: AttemptInfo) -> Around:
+        client = _client()
+        return self._attempting(client, attempt) if client else NOTHING
+
+    def around_step(self, step: StepInfo) -> Around:
+        return _stepping(step) if _client() else NOTHING
+
+    @contextlib.contextmanager
+    def _attempting(self, client: BaseClient, attempt: AttemptInfo) -> t.Iterator[None]:
+        import sentry_sdk
+
+        _quiet_dramatiq()
+        _last_failed.set(None)
+        with sentry_sdk.isolation_scope() as scope:
+            scope.clear_breadcrumbs()
+            scope.set_tag("durable.function", attempt.function)
+            scope.set_tag("durable.queue", attempt.queue)
+            scope.set_context("durable", _context_of(attempt))
+            scope.add_event_processor(self._process)
+            if attempt.number > 1:
+                _add_breadcrumb("the body", attempt.number, attempt.previous)
+            with _transaction(attempt.event, attempt.function) as span:
+                _describe_attempt(span, attempt)
+                yield
+                span.set_data("durable.outcome", attempt.outcome)
+                span.set_data("durable.reason", attempt.reason)
+                span.set_status(_status_of(attempt))
+                if attempt.outcome == "failed" and attempt.error is not None:
+                    _report(client, attempt, attempt.error)
+        _last_failed.set(None)  # its frames hold what the body had
+
+    def _process(self, event: Event, hint: Hint) -> Event | None:
+        """Take from what Sentry gathered in an attempt what is not to be sent."""
+        if event.get("type") == "transaction":
+            return event
+        record = hint.get("log_record")
+        ours = record is not None and record.name.partition(".")[0] == _PACKAGE
+        if ours and getattr(record, "action", None) in _REPORTED:
+            return None
+        self._remove_payloads(t.cast("dict[str, t.Any]", event))
+        return event
+
+    def _remove_payloads(self, event: dict[str, t.Any]) -> None:
+        # The message, as Sentry's integration of Dramatiq shows it.
+        event.get("contexts", {}).pop("dramatiq", None)
+        event.get("extra", {}).pop("dramatiq_message_id", None)
+        for frame in _frames_of(event):
+            if (frame.get("module") or "").partition(".")[0] == _PACKAGE:
+                frame.pop("vars", None)  # whole events and results
+            elif "vars" in frame:
+                frame["vars"] = self._redact(frame["vars"])
+        if "extra" in event:
+            event["extra"] = self._redact(event["extra"])
+        for crumb in event.get("breadcrumbs", {}).get("values", ()):
+            if "data" in crumb:
+                crumb["data"] = self._redact(crumb["data"])
+
+
+def flush() -> None:
+    """Wait a moment for what is still to be sent, before a process ends hard."""
+    client = _client()
+    if client is not None:
+        client.flush(timeout=FLUSH_TIMEOUT)
+
+
+def _client() -> BaseClient | None:
+    """Return Sentry's client, if the application made one that sends anything."""
+    if "sentry_sdk" not in sys.modules:
+        return None
+    import sentry_sdk
+
+    client = sentry_sdk.get_client()
+    sends = client.is_active() and (client.transport or client.spotlight)
+    return client if sends else None
+
+
+def _traces(client: BaseClient) -> bool:
+    from sentry_sdk.tracing_utils import has_tracing_enabled
+
+    return has_tracing_enabled(client.options)
+
+
+@contextlib.contextmanager
+def _sending(send: SendInfo) -> t.Iterator[None]:
+    """Have *send* continue the trace that is active here."""
+    import sentry_sdk
+
+    send.headers[SENT_AT] = str(_now())
+    if sentry_sdk.get_current_span() is None:
+        # The trace of a request goes on without the integration of Flask, too.
+        if not any(TRACE in event.headers for event in send.events):
+            _inject(send.headers)
+        yield
+        return
+    name = send.events[0].name if len(send.events) == 1 else "events"
+    with sentry_sdk.start_span(op="queue.publish", name=name, origin=ORIGIN) as span:
+        _inject(send.headers)
+        yield
+        span.set_data("messaging.destination.name", EVENTS)
+        span.set_data("messaging.batch.message_count", len(send.events))
+        if len(send.events) == 1:
+            span.set_data("messaging.message.id", send.events[0].id)
+        span.set_data("messaging.message.body.size", send.size)
+        failed = any(isinstance(outcome, Exception) for outcome in send.outcomes)
+        span.set_status("internal_error" if failed else "ok")
+
+
+def _inject(headers: dict[str, str]) -> None:
+    import sentry_sdk
+
+    found = {TRACE: sentry_sdk.get_traceparent(), BAGGAGE: sentry_sdk.get_baggage()}
+    headers.update({name: value for name, value in found.items() if value})
+
+
+@contextlib.contextmanager
+def _routing(route: RouteInfo) -> t.Iterator[None]:
+    """Tell afterwards of each event in its own trace: they were routed together."""
+    import sentry_sdk
+
+    began = datetime.now(timezone.utc)
+    yield
+    for routed in route.events:
+        name = f"route {routed.event.name}"
+        with sentry_sdk.isolation_scope(), _transaction(routed.event, name) as span:
+            span.start_timestamp = began
+            _describe_routing(span, routed, began)
+
+
+@contextlib.contextmanager
+def _stepping(step: StepInfo) -> t.Iterator[None]:
+    import sentry_sdk
+
+    with sentry_sdk.new_scope() as scope:
+        scope.set_tag("durable.step", step.name)
+        if step.number > 1:
+            _add_breadcrumb(f"step {step.name!r}", step.number, step.previous)
+        with sentry_sdk.start_span(
+            op="function", name=step.name, origin=ORIGIN
+        ) as span:
+            span.set_data("durable.step.kind", step.kind)
+            span.set_data("durable.step.attempt", step.number)
+            if step.number > 1 and span.containing_transaction is not None:
+                _set_retries(span.containing_transaction, step.number)
+            yield
+            span.set_data("durable.outcome", step.outcome)
+            span.set_status(_STATUS_OF_STEP[step.outcome])
+    if step.outcome == "failed" and step.error is not None:
+        _last_failed.set((step.name, step.error))
+
+
+_STATUS_OF_STEP = {
+    "completed": "ok",
+    "failed": "internal_error",
+    "retried": "internal_error",
+    "interrupted": "aborted",
+}
+
+
+def _status_of(attempt: AttemptInfo) -> str:
+    if attempt.outcome == "failed":
+        return "internal_error"
+    if attempt.reason == "cancelled":
+        return "cancelled"
+    retried = attempt.reason == "retry"
+    return "aborted" if retried or attempt.outcome == "lost" else "ok"
+
+
+@contextlib.contextmanager
+def _transaction(event: EventInfo, name: str) -> t.Iterator[Span]:
+    """Enter a transaction of its own in the trace of *event*."""
+    import sentry_sdk
+
+    transaction = sentry_sdk.continue_trace(
+        _trace_of(event), op="queue.process", name=name, source="task", origin=ORIGIN
+    )
+    with sentry_sdk.start_transaction(transaction) as span:
+        span.set_data("messaging.message.id", event.id)
+        yield span
+
+
+def _trace_of(event: EventInfo) -> dict[str, str]:
+    """Return the headers of the trace of *event*.
+
+    One that came without any, such as a schedule's, has one by its id: so its runs and
+    all their attempts are in the same trace, wherever they are executed.
+    """
+    if TRACE in event.headers:
+        return dict(event.headers)
+    derived = hashlib.sha256(event.id.encode()).hexdigest()
+    return {TRACE: f"{derived[:32]}-{derived[32:48]}"}
+
+
+def _describe_attempt(span: Span, attempt: AttemptInfo) -> None:
+    span.set_data("messaging.destination.name", attempt.queue)
+    span.set_data("messaging.message.body.size", attempt.size)
+    _set_retries(span, attempt.number)
+    latency = max(attempt.claimed - attempt.queued, 0)
+    span.set_data("messaging.message.receive.latency", latency)
+    span.set_data("durable.memoized", attempt.memoized)
+
+
+def _set_retries(span: Span, number: int) -> None:
+    span.set_data("messaging.message.retry.count", number - 1)
+
+
+def _describe_routing(span: Span, routed: RoutedInfo, began: datetime) -> None:
+    span.set_data("messaging.destination.name", EVENTS)
+    span.set_data("messaging.message.body.size", routed.size)
+    _set_retries(span, routed.receive_count)
+    # An event of ours has the header of the event that led to it, and is younger.
+    stated = routed.event.headers.get(SENT_AT, "")
+    sent = max(int(stated) if stated.isdecimal() else 0, routed.event.at)
+    latency = max(int(began.timestamp() * 1000) - sent, 0)
+    span.set_data("messaging.message.receive.latency", latency)
+    span.set_data("durable.runs", sorted(routed.created.values()))
+    span.set_status("ok" if routed.error is None else "internal_error")
+
+
+def _context_of(attempt: AttemptInfo) -> dict[str, t.Any]:
+    return {
+        "run_id": attempt.run_id,
+        "function": attempt.function,
+        "queue": attempt.queue,
+        "attempt": attempt.number,
+        "event_id": attempt.event.id,
+        "event_name": attempt.event.name,
+        "memoized_steps": attempt.memoized,
+    }
+
+
+def _add_breadcrumb(what: str, number: int, previous: Failure | None) -> None:
+    """Leave a trace of the attempt before, which another process may have made."""
+    import sentry_sdk
+
+    why = f": {previous.type}: {previous.message}" if previous else ""
+    sentry_sdk.add_breadcrumb(
+        category="durable.retry",
+        level="warning",
+        message=f"Attempt {number - 1} of {what} failed{why}",
+    )
+
+
+def _report(client: BaseClient, attempt: AttemptInfo, error: BaseException) -> None:
+    """Make one issue of what failed the run."""
+    import sentry_sdk
+    from sentry_sdk.integrations.dedupe import DedupeIntegration
+
+    event, hint = sentry_sdk.utils.event_from_exception(
+        _original_of(attempt, error),
+        client_options=client.options,
+        mechanism={"type": "flask_durable", "handled": False},
+    )
+    if isinstance(error, StepError):
+        # Its own name would be that of every step's failure.
+        kind = error.failure.type.rpartition(".")
+        shown = {"module": kind[0] or None, "type": kind[2]}
+        event["exception"]["values"][-1].update(shown, value=error.failure.message)
+    event["tags"] = {"durable.step": attempt.failed_step} if attempt.failed_step else {}
+    event["fingerprint"] = ["flask-durable", attempt.function, attempt.failed_step]
+    # The record in the log was the first that Sentry saw of this error.
+    DedupeIntegration.reset_last_seen()
+    sentry_sdk.capture_event(event, hint)
+
+
+def _original_of(attempt: AttemptInfo, error: BaseException) -> BaseException:
+    """Return what the step raised, if it was in this attempt that it failed."""
+    found = _last_failed.get()
+    if isinstance(error, StepError) and found and found[0] == attempt.failed_step:
+        return found[1]
+    return error
+
+
+def _frames_of(event: dict[str, t.Any]) -> t.Iterator[dict[str, t.Any]]:
+    for part in ("exception", "threads"):
+        for value in (event.get(part) or {}).get("values") or ():
+            yield from (value.get("stacktrace") or {}).get("frames") or ()
+
+
+def _quiet_dramatiq() -> None:
+    """Drop the transaction that Sentry's integration of Dramatiq began around this.
+
+    It would tell of every attempt once more, named after our one actor.
+    """
+    import sentry_sdk
+
+    transaction = sentry_sdk.get_current_scope().transaction
+    if transaction is not None and transaction.op == "queue.task.dramatiq":
+        transaction.sampled = False
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

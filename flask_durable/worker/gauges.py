@@ -1,0 +1,177 @@
+"""Gauges of the whole app, and counts of its runs, sent to statsd by one worker.
+
+::
+
+    every INTERVAL: what was sent ─► what there is ─► lead ──► somebody else does, or
+    or if nobody leads                                 │       what was sent changed
+                                                       └─► the lease is ours, the change
+                                                           is ours to send
+
+One script takes or renews the lease and swaps what was sent of the counts for what
+there is now, if nobody did since that was read: so no two workers send the same
+change, also where one stood still between reading and swapping, or its reply was lost
+and it swaps again. A leader that dies between the swap and the packet takes that
+interval's change along; :data:`LEASE` later another worker leads. What was counted
+before the first leader ever came is not sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import typing as t
+import uuid
+
+from ..app_state import AppState
+from ..observe.statsd import LONGEST
+from ..observe.statsd import Statsd
+from ..queue.envelope import EVENT_QUEUE
+from ..scaler.sensor import Sensor
+from ..store.run_store import log_failure
+
+#: Seconds between two looks, and after which a leader that is silent is replaced.
+INTERVAL = 10.0
+LEASE = 12.0
+
+STATES = ("queued", "running", "suspended", "paused")
+
+# KEYS: the lease, what was sent. ARGV: token, milliseconds, what was sent as it was
+# read ("" for nothing ever), what there is now. Returns 1 if the change is ours.
+_LEAD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+local sent = redis.call('GET', KEYS[2]) or ''
+-- The second is this call, repeated after a lost reply.
+if sent ~= ARGV[3] and not (holder and sent == ARGV[4]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[4])
+return 1
+"""
+
+_LEAVE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Gauges:
+    """One worker's part in it."""
+
+    def __init__(self, state: AppState, statsd: Statsd) -> None:
+        self._state = state
+        self._statsd = statsd
+        self._token = uuid.uuid4().hex
+        root = state.store.keys.root
+        self._keys = (f"{root}:metrics:leader", f"{root}:metrics:sent")
+        self._leads = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="durable-gauges", daemon=True
+        )
+
+    def start(self) -> None:
+        """Look at once, so that the first run is counted, and then on a thread."""
+        self._try()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and let another worker lead."""
+        self._stopping.set()
+        self._thread.join()
+        self._try()
+        try:
+            self._state.server.client.eval(_LEAVE, 1, self._keys[0], self._token)
+        except Exception as error:
+            log_failure(logger, "leave the lead", error)
+
+    def _run(self) -> None:
+        next_look = time.monotonic() + INTERVAL
+        while not self._stopping.wait(LONGEST):
+            if time.monotonic() >= next_look or self._nobody_leads():
+                next_look = time.monotonic() + INTERVAL
+                self._try()
+            self._statsd.flush()
+
+    def _nobody_leads(self) -> bool:
+        try:
+            return not self._leads and not self._state.server.client.exists(
+                self._keys[0]
+            )
+        except Exception as error:
+            log_failure(logger, "look for a leader of metrics", error)
+            return False
+
+    def _try(self) -> None:
+        try:
+            self.look()
+        except Exception as error:
+            log_failure(logger, "read metrics", error)
+
+    def look(self) -> bool:
+        """Send everything, if this worker leads; return whether it does.
+
+        :raises redis.RedisError: The state server did not answer.
+        """
+        client = self._state.server.client
+        sent = t.cast("str | None", client.get(self._keys[1])) or ""
+        counts = self._state.run_counts.totals()
+        lease = str(int(LEASE * 1000))
+        now = json.dumps(counts, sort_keys=True)
+        self._leads = bool(
+            client.eval(_LEAD, 2, *self._keys, self._token, lease, sent, now)
+        )
+        if not self._leads:
+            return False
+        self._send_counts(json.loads(sent) if sent else counts, counts)
+        self._send_runs()
+        self._send_workers()
+        self._send_queues()
+        self._statsd.flush()
+        return True
+
+    def _send_counts(
+        self,
+        before: t.Mapping[str, t.Mapping[str, int]],
+        now: t.Mapping[str, t.Mapping[str, int]],
+    ) -> None:
+        for function, counts in now.items():
+            for what, count in counts.items():
+                more = count - before.get(function, {}).get(what, 0)
+                # Less than before: the server lost some, which were sent.
+                self._statsd.count(f"run.{what}", max(more, 0), function=function)
+
+    def _send_runs(self) -> None:
+        for status in STATES:
+            self._statsd.gauge("runs", self._state.store.count(status), state=status)
+
+    def _send_workers(self) -> None:
+        workers = self._state.directory.workers()
+        busy = sum(worker["busy"] for worker in workers)
+        threads = sum(worker["threads"] for worker in workers)
+        self._statsd.gauge("worker.busy", busy)
+        self._statsd.gauge("worker.idle", max(threads - busy, 0))
+
+    def _send_queues(self) -> None:
+        functions = self._state.directory.current().functions.values()
+        queues = sorted({function["queue"] for function in functions})
+        ages = self._oldest(queues)
+        for queue in (EVENT_QUEUE, *queues):
+            counts = self._state.broker.counts(queue)
+            waiting = counts.waiting + counts.delayed
+            self._statsd.gauge("queue.depth", waiting, queue=queue)
+            self._statsd.gauge("queue.in_flight", counts.in_flight, queue=queue)
+            self._statsd.gauge("queue.dead", counts.dead, queue=queue)
+            if queue in ages:
+                self._statsd.gauge("queue.oldest", ages[queue], queue=queue)
+
+    def _oldest(self, queues: t.Sequence[str]) -> dict[str, float]:
+        """Return for how many seconds the oldest run of each queue has waited."""
+        seen = Sensor(self._state.server, self._state.store.keys, queues).look(0)
+        ages = dict.fromkeys(queues, 0.0)
+        for group in seen.waiting:
+            queue = seen.queues[group.function]
+            ages[queue] = max(ages[queue], group.oldest)
+        return ages

@@ -1,0 +1,117 @@
+"""Metrics for statsd: names, tags, packets."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+
+from flask_durable.errors import UnavailableError
+from flask_durable.middleware import EventInfo
+from flask_durable.middleware import RoutedInfo
+from flask_durable.middleware import RouteInfo
+from flask_durable.middleware import SendInfo
+from flask_durable.observe.metrics import Metrics
+from flask_durable.observe.statsd import Statsd
+
+from .process.packets import Packets
+from .process.packets import receiving
+from .servers import wait_until
+
+
+@pytest.fixture
+def packets() -> t.Iterator[Packets]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture
+def make(packets: Packets) -> t.Iterator[t.Callable[..., Statsd]]:
+    made = []
+
+    def make(prefix: str = "", tags: t.Any = "dogstatsd") -> Statsd:
+        made.append(Statsd(packets.url, prefix, tags))
+        return made[-1]
+
+    yield make
+    for statsd in made:
+        statsd.close()
+
+
+@pytest.mark.parametrize(
+    ("style", "line"),
+    [
+        (None, "app.queue.wait.media_a.t_x:12.000|ms"),
+        ("dogstatsd", "app.queue.wait:12.000|ms|#queue:media_a,function:t_x"),
+        ("influx", "app.queue.wait,queue=media_a,function=t_x:12.000|ms"),
+    ],
+)
+def test_tags_are_written_as_the_receiver_reads_them(
+    packets: Packets,
+    make: t.Callable[..., Statsd],
+    style: t.Any,
+    line: str,
+) -> None:
+    statsd = make("app", style)
+    statsd.timing("queue.wait", 12, queue="media/a", function="t|x")
+    statsd.flush()
+    wait_until(lambda: packets.packets == [line])
+
+
+@pytest.mark.parametrize("text", ["a:b", "a|c", "a#b", "a,b", "a=b", "ä", "a.b\n", ""])
+def test_no_tag_breaks_out_of_its_place(
+    packets: Packets, make: t.Callable[..., Statsd], text: str
+) -> None:
+    statsd = make()
+    statsd.count("step.completed", function=text)
+    statsd.flush()
+    wait_until(lambda: len(packets.lines) == 1)
+    [line] = packets.lines
+    assert set(line.tags) == {"function"}
+
+
+def test_lines_go_in_packets_and_none_waits_for_more_than_twenty(
+    packets: Packets, make: t.Callable[..., Statsd]
+) -> None:
+    statsd = make("", None)
+    for _ in range(60):
+        statsd.count("step.completed", function="f" * 60)
+    wait_until(lambda: packets.total("step.completed." + "f" * 60) == 60)
+    assert 3 <= len(packets.packets) <= 6
+    assert all(len(packet) <= 1432 for packet in packets.packets)
+
+
+def test_a_child_does_not_send_what_its_parent_gathered(
+    packets: Packets, make: t.Callable[..., Statsd]
+) -> None:
+    statsd = make("", None)
+    statsd.count("parents")
+    child = os.fork()
+    if not child:
+        statsd.flush()
+        statsd.count("childs")
+        statsd.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    statsd.flush()
+    wait_until(lambda: packets.total("childs") == packets.total("parents") == 1)
+
+
+def test_what_nobody_took_and_what_cannot_be_routed_is_counted(
+    packets: Packets, make: t.Callable[..., Statsd]
+) -> None:
+    statsd = make()
+    metrics = Metrics(statsd)
+    events = [EventInfo("a/b", str(number), 0, {}) for number in range(3)]
+    send = SendInfo(events)
+    with metrics.around_send(send):
+        send.outcomes = ["accepted", "spooled", UnavailableError("down")]
+    route = RouteInfo([RoutedInfo(events[0], 1, 0, error=UnavailableError("down"))])
+    with metrics.around_route(route):
+        pass
+    statsd.flush()
+    wait_until(lambda: len(packets.lines) == 4)
+    assert [line.name for line in packets.lines] == [
+        *("event.accepted", "event.spooled", "event.refused", "event.failed"),
+    ]
