@@ -32,6 +32,7 @@ from .observe.metrics import Metrics
 from .observe.sentry import SentryReporting
 from .observe.statsd import import_statsd
 from .observe.statsd import Statsd
+from .observe.times import RunTimes
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
@@ -43,6 +44,7 @@ from .signals import SignalSender
 from .store.barrier import Barrier
 from .store.directory import Directory
 from .store.failures import MessageFailures
+from .store.hourly import HourlyHistograms
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_counts import RunCounts
@@ -99,7 +101,12 @@ class AppState:
         self.settings = settings
         #: What surrounds sends, routings, attempts and steps.
         self.middleware = MiddlewareChain(
-            [*self._own(), *middleware, SignalSender(app)]
+            [
+                *self._own(),
+                *middleware,
+                RunTimes(self._note_time),
+                SignalSender(app),
+            ]
         )
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
@@ -165,7 +172,18 @@ class AppState:
     @functools.cached_property
     def service_times(self) -> ServiceTimes:
         """How long deliveries of each function take."""
-        return ServiceTimes(self.server, self.store.keys)
+        return ServiceTimes(self.histograms)
+
+    @functools.cached_property
+    def histograms(self) -> HourlyHistograms:
+        """What the processes measure of each function."""
+        return HourlyHistograms(self.server, self.store.keys)
+
+    def _note_time(
+        self, measure: t.Literal["run", "step", "wait"], function: str, seconds: float
+    ) -> None:
+        # The store is not there yet when middleware is made.
+        self.histograms.add(measure, function, seconds)
 
     @functools.cached_property
     def run_counts(self) -> RunCounts:

@@ -56,7 +56,7 @@ ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
 #: those into ``app.config``, so such names are no unknown keys.
 COMMANDS = (
     *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
-    *("scale", "pool"),
+    *("scale", "pool", "stats"),
 )
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")

@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 #: In the order of ``flask durable --help``; each module has a command of its name.
 _COMMANDS = (
     *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
-    *("scale", "pool"),
+    *("scale", "pool", "stats"),
 )
 
 

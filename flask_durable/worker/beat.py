@@ -64,7 +64,7 @@ class Beat:
         self._thread.join()
         try:
             self._state.directory.leave(self._worker)
-            self._state.service_times.flush()
+            self._state.histograms.flush()
         except TRANSIENT as error:
             logger.warning(
                 "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
@@ -92,7 +92,7 @@ class Beat:
             description,
             [function.id for function in self._state.functions],
         )
-        self._state.service_times.flush()
+        self._state.histograms.flush()
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):

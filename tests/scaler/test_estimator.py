@@ -240,7 +240,7 @@ def test_own_measurements_come_first(
 ) -> None:
     for _ in range(50):
         harness.state.service_times.took("job", "done", 0.5)
-    harness.state.service_times.flush()
+    harness.state.histograms.flush()
     text = app("--explain")
     assert "job: 1 waiting, 0.5 s each (workers, 50 measured)" in text
 

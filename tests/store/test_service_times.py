@@ -15,10 +15,11 @@ from flask_durable import Event
 from flask_durable import NonRetriable
 from flask_durable import Step
 from flask_durable.store.histogram import Histogram
+from flask_durable.store.hourly import HourlyHistograms
+from flask_durable.store.hourly import KEPT
 from flask_durable.store.keys import Keys
 from flask_durable.store.server import StateServer
 from flask_durable.store.service_times import HALF_LIFE
-from flask_durable.store.service_times import KEPT
 from flask_durable.store.service_times import ServiceTimes
 
 from ..harness import Harness
@@ -46,7 +47,7 @@ def server(url: str) -> StateServer:
 @pytest.fixture
 def service_times(server: StateServer, monkeypatch: pytest.MonkeyPatch) -> ServiceTimes:
     monkeypatch.setattr(time, "time", lambda: NOW)
-    return ServiceTimes(server, Keys("test", 4))
+    return ServiceTimes(HourlyHistograms(server, Keys("test", 4)))
 
 
 def note(
@@ -58,7 +59,7 @@ def note(
     monkeypatch.setattr(time, "time", lambda: NOW - hours_ago * 3600)
     for seconds in times:
         service_times.took("resize", "done", seconds)
-    service_times.flush()
+    service_times.histograms.flush()
     monkeypatch.setattr(time, "time", lambda: NOW)
 
 
@@ -86,12 +87,12 @@ def test_two_halves_that_are_merged_are_the_whole() -> None:
 def test_what_two_processes_write_is_read_as_one(
     server: StateServer, service_times: ServiceTimes
 ) -> None:
-    other = ServiceTimes(server, Keys("test", 4))
+    other = ServiceTimes(HourlyHistograms(server, Keys("test", 4)))
     for seconds in range(1, 21):
         service_times.took("resize", "done", seconds)
         other.took("resize", "done", seconds + 20)
-    service_times.flush()
-    other.flush()
+    service_times.histograms.flush()
+    other.histograms.flush()
 
     read = service_times.read(["resize", "unknown"])
 
@@ -102,8 +103,8 @@ def test_what_two_processes_write_is_read_as_one(
 
 def test_what_was_written_is_not_written_again(service_times: ServiceTimes) -> None:
     service_times.took("resize", "done", 1.0)
-    service_times.flush()
-    service_times.flush()
+    service_times.histograms.flush()
+    service_times.histograms.flush()
 
     assert service_times.read(["resize"])["resize"].samples == 1
 
@@ -111,7 +112,7 @@ def test_what_was_written_is_not_written_again(service_times: ServiceTimes) -> N
 def test_every_key_expires(server: StateServer, service_times: ServiceTimes) -> None:
     service_times.took("resize", "done", 1.0)
     service_times.took("resize", "failed", 1.0)
-    service_times.flush()
+    service_times.histograms.flush()
 
     keys = server.client.keys()
     assert len(keys) == 2
@@ -161,7 +162,7 @@ def test_failures_count_only_where_nothing_succeeded(
     service_times.took("resize", "done", 8.0)
     for function in ("resize", "broken"):
         service_times.took(function, "failed", 0.1)
-    service_times.flush()
+    service_times.histograms.flush()
 
     read = service_times.read(["resize", "broken"])
 
@@ -171,10 +172,10 @@ def test_failures_count_only_where_nothing_succeeded(
 
 def counted(harness: Harness, function: str, ending: str) -> float:
     """Return how many deliveries the harness's worker has written."""
-    harness.state.service_times.flush()
+    harness.state.service_times.histograms.flush()
     client = harness.state.server.client
-    prefix = f"{harness.state.store.keys.tag_of_function(function)}:service"
-    keys = client.scan_iter(f"{prefix}:{function}:{ending}:*")
+    prefix = f"{harness.state.store.keys.tag_of_function(function)}:times"
+    keys = client.scan_iter(f"{prefix}:{ending}:{function}:*")
     return sum(float(client.hget(key, "n") or 0) for key in keys)
 
 

@@ -1,0 +1,103 @@
+"""What processes measure of each function, in a histogram for each hour.
+
+A process adds up what its run threads did, and writes it every few seconds from a
+thread that is awake anyway: no run and no step waits for it. The sums only grow, by
+commands that commute, so processes need no script and no order among them. What a
+process that dies has not written is lost, and what is sent again after a lost reply
+counts twice: a few of many samples either way.
+
+There is a hash for each measure, function and hour, in a partition that follows from
+the function's id. Hours are those of the worker's clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+from .histogram import Histogram
+from .keys import Keys
+from .server import StateServer
+
+#: Seconds for which an hour is kept.
+KEPT = 8 * 24 * 3600
+
+#: What is measured: deliveries that went as far as they could, and those in which
+#: something raised; runs from creation to end; attempts of steps; and how long runs
+#: were queued before each claim.
+Measure = t.Literal["done", "failed", "run", "step", "wait"]
+
+
+class HourlyHistograms:
+    """Notes what is measured in one process, and reads what all have written.
+
+    :param server: The state server.
+    :param keys: The names of its keys.
+    """
+
+    def __init__(self, server: StateServer, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._noted: dict[str, Histogram] = {}
+
+    def add(self, measure: Measure, function: str, seconds: float) -> None:
+        """Note a time of *function*."""
+        key = self._key(measure, function, hour_of(time.time()))
+        with self._lock:
+            self._noted.setdefault(key, Histogram()).add(seconds)
+
+    def flush(self) -> None:
+        """Write what was noted, in one pipeline. What cannot be written is dropped.
+
+        :raises redis.RedisError: The server did not take it.
+        """
+        with self._lock:
+            noted, self._noted = self._noted, {}
+        if not noted:
+            return
+        pipeline = self._server.client.pipeline(transaction=False)
+        for key, histogram in noted.items():
+            for field, value in histogram.fields().items():
+                if field in ("s", "s2"):
+                    pipeline.hincrbyfloat(key, field, value)
+                else:
+                    pipeline.hincrby(key, field, int(value))
+            pipeline.expire(key, KEPT)
+        pipeline.execute()
+
+    def read(
+        self,
+        measure: Measure,
+        functions: t.Collection[str],
+        weights: t.Sequence[float],
+        *,
+        now: float | None = None,
+    ) -> dict[str, Histogram]:
+        """Return the sum over the hours back from *now* for each of *functions*.
+
+        :param weights: What a sample of this hour, the one before, … counts.
+        :param now: Seconds since 1970, if it is to be another time than the present.
+        :raises redis.RedisError: The server did not answer.
+        """
+        latest = hour_of(time.time() if now is None else now)
+        pipeline = self._server.client.pipeline(transaction=False)
+        for function in functions:
+            for back in range(len(weights)):
+                pipeline.hgetall(self._key(measure, function, latest - back))
+        replies = iter(pipeline.execute() if functions else [])
+        merged = {function: Histogram() for function in functions}
+        for histogram in merged.values():
+            for weight in weights:
+                histogram.merge(Histogram.of(next(replies)), weight)
+        return merged
+
+    def _key(self, measure: Measure, function: str, hour: int) -> str:
+        tag = self._keys.tag_of_function(function)
+        return f"{tag}:times:{measure}:{function}:{hour}"
+
+
+def hour_of(now: float) -> int:
+    """Return the hour since 1970 of *now*, in seconds."""
+    return int(now // 3600)
