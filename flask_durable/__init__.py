@@ -37,6 +37,7 @@ from .functions.cron import Cron as Cron
 from .functions.function import Function as Function
 from .functions.groups import DurableGroup as DurableGroup
 from .functions.step_function import StepFunction as StepFunction
+from .log_line import LogLine as LogLine
 from .middleware import Middleware as Middleware
 from .runs import Run as Run
 from .runs import StepRecord as StepRecord

@@ -22,6 +22,7 @@ from .embedded import find_running
 from .engine.admin import RunAdmin
 from .engine.host import Host
 from .engine.outbox import Outbox
+from .engine.run_logs import RunLogs
 from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .errors import DurableError
@@ -48,6 +49,7 @@ from .store.hourly import HourlyHistograms
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.run_counts import RunCounts
+from .store.run_logs import RunLogStore
 from .store.run_store import RunStore
 from .store.server import StateServer
 from .store.service_times import ServiceTimes
@@ -186,6 +188,11 @@ class AppState:
         self.histograms.add(measure, function, seconds)
 
     @functools.cached_property
+    def run_log_store(self) -> RunLogStore:
+        """The newest log lines of each run."""
+        return RunLogStore(self.server, self.store.keys, self.settings.run_log_lines)
+
+    @functools.cached_property
     def run_counts(self) -> RunCounts:
         """How many runs of each function began and ended."""
         return RunCounts(self.server, self.store.keys)
@@ -280,7 +287,12 @@ class AppState:
     def runs(self) -> Runs:
         """Runs, as the application sees them."""
         return Runs(
-            self.store, self.admin, self.directory, self.payloads, self.failures
+            self.store,
+            self.admin,
+            self.directory,
+            self.payloads,
+            self.failures,
+            self.run_log_store,
         )
 
     @functools.cached_property
@@ -304,6 +316,7 @@ class AppState:
             check_event=self._check_event,
             service_times=self.service_times,
             middleware=self.middleware,
+            run_logs=RunLogs(self.run_log_store, self.payloads),
             max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),

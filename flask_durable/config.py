@@ -169,6 +169,8 @@ class Settings(BaseModel):
     ``DURABLE_REDACT_KEYS``
         List of what the names of values contain that are shown to nobody.
         Default :data:`~flask_durable.redaction.REDACT_KEYS`.
+    ``DURABLE_RUN_LOG_LINES``
+        Number, 0 to 1000, of log lines that are kept with each run. Default 100.
     ``DURABLE_SCALE``
         Dictionary of pools of workers by name, for ``flask durable scale``; see the
         page on scaling. Default none.
@@ -230,6 +232,7 @@ class Settings(BaseModel):
     ] = None
     sentry: t.Annotated[bool, FLAG] = True
     redact_keys: t.Annotated[tuple[str, ...], BeforeValidator(read_texts)] = REDACT_KEYS
+    run_log_lines: t.Annotated[int, WHOLE, between(0, 1000)] = 100
     scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(read_pools)] = Field(
         (), repr=False
     )

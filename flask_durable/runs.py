@@ -16,6 +16,7 @@ from .errors import RunNotFound
 from .events.model import Event
 from .failure import Failure
 from .ids import run_id
+from .log_line import LogLine
 from .payloads.codec import Payloads
 from .payloads.deferred import Deferred
 from .payloads.deferred import Stored
@@ -24,6 +25,7 @@ from .status import RunStatus
 from .store.directory import Directory
 from .store.failures import MessageFailures
 from .store.memo import Memo
+from .store.run_logs import RunLogStore
 from .store.run_store import Record
 from .store.run_store import RunStore
 
@@ -134,9 +136,12 @@ class Runs:
         directory: Directory,
         payloads: Payloads,
         failures: MessageFailures,
+        logs: RunLogStore,
     ) -> None:
         self._store = store
         self._failures = failures
+        self._logs = logs
+        self._payloads = payloads
         self._admin = admin
         self._directory = directory
         self._reader = _Reader(payloads)
@@ -150,11 +155,28 @@ class Runs:
             record, memos = self._store.read(id)
             message_error = self._message_error(id, record)
         if not record:
-            raise RunNotFound(
-                f"There is no run {id!r}.",
-                hint="It never existed, or was removed after its retention.",
-            )
+            raise _not_found(id)
         return self._reader.run({"id": id, **record}, memos, message_error)
+
+    def logs(self, id: str, *, after: int = 0) -> builtins.list[LogLine]:
+        """Return the newest lines that were logged in the run *id*, oldest first.
+
+        They come a moment after they were logged. ``DURABLE_RUN_LOG_LINES`` says how
+        many are kept.
+
+        :param after: Only those with a higher number.
+        :raises RunNotFound: There is no such run.
+        :raises PayloadError: This process cannot open them.
+        """
+        with shielded():
+            entries = self._logs.read(id)
+        if entries is None:
+            raise _not_found(id)
+        return [
+            LogLine.load(number, self._payloads.open(sealed))
+            for number, sealed in entries
+            if number > after
+        ]
 
     def list(
         self,
@@ -336,6 +358,13 @@ class _Reader:
         if not sealed:
             return None
         return Deferred(lambda: self.payloads.open_failure(sealed))
+
+
+def _not_found(id: str) -> RunNotFound:
+    return RunNotFound(
+        f"There is no run {id!r}.",
+        hint="It never existed, or was removed after its retention.",
+    )
 
 
 def _duration(memo: Memo) -> float | None:

@@ -15,6 +15,7 @@ from flask import Flask
 from flask_durable import Durable
 from flask_durable.observe.formats import JsonFormatter
 from flask_durable.observe.formats import set_up
+from flask_durable.observe.tail import TailHandler
 
 from .servers import ValkeyServer
 
@@ -129,10 +130,12 @@ def test_handlers_of_the_app_stay_unless_a_format_is_asked_for() -> None:
     app_logger = logging.getLogger("test_logging.app")
     with root_with(theirs) as root:
         set_up(app_logger)
-        assert root.handlers == [theirs]
+        assert root.handlers[0] is theirs
+        assert [type(handler) for handler in root.handlers[1:]] == [TailHandler]
 
         set_up(app_logger, "json")
-        [handler] = root.handlers
+        handler, tail = root.handlers
+        assert isinstance(tail, TailHandler)
         assert isinstance(handler.formatter, JsonFormatter)
         assert root.level == logging.WARNING
 

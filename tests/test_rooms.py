@@ -17,7 +17,8 @@ PACKAGE = ROOT / "flask_durable"
 
 #: What everybody may import; these import only one another.
 COMMON = {
-    *("errors", "failure", "durations", "ids", "middleware", "redaction", "status"),
+    *("errors", "failure", "durations", "ids", "log_line", "middleware", "redaction"),
+    "status",
 }
 
 #: Rooms that know no framework, also not through what they import.

@@ -16,6 +16,9 @@ from .output import note
 from .problems import check_text
 from .problems import current_durable
 from .problems import FAILURE
+from .run_logs import follow as follow_run
+from .run_logs import line_as_json
+from .run_logs import line_as_text
 from .timeline import clock
 from .timeline import coloured
 from .timeline import describe
@@ -86,20 +89,39 @@ def list_command(
 
 @runs.command("show")
 @click.argument("id", metavar="RUN", callback=check_text)
+@click.option("--logs", is_flag=True, help="Print its newest log lines too.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Print its log lines until it is finished."
+)
 @_json_option
-def show_command(id: str, as_json: bool) -> None:
+def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
     """Show a run: what started it, its steps over time, its result or failure.
+
+    With --follow its log lines only, until it is finished; with --json one object a
+    line.
 
     \b
     Examples:
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --json | jq .steps
+      flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --logs
+      flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --follow
     """
-    run = current_durable().runs.get(id)
+    runs = current_durable().runs
+    run = runs.get(id)
+    if follow:
+        run = follow_run(runs, id, as_json=as_json)
+        if not as_json:
+            note(f"Run {id} is {run.status}.")
+        return
+    lines = runs.logs(id) if logs else []
     if as_json:
-        echo_json(run_as_json(run))
-    else:
-        echo("\n".join(describe(run)))
+        kept = {"logs": [line_as_json(line) for line in lines]} if logs else {}
+        echo_json({**run_as_json(run), **kept})
+        return
+    echo("\n".join(describe(run)))
+    if logs:
+        echo("\n".join(["", *map(line_as_text, lines)] if lines else ["", "No lines."]))
 
 
 @runs.command("cancel")

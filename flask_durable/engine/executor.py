@@ -132,7 +132,8 @@ class Executor:
         if run.info.number > 1 and (failure := run.record.get("failure")):
             run.info.previous = self._host.payloads.readable_failure(failure)
         began = time.monotonic()
-        with self._host.middleware.around_attempt(run.info):
+        kept = self._host.run_logs.keeping(run.run_id)
+        with kept, self._host.middleware.around_attempt(run.info):
             attempt = self._attempt(function, run, memos, until)
             while attempt.to_be_replayed:
                 attempt = self._attempt(function, run, memos, until)

@@ -23,6 +23,7 @@ from ..store.directory import Directory
 from ..store.run_store import is_transient
 from ..store.run_store import RunStore
 from ..store.service_times import ServiceTimes
+from .run_logs import RunLogs
 
 T = t.TypeVar("T")
 
@@ -69,6 +70,7 @@ class Host:
         not fit the schema of its name.
     :param service_times: Is told how long each delivery took.
     :param middleware: What surrounds routings, attempts and steps.
+    :param run_logs: Keeps what runs log.
     :param max_value: Bytes of JSON that are kept of one result.
     :param write_through: Whether a state change is answered only when it is durable
         (``DURABLE_FSYNC="step"``).
@@ -87,6 +89,7 @@ class Host:
     check_event: t.Callable[[EventMessage], None]
     service_times: ServiceTimes
     middleware: MiddlewareChain
+    run_logs: RunLogs
     max_value: int = 4 * 1024 * 1024
     write_through: bool = False
     replay_eagerly: bool = False

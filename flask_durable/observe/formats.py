@@ -13,6 +13,7 @@ from datetime import timezone
 
 from .logging import CONSOLE_FORMAT
 from .logging import install
+from .tail import install_tail
 
 LogFormat = t.Literal["console", "json"]
 
@@ -74,6 +75,21 @@ def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> N
         logging.getLogger("dramatiq").setLevel(logging.WARNING)
     if is_bare:
         root.setLevel(logging.INFO)
+    install_tail(root)
+    for each in (root, app_logger):
+        install(each)
+
+
+def set_up_pushed(app_logger: logging.Logger) -> None:
+    """Give the records of a process that serves pushed messages the run's fields.
+
+    Its handlers and levels are the application's, or the platform's.
+    """
+    root = logging.getLogger()
+    if not root.handlers and logging.lastResort is not None:
+        # It writes while there is no handler, and a run's lines need one.
+        root.addHandler(logging.lastResort)
+    install_tail(root)
     for each in (root, app_logger):
         install(each)
 

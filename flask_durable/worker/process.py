@@ -102,6 +102,7 @@ class WorkerProcess:
         self._beat.publish()
         self._leases.start()
         self._sweeper.start()
+        self.state.host.run_logs.start()
         self._beat.start()
         if self._gauges is not None:
             self._gauges.start()
@@ -136,6 +137,7 @@ class WorkerProcess:
         self._sweeper.stop()
         if self._gauges is not None:
             self._gauges.stop()
+        self.state.host.run_logs.close()
         self.state.broker.close()
         self._leases.stop()
         return ended

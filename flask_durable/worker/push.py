@@ -33,7 +33,7 @@ from ..app_state import AppState
 from ..engine.executor import Executor
 from ..engine.leases import Leases
 from ..engine.sweeper import Sweeper
-from ..observe.logging import install
+from ..observe.formats import set_up_pushed
 from ..queue.process import PerProcess
 from .beat import Beat
 from .pushed import is_away
@@ -112,6 +112,7 @@ class PushWorker:
         if self._lives_on:
             self._beat.stop()
             self._sweeper.stop()
+            self.state.host.run_logs.close()
         self._leases.stop()
 
     def _durably(self, work: t.Callable[[], T], until: float) -> T:
@@ -124,6 +125,7 @@ class PushWorker:
         result = contextvars.Context().run(work)
         if not self._lives_on:
             state.outbox.confirm()
+            state.host.run_logs.flush()
         if waits:
             state.barrier.wait(mark)
         return result
@@ -134,12 +136,12 @@ class PushWorker:
                 return
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
-            for each in (logging.getLogger(), self.state.app.logger):
-                install(each)
+            set_up_pushed(self.state.app.logger)
             self._beat.publish()
             self._leases.start()
             if self._lives_on:
                 self._sweeper.start()
+                self.state.host.run_logs.start()
                 self._beat.start()
                 atexit.register(self.stop)
             self._started = True

@@ -7,6 +7,8 @@ import json
 import pathlib
 import threading
 import typing as t
+from datetime import datetime
+from datetime import timezone
 
 import pytest
 import redis
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from flask_durable import Cron
 from flask_durable import Durable
+from flask_durable import LogLine
 from flask_durable import RunStatus
 from flask_durable import UnavailableError
 from flask_durable.cli import durable_cli
@@ -379,6 +382,58 @@ def test_a_run_as_json_has_everything(run: Run, driven: Harness) -> None:
     (step,) = shown["steps"]
     assert (step["name"], step["status"], step["value"]) == ("look-up", "done", "Ada")
     assert step["started"].endswith("+00:00")
+
+
+def keep_lines(driven: Harness, id: str, *messages: str) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678000, timezone.utc)
+    lines = [LogLine(0, at, "info", "shop", "look-up", 1, text) for text in messages]
+    driven.state.run_log_store.append([(id, [line.dump() for line in lines])])
+
+
+def test_the_lines_of_a_run_are_shown_when_they_are_asked_for(
+    run: Run, driven: Harness
+) -> None:
+    done = driven.send_and_settle("greeting/asked", {"name": "ada"})
+    assert run("runs", "show", done.id, "--logs").stdout.endswith("\nNo lines.\n")
+    keep_lines(driven, done.id, "one\ntwo\x1b[2J")
+
+    assert "shop" not in run("runs", "show", done.id).stdout
+    assert run("runs", "show", done.id, "--logs").stdout.endswith(
+        "\n2026-01-02 03:04:05.678 INFO    shop: one\n    two\\x1b[2J [look-up]\n"
+    )
+    found = json.loads(run("runs", "show", done.id, "--logs", "--json").stdout)
+    assert found["logs"] == [
+        {
+            "number": 1,
+            "at": "2026-01-02T03:04:05.678000+00:00",
+            "level": "info",
+            "logger": "shop",
+            "step": "look-up",
+            "attempt": 1,
+            "message": "one\ntwo\x1b[2J",
+        }
+    ]
+
+
+def test_lines_of_a_run_are_followed_up_to_its_end(run: Run, driven: Harness) -> None:
+    asleep = driven.send_and_settle("nap/asked", {})
+    keep_lines(driven, asleep.id, "first")
+
+    def end() -> None:
+        keep_lines(driven, asleep.id, "second")
+        driven.runs.cancel(asleep.id)
+        keep_lines(driven, asleep.id, "late")
+
+    timer = threading.Timer(0.1, end)
+    timer.start()
+    result = run("runs", "show", asleep.id, "--follow", "--json")
+    timer.join()
+
+    lines = [json.loads(line)["message"] for line in result.stdout.splitlines()]
+    assert lines == ["first", "second", "late"]
+    text = run("runs", "show", asleep.id, "--follow")
+    assert "shop: first" in text.stdout
+    assert f"Run {asleep.id} is cancelled." in text.stderr
 
 
 def test_a_run_that_does_not_exist_is_an_error(run: Run) -> None:

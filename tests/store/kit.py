@@ -278,6 +278,8 @@ def dump(client: redis.Redis, moving: tuple[str, ...] = MOVING) -> Dump:
             pipeline.zrange(key, 0, -1, withscores=True)
         elif kind == "stream":
             pipeline.xrange(key)
+        elif kind == "list":
+            pipeline.lrange(key, 0, -1)
         else:
             pipeline.get(key)
     found = dict(zip(keys, pipeline.execute(), strict=True))

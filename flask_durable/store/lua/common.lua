@@ -5,6 +5,7 @@
 --
 --   <tag>:run:<id>        hash   the run
 --   <tag>:steps:<id>      hash   step key -> memo, "<status> <token> <number>\n<opaque text>"
+--   <tag>:log:<id>        list   its newest log lines, "<number> <token> <opaque text>"
 --   <tag>:runs            zset   every run by the time it was created
 --   <tag>:status:<s>      zset   the same, by status
 --   <tag>:function:<f>    zset   the same, by function

@@ -33,7 +33,7 @@ if not (run[4] and ARGV[2] == '1') then
   end
 end
 
-redis.call('UNLINK', run_key(id), steps_key(id))
+redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id)
 redis.call('ZREM', tag .. ':runs', id)
 redis.call('ZREM', tag .. ':status:' .. run[1], id)
 redis.call('ZREM', tag .. ':function:' .. run[2], id)

@@ -1,0 +1,134 @@
+"""Keeps the newest log lines of each run, at no cost to its steps.
+
+::
+
+    run threads ──► lines of each attempt ──► (a quarter of a second) ──► one thread
+                    in memory                                             writes all of
+                                                                          them at once
+
+No step and no run waits for a line. A process that is killed loses the lines of the
+last moment; those that the server does not take are lost. A run that logs nothing is
+not written at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections import deque
+
+from ..log_line import LogLine
+from ..observe.tail import tailed
+from ..payloads.codec import Payloads
+from ..store.run_logs import RunLogStore
+
+#: Seconds from the first line until it is written, with all that came meanwhile.
+PAUSE = 0.25
+
+#: Attempts whose lines wait to be written; of more the newest.
+MAX_WAITING = 10_000
+
+#: Seconds that a process that ends waits for the last lines to be written.
+PATIENCE = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class _Tail:
+    """The lines of one attempt that are not written yet; of too many the newest."""
+
+    def __init__(self, run_id: str, limit: int) -> None:
+        self.run_id = run_id
+        self.waits = False
+        self._lines: deque[LogLine] = deque(maxlen=limit)
+
+    def add(self, line: LogLine) -> None:
+        self._lines.append(line)
+
+    def take(self) -> list[LogLine]:
+        found = []
+        with contextlib.suppress(IndexError):
+            while True:
+                found.append(self._lines.popleft())
+        return found
+
+
+class RunLogs:
+    """Collects the lines of runs that this process executes, and writes them.
+
+    :param payloads: Seals them.
+    """
+
+    def __init__(self, store: RunLogStore, payloads: Payloads) -> None:
+        self._store = store
+        self._payloads = payloads
+        self._dirty: deque[_Tail] = deque(maxlen=MAX_WAITING)
+        # Not an event or a lock: an interrupt into a step's body that logs could leave
+        # it locked. Both of these are atomic.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def keeping(self, run_id: str) -> contextlib.AbstractContextManager[None]:
+        """Return what keeps the lines that this thread logs inside, with *run_id*."""
+        if self._store.lines == 0:
+            return contextlib.nullcontext()
+        tail = _Tail(run_id, self._store.lines)
+
+        def keep(line: LogLine) -> None:
+            tail.add(line)
+            if not tail.waits:
+                tail.waits = True
+                self._dirty.append(tail)
+                if self._thread is not None:
+                    self._wake.put(None)
+
+        return tailed(keep)
+
+    def start(self) -> None:
+        """Write lines on a thread of its own from now on."""
+        with self._lock:
+            if self._thread is None and self._store.lines:
+                self._thread = threading.Thread(
+                    target=self._run, name="durable-run-logs", daemon=True
+                )
+                self._thread.start()
+
+    def close(self) -> None:
+        """Write what is left, and end the thread."""
+        self._closing.set()
+        self._wake.put(None)
+        with self._lock:
+            if self._thread is not None:
+                self._thread.join(PATIENCE)
+
+    def flush(self) -> None:
+        """Write what waits, now; lines that the server does not take are lost."""
+        batches = []
+        with contextlib.suppress(IndexError):
+            while True:
+                tail = self._dirty.popleft()
+                # First: a line that comes now has it wait once more.
+                tail.waits = False
+                if lines := tail.take():
+                    seal = self._payloads.seal_text
+                    batches.append((tail.run_id, [seal(x.dump()) for x in lines]))
+        try:
+            self._store.append(batches)
+        except Exception as error:
+            logger.warning(
+                "Log lines of %d run(s) are lost: %s",
+                len(batches),
+                error,
+                extra={"action": "run_log_lost"},
+            )
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._wake.get()
+            if self._dirty:
+                self._closing.wait(PAUSE)
+            self.flush()
