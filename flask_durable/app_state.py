@@ -10,10 +10,7 @@ import os
 import typing as t
 import weakref
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from dataclasses import replace
-
-import redis
 
 from .config import Settings
 from .dead_letters import DeadLetters
@@ -25,8 +22,9 @@ from .engine.outbox import Outbox
 from .engine.run_logs import RunLogs
 from .engine.sending import EventSender
 from .errors import ConfigurationError
-from .errors import DurableError
 from .events.acceptance import to_message
+from .health import HealthCheck
+from .health import HealthChecks
 from .middleware import Middleware
 from .middleware import MiddlewareChain
 from .observe.metrics import Metrics
@@ -39,7 +37,6 @@ from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
 from .queue.groups import group_of
 from .queue.window import Window
-from .redaction import mask_url
 from .runs import Runs
 from .signals import SignalSender
 from .store.barrier import Barrier
@@ -72,20 +69,6 @@ DEVELOPMENT_MARK = "DURABLE_DEVELOPMENT_STACK"
 def in_development() -> bool:
     """Return whether this process was started by ``flask durable dev``."""
     return os.environ.get(DEVELOPMENT_MARK) == "1"
-
-
-@dataclass(frozen=True)
-class HealthCheck:
-    """One thing that runs need, and whether it is there.
-
-    :param name: What was looked at, such as ``"state server"``.
-    :param ok: Whether it is as it should be.
-    :param detail: One line for a person, without credentials.
-    """
-
-    name: str
-    ok: bool
-    detail: str
 
 
 class AppState:
@@ -208,7 +191,7 @@ class AppState:
         # Who comes while one is passed waits for that one and the next.
         timeout = self.settings.accept_timeout / 4
         return Barrier(
-            self._impatient_server, self._state_tags, self.settings.replicas, timeout
+            self.impatient_server, self._state_tags, self.settings.replicas, timeout
         )
 
     @property
@@ -222,10 +205,10 @@ class AppState:
     @functools.cached_property
     def memory(self) -> MemoryGuard:
         """What keeps new events from filling the server up."""
-        return MemoryGuard(self._impatient_server)
+        return MemoryGuard(self.impatient_server)
 
     @functools.cached_property
-    def _impatient_server(self) -> StateServer:
+    def impatient_server(self) -> StateServer:
         """The state server, for what somebody waits for who sends an event."""
         within = self.settings.answer_within
         return StateServer(self.server.url, retries=0, timeout=within)
@@ -273,7 +256,7 @@ class AppState:
             self.payloads,
             self._senders_barrier,
             self.memory,
-            Spool(self._impatient_server, self.store.keys) if spools else None,
+            Spool(self.impatient_server, self.store.keys) if spools else None,
             self.middleware,
             write_through=self.settings.fsync == "step",
         )
@@ -299,7 +282,7 @@ class AppState:
     def dead_letters(self) -> DeadLetters:
         """Dead letters, as the application sees them."""
         queues = self.broker.transport.dead_letters
-        return DeadLetters(queues, self.failures, self._queues)
+        return DeadLetters(queues, self.failures, self.queues)
 
     @functools.cached_property
     def host(self) -> Host:
@@ -346,114 +329,14 @@ class AppState:
 
     def ready(self) -> list[str]:
         """Return what keeps this process from accepting events; empty if nothing."""
-        return [
-            f"{check.name}: {check.detail}"
-            for check in self._readiness()
-            if not check.ok
-        ]
-
-    def _readiness(self) -> t.Iterator[HealthCheck]:
-        """Look at what events need, for somebody who waits."""
-        server = self._check_server(self._impatient_server)
-        yield server
-        if server.ok or self.settings.queue_url not in (None, self.server.url):
-            yield self._check_queue()
+        checks = HealthChecks(self).readiness()
+        return [f"{check.name}: {check.detail}" for check in checks if not check.ok]
 
     def health(self) -> list[HealthCheck]:
         """Look at everything that runs need."""
-        server = self._check_server()
-        if not server.ok:
-            return [server]
-        checks = [
-            server,
-            self._check_promise(),
-            self._check_queue(),
-            self._check_outbox(),
-        ]
-        if self.settings.blob_url is not None:
-            checks.append(self._check_blob_store())
-        if self.settings.encryption_keys:
-            checks.append(self._check_encryption())
-        checks += [self._check_workers(), self._check_paused()]
-        return [*checks, self._check_dead_letters()]
+        return list(HealthChecks(self).everything())
 
-    def _check_server(self, server: StateServer | None = None) -> HealthCheck:
-        name = "state server"
-        try:
-            (server or self.server).ping()
-        except (redis.RedisError, DurableError) as error:
-            return HealthCheck(name, False, str(error))
-        return HealthCheck(name, True, mask_url(self.server.url))
-
-    def _check_promise(self) -> HealthCheck:
-        name = "durability"
-        try:
-            promise = self.barrier.promise()
-        except (redis.RedisError, DurableError) as error:
-            return HealthCheck(name, False, str(error))
-        kept = f"DURABLE_FSYNC={self.settings.fsync}: {promise}"
-        return HealthCheck(name, True, kept)
-
-    def _check_queue(self) -> HealthCheck:
-        name = "queue"
-        try:
-            counts = self.broker.counts(EVENT_QUEUE)
-        except Exception as error:
-            return HealthCheck(name, False, f"{type(error).__name__}: {error}")
-        url = mask_url(self.settings.queue_url or self.server.url)
-        return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait")
-
-    def _check_outbox(self) -> HealthCheck:
-        waiting = self.store.count_owed_events()
-        spools = ", DURABLE_SPOOL is on" if self.settings.spool else ""
-        detail = f"{waiting} event(s) wait for the queue{spools}"
-        return HealthCheck("outbox", True, detail)
-
-    def _check_blob_store(self) -> HealthCheck:
-        name = "blob store"
-        try:
-            self.payloads.check()
-        except DurableError as error:
-            return HealthCheck(name, False, str(error))
-        return HealthCheck(name, True, mask_url(self.settings.blob_url or ""))
-
-    def _check_encryption(self) -> HealthCheck:
-        name, keys = "encryption", self.settings.encryption_keys
-        try:
-            self.payloads  # noqa: B018 (made here, if it can be)
-        except DurableError as error:
-            return HealthCheck(name, False, str(error))
-        return HealthCheck(name, True, f"the first of {len(keys)} key(s) encrypts")
-
-    def _check_workers(self) -> HealthCheck:
-        name = "workers"
-        workers = self.directory.workers()
-        served = {queue for worker in workers for queue in worker["queues"]}
-        if not workers:
-            hint = 'none is alive: start "flask durable worker"'
-            return HealthCheck(name, False, hint)
-        missing = sorted(set(self.functions.queues()) - served)
-        if missing:
-            return HealthCheck(name, False, f"no worker serves {', '.join(missing)}")
-        threads = sum(worker["threads"] for worker in workers)
-        return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
-
-    def _check_paused(self) -> HealthCheck:
-        paused = self.store.count("paused")
-        detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
-        return HealthCheck("paused runs", True, detail)
-
-    def _check_dead_letters(self) -> HealthCheck:
-        name = "dead letters"
-        try:
-            counts = self.dead_letters.counts()
-        except Exception as error:
-            return HealthCheck(name, False, str(error))
-        dead = [f"{count} in {queue}" for queue, count in counts.items() if count]
-        hint = ', see "flask durable dlq list"' if dead else ""
-        return HealthCheck(name, True, (", ".join(dead) or "0") + hint)
-
-    def _queues(self) -> list[str]:
+    def queues(self) -> list[str]:
         """Return the queues of the app, also of functions that others have."""
         published = self.directory.current().functions.values()
         others = {function["queue"] for function in published}

@@ -14,7 +14,6 @@ from flask import Flask
 from flask import has_app_context
 
 from .app_state import AppState
-from .app_state import HealthCheck
 from .app_state import in_development
 from .config import Settings
 from .current import active_step
@@ -37,6 +36,7 @@ if t.TYPE_CHECKING:
     from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
+    from .health import HealthCheck
     from .middleware import Middleware
     from .queue.envelope import EventMessage
     from .runs import Runs

@@ -41,6 +41,7 @@ HOMES = {
         "cli",
         "embedded",
         "engine",
+        "health",
         "queue",
         "redis_client",
         "redis_exchange",

@@ -1,0 +1,143 @@
+"""Whether what events and runs need is there, and as it should be."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+import redis
+
+from .errors import DurableError
+from .queue.envelope import EVENT_QUEUE
+from .redaction import mask_url
+from .store.server import StateServer
+
+if t.TYPE_CHECKING:
+    from .app_state import AppState
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """One thing that runs need, and whether it is there.
+
+    :param name: What was looked at, such as ``"state server"``.
+    :param ok: Whether it is as it should be.
+    :param detail: One line for a person, without credentials.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class HealthChecks:
+    """Looks at the collaborators of an app.
+
+    :param state: They.
+    """
+
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+
+    def readiness(self) -> t.Iterator[HealthCheck]:
+        """Look at what events need, for somebody who waits."""
+        server = self._check_server(self._state.impatient_server)
+        yield server
+        if server.ok or self._state.settings.queue_url not in (
+            None,
+            self._state.server.url,
+        ):
+            yield self._check_queue()
+
+    def everything(self) -> t.Iterator[HealthCheck]:
+        """Look at all that runs need; at nothing else while the server is away."""
+        server = self._check_server()
+        yield server
+        if not server.ok:
+            return
+        yield self._check_promise()
+        yield self._check_queue()
+        yield self._check_outbox()
+        if self._state.settings.blob_url is not None:
+            yield self._check_blob_store()
+        if self._state.settings.encryption_keys:
+            yield self._check_encryption()
+        yield self._check_workers()
+        yield self._check_paused()
+        yield self._check_dead_letters()
+
+    def _check_server(self, server: StateServer | None = None) -> HealthCheck:
+        name = "state server"
+        try:
+            (server or self._state.server).ping()
+        except (redis.RedisError, DurableError) as error:
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, mask_url(self._state.server.url))
+
+    def _check_promise(self) -> HealthCheck:
+        name = "durability"
+        try:
+            promise = self._state.barrier.promise()
+        except (redis.RedisError, DurableError) as error:
+            return HealthCheck(name, False, str(error))
+        kept = f"DURABLE_FSYNC={self._state.settings.fsync}: {promise}"
+        return HealthCheck(name, True, kept)
+
+    def _check_queue(self) -> HealthCheck:
+        name = "queue"
+        try:
+            counts = self._state.broker.counts(EVENT_QUEUE)
+        except Exception as error:
+            return HealthCheck(name, False, f"{type(error).__name__}: {error}")
+        url = mask_url(self._state.settings.queue_url or self._state.server.url)
+        return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait")
+
+    def _check_outbox(self) -> HealthCheck:
+        waiting = self._state.store.count_owed_events()
+        spools = ", DURABLE_SPOOL is on" if self._state.settings.spool else ""
+        detail = f"{waiting} event(s) wait for the queue{spools}"
+        return HealthCheck("outbox", True, detail)
+
+    def _check_blob_store(self) -> HealthCheck:
+        name = "blob store"
+        try:
+            self._state.payloads.check()
+        except DurableError as error:
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, mask_url(self._state.settings.blob_url or ""))
+
+    def _check_encryption(self) -> HealthCheck:
+        name, keys = "encryption", self._state.settings.encryption_keys
+        try:
+            self._state.payloads  # noqa: B018 (made here, if it can be)
+        except DurableError as error:
+            return HealthCheck(name, False, str(error))
+        return HealthCheck(name, True, f"the first of {len(keys)} key(s) encrypts")
+
+    def _check_workers(self) -> HealthCheck:
+        name = "workers"
+        workers = self._state.directory.workers()
+        served = {queue for worker in workers for queue in worker["queues"]}
+        if not workers:
+            hint = 'none is alive: start "flask durable worker"'
+            return HealthCheck(name, False, hint)
+        missing = sorted(set(self._state.functions.queues()) - served)
+        if missing:
+            return HealthCheck(name, False, f"no worker serves {', '.join(missing)}")
+        threads = sum(worker["threads"] for worker in workers)
+        return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
+
+    def _check_paused(self) -> HealthCheck:
+        paused = self._state.store.count("paused")
+        detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
+        return HealthCheck("paused runs", True, detail)
+
+    def _check_dead_letters(self) -> HealthCheck:
+        name = "dead letters"
+        try:
+            counts = self._state.dead_letters.counts()
+        except Exception as error:
+            return HealthCheck(name, False, str(error))
+        dead = [f"{count} in {queue}" for queue, count in counts.items() if count]
+        hint = ', see "flask durable dlq list"' if dead else ""
+        return HealthCheck(name, True, (", ".join(dead) or "0") + hint)
