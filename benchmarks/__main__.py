@@ -23,6 +23,7 @@ NAMES = (
     "latency",
     "long_runs",
     "throughput",
+    "observing",
     "memory",
     "scaling",
 )

@@ -39,13 +39,20 @@ def application(url: str, namespace: str, **config: t.Any) -> t.Iterator[AppStat
 
 @contextlib.contextmanager
 def worker_processes(
-    state: AppState, processes: int = PROCESSES, threads: int = THREADS
+    state: AppState,
+    processes: int = PROCESSES,
+    threads: int = THREADS,
+    settings: t.Mapping[str, str] | None = None,
 ) -> t.Iterator[list[int]]:
-    """Run real worker processes for the app of *state*; yields their ids."""
+    """Run real worker processes for the app of *state*; yields their ids.
+
+    :param settings: Settings that only they have, by name.
+    """
     environment = {
         **os.environ,
         "FLASK_DURABLE_REDIS_URL": str(state.settings.redis_url),
         "FLASK_DURABLE_NAMESPACE": state.settings.namespace,
+        **{f"FLASK_{name}": value for name, value in (settings or {}).items()},
     }
     command = [sys.executable, "-m", "flask", "--app", "benchmarks.app", "durable"]
     command += ["worker", "--threads", str(threads)]

@@ -25,12 +25,15 @@ from .errors import ConfigurationError
 from .events.acceptance import to_message
 from .health import HealthCheck
 from .health import HealthChecks
+from .middleware import AttemptInfo
 from .middleware import Middleware
 from .middleware import MiddlewareChain
 from .observe.metrics import Metrics
 from .observe.sentry import SentryReporting
 from .observe.statsd import import_statsd
 from .observe.statsd import Statsd
+from .observe.times import Listener
+from .observe.times import Measure
 from .observe.times import RunTimes
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
@@ -85,25 +88,30 @@ class AppState:
         self.functions = functions
         self.settings = settings
         #: What surrounds sends, routings, attempts and steps.
-        self.middleware = MiddlewareChain(
-            [
-                *self._own(),
-                *middleware,
-                RunTimes(self._note_time),
-                SignalSender(app),
-            ]
-        )
+        self.middleware = MiddlewareChain([*self._outer(), *middleware, *self._inner()])
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
         self.reachable = True
         _states.add(self)
 
-    def _own(self) -> t.Iterator[Middleware]:
+    def _outer(self) -> t.Iterator[Middleware]:
         if self.settings.sentry:
             yield SentryReporting(self.settings.redact_keys)
-        if self.statsd is not None:
-            yield Metrics(self.statsd)
+        if self.metrics is not None:
+            yield self.metrics
+
+    def _inner(self) -> t.Iterator[Middleware]:
+        listeners: list[Listener] = [self._keep_time]
+        if self.metrics is not None:
+            listeners.append(self.metrics.timed)
+        yield RunTimes(*listeners)
+        yield SignalSender(self.app)
+
+    @functools.cached_property
+    def metrics(self) -> Metrics | None:
+        """What tells statsd, if there is one."""
+        return Metrics(self.statsd) if self.statsd is not None else None
 
     @functools.cached_property
     def statsd(self) -> Statsd | None:
@@ -164,11 +172,11 @@ class AppState:
         """What the processes measure of each function."""
         return HourlyHistograms(self.server, self.store.keys)
 
-    def _note_time(
-        self, measure: t.Literal["run", "step", "wait"], function: str, seconds: float
+    def _keep_time(
+        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
     ) -> None:
         # The store is not there yet when middleware is made.
-        self.histograms.add(measure, function, seconds)
+        self.histograms.add(measure, attempt.function, seconds)
 
     @functools.cached_property
     def run_log_store(self) -> RunLogStore:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import typing as t
 
 import pytest
@@ -13,6 +15,7 @@ from flask_durable.middleware import RoutedInfo
 from flask_durable.middleware import RouteInfo
 from flask_durable.middleware import SendInfo
 from flask_durable.observe.metrics import Metrics
+from flask_durable.observe.statsd import LATE
 from flask_durable.observe.statsd import Statsd
 
 from .process.packets import Packets
@@ -71,15 +74,48 @@ def test_no_tag_breaks_out_of_its_place(
     assert set(line.tags) == {"function"}
 
 
-def test_lines_go_in_packets_and_none_waits_for_more_than_twenty(
+def test_lines_go_in_packets_that_a_network_takes_whole(
     packets: Packets, make: t.Callable[..., Statsd]
 ) -> None:
     statsd = make("", None)
     for _ in range(60):
-        statsd.count("step.completed", function="f" * 60)
-    wait_until(lambda: packets.total("step.completed." + "f" * 60) == 60)
+        statsd.timing("step.duration", 1, function="f" * 60)
+    statsd.flush()
+    wait_until(lambda: packets.total("step.duration." + "f" * 60) == 60)
     assert 3 <= len(packets.packets) <= 6
     assert all(len(packet) <= 1432 for packet in packets.packets)
+
+
+def test_a_counter_is_one_line_however_often_it_was_counted(
+    packets: Packets, make: t.Callable[..., Statsd]
+) -> None:
+    statsd = make("", None)
+
+    def count() -> None:
+        for _ in range(1000):
+            statsd.count("step.completed", function="f")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    statsd.flush()
+    for thread in threads:
+        thread.join()
+    statsd.flush()
+    wait_until(lambda: packets.total("step.completed.f") == 4000)
+    assert len(packets.lines) <= 2
+
+
+def test_what_nobody_sends_is_sent_by_whoever_comes_late(
+    packets: Packets, make: t.Callable[..., Statsd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statsd = make("", None)
+    statsd.count("step.completed", function="f")
+    later = time.monotonic() + LATE + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    statsd.count("step.completed", function="f")
+    monkeypatch.undo()
+    wait_until(lambda: packets.total("step.completed.f") == 2)
 
 
 def test_a_child_does_not_send_what_its_parent_gathered(
@@ -87,10 +123,11 @@ def test_a_child_does_not_send_what_its_parent_gathered(
 ) -> None:
     statsd = make("", None)
     statsd.count("parents")
+    count = statsd.series("childs", "c").append
     child = os.fork()
     if not child:
         statsd.flush()
-        statsd.count("childs")
+        count(1)
         statsd.flush()
         os._exit(0)
     os.waitpid(child, 0)

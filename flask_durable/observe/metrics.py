@@ -6,23 +6,28 @@ What has to add up is counted in the store, and sent by the leader of the worker
 from __future__ import annotations
 
 import contextlib
-import time
 import typing as t
 
-from ..middleware import Around
 from ..middleware import AttemptInfo
 from ..middleware import Middleware
 from ..middleware import RouteInfo
 from ..middleware import SendInfo
-from ..middleware import StepInfo
 from .statsd import Statsd
+from .times import Measure
+
+#: Takes a value of a series.
+Append = t.Callable[[float], None]
 
 
 class Metrics(Middleware):
-    """Tells statsd of sends, routings, attempts and steps."""
+    """Tells statsd of sends, routings, attempts and steps.
+
+    :param statsd: Where it goes.
+    """
 
     def __init__(self, statsd: Statsd) -> None:
         self._statsd = statsd
+        self._steps: dict[tuple[str, str], tuple[Append, Append]] = {}
 
     @contextlib.contextmanager
     def around_send(self, send: SendInfo) -> t.Iterator[None]:
@@ -44,43 +49,36 @@ class Metrics(Middleware):
             else:
                 self._statsd.count("event.routed", event=name)
 
-    @contextlib.contextmanager
-    def around_attempt(self, attempt: AttemptInfo) -> t.Iterator[None]:
+    def timed(
+        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
+    ) -> None:
+        """Tell statsd what was measured, and what is known with it."""
+        function, took = attempt.function, seconds * 1000
+        if measure == "step":
+            self._step(function, outcome, took)
+        elif measure == "run":
+            self._statsd.timing("run.duration", took, function=function)
+        else:
+            self._claimed(attempt, took)
+
+    def _step(self, function: str, outcome: str, took: float) -> None:
+        # There are many: their series are not looked for by name and tags.
+        key = (function, outcome)
+        if key not in self._steps:
+            series = self._statsd.series
+            self._steps[key] = (
+                series(f"step.{outcome}", "c", function=function).append,
+                series("step.duration", "ms", function=function).append,
+            )
+        count, time = self._steps[key]
+        count(1)
+        time(took)
+        self._statsd.tick()
+
+    def _claimed(self, attempt: AttemptInfo, waited: float) -> None:
         statsd, function = self._statsd, attempt.function
-        waited = attempt.claimed - attempt.queued
         statsd.timing("queue.wait", waited, queue=attempt.queue, function=function)
         statsd.count("step.memoized", attempt.memoized, function=function)
         if attempt.number == 1 and not attempt.memoized:
             latency = attempt.claimed - attempt.event.at
             statsd.timing("event.latency", latency, function=function)
-        began = time.monotonic()
-        yield
-        if attempt.outcome in ("completed", "failed"):
-            ran = (time.monotonic() - began) * 1000
-            lasted = attempt.claimed - attempt.created + ran
-            statsd.timing("run.duration", lasted, function=function)
-
-    def around_step(self, step: StepInfo) -> Around:
-        return _Step(self._statsd, step)
-
-
-class _Step:
-    """What is told of one step; there are too many for a generator each."""
-
-    def __init__(self, statsd: Statsd, step: StepInfo) -> None:
-        self._statsd = statsd
-        self._step = step
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        outcome = self._step.outcome
-        if outcome != "interrupted":
-            took = (time.monotonic() - self._began) * 1000
-            function = self._step.attempt.function
-            self._statsd.count(_STEPS[outcome], function=function)
-            self._statsd.timing("step.duration", took, function=function)
-
-
-_STEPS = {name: f"step.{name}" for name in ("completed", "failed", "retried")}

@@ -1,9 +1,9 @@
 """What statsd is told, by name: counters, timings in milliseconds, and gauges.
 
-Lines are gathered and sent as packets, by whoever adds the line that fills one or comes
-late, at the end of a send, and by a worker each second, so that a step costs no packet
-of its own. A process that is killed takes along what it had gathered, which is less
-than :data:`MOST` lines.
+What run threads tell is noted, and made lines and packets of at the end of a send, by
+a worker's thread each second, and elsewhere by whoever comes late: a step costs no
+packet of its own, and a counter one line however often it was counted. A process that
+is killed takes along what it had gathered.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import threading
 import time
 import typing as t
+import weakref
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
@@ -24,15 +25,49 @@ TagStyle = t.Literal["dogstatsd", "influx"]
 
 #: Bytes of a packet, which Ethernet takes whole.
 PACKET = 1432
-#: Lines, and seconds, after which what was gathered is sent.
-MOST = 20
+#: Seconds between two sends of a worker's thread, and after which another one sends.
 LONGEST = 1.0
+LATE = 2.0
 #: Seconds before a host that did not resolve is looked up again.
 RETRY = 60.0
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
+#: As statsd names them: a counter, a duration in milliseconds, a gauge.
+Kind = t.Literal["c", "ms", "g"]
+
 logger = logging.getLogger(__name__)
+
+
+class Series:
+    """The values of one metric with its tags that were not sent yet.
+
+    :param kind: What they are.
+    :param before: What stands before the colon of a line.
+    :param behind: What stands behind the kind.
+    """
+
+    def __init__(self, kind: Kind, before: str, behind: str) -> None:
+        self._kind = kind
+        self._before = f"{before}:"
+        self._behind = f"|{kind}{behind}"
+        self._values: list[float] = []
+        #: Takes a value. Of several threads, without a lock: each would wait for the
+        #: one that has it, and that one for the interpreter.
+        self.append = self._values.append
+
+    def take(self) -> list[str]:
+        """Return lines of what was appended: a counter's sum, a gauge's last value."""
+        count = len(self._values)
+        values = self._values[:count]
+        # Others only append meanwhile: what they did is not among the first.
+        del self._values[:count]
+        before, behind = self._before, self._behind
+        if self._kind == "ms":
+            return [f"{before}{value:.3f}{behind}" for value in values]
+        if self._kind == "c":
+            values = [sum(values)] if values else []
+        return [f"{before}{value:.12g}{behind}" for value in values[-1:]]
 
 
 class Statsd:
@@ -47,36 +82,57 @@ class Statsd:
         self._url = url
         self._prefix = prefix
         self._style = tags
-        self._frames: dict[tuple[t.Any, ...], tuple[str, str]] = {}
-        self._lines: list[str] = []
+        self._series: dict[tuple[t.Any, ...], Series] = {}
         self._made: t.Any = None
         self._forget()
+        _alive.add(self)
+
+    def series(self, name: str, kind: Kind, **tags: str) -> Series:
+        """Return where values of a metric with these tags are put; there are not many.
+
+        Whoever has a series appends to it, and calls :meth:`tick` afterwards.
+        """
+        key = (name, kind, *tags.items())
+        series = self._series.get(key)
+        if series is None:
+            made = Series(kind, *self._frame(name, tags))
+            # Another thread may have come first, and have appended to its own.
+            series = self._series.setdefault(key, made)
+        return series
 
     def count(self, name: str, number: int = 1, **tags: str) -> None:
         """Add *number* to a counter."""
         if number:
-            self._add(name, f"{number}|c", tags)
+            self.series(name, "c", **tags).append(number)
+            self.tick()
 
     def timing(self, name: str, milliseconds: float, **tags: str) -> None:
         """Add a duration."""
-        self._add(name, f"{max(milliseconds, 0.0):.3f}|ms", tags)
+        self.series(name, "ms", **tags).append(max(milliseconds, 0.0))
+        self.tick()
 
     def gauge(self, name: str, value: float, **tags: str) -> None:
         """Set a gauge to a number that is not negative."""
-        self._add(name, f"{value:g}|g", tags)
+        self.series(name, "g", **tags).append(value)
+        self.tick()
+
+    def tick(self) -> None:
+        """Send what was gathered, if nobody has for too long."""
+        if time.monotonic() - self._flushed > LATE:
+            self.flush()
 
     def flush(self) -> None:
         """Send what was gathered."""
-        if self._pid != os.getpid():
-            self._forget()
         with self._lock:
-            lines, self._lines = self._lines, []
             self._flushed = time.monotonic()
-        if lines and (client := self._client()) is not None:
-            pipeline = client.pipeline()
-            for line in lines:
-                pipeline._after(line)
-            pipeline.send()
+            lines = [
+                line for each in list(self._series.values()) for line in each.take()
+            ]
+            if lines and (client := self._client()) is not None:
+                pipeline = client.pipeline()
+                for line in lines:
+                    pipeline._after(line)
+                pipeline.send()
 
     def close(self) -> None:
         """Send what was gathered, and close the socket; a later line opens one."""
@@ -86,35 +142,16 @@ class Statsd:
         if client is not None:
             client.close()
 
-    def _add(self, name: str, value: str, tags: dict[str, str]) -> None:
-        before, behind = self._frame(name, tags)
-        line = f"{before}{value}{behind}"
-        if self._pid != os.getpid():
-            self._forget()
-        with self._lock:
-            self._lines.append(line)
-            late = time.monotonic() - self._flushed > LONGEST
-            full = late or len(self._lines) >= MOST
-        if full:
-            self.flush()
-
     def _frame(self, name: str, tags: dict[str, str]) -> tuple[str, str]:
-        """Return what stands before and behind a value; there are not many."""
-        key = (name, *tags.items())
-        frame = self._frames.get(key)
-        if frame is None:
-            frame = self._frames[key] = self._new_frame(name, tags)
-        return frame
-
-    def _new_frame(self, name: str, tags: dict[str, str]) -> tuple[str, str]:
+        """Return what stands before a value, and behind it and its kind."""
         full = f"{self._prefix}.{name}" if self._prefix else name
         written = [(key, _safe(text)) for key, text in tags.items()]
         if self._style is None:
-            return ".".join([full, *(text for _, text in written)]) + ":", ""
+            return ".".join([full, *(text for _, text in written)]), ""
         if self._style == "influx":
-            return ",".join([full, *(f"{k}={text}" for k, text in written)]) + ":", ""
+            return ",".join([full, *(f"{k}={text}" for k, text in written)]), ""
         more = ",".join(f"{key}:{text}" for key, text in written)
-        return f"{full}:", f"|#{more}" if more else ""
+        return full, f"|#{more}" if more else ""
 
     def _forget(self) -> None:
         """Begin anew after a fork: what was gathered is the parent's to send.
@@ -122,11 +159,12 @@ class Statsd:
         The lock too: a thread that is not here may hold it.
         """
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._lines = []
         self._flushed = time.monotonic()
         self._made = None
         self._retry_at = 0.0
+        # They stay the same objects: somebody has their methods.
+        for series in self._series.values():
+            series.take()
 
     def _client(self) -> t.Any:
         """Return the client, or ``None`` while the host does not resolve."""
@@ -169,3 +207,15 @@ def import_statsd() -> t.Any:
 
 def _safe(text: str) -> str:
     return _UNSAFE.sub("_", text) or "none"
+
+
+_alive: weakref.WeakSet[Statsd] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for statsd in _alive:
+        statsd._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

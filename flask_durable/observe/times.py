@@ -1,4 +1,4 @@
-"""What a process measures of runs and steps, for ``flask durable stats``."""
+"""How long runs wait and take, and their steps, for whoever counts or tells it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,67 @@ import contextlib
 import time
 import typing as t
 
+from ..middleware import Around
 from ..middleware import AttemptInfo
 from ..middleware import Middleware
 from ..middleware import StepInfo
 
-#: Told the measure, the function, and seconds.
-Note = t.Callable[[t.Literal["run", "step", "wait"], str, float], None]
+#: How long a run was queued before a claim; took from creation to end; how long an
+#: attempt of a step took.
+Measure = t.Literal["wait", "run", "step"]
+
+
+class Listener(t.Protocol):
+    """What is told a time. It must not wait for anything: run threads call it."""
+
+    def __call__(
+        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
+    ) -> None: ...
 
 
 class RunTimes(Middleware):
-    """Notes how long runs wait and take, and their steps.
+    """Measures once, whoever is told: it is what each step pays for.
 
-    :param note: Keeps a time. It must not wait for anything: run threads call it.
+    :param listeners: Who is told.
     """
 
-    def __init__(self, note: Note) -> None:
-        self._note = note
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
 
     @contextlib.contextmanager
     def around_attempt(self, attempt: AttemptInfo) -> t.Iterator[None]:
-        function = attempt.function
-        self._note("wait", function, max(attempt.claimed - attempt.queued, 0) / 1000)
+        waited = max(attempt.claimed - attempt.queued, 0) / 1000
+        self._tell("wait", attempt, waited, attempt.outcome)
         began = time.monotonic()
         yield
         if attempt.outcome in ("completed", "failed"):
             # The server's clock up to the claim: those of two processes may differ.
             before = max(attempt.claimed - attempt.created, 0) / 1000
-            self._note("run", function, before + time.monotonic() - began)
+            ran = time.monotonic() - began
+            self._tell("run", attempt, before + ran, attempt.outcome)
 
-    @contextlib.contextmanager
-    def around_step(self, step: StepInfo) -> t.Iterator[None]:
-        began = time.monotonic()
-        yield
+    def around_step(self, step: StepInfo) -> Around:
+        return _Step(self._tell, step)
+
+    def _tell(
+        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
+    ) -> None:
+        for listener in self._listeners:
+            listener(measure, attempt, seconds, outcome)
+
+
+class _Step:
+    """Measures a step; there are too many for a generator each."""
+
+    def __init__(self, tell: Listener, step: StepInfo) -> None:
+        self._tell = tell
+        self._step = step
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        step = self._step
         if step.outcome != "interrupted":
-            self._note("step", step.attempt.function, time.monotonic() - began)
+            seconds = time.monotonic() - self._began
+            self._tell("step", step.attempt, seconds, step.outcome)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 import typing as t
+from collections import deque
 
 from .histogram import Histogram
 from .keys import Keys
@@ -22,6 +23,9 @@ from .server import StateServer
 
 #: Seconds for which an hour is kept.
 KEPT = 8 * 24 * 3600
+
+#: Times that are noted before they are added up.
+MOST = 10_000
 
 #: What is measured: deliveries that went as far as they could, and those in which
 #: something raised; runs from creation to end; attempts of steps; and how long runs
@@ -40,21 +44,24 @@ class HourlyHistograms:
         self._server = server
         self._keys = keys
         self._lock = threading.Lock()
-        self._noted: dict[str, Histogram] = {}
+        self._noted: deque[tuple[Measure, str, float, float]] = deque()
+        self._sums: dict[str, Histogram] = {}
 
     def add(self, measure: Measure, function: str, seconds: float) -> None:
-        """Note a time of *function*."""
-        key = self._key(measure, function, hour_of(time.time()))
-        with self._lock:
-            self._noted.setdefault(key, Histogram()).add(seconds)
+        """Note a time of *function*, which ends now.
+
+        Run threads take no lock for it: they would wait for one another.
+        """
+        self._noted.append((measure, function, time.time(), seconds))
+        if len(self._noted) >= MOST:
+            self._gather()
 
     def flush(self) -> None:
         """Write what was noted, in one pipeline. What cannot be written is dropped.
 
         :raises redis.RedisError: The server did not take it.
         """
-        with self._lock:
-            noted, self._noted = self._noted, {}
+        noted = self._gather(take=True)
         if not noted:
             return
         pipeline = self._server.client.pipeline(transaction=False)
@@ -92,6 +99,18 @@ class HourlyHistograms:
             for weight in weights:
                 histogram.merge(Histogram.of(next(replies)), weight)
         return merged
+
+    def _gather(self, *, take: bool = False) -> dict[str, Histogram]:
+        """Add up what was noted; return it, and begin anew, if it is taken."""
+        with self._lock:
+            for _ in range(len(self._noted)):
+                measure, function, ended, seconds = self._noted.popleft()
+                key = self._key(measure, function, hour_of(ended))
+                self._sums.setdefault(key, Histogram()).add(seconds)
+            sums = self._sums
+            if take:
+                self._sums = {}
+        return sums
 
     def _key(self, measure: Measure, function: str, hour: int) -> str:
         tag = self._keys.tag_of_function(function)
