@@ -16,6 +16,9 @@ LONGEST_POLL = 20
 MISSING = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 EXISTS = {"QueueAlreadyExists", "QueueNameExists"}
 
+#: Codes of errors that say "not by you".
+DENIED = {"AccessDenied", "AccessDeniedException"}
+
 #: Codes of errors that say "later", although their HTTP status is 400.
 THROTTLED = {
     "RequestThrottled",
@@ -79,7 +82,8 @@ class SQSClient:
         """Return what SQS answers.
 
         :param operation: The name of a method of the client.
-        :raises Exception: botocore's, if the call failed.
+        :raises ConfigurationError: The caller may not call it.
+        :raises Exception: botocore's, if the call failed otherwise.
         """
         client = self.get()
         try:
@@ -90,6 +94,8 @@ class SQSClient:
                 logger.warning(
                     "SQS takes no call: %s", error, extra={"action": "queue_away"}
                 )
+            if error_code(error) in DENIED:
+                raise _forbidden(operation, request) from error
             raise
 
     def close(self) -> None:
@@ -97,6 +103,16 @@ class SQSClient:
         client = self._clients.pop()
         if client is not None:
             client.close()
+
+
+def _forbidden(operation: str, request: t.Mapping[str, t.Any]) -> ConfigurationError:
+    action = "".join(word.title() for word in operation.split("_"))
+    queue = request.get("QueueName") or str(request.get("QueueUrl")).rpartition("/")[2]
+    return ConfigurationError(
+        f"SQS denies sqs:{action.removesuffix('Batch')} on the queue {queue}.",
+        hint='Allow it: see "Permissions on SQS" in the documentation, and the policy '
+        "of the KMS key if the queue has one.",
+    )
 
 
 def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t.Any:

@@ -23,6 +23,7 @@ from .sqs_batch import BATCH
 from .sqs_batch import Entry
 from .sqs_batch import LIMITS
 from .sqs_batch import refusal
+from .sqs_client import DENIED
 from .sqs_client import error_code
 from .transport import Outcome
 
@@ -32,13 +33,10 @@ MAX_HELD = 10_000
 #: Receives in a row that bring nothing new, after which a look ends.
 PATIENCE = 20
 
-#: Codes of SQS for "not within 60 seconds of the last one", and for "not by you".
+#: Codes of SQS for "not within 60 seconds of the last one".
 NOT_NOW = {"AWS.SimpleQueueService.PurgeQueueInProgress", "PurgeQueueInProgress"}
-DENIED = {"AccessDenied", "AccessDeniedException"}
 
-HINT = (
-    "The permissions that an operator needs are in the documentation of dead letters."
-)
+HINT = "What an operator needs is in the documentation, under permissions on SQS."
 
 _COUNTS = [
     "ApproximateNumberOfMessages",

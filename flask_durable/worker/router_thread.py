@@ -12,6 +12,7 @@ import threading
 from dramatiq.errors import BrokerConnectionError
 
 from ..engine.router import Router
+from ..errors import ConfigurationError
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
@@ -108,7 +109,7 @@ class RouterThread:
         while not self._stopping.is_set():
             try:
                 self.route(WAIT)
-            except BrokerConnectionError as error:
+            except (BrokerConnectionError, ConfigurationError) as error:
                 logger.warning(
                     "The event queue cannot be reached: %s",
                     error,

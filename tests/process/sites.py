@@ -155,6 +155,13 @@ class Site:
         process.says(f":{port}")
         return process, f"http://127.0.0.1:{port}"
 
+    def command(self, *arguments: str, **environment: str) -> str:
+        """Run ``flask durable …`` to its end, which has to be a good one."""
+        name = f"command-{arguments[0]}"
+        process = self._start(name, ["durable", *arguments], APP, environment)
+        assert process.wait() == 0, process.output
+        return process.output
+
     def _start(
         self, name: str, command: list[str], app: str, environment: dict[str, str]
     ) -> Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -23,6 +24,9 @@ from flask_durable.queue.transport import MAX_RECEIVES
 from flask_durable.worker.pushed import RENEWED_FROM
 
 from ..harness import Harness
+from ..process.test_sqs_permissions import actions
+from ..process.test_sqs_permissions import allowed
+from ..queue.sqs_proxy import Proxy
 from ..servers import SQSServer
 from ..servers import valkey_server
 from ..servers import wait_until
@@ -426,6 +430,38 @@ def test_a_server_that_lost_state_gets_the_message_again(
             daemon.drain()
             harness.publish()
             assert run_of(harness, id).status == "completed"
+        finally:
+            end(harness)
+
+
+def test_the_app_behind_the_daemon_needs_what_a_web_app_does(
+    sqs: SQSServer, valkey: t.Any, namespace: str
+) -> None:
+    with contextlib.closing(Proxy(sqs.endpoint)) as proxy:
+        harness = Harness(
+            valkey.url,
+            namespace,
+            DURABLE_QUEUE_URL=proxy.url,
+            DURABLE_PUSH_LOOPBACK=True,
+        )
+        daemon = Daemon(sqs, to_app(harness.app), namespace)
+
+        @harness.durable.function(on="work/asked")
+        def sends(event: Event[t.Any], step: Step) -> None:
+            step.send_event("more", "nobody/asked")
+
+        try:
+            transport: t.Any = harness.state.broker.transport
+            for queue in (EVENT_QUEUE, "default"):
+                transport.declare(queue)
+                transport.queues.forget(queue)
+            proxy.calls.clear()
+            id = harness.send("work/asked", {})
+            transport.send(EVENT_QUEUE, ["no JSON"])
+            daemon.drain()
+            assert run_of(harness, id).status == "completed"
+            assert harness.state.dead_letters.counts()[EVENT_QUEUE] == 1
+            assert actions(proxy) == allowed("web")[0]
         finally:
             end(harness)
 

@@ -11,6 +11,7 @@ import typing as t
 import pytest
 from dramatiq.errors import ConnectionClosed
 
+from flask_durable.errors import ConfigurationError
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
@@ -225,5 +226,7 @@ def test_a_call_that_is_forbidden_is_told_and_not_repeated(
     transport.declare(QUEUE)
     proxy.meets("SendMessageBatch", Answer("AccessDenied", 403))
     [outcome] = transport.send(QUEUE, [body(1)])
-    assert "AccessDenied" in str(outcome)
+    assert isinstance(outcome, ConfigurationError)
+    name = f"{proxied.namespace}-{QUEUE}"
+    assert outcome.message == f"SQS denies sqs:SendMessage on the queue {name}."
     assert proxy.calls["SendMessageBatch"] == 1

@@ -155,5 +155,5 @@ def test_a_queue_that_may_not_be_made_is_told_and_not_tried_again(
     proxy.meets("CreateQueue", Answer("AccessDenied", 403))
     [outcome] = made.send(QUEUE, [body(1)])
     assert isinstance(outcome, Exception)
-    assert "AccessDenied" in str(outcome)
+    assert "SQS denies sqs:CreateQueue" in str(outcome)
     assert not made.is_transient(outcome)
