@@ -1,5 +1,6 @@
 """Durable background functions for Flask apps."""
 
+from .claim import Claim as Claim
 from .current import current_run as current_run
 from .dead_letters import DeadLetter as DeadLetter
 from .durations import Duration as Duration

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from datetime import timezone
 
+from .claim import Claim
 from .engine.admin import RunAdmin
 from .engine.interruption import shielded
 from .errors import RunNotFound
@@ -97,6 +98,7 @@ class Run:
     :param attempt: The number of the body's attempt, counted from 1.
     :param version: The version of the code that ran it last.
     :param steps: Its steps in the order they started; empty in a list of runs.
+    :param claims: Workers' claims of it, the newest 20, the oldest of these first.
     :param message_error: Why a queued run's message could not be processed, if one that
         was sent since it was queued failed; only of a single run. Whether that message
         is given back or dead, the sweeper sends another in time.
@@ -120,6 +122,7 @@ class Run:
     result: Stored[t.Any] = Stored()
     failure: Stored[Failure | None] = Stored()
     steps: tuple[StepRecord, ...] = ()
+    claims: tuple[Claim, ...] = ()
     message_error: str | None = None
 
     def __repr__(self) -> str:
@@ -321,6 +324,7 @@ class _Reader:
             result=self._value(record.get("result")),
             failure=self._failure(record.get("failure")),
             steps=self._steps(memos),
+            claims=Claim.load_all(record.get("claims", "")),
         )
 
     def _steps(self, memos: dict[str, Memo]) -> tuple[StepRecord, ...]:

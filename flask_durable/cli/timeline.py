@@ -1,4 +1,4 @@
-"""A run as text and as JSON: its facts, and its steps over time."""
+"""A run as text and as JSON: its facts, its claims, and its steps over time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .output import bar_characters
 from .output import style
 
 if t.TYPE_CHECKING:
+    from ..claim import Claim
     from ..runs import Run
     from ..runs import StepRecord
 
@@ -31,6 +32,7 @@ _COLOURS = {
     "done": "green",
     "failed": "red",
     "cancelled": "red",
+    "lost": "red",
     "paused": "yellow",
     "retrying": "yellow",
     "intent": "yellow",
@@ -71,6 +73,7 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
     }
     if steps:
         found["steps"] = [_step_as_json(step, reader) for step in run.steps]
+        found["claims"] = [_claim_as_json(claim) for claim in run.claims]
     if reader.unreadable:
         found["unreadable"] = reader.unreadable
     return found
@@ -95,9 +98,11 @@ def clock(at: datetime | None) -> str:
 
 
 def describe(run: Run) -> list[str]:
-    """Return the lines that show *run*: facts, steps as bars over time, failure."""
+    """Return the lines that show *run*: facts, claims, steps as bars, failure."""
     now = datetime.now(timezone.utc)
     lines = [f"{name:<10}{value}" for name, value in _facts(run, now)]
+    if run.claims:
+        lines += ["", *aligned([_claim_row(claim) for claim in run.claims])]
     if run.steps:
         lines += ["", *_timeline(run.steps, now)]
     try:
@@ -135,6 +140,17 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
         except PayloadError as error:
             result = _unreadable("It", error)
         yield "result", _cut(result)
+
+
+def _claim_row(claim: Claim) -> list[str]:
+    ended = claim.ended or "running"
+    return [
+        f"claim {claim.number}",
+        clock(claim.at),
+        f"queued {format_seconds(claim.queued)}",
+        "" if claim.lasted is None else f"lasted {format_seconds(claim.lasted)}",
+        style(ended, fg=_COLOURS.get(ended)),
+    ]
 
 
 def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
@@ -225,6 +241,10 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
         "value": reader.read(f"{place}.value", lambda: step.value),
         "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
     }
+
+
+def _claim_as_json(claim: Claim) -> dict[str, t.Any]:
+    return {**dataclasses.asdict(claim), "at": iso(claim.at)}
 
 
 class _Reader:

@@ -382,6 +382,11 @@ def test_a_run_as_json_has_everything(run: Run, driven: Harness) -> None:
     (step,) = shown["steps"]
     assert (step["name"], step["status"], step["value"]) == ("look-up", "done", "Ada")
     assert step["started"].endswith("+00:00")
+    (claim,) = shown["claims"]
+    assert claim.pop("at").endswith("+00:00")
+    assert claim.pop("queued") >= 0
+    assert claim.pop("lasted") >= 0
+    assert claim == {"number": 1, "ended": "completed"}
 
 
 def keep_lines(driven: Harness, id: str, *messages: str) -> None:

@@ -13,6 +13,7 @@ from datetime import timezone
 
 import pytest
 
+from flask_durable import Claim
 from flask_durable import Event
 from flask_durable import Failure
 from flask_durable import Run
@@ -161,6 +162,21 @@ def test_steps_are_bars_over_the_time_of_the_run() -> None:
     half = timeline.BAR_WIDTH // 2
     assert lines[-2] == f"{'+0ms':>8}  first   done  5s  {'█' * half}"
     assert lines[-1] == f"{'+5s':>8}  second  done  5s  {' ' * half}{'█' * half}"
+
+
+def test_claims_are_lines_with_what_they_waited_for_and_came_to() -> None:
+    claims = (
+        Claim(9, BEGIN, 0.04, 3.0, "suspended"),
+        Claim(10, BEGIN + timedelta(hours=1), 75.0, None, None),
+    )
+    lines = timeline.describe(run(claims=claims))
+    at = f"{BEGIN:%Y-%m-%d %H}"
+    later = f"{BEGIN + timedelta(hours=1):%Y-%m-%d %H}"
+    first, second = [line for line in lines if line.startswith("claim ")]
+    assert first.startswith(f"claim 9   {at}")
+    assert second.startswith(f"claim 10  {later}")
+    assert " ".join(first.split()[4:]) == "queued 40ms lasted 3s suspended"
+    assert " ".join(second.split()[4:]) == "queued 1m15s running"
 
 
 def test_every_step_has_a_bar_within_the_width() -> None:

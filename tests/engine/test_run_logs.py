@@ -41,6 +41,17 @@ def tailing() -> t.Iterator[None]:
                 root.removeHandler(handler)
 
 
+@contextlib.contextmanager
+def uncaptured() -> t.Iterator[None]:
+    """Keep from pytest's handlers, and its reports, what they cannot take."""
+    root = logging.getLogger()
+    handlers, root.handlers[:] = root.handlers[:], []
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+
+
 def kept(harness: Harness, id: str) -> list[LogLine]:
     harness.state.host.run_logs.flush()
     return t.cast("list[LogLine]", harness.runs.logs(id))
@@ -95,7 +106,7 @@ def test_an_exception_is_kept_as_one_line_and_long_lines_are_cut(
         user_logger.info("x" * 5000 + "\ud800")
         raise ValueError("no")
 
-    with tailing():
+    with uncaptured(), tailing():
         run = harness.send_and_settle("a/b")
 
     long, failed = messages(harness, run.id)
@@ -109,14 +120,11 @@ def test_a_line_that_cannot_be_formatted_harms_nothing(harness: Harness) -> None
         user_logger.info("%d", "text")
 
     before, logging.raiseExceptions = logging.raiseExceptions, False
-    root = logging.getLogger()
-    handlers, root.handlers[:] = root.handlers[:], []  # pytest's raises
     try:
-        with tailing():
+        with uncaptured(), tailing():
             run = harness.send_and_settle("a/b")
     finally:
         logging.raiseExceptions = before
-        root.handlers[:] = handlers
 
     assert run.status == "completed"
     assert messages(harness, run.id) == []

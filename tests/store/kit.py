@@ -165,6 +165,7 @@ class Kit:
             self._shift_looks(f"{tag}:looks", by)
             for key in self.client.scan_iter(f"{tag}:run:*"):
                 self._shift_hash(key, by, TIME_FIELDS)
+                self._shift_claims(key, by)
             for key in self.client.scan_iter(f"{tag}:steps:*"):
                 self._shift_sleeps(key, by)
 
@@ -173,6 +174,14 @@ class Kit:
         for field, value in fields.items():
             if not only or field in only:
                 self.client.hset(key, field, str(int(value) - by))
+
+    def _shift_claims(self, key: str, by: int) -> None:
+        claims = self.client.hget(key, "claims")
+        if claims:
+            moved = [claim.split(":") for claim in str(claims).split()]
+            for claim in moved:
+                claim[1] = str(int(claim[1]) - by)
+            self.client.hset(key, "claims", " ".join(map(":".join, moved)))
 
     def _shift_looks(self, key: str, by: int) -> None:
         looks = t.cast("dict[str, str]", self.client.hgetall(key))

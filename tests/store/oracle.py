@@ -14,6 +14,7 @@ from dataclasses import field
 
 RESEND = 5_000
 DOUBT = 60_000
+CLAIMS = 20
 FINISHED = ("completed", "failed", "cancelled")
 FINAL = ("done", "failed")
 
@@ -66,6 +67,9 @@ class Run:
     finished: int | None = None
     deferred_since: int | None = None
     resends: int = 0
+    #: When it was claimed, and for how long it was queued; then for how long it was
+    #: owned, and what that came to.
+    claimed: list[list[t.Any]] = field(default_factory=list)
     memos: dict[str, Memo] = field(default_factory=dict)
     #: The token that let go of the run last, and what it was told.
     left: tuple[str, Reply] | None = None
@@ -77,6 +81,11 @@ class Run:
     @property
     def job(self) -> str:
         return f"{self.queue}:{self.function}"
+
+    @property
+    def claims(self) -> str | None:
+        kept = list(enumerate(self.claimed, 1))[-CLAIMS:]
+        return " ".join(":".join(map(str, [n, *claim])) for n, claim in kept) or None
 
     @property
     def size(self) -> int:
@@ -401,7 +410,7 @@ class Oracle:
         if (token, seen) != (run.token, ends):
             self.looks[run.id] = (run.token, ends, self.now)
         elif self.now - first >= lease / 3:
-            self._disown(run)
+            self._disown(run, "lost")
             self._enqueue(run)
             self.outbox[f"run:{run.id}"] = self.now
 
@@ -469,11 +478,15 @@ class Oracle:
         run.status, run.token = "running", token
         run.dispatches += 1
         run.claimed_at = self.now
+        waited = self.now - (run.queued_at if run.queued_at is not None else self.now)
+        run.claimed.append([self.now, waited])
         run.started = run.started or self.now
         self.timers.pop(f"start:{run.id}", None)
         self.leases[run.id] = self.now + lease
 
-    def _disown(self, run: Run) -> None:
+    def _disown(self, run: Run, how: str) -> None:
+        if run.token is not None:
+            run.claimed[-1] += [self.now - run.claimed[-1][0], how]
         run.token = None
         self.leases.pop(run.id, None)
         self.looks.pop(run.id, None)
@@ -481,7 +494,7 @@ class Oracle:
     def _leave(self, run: Run, reply: Reply) -> Reply:
         assert run.token is not None
         run.left = (run.token, reply)
-        self._disown(run)
+        self._disown(run, str(reply[0]))
         return reply
 
     def _let_go(self, run: Run, reason: str, due: int) -> Reply:
@@ -505,7 +518,7 @@ class Oracle:
         self.outbox.pop(f"run:{run.id}", None)
 
     def _settle(self, run: Run, status: str, retention: int) -> None:
-        self._disown(run)
+        self._disown(run, status)
         self._unqueue(run)
         for kind in ("wake", "timeout", "start"):
             self.timers.pop(f"{kind}:{run.id}", None)

@@ -503,6 +503,7 @@ FIELDS = (
     "cause",
     "queued_at",
     "claimed_at",
+    "claims",
     "started",
     "finished",
     "deferred_since",

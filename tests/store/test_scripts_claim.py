@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 
+from flask_durable.claim import Claim
 from flask_durable.store.run_store import after
 from flask_durable.store.run_store import Refused
 from flask_durable.store.run_store import RENEW_LIMIT
 
 from .kit import Kit
+from .kit import LEASE
 
 DAY = 24 * 3600
 
@@ -288,3 +292,79 @@ def test_an_owner_that_finished_writes_nothing_more(kit: Kit) -> None:
         for how in ("sleep", "handback"):
             with pytest.raises(Refused):
                 kit.suspend(run_id, how, after(1), step="nap")
+
+
+# -- What is kept of claims -----------------------------------------------------------
+
+
+def claims_of(kit: Kit, run_id: str) -> tuple[Claim, ...]:
+    return Claim.load_all(kit.record(run_id)["claims"])
+
+
+def rounded(claims: tuple[Claim, ...]) -> list[tuple[t.Any, ...]]:
+    return [
+        (
+            claim.number,
+            round(claim.queued),
+            None if claim.lasted is None else round(claim.lasted),
+            claim.ended,
+        )
+        for claim in claims
+    ]
+
+
+def test_each_claim_is_kept_with_its_wait_and_what_it_came_to(kit: Kit) -> None:
+    run_id = kit.queued()
+    kit.advance(60)
+    kit.claim(run_id, "t1")
+    kit.advance(120)
+    kit.suspend(run_id, "sleep", after(600), step="nap", payload="sleep null")
+    kit.advance(601)
+    kit.sweep()
+    kit.advance(180)
+    kit.claim(run_id, "t2")
+    assert rounded(claims_of(kit, run_id)) == [
+        (1, 60, 120, "suspended"),
+        (2, 180, None, None),
+    ]
+
+    kit.advance(240)
+    kit.finish(run_id, "t2", outcome="{}")
+
+    first, second = claims_of(kit, run_id)
+    assert rounded((first, second)) == [
+        (1, 60, 120, "suspended"),
+        (2, 180, 240, "completed"),
+    ]
+    assert (second.at - first.at).total_seconds() == pytest.approx(901, abs=5)
+
+
+def test_the_claim_of_a_worker_that_was_not_heard_of_is_kept_as_lost(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.lose(run_id)
+    kit.claim(run_id, "t2")
+    kit.store.admin(run_id, "cancel")
+
+    lost, cancelled = claims_of(kit, run_id)
+    assert (lost.ended, cancelled.ended) == ("lost", "cancelled")
+    assert lost.lasted is not None
+    assert lost.lasted > LEASE
+
+
+def test_a_run_that_ends_unclaimed_leaves_its_last_claim_as_it_was(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.suspend(run_id, "body", after(60), number=1, payload="{}")
+    before = claims_of(kit, run_id)
+    kit.store.admin(run_id, "cancel")
+    assert claims_of(kit, run_id) == before
+
+
+def test_the_newest_twenty_claims_are_kept(kit: Kit) -> None:
+    run_id = kit.queued()
+    for number in range(45):
+        kit.claim(run_id, f"t{number}")
+        kit.suspend(run_id, "handback", after(0), token=f"t{number}")
+
+    claims = claims_of(kit, run_id)
+    assert [claim.number for claim in claims] == list(range(26, 46))
+    assert {claim.ended for claim in claims} == {"queued"}

@@ -37,6 +37,8 @@ local RESEND = 5000
 local DOUBT = 60000
 -- What was counted in an hour is kept for this long, in seconds.
 local COUNTED = 8 * 24 * 3600
+-- So many claims of a run are kept in its record, the newest.
+local CLAIMS = 20
 
 local function run_key(id) return tag .. ':run:' .. id end
 local function steps_key(id) return tag .. ':steps:' .. id end
@@ -94,7 +96,26 @@ local function set_status(id, from, to, created, ...)
   put(id, 'status', to, ...)
 end
 
-local function disown(id)
+-- The text of all claims with a further one: "<number>:<time>:<milliseconds queued>",
+-- behind which disown() writes for how long it lasted and what it came to.
+local function with_claim(claims, queued, now)
+  local claim = ':' .. text(now) .. ':' .. text(math.max(now - queued, 0))
+  if not claims then return '1' .. claim end
+  local number = tonumber(string.match(claims, '(%d+):%S+$')) + 1
+  if number - tonumber(string.match(claims, '^%d+')) >= CLAIMS then
+    claims = string.match(claims, ' (.+)$')
+  end
+  return claims .. ' ' .. text(number) .. claim
+end
+
+-- Ends the claim of a run, if there is one: it was "lost", or came to a status.
+local function disown(id, how, now)
+  local claims = get(id, 'claims')[1]
+  local claimed = claims and string.match(claims, ':(%d+):%d+$')
+  if claimed then
+    local lasted = math.max(now - tonumber(claimed), 0)
+    put(id, 'claims', claims .. ':' .. text(lasted) .. ':' .. how)
+  end
   redis.call('ZREM', tag .. ':leases', id)
   redis.call('HDEL', tag .. ':looks', id)
   redis.call('HDEL', run_key(id), 'token')
@@ -140,7 +161,7 @@ end
 
 -- What a run that ends for whatever reason leaves behind: nothing but its record.
 local function settle(id, from, to, created, now, retention, ...)
-  disown(id)
+  disown(id, to, now)
   unqueue(id)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
   redis.call('HDEL', run_key(id), 'due', 'waiting')

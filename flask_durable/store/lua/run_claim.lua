@@ -19,7 +19,7 @@
 
 local id, token = ARGV[1], ARGV[2]
 local run = get(id, 'status', 'token', 'dispatches', 'created', 'queue', 'started',
-  'paused_by')
+  'paused_by', 'claims', 'queued_at')
 local status, created = run[1], run[4]
 
 if status == 'running' and run[2] == token then
@@ -46,7 +46,8 @@ end
 
 set_status(id, status, 'running', created)
 put(id, 'token', token, 'dispatches', text(tonumber(run[3]) + 1),
-  'claimed_at', text(now), 'version', ARGV[5])
+  'claimed_at', text(now), 'version', ARGV[5],
+  'claims', with_claim(run[8], tonumber(run[9]), now))
 redis.call('HDEL', run_key(id), 'deferred_since', 'resends')
 if not run[6] then put(id, 'started', text(now)) end
 redis.call('ZREM', tag .. ':timers', 'start:' .. id)

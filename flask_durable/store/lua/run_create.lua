@@ -50,7 +50,8 @@ end
 
 if token ~= '' then
   set_status(id, '', 'running', now, 'token', token, 'dispatches', '1',
-    'started', text(now), 'claimed_at', text(now), 'queued_at', text(now))
+    'started', text(now), 'claimed_at', text(now), 'queued_at', text(now),
+    'claims', with_claim(nil, now, now))
   redis.call('ZREM', tag .. ':timers', 'start:' .. id)
   redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
   count_arrival(job_of(id))

@@ -49,7 +49,7 @@ else
 end
 
 local function leave(to, reply)
-  disown(id)
+  disown(id, to, now)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
   put(id, 'last_token', token, 'last_reply', to .. ' ' .. reply)
   return {to, reply}

@@ -46,7 +46,7 @@ for _, id in ipairs(overdue) do
     if look then token_and_end, first = string.match(look, '^(%S+ %S+) (%d+)$') end
     if token_and_end == seen then
       if now - tonumber(first) >= lease / 3 then
-        disown(id)
+        disown(id, 'lost', now)
         enqueue(id, run[1], run[3], now)
         redis.call('ZADD', tag .. ':outbox', now, 'run:' .. id)
       end
