@@ -30,11 +30,13 @@ from .middleware import Middleware
 from .middleware import MiddlewareChain
 from .observe.metrics import Metrics
 from .observe.sentry import SentryReporting
+from .observe.sink import Sink
 from .observe.statsd import import_statsd
 from .observe.statsd import Statsd
 from .observe.times import Listener
 from .observe.times import Measure
 from .observe.times import RunTimes
+from .observe.totals import Totals
 from .payloads.codec import Payloads
 from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
@@ -48,6 +50,7 @@ from .store.failures import MessageFailures
 from .store.hourly import HourlyHistograms
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
+from .store.metric_totals import MetricTotals
 from .store.run_counts import RunCounts
 from .store.run_logs import RunLogStore
 from .store.run_store import RunStore
@@ -98,20 +101,26 @@ class AppState:
     def _outer(self) -> t.Iterator[Middleware]:
         if self.settings.sentry:
             yield SentryReporting(self.settings.redact_keys)
-        if self.metrics is not None:
-            yield self.metrics
+        yield from self.metrics
 
     def _inner(self) -> t.Iterator[Middleware]:
-        listeners: list[Listener] = [self._keep_time]
-        if self.metrics is not None:
-            listeners.append(self.metrics.timed)
-        yield RunTimes(*listeners)
+        timed: list[Listener] = [metrics.timed for metrics in self.metrics]
+        yield RunTimes(self._keep_time, *timed)
         yield SignalSender(self.app)
 
     @functools.cached_property
-    def metrics(self) -> Metrics | None:
-        """What tells statsd, if there is one."""
-        return Metrics(self.statsd) if self.statsd is not None else None
+    def metrics(self) -> tuple[Metrics, ...]:
+        """What tells statsd, and what adds up for Prometheus, as configured."""
+        sinks: list[Sink] = [self.statsd] if self.statsd is not None else []
+        if self.settings.metrics_secrets:
+            # The store is not there yet when middleware is made.
+            sinks.append(Totals(lambda sums: self.metric_totals.add(sums)))
+        return tuple(Metrics(sink) for sink in sinks)
+
+    @functools.cached_property
+    def metric_totals(self) -> MetricTotals:
+        """What all processes counted and timed, for Prometheus."""
+        return MetricTotals(self.server, self.store.keys)
 
     @functools.cached_property
     def statsd(self) -> Statsd | None:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from .durations import MAX_SECONDS
 from .errors import ConfigurationError
 from .events.keys import check_event_key
+from .events.keys import check_metrics_secret
 from .events.keys import check_push_secret
 from .events.keys import secret_bytes
 from .payloads.cipher import check_encryption_key
@@ -163,6 +164,9 @@ class Settings(BaseModel):
     ``DURABLE_STATSD_TAGS``
         ``"dogstatsd"`` or ``"influx"``: how tags are written. Default ``None``: as
         parts of the name.
+    ``DURABLE_METRICS_SECRETS``
+        List of ``mtr_`` secrets that may read ``GET metrics``, in the format of
+        Prometheus. Default none: there is no such route, and nothing is counted for it.
     ``DURABLE_SENTRY``
         Whether traces and failed runs go to Sentry where the application has called
         ``sentry_sdk.init()``. Default ``True``.
@@ -230,6 +234,9 @@ class Settings(BaseModel):
     statsd_tags: t.Annotated[
         t.Literal["dogstatsd", "influx"] | None, BeforeValidator(read_tag_style)
     ] = None
+    metrics_secrets: t.Annotated[
+        tuple[str, ...], secrets_of("metrics", "secrets", check_metrics_secret)
+    ] = Field((), repr=False)
     sentry: t.Annotated[bool, FLAG] = True
     redact_keys: t.Annotated[tuple[str, ...], BeforeValidator(read_texts)] = REDACT_KEYS
     run_log_lines: t.Annotated[int, WHOLE, between(0, 1000)] = 100

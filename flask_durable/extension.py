@@ -28,6 +28,7 @@ from .functions.backoff import Backoff
 from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
+from .prometheus import add_metrics_route
 from .worker.push_endpoint import add_push_route
 
 if t.TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Durable(Decorators):
         if settings.url_prefix is not None:
             blueprint = events_blueprint(state, open_ingest=in_development())
             add_push_route(blueprint, state)
+            add_metrics_route(blueprint, state)
             app.register_blueprint(blueprint)
         if settings.inngest_event_api:
             blueprint = inngest_blueprint(state, open_ingest=in_development())

@@ -78,6 +78,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "statsd_url": None,
         "statsd_prefix": "durable",
         "statsd_tags": None,
+        "metrics_secrets": (),
         "run_log_lines": 100,
         "scale": (),
     }

@@ -46,12 +46,16 @@ def page(name: str) -> str:
 def rows(text: str) -> list[list[str]]:
     """Return the rows of all list tables in *text*, each a list of its cells."""
     found: list[list[str]] = []
+    inside = False
     for line in text.splitlines():
         if match := re.match(r" +\* - ?(.*)", line):
             found.append([match[1]])
-        elif found and (match := re.match(r"     - ?(.*)", line)):
+            inside = True
+        elif line and not line.startswith(" "):
+            inside = False
+        elif inside and (match := re.match(r"     - ?(.*)", line)):
             found[-1].append(match[1])
-        elif found and line.startswith("       "):
+        elif inside and line.startswith("       "):
             found[-1][-1] += " " + line.strip()
     return [[cell.strip() for cell in row] for row in found]
 

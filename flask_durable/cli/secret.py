@@ -1,4 +1,4 @@
-"""``flask durable secret``: make an event key, a signing or a push secret."""
+"""``flask durable secret``: make an event key, or a secret of another kind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from ..config import ENVIRONMENT_PREFIX
 from ..events.keys import new_event_key
+from ..events.keys import new_metrics_secret
 from ..events.keys import new_push_secret
 from ..events.keys import new_signing_secret
 from ..payloads.cipher import new_encryption_key
@@ -17,6 +18,7 @@ _KINDS = {
     "signing": (new_signing_secret, "SIGNING_SECRETS"),
     "encryption": (new_encryption_key, "ENCRYPTION_KEYS"),
     "push": (new_push_secret, "PUSH_SECRETS"),
+    "metrics": (new_metrics_secret, "METRICS_SECRETS"),
 }
 
 
@@ -27,11 +29,11 @@ _KINDS = {
     default="event-key",
     show_default=True,
     help="A bearer key for POST events, a Standard Webhooks signing secret, a bearer "
-    "secret for POST worker, or a key that encrypts what is stored.",
+    "secret for POST worker or for GET metrics, or a key that encrypts what is stored.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def secret(kind: str, as_json: bool) -> None:
-    """Print a new event key, signing secret, push secret or encryption key.
+    """Print a new event key, secret or encryption key.
 
     It is stored nowhere: configure it in the app, and give a key or secret to the
     client. To rotate, list the new one beside the old one with a comma between, move

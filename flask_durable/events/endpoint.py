@@ -66,7 +66,7 @@ def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint
 
 def _paths_below(prefix: str) -> t.Callable[[str], bool]:
     base = prefix.rstrip("/")
-    names = ("events", "healthz", "readyz", "worker")
+    names = ("events", "healthz", "readyz", "worker", "metrics")
     paths = {f"{base}/{name}" for name in names}
     return lambda path: path in paths or bool(base and path.startswith(f"{base}/"))
 

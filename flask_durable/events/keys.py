@@ -1,4 +1,4 @@
-"""Event keys and signing secrets: what a client shows, or signs with."""
+"""Event keys and secrets: what a client shows, or signs with."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ EVENT_KEY_PREFIX = "evk_"
 
 #: The same of a push secret, which whoever hands messages to a push worker shows.
 PUSH_SECRET_PREFIX = "psh_"
+
+#: The same of a metrics secret, which whoever reads the metrics shows.
+METRICS_SECRET_PREFIX = "mtr_"
 
 #: Text that a signing secret begins with; base64 follows, as in Standard Webhooks.
 SIGNING_SECRET_PREFIX = "whsec_"
@@ -34,6 +37,11 @@ def new_event_key() -> str:
 def new_push_secret() -> str:
     """Return a new push secret: 256 random bits behind ``psh_``."""
     return PUSH_SECRET_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_metrics_secret() -> str:
+    """Return a new metrics secret: 256 random bits behind ``mtr_``."""
+    return METRICS_SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def new_signing_secret() -> str:
@@ -57,6 +65,14 @@ def check_push_secret(secret: str) -> str:
     return _check_form(secret, PUSH_SECRET_PREFIX)
 
 
+def check_metrics_secret(secret: str) -> str:
+    """Return *secret* when it has the form that :func:`new_metrics_secret` gives.
+
+    :raises ValueError: It has not; the text never repeats the secret.
+    """
+    return _check_form(secret, METRICS_SECRET_PREFIX)
+
+
 def _check_form(key: str, prefix: str) -> str:
     if not key.startswith(prefix) or not _RANDOM.fullmatch(key[len(prefix) :]):
         raise ValueError(f'"{prefix}" and 43 characters of URL-safe base64')
@@ -77,6 +93,12 @@ def secret_bytes(secret: str) -> bytes:
             f'"whsec_" and the base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes'
         )
     return raw
+
+
+def bearer_of(authorization: str) -> str:
+    """Return what the header ``Authorization`` shows as a bearer; empty for nothing."""
+    scheme, _, shown = authorization.partition(" ")
+    return shown.strip() if scheme.lower() == "bearer" else ""
 
 
 def hash_event_key(key: str) -> bytes:

@@ -1,6 +1,6 @@
-"""The metrics that a process sends of what it does itself; see the page on metrics.
+"""The metrics of what a process does itself; see the page on metrics.
 
-What has to add up is counted in the store, and sent by the leader of the workers.
+What has to add up is counted in the store by the scripts that do it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..middleware import AttemptInfo
 from ..middleware import Middleware
 from ..middleware import RouteInfo
 from ..middleware import SendInfo
-from .statsd import Statsd
+from .sink import Sink
 from .times import Measure
 
 #: Takes a value of a series.
@@ -20,13 +20,13 @@ Append = t.Callable[[float], None]
 
 
 class Metrics(Middleware):
-    """Tells statsd of sends, routings, attempts and steps.
+    """Tells a sink of sends, routings, attempts and steps.
 
-    :param statsd: Where it goes.
+    :param sink: Where it goes.
     """
 
-    def __init__(self, statsd: Statsd) -> None:
-        self._statsd = statsd
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._steps: dict[tuple[str, str], tuple[Append, Append]] = {}
 
     @contextlib.contextmanager
@@ -34,8 +34,8 @@ class Metrics(Middleware):
         yield
         for event, outcome in zip(send.events, send.outcomes, strict=False):
             name = outcome if isinstance(outcome, str) else "refused"
-            self._statsd.count(f"event.{name}", event=event.name)
-        self._statsd.flush()
+            self._sink.count(f"event.{name}", event=event.name)
+        self._sink.sent()
 
     @contextlib.contextmanager
     def around_route(self, route: RouteInfo) -> t.Iterator[None]:
@@ -43,29 +43,33 @@ class Metrics(Middleware):
         for routed in route.events:
             name = routed.event.name
             if routed.error is not None:
-                self._statsd.count("event.failed", event=name)
+                self._sink.count("event.failed", event=name)
             elif routed.existing and not routed.created:
-                self._statsd.count("event.duplicate", event=name)
+                self._sink.count("event.duplicate", event=name)
             else:
-                self._statsd.count("event.routed", event=name)
+                self._sink.count("event.routed", event=name)
 
     def timed(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
     ) -> None:
-        """Tell statsd what was measured, and what is known with it."""
+        """Tell what was measured, and what is known with it."""
         function, took = attempt.function, seconds * 1000
         if measure == "step":
             self._step(function, outcome, took)
         elif measure == "run":
-            self._statsd.timing("run.duration", took, function=function)
+            self._sink.timing("run.duration", took, function=function)
         else:
             self._claimed(attempt, took)
+
+    def flush(self) -> None:
+        """Send or write what was gathered."""
+        self._sink.flush()
 
     def _step(self, function: str, outcome: str, took: float) -> None:
         # There are many: their series are not looked for by name and tags.
         key = (function, outcome)
         if key not in self._steps:
-            series = self._statsd.series
+            series = self._sink.series
             self._steps[key] = (
                 series(f"step.{outcome}", "c", function=function).append,
                 series("step.duration", "ms", function=function).append,
@@ -73,12 +77,12 @@ class Metrics(Middleware):
         count, time = self._steps[key]
         count(1)
         time(took)
-        self._statsd.tick()
+        self._sink.tick()
 
     def _claimed(self, attempt: AttemptInfo, waited: float) -> None:
-        statsd, function = self._statsd, attempt.function
-        statsd.timing("queue.wait", waited, queue=attempt.queue, function=function)
-        statsd.count("step.memoized", attempt.memoized, function=function)
+        sink, function = self._sink, attempt.function
+        sink.timing("queue.wait", waited, queue=attempt.queue, function=function)
+        sink.count("step.memoized", attempt.memoized, function=function)
         if attempt.number == 1 and not attempt.memoized:
             latency = attempt.claimed - attempt.event.at
-            statsd.timing("event.latency", latency, function=function)
+            sink.timing("event.latency", latency, function=function)

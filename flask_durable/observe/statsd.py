@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import re
 import threading
 import time
 import typing as t
-import weakref
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from .forks import forget_after_fork
+from .sink import Sink
 
 #: How tags are written: in the name, or as DogStatsD or InfluxDB's Telegraf read them.
 TagStyle = t.Literal["dogstatsd", "influx"]
@@ -70,7 +70,7 @@ class Series:
         return [f"{before}{value:.12g}{behind}" for value in values[-1:]]
 
 
-class Statsd:
+class Statsd(Sink):
     """Sends metrics of one process. Nothing is looked up before the first one.
 
     :param url: ``statsd://host:port``.
@@ -84,8 +84,8 @@ class Statsd:
         self._style = tags
         self._series: dict[tuple[t.Any, ...], Series] = {}
         self._made: t.Any = None
-        self._forget()
-        _alive.add(self)
+        self.forget()
+        forget_after_fork(self)
 
     def series(self, name: str, kind: Kind, **tags: str) -> Series:
         """Return where values of a metric with these tags are put; there are not many.
@@ -99,17 +99,6 @@ class Statsd:
             # Another thread may have come first, and have appended to its own.
             series = self._series.setdefault(key, made)
         return series
-
-    def count(self, name: str, number: int = 1, **tags: str) -> None:
-        """Add *number* to a counter."""
-        if number:
-            self.series(name, "c", **tags).append(number)
-            self.tick()
-
-    def timing(self, name: str, milliseconds: float, **tags: str) -> None:
-        """Add a duration."""
-        self.series(name, "ms", **tags).append(max(milliseconds, 0.0))
-        self.tick()
 
     def gauge(self, name: str, value: float, **tags: str) -> None:
         """Set a gauge to a number that is not negative."""
@@ -134,6 +123,10 @@ class Statsd:
                     pipeline._after(line)
                 pipeline.send()
 
+    def sent(self) -> None:
+        """Send what was gathered: a web process has no thread that does."""
+        self.flush()
+
     def close(self) -> None:
         """Send what was gathered, and close the socket; a later line opens one."""
         self.flush()
@@ -153,7 +146,7 @@ class Statsd:
         more = ",".join(f"{key}:{text}" for key, text in written)
         return full, f"|#{more}" if more else ""
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin anew after a fork: what was gathered is the parent's to send.
 
         The lock too: a thread that is not here may hold it.
@@ -207,15 +200,3 @@ def import_statsd() -> t.Any:
 
 def _safe(text: str) -> str:
     return _UNSAFE.sub("_", text) or "none"
-
-
-_alive: weakref.WeakSet[Statsd] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for statsd in _alive:
-        statsd._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -15,7 +15,8 @@ from ..redis_client import ask_holder
 from .keys import Keys
 from .server import StateServer
 
-#: What is counted of a function: ``started``, ``completed``, ``failed``, ``cancelled``.
+#: What is counted of a function.
+RUN_COUNTS = ("started", "completed", "failed", "cancelled")
 Counts = Counter[str]
 
 

@@ -27,15 +27,12 @@ import uuid
 from ..app_state import AppState
 from ..observe.statsd import LONGEST
 from ..observe.statsd import Statsd
-from ..queue.envelope import EVENT_QUEUE
-from ..scaler.sensor import Sensor
+from ..readings import readings
 from ..store.run_store import log_failure
 
 #: Seconds between two looks, and after which a leader that is silent is replaced.
 INTERVAL = 10.0
 LEASE = 12.0
-
-STATES = ("queued", "running", "suspended", "paused")
 
 # KEYS: the lease, what was sent. ARGV: token, milliseconds, what was sent as it was
 # read ("" for nothing ever), what there is now. Returns 1 if the change is ours.
@@ -126,9 +123,8 @@ class Gauges:
         if not self._leads:
             return False
         self._send_counts(json.loads(sent) if sent else counts, counts)
-        self._send_runs()
-        self._send_workers()
-        self._send_queues()
+        for name, value, tags in readings(self._state):
+            self._statsd.gauge(name, value, **tags)
         self._statsd.flush()
         return True
 
@@ -142,36 +138,3 @@ class Gauges:
                 more = count - before.get(function, {}).get(what, 0)
                 # Less than before: the server lost some, which were sent.
                 self._statsd.count(f"run.{what}", max(more, 0), function=function)
-
-    def _send_runs(self) -> None:
-        for status in STATES:
-            self._statsd.gauge("runs", self._state.store.count(status), state=status)
-
-    def _send_workers(self) -> None:
-        workers = self._state.directory.workers()
-        busy = sum(worker["busy"] for worker in workers)
-        threads = sum(worker["threads"] for worker in workers)
-        self._statsd.gauge("worker.busy", busy)
-        self._statsd.gauge("worker.idle", max(threads - busy, 0))
-
-    def _send_queues(self) -> None:
-        functions = self._state.directory.current().functions.values()
-        queues = sorted({function["queue"] for function in functions})
-        ages = self._oldest(queues)
-        for queue in (EVENT_QUEUE, *queues):
-            counts = self._state.broker.counts(queue)
-            waiting = counts.waiting + counts.delayed
-            self._statsd.gauge("queue.depth", waiting, queue=queue)
-            self._statsd.gauge("queue.in_flight", counts.in_flight, queue=queue)
-            self._statsd.gauge("queue.dead", counts.dead, queue=queue)
-            if queue in ages:
-                self._statsd.gauge("queue.oldest", ages[queue], queue=queue)
-
-    def _oldest(self, queues: t.Sequence[str]) -> dict[str, float]:
-        """Return for how many seconds the oldest run of each queue has waited."""
-        seen = Sensor(self._state.server, self._state.store.keys, queues).look(0)
-        ages = dict.fromkeys(queues, 0.0)
-        for group in seen.waiting:
-            queue = seen.queues[group.function]
-            ages[queue] = max(ages[queue], group.oldest)
-        return ages

@@ -137,6 +137,8 @@ class WorkerProcess:
         self._sweeper.stop()
         if self._gauges is not None:
             self._gauges.stop()
+        for metrics in self.state.metrics:
+            metrics.flush()
         self.state.host.run_logs.close()
         self.state.broker.close()
         self._leases.stop()

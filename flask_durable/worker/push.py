@@ -126,6 +126,8 @@ class PushWorker:
         if not self._lives_on:
             state.outbox.confirm()
             state.host.run_logs.flush()
+            for metrics in state.metrics:
+                metrics.flush()
         if waits:
             state.barrier.wait(mark)
         return result

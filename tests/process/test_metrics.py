@@ -1,15 +1,20 @@
-"""What real processes tell statsd, and what the page says that they tell."""
+"""What real processes tell statsd and Prometheus, and what the page says of it."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import typing as t
+import urllib.request
 from collections import Counter
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from flask_durable.events.keys import new_metrics_secret
 from flask_durable.observe.statsd import Statsd
+from flask_durable.store.run_counts import RUN_COUNTS
 from flask_durable.worker.gauges import Gauges
 
 from ..servers import wait_until
@@ -169,3 +174,68 @@ def test_a_host_that_does_not_resolve_is_one_warning(site: Site) -> None:
         site.send("test/complete", f"event-{number}")
     site.are("completed", *(f"event-{number}" for number in range(3)))
     assert worker.output.count("No metrics are sent to statsd") == 1
+
+
+def test_prometheus_is_told_by_any_web_process_what_all_processes_did(
+    any_site: Site,
+) -> None:
+    site, secret = any_site, new_metrics_secret()
+    told = {"FLASK_DURABLE_METRICS_SECRETS": secret}
+    addresses = [site.web(app=APP, **told)[1] for _ in range(2)]
+    worker = site.ready(app=APP, **told)
+    for number, name in enumerate(("complete", "sleep", "retry", "fail")):
+        post(addresses[number % 2], f"test/{name}", name)
+    site.are("completed", "complete")
+    site.are("suspended", "sleep", "retry", "fail")
+    site.skip(40 * 86400)
+    site.are("completed", "sleep", "retry")
+    site.are("failed", "fail")
+    worker.signal(signal.SIGTERM)  # it writes the rest
+    assert worker.wait() == 0
+    worker = site.ready(app=APP, **told)
+    post(addresses[0], "test/hang", "killed")
+    os.kill(begun(site, "killed"), signal.SIGKILL)
+    worker.wait()
+
+    def told_by(address: str) -> dict[str, dict[tuple[str, ...], float]]:
+        return scraped(address, secret)
+
+    def sent(found: dict[str, dict[tuple[str, ...], float]]) -> float:
+        return sum(found["durable_event_accepted_total"].values())
+
+    wait_until(lambda: sent(told_by(addresses[0])) == 5, "the last send", TIMEOUT)
+    found, other = map(told_by, addresses)
+    ages = [each.pop("durable_queue_oldest_seconds").keys() for each in (found, other)]
+    assert ages[0] == ages[1]
+    assert found == other
+    assert found["durable_step_retried_total"]["retry",] == 1
+    assert found["durable_step_completed_total"]["sleep",] == 2
+    assert found["durable_step_failed_total"]["fail",] == 1
+    assert found["durable_run_duration_seconds_count"]["fail",] == 1
+    assert found["durable_run_completed_total"]["complete",] == 1
+    assert found["durable_run_duration_seconds_sum"]["sleep",] < 86400
+    counts = {
+        what: sum(found[f"durable_run_{what}_total"].values()) for what in RUN_COUNTS
+    }
+    unfinished = sum(found["durable_runs"].values())
+    assert counts["started"] == sum(counts.values()) - counts["started"] + unfinished
+    assert unfinished == 1
+    names = {re.sub("_(total|seconds(_count|_sum)?)$", "", name) for name in found}
+    expected = documented().keys() - ELSEWHERE - {"event.duplicate", "queue.oldest"}
+    assert names == {f"durable_{name.replace('.', '_')}" for name in expected}
+
+
+def scraped(address: str, secret: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return the samples by name and labels, the ranges of durations left out."""
+    request = urllib.request.Request(
+        f"{address}/durable/metrics", headers={"Authorization": f"Bearer {secret}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if "le" not in sample.labels:
+                labels = tuple(sample.labels.values())
+                found.setdefault(sample.name, {})[labels] = sample.value
+    return found

@@ -1,0 +1,169 @@
+"""All metrics, in the order of the page on metrics, which says the same of each."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+Kind = t.Literal["counter", "timing", "gauge"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one metric is.
+
+    :param name: Its name, without what stands before all of them.
+    :param kind: Whether it counts, times, or says what there is.
+    :param unit: What the number is of.
+    :param tags: The names of its tags.
+    :param text: When a value is added, or what there is.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    tags: tuple[str, ...]
+    text: str
+
+
+METRICS = (
+    Metric(
+        "event.accepted",
+        "counter",
+        "events",
+        ("event",),
+        "The queue took an event.",
+    ),
+    Metric(
+        "event.spooled",
+        "counter",
+        "events",
+        ("event",),
+        "The queue did not take an event; the state server keeps it until it is back.",
+    ),
+    Metric(
+        "event.refused",
+        "counter",
+        "events",
+        ("event",),
+        "Nobody took an event; whoever sent it was told.",
+    ),
+    Metric(
+        "event.routed",
+        "counter",
+        "events",
+        ("event",),
+        "A worker made the runs of an event, if any function wants it.",
+    ),
+    Metric(
+        "event.duplicate",
+        "counter",
+        "events",
+        ("event",),
+        "An event was received again, and all its runs were there.",
+    ),
+    Metric(
+        "event.failed",
+        "counter",
+        "events",
+        ("event",),
+        "An event could not be routed now, or is a dead letter.",
+    ),
+    Metric(
+        "event.latency",
+        "timing",
+        "ms",
+        ("function",),
+        "A run begins: since its event happened.",
+    ),
+    Metric(
+        "queue.wait",
+        "timing",
+        "ms",
+        ("queue", "function"),
+        "An attempt of a run begins: since it was queued.",
+    ),
+    Metric(
+        "step.completed",
+        "counter",
+        "steps",
+        ("function",),
+        "The result of a step was committed.",
+    ),
+    Metric("step.failed", "counter", "steps", ("function",), "A step failed for good."),
+    Metric(
+        "step.retried",
+        "counter",
+        "steps",
+        ("function",),
+        "An attempt of a step failed, and there will be another one.",
+    ),
+    Metric(
+        "step.memoized",
+        "counter",
+        "steps",
+        ("function",),
+        "An attempt of a run finds so many steps done.",
+    ),
+    Metric(
+        "step.duration",
+        "timing",
+        "ms",
+        ("function",),
+        "An attempt of a step completed or failed: with its commit.",
+    ),
+    Metric(
+        "run.duration",
+        "timing",
+        "ms",
+        ("function",),
+        "A run completes or fails: since it was created, sleeps included.",
+    ),
+    Metric(
+        "run.started",
+        "counter",
+        "runs",
+        ("function",),
+        "Runs were created, or failed ones retried.",
+    ),
+    Metric("run.completed", "counter", "runs", ("function",), "Runs completed."),
+    Metric("run.failed", "counter", "runs", ("function",), "Runs failed."),
+    Metric(
+        "run.cancelled",
+        "counter",
+        "runs",
+        ("function",),
+        "Runs were cancelled, by a person or a timeout.",
+    ),
+    Metric(
+        "runs",
+        "gauge",
+        "runs",
+        ("state",),
+        "Runs that are queued, running, suspended, paused.",
+    ),
+    Metric(
+        "queue.depth",
+        "gauge",
+        "messages",
+        ("queue",),
+        "What waits, the events' own queue included.",
+    ),
+    Metric(
+        "queue.in_flight",
+        "gauge",
+        "messages",
+        ("queue",),
+        "What was received and is not deleted.",
+    ),
+    Metric("queue.dead", "gauge", "messages", ("queue",), "Dead letters."),
+    Metric(
+        "queue.oldest",
+        "gauge",
+        "s",
+        ("queue",),
+        "For how long the oldest run has waited; 0 without one.",
+    ),
+    Metric("worker.busy", "gauge", "threads", (), "Run threads with a run."),
+    Metric("worker.idle", "gauge", "threads", (), "Run threads without one."),
+)
