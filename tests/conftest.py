@@ -6,6 +6,7 @@ import signal
 import typing as t
 import uuid
 
+import hypothesis
 import pytest
 
 from .harness import Harness
@@ -14,6 +15,10 @@ from .servers import sqs_server
 from .servers import SQSServer
 from .servers import valkey_server
 from .servers import ValkeyServer
+
+# No test asserts how fast this machine is.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -64,7 +64,7 @@ def test_anything_else_is_refused(value: object) -> None:
         to_seconds(value)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
@@ -87,7 +87,7 @@ def test_seconds_are_shown_briefly(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 10**8))
 def test_what_is_shown_is_a_duration_close_to_the_value(seconds: int) -> None:
     shown = to_seconds(format_seconds(seconds))

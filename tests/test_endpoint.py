@@ -632,9 +632,7 @@ _FUZZ_SITES = [
 ]
 
 
-@hypothesis_settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@hypothesis_settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     site=st.sampled_from(_FUZZ_SITES),
     body=_BODY,
@@ -661,7 +659,7 @@ def test_any_request_gets_json_and_nothing_invalid_passes(
             assert "://" in message.data["audio_url"]
 
 
-@hypothesis_settings(deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(suppress_health_check=list(HealthCheck))
 @given(st.lists(_EVENT_LIKE, min_size=1, max_size=5))
 def test_a_batch_is_taken_whole_or_not_at_all(batch: list[dict[str, t.Any]]) -> None:
     site = _FUZZ_SITES[0]

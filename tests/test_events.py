@@ -407,7 +407,7 @@ _JSON_LIKE = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(max_size=4), _JSON_LIKE, max_size=4))
 def test_data_is_refused_or_comes_back_equal(data: dict[str, t.Any]) -> None:
     try:
@@ -454,7 +454,7 @@ def test_another_time_is_refused(value: t.Any, part: str) -> None:
     assert part in (read_time(value)[1] or "")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40) | st.integers() | st.datetimes().map(str))
 def test_any_time_is_read_or_refused(value: t.Any) -> None:
     millis, problem = read_time(value)

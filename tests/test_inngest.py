@@ -413,9 +413,7 @@ _SEEDS = st.sampled_from([*SEED.values(), "1,AAAAAAAAAAAAAA=="]) | st.text(
 _FUZZ_SITES = [Site(EVENT_KEYS=KEY), Site(open_ingest=True)]
 
 
-@hypothesis_settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@hypothesis_settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     site=st.sampled_from(_FUZZ_SITES),
     # Werkzeug sends a path with two slashes in a row elsewhere, by a 308.

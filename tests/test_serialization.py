@@ -218,7 +218,7 @@ typed: dict[t.Any, st.SearchStrategy[t.Any]] = {
 
 
 @pytest.mark.parametrize("annotation", typed, ids=str)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_what_is_annotated_comes_back_with_its_value_and_type(
     annotation: t.Any, data: st.DataObject
@@ -227,7 +227,7 @@ def test_what_is_annotated_comes_back_with_its_value_and_type(
     assert same(through(annotation, value), value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(times, zones)
 def test_a_time_is_the_same_instant_in_every_zone(
     time: dt.datetime, zone: dt.tzinfo | None

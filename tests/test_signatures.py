@@ -115,7 +115,7 @@ def test_nothing_is_accepted_without_a_secret() -> None:
     assert check(signed(new_signing_secret())) is None
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]),

@@ -12,6 +12,7 @@ that one whose code is gone stops.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import typing as t
@@ -22,6 +23,7 @@ from datetime import UTC
 
 from ..errors import DurableError
 from ..events.ticks import CronTick
+from ..events.ticks import SCHEDULE_HEADER
 from ..functions.cron import Cron
 from ..ids import derived_id
 from ..ids import run_id
@@ -195,7 +197,7 @@ def _seconds_to_next(cron: Cron, now: int) -> float:
 
 def _run_of(function: Description, cron: Cron | None, instant: datetime) -> NewRun:
     """Return the run of a function for *instant*; *cron* has the instant, if given."""
-    message = _message_of(function["id"], cron, instant)
+    message = _message_of(function, cron, instant)
     return NewRun(
         id=run_id(function["id"], message.id),
         function=function["id"],
@@ -210,20 +212,33 @@ def _run_of(function: Description, cron: Cron | None, instant: datetime) -> NewR
     )
 
 
-def _message_of(id: str, cron: Cron | None, instant: datetime) -> EventMessage:
+def _message_of(
+    function: Description, cron: Cron | None, instant: datetime
+) -> EventMessage:
+    id = function["id"]
     scheduled = _milliseconds(instant)
     tick = CronTick(function_id=id, scheduled_at=instant)
-    delay = 0.0
+    delay, headers = 0.0, {}
     if cron is not None:
         known = {"expression": cron.expression, "timezone": cron.timezone}
         tick = tick.model_copy(update=known)
         delay = cron.delay(id, instant)
+        headers = {SCHEDULE_HEADER: json.dumps(_schedule_of(function, cron))}
     return EventMessage(
         name=str(CronTick.__event_name__),
         data=tick.model_dump(mode="json"),
         id=derived_id("cron", id, str(scheduled)),
         at=scheduled + round(delay * 1000),
+        headers=headers,
     )
+
+
+def _schedule_of(function: Description, cron: Cron) -> dict[str, t.Any]:
+    spec = cron.spec()
+    # Of a task it may be one that other code, which published last, does not have.
+    numbers = [n for n, each in enumerate(function["crons"], 1) if each == spec]
+    number = min(numbers, default=1)
+    return {**spec, "number": number, "timeout": function["timeout"]}
 
 
 def _datetime(milliseconds: int) -> datetime:

@@ -6,6 +6,11 @@ from datetime import datetime
 
 from .model import EventData
 
+#: A header of the event: JSON that says which schedule made it, for whoever watches.
+#: ``expression``, ``timezone`` and ``jitter`` are the schedule's; ``number`` counts the
+#: schedules of the function from 1; ``timeout`` is that of the function, or ``null``.
+SCHEDULE_HEADER = "cron-schedule"
+
 
 class CronTick(EventData, name="durable/cron.tick"):
     """An instant of a function's schedule has come.

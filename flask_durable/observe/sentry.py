@@ -10,6 +10,8 @@ step's attempt   a span ``function``                     –; the next one has a
                                                          breadcrumb of its failure
 ===============  ======================================  =============================
 
+A run of a schedule checks in at a monitor when it begins and when it ends.
+
 Whatever the application uses of Sentry inside belongs to them. Nothing else of
 this package calls Sentry, and this module does not import it before the application
 has: it is looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
@@ -38,10 +40,12 @@ from ..middleware import RouteInfo
 from ..middleware import SendInfo
 from ..middleware import StepInfo
 from ..redaction import Redaction
+from .monitors import CheckIn
 
 if t.TYPE_CHECKING:
     from sentry_sdk._types import Event
     from sentry_sdk._types import Hint
+    from sentry_sdk._types import MonitorConfig
     from sentry_sdk.client import BaseClient
     from sentry_sdk.tracing import Span
 
@@ -105,6 +109,9 @@ class SentryReporting(Middleware):
             scope.add_event_processor(self._process)
             if attempt.number > 1:
                 _add_breadcrumb("the body", attempt.number, attempt.previous)
+            check_in = CheckIn.of(attempt)
+            if check_in and attempt.number == 1 and not attempt.memoized:
+                _check_in(check_in, "in_progress")
             with _transaction(attempt.event, attempt.function) as span:
                 _describe_attempt(span, attempt)
                 yield
@@ -113,6 +120,8 @@ class SentryReporting(Middleware):
                 span.set_status(_status_of(attempt))
                 if attempt.outcome == "failed" and attempt.error is not None:
                     _report(client, attempt, attempt.error)
+            if check_in and (ended := _ended(attempt)):
+                _check_in(check_in, ended)
         _last_failed.set(None)  # its frames hold what the body had
 
     def _process(self, event: Event, hint: Hint) -> Event | None:
@@ -249,6 +258,25 @@ def _status_of(attempt: AttemptInfo) -> str:
         return "cancelled"
     retried = attempt.reason == "retry"
     return "aborted" if retried or attempt.outcome == "lost" else "ok"
+
+
+def _check_in(check_in: CheckIn, status: str) -> None:
+    import sentry_sdk.crons
+
+    sentry_sdk.crons.capture_checkin(
+        check_in.slug,
+        check_in.id,
+        status,
+        monitor_config=t.cast("MonitorConfig", check_in.config),
+    )
+
+
+def _ended(attempt: AttemptInfo) -> str | None:
+    """Return what a monitor is told of a run that ended; of another one nothing."""
+    if attempt.outcome == "completed":
+        return "ok"
+    cancelled = attempt.outcome == "lost" and attempt.reason == "cancelled"
+    return "error" if attempt.outcome == "failed" or cancelled else None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ Item = dict[str, t.Any]
 
 
 class Envelopes:
-    """Transactions and issues that came to *receiver*, in the order of their starts."""
+    """What came to *receiver*; transactions in the order of their starts."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -28,6 +28,10 @@ class Envelopes:
     @property
     def issues(self) -> list[Item]:
         return self._items("event")
+
+    @property
+    def check_ins(self) -> list[Item]:
+        return self._items("check_in")
 
     def named(self, name: str, trace: str | None = None) -> list[Item]:
         """Return the transactions with this name."""

@@ -318,3 +318,66 @@ def test_where_sentry_is_off_nothing_is_imported_told_or_added(
     assert {item["transaction"] for item in envelopes.transactions} <= {"send"}
     record, _ = site.state.store.read(run.id)
     assert json.loads(record["event"])["headers"] == {}
+
+
+def test_a_run_of_a_schedule_is_one_check_in_at_its_monitor(
+    any_site: Site, envelopes: Envelopes
+) -> None:
+    site = any_site
+    address = start(site, envelopes, FLASK_DURABLE_PUSH_LOOPBACK="1")
+    tick(address, "yearly_report", "2026-01-01T03:30:00Z")
+    tick(address, "yearly_report", "2026-01-01T06:00:00Z")
+    tick(address, "broken_report", "2026-01-01T05:15:00Z")
+    tick(address, "broken_report", "2026-02-02T05:15:00Z")  # of no schedule
+    _runs_of(site, "broken_report", "failed", 2)
+    _runs_of(site, "yearly_report", "suspended", 2)
+    site.skip(31 * 86400)
+    # One attempt ends with the sleep, the next with the step that fails.
+    wait_until(lambda: len(envelopes.named("yearly_report")) == 4, timeout=TIMEOUT)
+    site.skip(86400)
+    _runs_of(site, "yearly_report", "completed", 2)
+    wait_until(lambda: len(envelopes.check_ins) >= 6, "check-ins", TIMEOUT)
+
+    told: dict[tuple[str, str], list[str]] = {}
+    for item in envelopes.check_ins:
+        about = item["monitor_slug"], item["check_in_id"]
+        told.setdefault(about, []).append(item["status"])
+    assert sorted((slug, *statuses) for (slug, _), statuses in told.items()) == [
+        ("broken_report", "in_progress", "error"),
+        ("yearly_report", "in_progress", "ok"),
+        ("yearly_report-2", "in_progress", "ok"),
+    ]
+    configs = {x["monitor_slug"]: x["monitor_config"] for x in envelopes.check_ins}
+    longest = {"max_runtime": 28 * 24 * 60}
+    assert configs == {
+        "broken_report": config("15 5 1 1 *", "UTC"),
+        "yearly_report": config("30 4 1 1 *", "Europe/Berlin", **longest),
+        "yearly_report-2": config("0 6 1 1 *", "UTC", checkin_margin=11, **longest),
+    }
+
+
+def config(expression: str, zone: str, **more: int) -> dict[str, t.Any]:
+    schedule = {"type": "crontab", "value": expression}
+    return {"schedule": schedule, "timezone": zone, **more}
+
+
+def tick(address: str, function: str, at: str) -> None:
+    """Call as Elastic Beanstalk's daemon does for a task of its schedule."""
+    headers = {
+        "Content-Type": "application/json",
+        "X-Aws-Sqsd-Taskname": function,
+        "X-Aws-Sqsd-Scheduled-At": at,
+    }
+    url = f"{address}/durable/worker"
+    request = urllib.request.Request(url, b"{}", headers, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200
+
+
+def _runs_of(site: Site, function: str, status: str, count: int) -> None:
+    def there() -> bool:
+        with site.app.app_context():
+            found = work.durable.runs.list(function=function, status=status)
+        return len(found) == count
+
+    wait_until(there, f"{count} runs of {function} that are {status}", TIMEOUT)

@@ -15,6 +15,7 @@ import typing as t
 from flask import Flask
 
 from flask_durable import Backoff
+from flask_durable import Cron
 from flask_durable import current_run
 from flask_durable import Durable
 from flask_durable import Event
@@ -123,6 +124,25 @@ def late(event: Event[t.Any], step: Step) -> None:
         failed = error
     step.sleep("nap", "1h")
     raise failed
+
+
+SCHEDULES = (
+    Cron("30 4 1 1 *", timezone="Europe/Berlin"),
+    Cron("0 6 1 1 *", jitter="10m"),
+)
+
+
+@durable.function(on=SCHEDULES, timeout="60d")
+def yearly_report(event: Event[t.Any], step: Step) -> None:
+    step.run("before", str)
+    step.send_event("tell", Event("test/child", {}))
+    step.sleep("nap", "30d")
+    step.options(backoff=Backoff("1h")).run("flaky", flaky)
+
+
+@durable.function(on=Cron("15 5 1 1 *"), retries=0)
+def broken_report(event: Event[t.Any], step: Step) -> None:
+    raise LookupError("its own")
 
 
 @durable.function(on="test/hang")

@@ -537,7 +537,6 @@ def test_the_scripts_do_what_the_oracle_says(
         settings=settings(
             max_examples=4000 if long else 120,
             stateful_step_count=80 if long else 40,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,0 +1,73 @@
+"""Which monitor of Sentry's a run of a schedule checks in at, and what it is to expect.
+
+A monitor has one schedule. So a function's first schedule is watched by the monitor
+that has the function's name, its second by one with ``-2`` behind it, and so on. The
+run that a schedule's instant started is one check-in, however many attempts it takes
+and in however many processes: its id follows from the run's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import typing as t
+import uuid
+from dataclasses import dataclass
+
+from ..events.ticks import CronTick
+from ..events.ticks import SCHEDULE_HEADER
+from ..middleware import AttemptInfo
+
+#: Characters of a monitor's name, and minutes of a run, that Sentry takes.
+LONGEST_SLUG = 50
+LONGEST_RUN = 28 * 24 * 60
+
+_UNSAFE = re.compile(r"[^a-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class CheckIn:
+    """A run's check-in at its monitor.
+
+    :param id: The same in each attempt of the run.
+    :param slug: The monitor's name.
+    :param config: What makes or changes the monitor.
+    """
+
+    id: str
+    slug: str
+    config: dict[str, t.Any]
+
+    @classmethod
+    def of(cls, attempt: AttemptInfo) -> CheckIn | None:
+        """Return the check-in of a run that a schedule started; of another ``None``."""
+        header = attempt.event.headers.get(SCHEDULE_HEADER)
+        # Events that such a run sends have the header, too.
+        if header is None or attempt.event.name != CronTick.__event_name__:
+            return None
+        schedule = json.loads(header)
+        return cls(
+            uuid.uuid5(uuid.NAMESPACE_OID, attempt.run_id).hex,
+            _slug(attempt.function, schedule["number"]),
+            _config(schedule),
+        )
+
+
+def _slug(function: str, number: int) -> str:
+    end = f"-{number}" if number > 1 else ""
+    name = _UNSAFE.sub("-", function.lower()).strip("-") or "function"
+    return name[: LONGEST_SLUG - len(end)] + end
+
+
+def _config(schedule: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    config = {
+        "schedule": {"type": "crontab", "value": schedule["expression"]},
+        "timezone": schedule["timezone"],
+    }
+    if schedule["jitter"]:
+        # A minute is what Sentry waits by itself.
+        config["checkin_margin"] = 1 + math.ceil(schedule["jitter"] / 60)
+    if schedule["timeout"]:
+        config["max_runtime"] = min(math.ceil(schedule["timeout"] / 60), LONGEST_RUN)
+    return config
