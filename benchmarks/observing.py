@@ -1,6 +1,6 @@
-"""What telling statsd takes of the steps a second.
+"""What telling statsd, or counting for Prometheus, takes of the steps a second.
 
-Worker processes that tell statsd, and others that do not, are alive together, each with
+Worker processes that do the one, the other or nothing are alive together, each with
 a namespace of its own on the same server, and have the same runs of ten steps to do in
 turns. Of each turn the steps a second count, and the processor time that the workers
 took for a step, which is disturbed less by what else the machine does. A socket of this
@@ -17,6 +17,7 @@ import statistics
 import typing as t
 
 from flask_durable.app_state import AppState
+from flask_durable.events.keys import new_metrics_secret
 from tests.servers import valkey_server
 
 from .model import Figure
@@ -32,23 +33,33 @@ TURNS = 4
 
 
 def measure(options: Options) -> t.Iterator[Figure]:
-    """Take both ratios."""
+    """Take both ratios for each."""
     runs = 200 if options.quick else 1_000
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(valkey_server()).url
         statsd = stack.enter_context(_socket())
-        quiet = stack.enter_context(_Side.of(url, "quiet"))
-        told = stack.enter_context(_Side.of(url, "told", DURABLE_STATSD_URL=statsd))
-        for side in (quiet, told):
+        secret = new_metrics_secret()
+        sides = {
+            name: stack.enter_context(_Side.of(url, name, **settings))
+            for name, settings in {
+                "without": {},
+                "statsd": {"DURABLE_STATSD_URL": statsd},
+                "Prometheus": {"DURABLE_METRICS_SECRETS": secret},
+            }.items()
+        }
+        for side in sides.values():
             side.turn(runs)  # everything is imported and warm
             side.forget()
-        for number in range(TURNS * options.rounds):
-            # Whoever comes second finds a warmer machine.
-            pair = (quiet, told) if number % 2 else (told, quiet)
-            for side in pair:
+        order = list(sides.values())
+        for _ in range(TURNS * options.rounds):
+            # Whoever comes later finds a warmer machine.
+            order = [*order[1:], order[0]]
+            for side in order:
                 side.turn(runs)
-    yield _figure("steps/s", quiet.rates, told.rates, 0.95)
-    yield _figure("CPU of a step", quiet.costs, told.costs, None)
+    quiet = sides.pop("without")
+    for name, told in sides.items():
+        yield _figure(f"with {name}: steps/s", quiet.rates, told.rates, 0.95)
+        yield _figure(f"with {name}: CPU of a step", quiet.costs, told.costs, None)
 
 
 class _Side:
@@ -102,7 +113,7 @@ def _figure(
 ) -> Figure:
     ratios = [a / b for a, b in zip(told, quiet, strict=True)]
     return Figure(
-        f"with statsd: {name}",
+        name,
         budget,
         statistics.median(ratios),
         "x without",
