@@ -133,10 +133,20 @@ def test_the_line_that_passes_the_tests_is_what_continuous_integration_runs() ->
     assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
-def test_the_extras_that_readme_installs_exist() -> None:
+def extras_of_setup() -> dict[str, set[str]]:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    known = set(setup["options.extras_require"])
+    extras = setup["options.extras_require"]
+    return {name: {*filter(None, extras[name].splitlines())} for name in extras}
+
+
+def test_the_extra_of_the_tests_has_what_an_app_can_install() -> None:
+    extras = extras_of_setup()
+    assert extras["all"] <= extras["tests"]
+
+
+def test_the_extras_that_readme_installs_exist() -> None:
+    known = set(extras_of_setup())
     named = re.findall(r'"(?:\.|flask-durable)\[([\w,]+)\]"', README)
     assert named
     for extras in named:
