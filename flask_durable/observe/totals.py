@@ -9,6 +9,7 @@ is killed takes along that second.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import threading
 import typing as t
@@ -122,11 +123,9 @@ class Totals(Sink):
         timer = threading.Timer(PAUSE, self.flush)
         timer.daemon = True
         self._timer = timer
-        try:
+        # It cannot be started when the interpreter ends: what runs then writes it.
+        with contextlib.suppress(RuntimeError):
             timer.start()
-        except RuntimeError:
-            # The interpreter ends: what runs then writes it.
-            logger.debug("No thread can be started any more.")
 
     def _gather(self) -> t.Mapping[Total, float]:
         for _ in range(len(self._noted)):

@@ -66,7 +66,7 @@ def test_a_run_is_shown_as_far_as_it_can_be_read(locked: tuple[Harness, str]) ->
 def test_json_lists_what_cannot_be_read(locked: tuple[Harness, str]) -> None:
     harness, run_id = locked
 
-    shown = json.loads(command(harness, "runs", "show", run_id, "--json").output)
+    shown = json.loads(command(harness, "runs", "show", run_id, "--json").stdout)
 
     assert (shown["status"], shown["result"]) == ("completed", None)
     assert (shown["event"]["name"], shown["event"]["data"]) == ("a/b", None)
@@ -94,7 +94,7 @@ def test_a_run_with_large_values_is_shown_like_any_other(
     harness = make(durable=workload(), DURABLE_BLOB_URL=files.url)
     run = harness.send_and_settle("a/b", {"text": "x" * LARGE})
 
-    shown = json.loads(command(harness, "runs", "show", run.id, "--json").output)
+    shown = json.loads(command(harness, "runs", "show", run.id, "--json").stdout)
 
     assert shown["result"] == shown["event"]["data"]["text"] == "x" * LARGE
     assert "unreadable" not in shown

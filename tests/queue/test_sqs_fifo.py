@@ -126,7 +126,7 @@ def test_nothing_of_a_group_overtakes_what_sqs_refused(
     bodies += [event("b0", "b")]
     # The first round holds a0 and b0, the second a1, and so on.
     proxy.meets("SendMessageBatch", Refuse(()), Refuse((0,)), Refuse((0,)))
-    assert Sender(transport, 5).send(EVENT_QUEUE, bodies) == [None] * 5
+    assert Sender(transport, 30).send(EVENT_QUEUE, bodies) == [None] * 5
     assert proxy.left == 0
     ids = drain(transport)
     assert [id for id in ids if id != "b0"] == ["a0", "a1", "a2", "a3"]
