@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 import typing as t
 
 import click
@@ -182,14 +182,16 @@ def _print(report: Report, *, explain: bool, quiet: bool, as_json: bool) -> None
 
 def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
     """Run until a signal. Without a worker, look more often for something to do."""
-    stopping = threading.Event()
+    # Not an Event, whose lock this thread may hold when a handler sets it.
+    signals: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
-    while not stopping.is_set():
+        signal.signal(signum, lambda number, _: signals.append(number))
+    while not signals:
         for scaler in scalers:
             _run(scaler, **how)
         left = period
-        while left > 0 and not stopping.wait(min(left, _EMPTY_PERIOD)):
+        while left > 0 and not signals:
+            time.sleep(min(left, _EMPTY_PERIOD))
             left -= _EMPTY_PERIOD
             if any(scaler.is_needed() for scaler in scalers):
                 break

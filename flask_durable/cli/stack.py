@@ -43,7 +43,7 @@ if t.TYPE_CHECKING:
 #: Seconds that a stopping worker has to reach its next step boundary.
 _DRAIN_TIMEOUT = 10
 
-#: Seconds between two looks while waiting for the stack to be ready.
+#: Seconds between two looks whether the stack is ready, or has to stop.
 _POLL_INTERVAL = 0.1
 
 
@@ -183,7 +183,9 @@ class DevStack:
         :raises UnavailableError: A process keeps dying.
         """
         with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
-            self._keeper.stopping.wait()
+            # Without a limit, a signal just before the wait would never be handled.
+            while not self._keeper.stopping.wait(_POLL_INTERVAL):
+                pass
         if self._keeper.error is not None:
             raise self._keeper.error
 

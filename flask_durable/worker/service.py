@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -19,6 +20,9 @@ from .process import WorkerProcess
 
 #: Seconds past the grace after which the process exits whatever it is doing.
 LAST_RESORT = 2.0
+
+#: Seconds between two looks for a signal that did not wake the process up.
+_LOOK_INTERVAL = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +63,7 @@ def run_worker(
     process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
-    signals.get()
+    _wait_for(signals)
     last_resort = threading.Timer(grace + LAST_RESORT, os._exit, (1,))
     last_resort.daemon = True
     last_resort.start()
@@ -72,3 +76,16 @@ def run_worker(
         sys.stdout.flush()
         os._exit(0)
     last_resort.cancel()
+
+
+def _wait_for(signals: queue.SimpleQueue[int]) -> None:
+    """Return when there is one.
+
+    Its handler runs in this thread, between two instructions. A signal that comes after
+    the last instruction before the wait, or that the system gives to another thread,
+    does not end the wait: without a limit its handler would never run.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            signals.get(timeout=_LOOK_INTERVAL)
+            return

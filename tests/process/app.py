@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
+import threading
 import time
 import typing as t
 
@@ -98,6 +100,11 @@ def hang(way_out: str) -> None:
     mark("begin")
     if not pathlib.Path(way_out).exists():
         time.sleep(600)  # in C: no interrupt reaches it
+
+
+@durable.function(on="work/signal")
+def signal_own_thread(event: Event[t.Any], step: Step) -> None:
+    step.run("signal", signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
 
 
 @durable.function(on="work/poison")

@@ -35,6 +35,14 @@ def test_a_worker_stops_at_the_next_step_and_another_goes_on(
     site.each_step_ran_once()
 
 
+def test_a_signal_that_does_not_wake_the_worker_up_ends_it(site: Site) -> None:
+    # As one does that comes just before the main thread waits.
+    worker = site.ready()
+    site.send("work/signal", "signal")
+    assert worker.wait() == 0
+    assert "Draining" in worker.output
+
+
 def test_a_step_that_does_not_end_is_handed_back(site: Site) -> None:
     way_out = site.folder / "way-out"
     worker = site.ready("--drain-timeout=4s")
