@@ -122,7 +122,8 @@ class PayloadUnavailable(PayloadError, UnavailableError):
 class PlatformError(DurableError):
     """Raised when what the scaler asks refuses, or does not answer.
 
-    That is the platform that runs workers, or a source of durations.
+    That is the platform that runs workers, a source of durations, or the server of
+    queues that are not ours.
 
     =========================  =====================================================
     ``code``                   what it means

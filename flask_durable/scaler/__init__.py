@@ -16,6 +16,7 @@ from .observation import Goal
 from .observation import Observation
 from .observation import Pool
 from .observation import Running
+from .observation import Sample
 from .observation import ServiceTime
 from .observation import Waiting
 from .policy import decide
@@ -31,6 +32,7 @@ __all__ = [
     "Observation",
     "Pool",
     "Running",
+    "Sample",
     "ServiceTime",
     "Waiting",
 ]

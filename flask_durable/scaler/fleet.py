@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from .observation import Fleet
 from .platform import Size
 
+#: What a worker is that its platform runs and that is not heard of: on its way up,
+#: without a job, or so occupied that it does not answer.
+Silence = t.Literal["booting", "idle", "busy"]
+
 #: Runs that a unit takes at a time, as long as none is up that says so.
 SLOTS = 8
 #: Boot times that are remembered, and the share of them that is not longer than what is
@@ -70,6 +74,7 @@ def fleet_of(
     asked: t.Sequence[float],
     boot: float,
     now: float,
+    silence: Silence = "booting",
 ) -> Fleet:
     """Return what the policy is told of the workers.
 
@@ -78,13 +83,24 @@ def fleet_of(
     :param asked: When the ones were asked for that are not up, as far as is known.
     :param boot: Seconds that one takes to boot.
     :param now: Seconds since 1970.
+    :param silence: What the others are that the platform has.
     """
-    ready = min(len(units), size.asked)
-    booting = size.asked - ready
+    silent = size.asked - min(len(units), size.asked)
+    booting = silent
+    if silence != "booting":
+        booting = min(max(size.booting, len(asked)), silent)
+    ready = size.asked - booting
     known = [max(boot - (now - time), 1.0) for time in asked[-booting:]]
     unknown = [boot] * (booting - len(known))
     busy = sum(unit.busy > 0 for unit in units)
+    if silence == "busy":
+        busy += silent - booting
     return Fleet(ready, tuple(known + unknown if booting else ()), min(busy, ready))
+
+
+def recent(asked: t.Sequence[float], boot: float, now: float) -> tuple[float, ...]:
+    """Return when those were asked for that may still boot."""
+    return tuple(time for time in asked if now - time < boot)
 
 
 def booted(

@@ -8,8 +8,11 @@ from ..errors import ConfigurationError
 from ..queue.envelope import EVENT_QUEUE
 from .estimator import Estimator
 from .estimator import sources_of
+from .introspector import Introspector
+from .introspectors import make_introspector
 from .notebook import Notebook
 from .options import PoolOptions
+from .own_queues import OwnQueues
 from .platform import Platform
 from .platforms import make_platform
 from .platforms.local import LocalPlatform
@@ -47,17 +50,31 @@ def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
         is wrong.
     """
     notebook = notebook_of(state, options.name)
+    introspector, deserted = _introspector(state, options)
     return Scaler(
         options,
-        sensor=Sensor(state.server, state.store.keys, options.queues),
-        directory=state.directory,
+        introspector=introspector,
         platform=_platform(state, options, notebook),
         notebook=notebook,
         service_times=Estimator(
             state.service_times, sources_of(options.sources, notebook)
         ).read,
-        unrouted=lambda: state.broker.counts(EVENT_QUEUE).waiting,
+        deserted=deserted,
     )
+
+
+def _introspector(
+    state: AppState, options: PoolOptions
+) -> tuple[Introspector, t.Callable[[], bool] | None]:
+    if options.introspector is not None:
+        return make_introspector(options.introspector, options.queues), None
+    own = OwnQueues(
+        options.queues,
+        Sensor(state.server, state.store.keys, options.queues),
+        state.directory,
+        lambda: state.broker.counts(EVENT_QUEUE).waiting,
+    )
+    return own, own.are_deserted
 
 
 def _platform(state: AppState, options: PoolOptions, notebook: Notebook) -> Platform:

@@ -42,6 +42,23 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Jobs of a queue that were drawn at random, to stand for all that wait in it.
+
+    :param jobs: How many wait.
+    :param drawn: How many were looked at, by function.
+    """
+
+    jobs: int
+    drawn: t.Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Return how many were looked at."""
+        return sum(self.drawn.values())
+
+
+@dataclass(frozen=True)
 class Running:
     """A job that holds a slot of a worker.
 
@@ -88,6 +105,8 @@ class Observation:
         due (sleeping runs, retries, schedules).
     :param waits: Seconds within which a job of a function is to start, where that is
         not :attr:`Goal.desired_wait`.
+    :param samples: What stands for queues that are too long to be looked at as a whole;
+        their jobs are counted in *waiting*.
     :param failure: Which sensor failed, and how; what it should have seen is not here.
     """
 
@@ -99,6 +118,7 @@ class Observation:
     arrival_rates: t.Mapping[str, float] = field(default_factory=dict)
     wakeups: tuple[tuple[str, float], ...] = ()
     waits: t.Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
     failure: str | None = None
 
     @property

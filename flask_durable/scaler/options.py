@@ -23,7 +23,14 @@ _GOAL = (
     *("minimum", "maximum", "fallback"),
     *_NUMBERS,
 )
-_KNOWN = (*_DURATIONS, *_COUNTS, *_NUMBERS, "queues", "platform", "sources", "floors")
+_PLUGINS = ("platform", "sources", "introspector")
+_KNOWN = (
+    *_DURATIONS,
+    *_COUNTS,
+    *_NUMBERS,
+    *_PLUGINS,
+    *("queues", "floors", "drains"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,13 @@ class PoolOptions:
 
     :param name: What it is called on the command line.
     :param queues: The queues whose runs its workers execute, and of each the seconds
-        within which a run that is ready is to begin.
+        within which a run that is ready is to begin; the shortest first.
     :param goal: What is wanted of them.
     :param platform: Name and options of the platform.
     :param sources: Names and options of what knows service times, besides ourselves.
+    :param introspector: Name and options of what looks into queues that are not ours.
+    :param drains: Whether a worker that is told to stop ends its jobs first, however
+        long; if ``None``, the platform knows.
     :param slots: Runs that a worker executes at a time, if it is not to be measured.
     :param boot: Seconds that a worker boots, as long as it has not been measured.
     :param period: Seconds between two runs of the scaler.
@@ -47,6 +57,8 @@ class PoolOptions:
     goal: Goal
     platform: t.Mapping[str, t.Any] = field(repr=False)  # there may be tokens in here
     sources: tuple[t.Mapping[str, t.Any], ...] = field(default=(), repr=False)
+    introspector: t.Mapping[str, t.Any] | None = field(default=None, repr=False)
+    drains: bool | None = None
     slots: int | None = None
     boot: float = DEFAULT_BOOT
     period: float = DEFAULT_PERIOD
@@ -98,8 +110,10 @@ def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
         name,
         queues,
         goal,
-        _plugin("platform", given.get("platform", "local")),
+        _platform(given),
         _sources(given.get("sources", ())),
+        _introspector(given),
+        _drains(given),
         floors=tuple(Floor.parse(when, _count(when, n)) for when, n in floors.items()),
         **values,
     )
@@ -116,13 +130,36 @@ def _queues(given: t.Any, wait: float | None) -> dict[str, float]:
         queues = dict.fromkeys(names, wait or 0.0)
     if not queues:
         raise ValueError("queues is empty")
-    return queues
+    # Of a function that is in several, the wait of the first one counts.
+    return dict(sorted(queues.items(), key=lambda item: item[1]))
 
 
 def _count(key: str, value: t.Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{key} is not a whole number")
     return value
+
+
+def _platform(given: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    platform = _plugin("platform", given.get("platform", "local"))
+    if "introspector" in given and platform["platform"] == "local":
+        # Its supervisor starts our workers, which do not know those queues.
+        raise ValueError("a pool with an introspector has a platform that is not local")
+    return platform
+
+
+def _introspector(given: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any] | None:
+    if "introspector" not in given:
+        return None
+    return _plugin("introspector", given["introspector"])
+
+
+def _drains(given: t.Mapping[str, t.Any]) -> bool | None:
+    """Return what is said of it; workers that are not ours are not trusted to."""
+    drains = given.get("drains", False if "introspector" in given else None)
+    if drains is not None and not isinstance(drains, bool):
+        raise ValueError("drains is not True or False")
+    return drains
 
 
 def _sources(given: t.Any) -> tuple[t.Mapping[str, t.Any], ...]:

@@ -130,6 +130,7 @@ def _terms(
         "work": work.seconds,
         "running": busy,
         "margin": work.margin,
+        "sampling": work.sampling,
         "coming": work.coming,
         "rule_of_thumb": math.ceil(work.rule_of_thumb / pool.slots - 1e-9),
         "by_deadline": workers_needed(work, observation.fleet, pool),

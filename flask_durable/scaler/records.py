@@ -81,6 +81,10 @@ def _seen(observation: Observation, pool: Pool) -> dict[str, t.Any]:
         "oldest": max(oldest, default=0.0),
         "running": len(observation.running),
         "wakeups": len(observation.wakeups),
+        "samples": [
+            {"jobs": sample.jobs, "drawn": sample.size}
+            for sample in observation.samples
+        ],
         "arrival_rates": dict(observation.arrival_rates),
         "ready": fleet.ready,
         "booting": len(fleet.booting),
@@ -122,6 +126,11 @@ def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
             f"jobs, ages and a boot time of {seen['boot']:.0f} s it takes "
             f"{terms['by_deadline']} workers of {seen['slots']} slots"
         )
+        for sample in seen["samples"]:
+            lines.append(
+                f"{sample['drawn']:,} of {sample['jobs']:,} jobs of a queue were drawn "
+                f"at random: {terms['sampling']:.1f} s of work, give or take"
+            )
         if terms["headroom"]:
             lines.append(f"steady state asks for {terms['headroom']}")
     for function, known in sorted(record["service_times"].items()):

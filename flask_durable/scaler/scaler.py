@@ -2,9 +2,9 @@
 
 ::
 
-    lock ──► read notes ──► sensors ──► decide() ──► platform ──► write notes ──► unlock
-                              │                        │               │
-                              └ fails: hold            └ fails: say so ┴► log
+    lock ─► read notes ─► introspector ─► decide() ─► platform ─► write notes ─► unlock
+                               │                         │              │
+                               └ fails: hold             └ fails: say so ┴► log
 
 What is asked of the platform is absolute ("so many"), so a run that dies after asking
 and before it wrote its notes is repeated by the next one, which finds the workers.
@@ -13,6 +13,7 @@ and before it wrote its notes is repeated by the next one, which finds the worke
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
 from ..errors import PlatformError
@@ -20,29 +21,22 @@ from ..store.run_store import TRANSIENT
 from . import arrivals
 from . import fleet
 from .floors import floor_at
+from .introspector import Introspector
 from .notebook import Hold
 from .notebook import Notebook
 from .notebook import Notes
+from .observation import Fleet
 from .observation import Observation
 from .observation import Pool
 from .observation import ServiceTime
-from .observation import Waiting
 from .options import PoolOptions
 from .platform import Applied
 from .platform import Platform
+from .platform import Size
 from .policy import decide
 from .policy import Decision
 from .records import record_of
-from .sensor import Sensor
-from .sensor import Sighting
-
-
-class Workers(t.Protocol):
-    """Knows which workers are alive."""
-
-    def workers(self) -> list[dict[str, t.Any]]:
-        """Return what each of them says of itself."""
-
+from .sighting import Sighting
 
 #: Returns the service times of those functions of which something is known.
 ServiceTimes = t.Callable[[t.Collection[str]], t.Mapping[str, ServiceTime]]
@@ -72,32 +66,30 @@ class Scaler:
     """Keeps one pool at the size that its queues need.
 
     :param options: What is wanted.
-    :param sensor: Counts what waits.
-    :param directory: Knows the workers.
-    :param platform: Runs them.
+    :param introspector: Looks into the queues.
+    :param platform: Runs the workers.
     :param notebook: Keeps what one run leaves for the next.
     :param service_times: How long functions take.
-    :param unrouted: Returns how many events wait to be routed.
+    :param deserted: Returns whether something waits and no worker at all is there; not
+        given for queues that are not watched from one run of the scaler to the next.
     """
 
     def __init__(
         self,
         options: PoolOptions,
         *,
-        sensor: Sensor,
-        directory: Workers,
+        introspector: Introspector,
         platform: Platform,
         notebook: Notebook,
         service_times: ServiceTimes,
-        unrouted: t.Callable[[], int],
+        deserted: t.Callable[[], bool] | None = None,
     ) -> None:
         self.options = options
         self.platform = platform
         self.notebook = notebook
-        self._sensor = sensor
-        self._directory = directory
+        self._introspector = introspector
         self._service_times = service_times
-        self._unrouted = unrouted
+        self._deserted = deserted
 
     def run(self, *, dry: bool = False) -> Report:
         """Look, decide and act once.
@@ -122,12 +114,10 @@ class Scaler:
 
         Cheap, to be asked every second; ``False`` if the server does not answer.
         """
+        if self._deserted is None:
+            return False
         try:
-            if fleet.units_of(self._directory.workers(), self.options.queues):
-                return False
-            notes = self.notebook.read()
-            sighting = self._sensor.look(0)
-            return not notes.asked and bool(self._waiting(sighting, routed=False))
+            return self._deserted() and not self.notebook.read().asked
         except TRANSIENT:
             return False
 
@@ -135,47 +125,65 @@ class Scaler:
         notes = self.notebook.read()
         boot = fleet.boot_time(notes.boots, self.options.boot)
         size = self.platform.read()
-        sighting = self._sensor.look(boot + self.options.period)
-        workers = self._directory.workers()
-        units = fleet.units_of(workers, self.options.queues)
-        asked, boots = fleet.booted(notes.asked, units, notes.looked)
-        observation = Observation(
+        sighting = self._look(boot + self.options.period)
+        pool = self._pool(sighting.units, boot)
+        notes, crew = self._crew(notes, size, sighting, boot)
+        observation = self._observation(notes, sighting, crew)
+        decision = self._decide(observation, pool, notes)
+        report = self._act(decision, observation, pool, sighting.units, dry)
+        if not dry:
+            self._leave(notes, report, sighting)
+        return report
+
+    # -- What is seen ----------------------------------------------------------------
+
+    def _look(self, horizon: float) -> Sighting:
+        try:
+            return self._introspector.look(horizon)
+        except PlatformError as error:
+            return Sighting.failed(error.message, time.time())
+
+    def _pool(self, units: t.Sequence[fleet.Unit], boot: float) -> Pool:
+        traits, drains = self.platform.traits, self.options.drains
+        return Pool(
+            self.options.slots or fleet.slots_of(units),
+            boot,
+            self.options.period,
+            traits.maximum,
+            traits.picks_victims if drains is None else drains,
+        )
+
+    def _crew(
+        self, notes: Notes, size: Size, sighting: Sighting, boot: float
+    ) -> tuple[Notes, Fleet]:
+        """Return the workers there are, and the notes with what is new of them."""
+        silence = self._introspector.silence
+        asked, boots = fleet.booted(notes.asked, sighting.units, notes.looked)
+        if silence != "booting":
+            asked = fleet.recent(asked, boot, sighting.now)
+        notes = dataclasses.replace(
+            notes, asked=asked, boots=fleet.remember(notes.boots, boots)
+        )
+        units, now = sighting.units, sighting.now
+        return notes, fleet.fleet_of(units, size, asked, boot, now, silence)
+
+    def _observation(
+        self, notes: Notes, sighting: Sighting, crew: Fleet
+    ) -> Observation:
+        return Observation(
             sighting.now,
-            self._waiting(sighting, routed=bool(workers)),
+            sighting.waiting,
             sighting.running,
-            fleet.fleet_of(units, size, asked, boot, sighting.now),
-            self._service_times({*sighting.arrived}),
+            crew,
+            self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
             sighting.wakeups,
             {
                 function: self.options.queues[queue]
                 for function, queue in sighting.queues.items()
             },
-        )
-        pool = self._pool(units, boot)
-        decision = self._decide(observation, pool, notes)
-        report = self._act(decision, observation, pool, units, dry)
-        if not dry:
-            notes = dataclasses.replace(notes, asked=asked)
-            self._leave(notes, report, sighting, boots)
-        return report
-
-    # -- What is seen ----------------------------------------------------------------
-
-    def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
-        """Return what waits. Workers route events: where there is none, one counts."""
-        if routed or sighting.waiting or not self._unrouted():
-            return sighting.waiting
-        return (Waiting("events", 1),)
-
-    def _pool(self, units: t.Sequence[fleet.Unit], boot: float) -> Pool:
-        traits = self.platform.traits
-        return Pool(
-            self.options.slots or fleet.slots_of(units),
-            boot,
-            self.options.period,
-            traits.maximum,
-            traits.picks_victims,
+            sighting.samples,
+            sighting.failure,
         )
 
     # -- What is decided -------------------------------------------------------------
@@ -222,25 +230,22 @@ class Scaler:
         )
         return Report(record, decision, applied, error)
 
-    def _leave(
-        self,
-        notes: Notes,
-        report: Report,
-        sighting: Sighting,
-        boots: t.Sequence[float],
-    ) -> None:
+    def _leave(self, notes: Notes, report: Report, sighting: Sighting) -> None:
         applied = report.applied
         more = max(applied.after - applied.before, 0) if applied else 0
-        self.notebook.write(
-            Notes(
-                report.decision.memory,
-                arrivals.remember(notes.totals, sighting.now, sighting.arrived),
-                (*notes.asked, *[sighting.now] * more),
-                fleet.remember(notes.boots, boots),
-                sighting.now,
-                sighting.now if applied else notes.changed,
-            )
+        notes = dataclasses.replace(
+            notes,
+            memory=report.decision.memory,
+            asked=(*notes.asked, *[sighting.now] * more),
+            changed=sighting.now if applied else notes.changed,
         )
+        if sighting.failure is None:
+            notes = dataclasses.replace(
+                notes,
+                totals=arrivals.remember(notes.totals, sighting.now, sighting.arrived),
+                looked=sighting.now,
+            )
+        self.notebook.write(notes)
         self.notebook.log(report.record)
 
 

@@ -8,40 +8,18 @@ What is read is not one moment, since partitions are read one after the other.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
 
 from ..redis_client import ask_holder
 from ..store.keys import Keys
 from ..store.server import StateServer
 from .observation import Running
 from .observation import Waiting
+from .sighting import Sighting
 
 #: Into how many ranges of age the waiting runs of a function are counted.
 _RANGES = 12
 #: Runs that are about to wake up, or that run, looked at in one partition.
 _MOST = 10_000
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """What was counted.
-
-    :param now: Seconds since 1970, by the server's clock.
-    :param waiting: Runs that wait, by function and age.
-    :param running: Runs that hold a thread.
-    :param wakeups: Function and seconds until due, of runs that sleep, wait for a
-        retry or are scheduled.
-    :param arrived: By function, how often a run was queued since counting began.
-    :param queues: By function, the queue that it was seen in.
-    """
-
-    now: float
-    waiting: tuple[Waiting, ...]
-    running: tuple[Running, ...]
-    wakeups: tuple[tuple[str, float], ...]
-    arrived: t.Mapping[str, int]
-    queues: t.Mapping[str, str] = field(default_factory=dict)
 
 
 class Sensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from .observation import Goal
 from .observation import Observation
 from .observation import Pool
+from .observation import Sample
 from .observation import ServiceTime
 from .observation import Waiting
 from .queueing import residual
@@ -53,6 +54,8 @@ class Work:
     :param residuals: For each slot that is busy, the seconds until it is free.
     :param seconds: The work that waits, without the margin.
     :param margin: What was added to it.
+    :param sampling: The standard deviation of it that comes from queues of which only a
+        sample was looked at.
     :param coming: Jobs that are not there yet: expected, or known to wake up.
     :param rule_of_thumb: The slots of the plain rule for what waits, not rounded.
     :param wait: The shortest wait that is wanted of a job, seconds.
@@ -62,6 +65,7 @@ class Work:
     residuals: tuple[float, ...]
     seconds: float
     margin: float
+    sampling: float
     coming: int
     rule_of_thumb: float
     wait: float
@@ -102,8 +106,9 @@ def assess(observation: Observation, goal: Goal, pool: Pool) -> Work:
     def wait(group: Waiting) -> float:
         return observation.waits.get(group.function, goal.desired_wait)
 
-    seconds, deviation = _waiting(observation, service_time)
-    margin = goal.margin * deviation
+    seconds, variance = _waiting(observation, service_time)
+    sampling = sum(_sampling(sample, service_time) for sample in observation.samples)
+    margin = goal.margin * math.sqrt(variance + sampling)
     stretch = 1 + margin / seconds if seconds else 1.0
     waiting = tuple(
         Batch(
@@ -127,13 +132,22 @@ def assess(observation: Observation, goal: Goal, pool: Pool) -> Work:
     batches = waiting + coming
     count = sum(batch.jobs for batch in coming)
     shortest = min((batch.wait for batch in batches), default=goal.desired_wait)
-    return Work(batches, residuals, seconds, margin, count, rule, shortest)
+    return Work(
+        batches,
+        residuals,
+        seconds,
+        margin,
+        math.sqrt(sampling),
+        count,
+        rule,
+        shortest,
+    )
 
 
 def _waiting(
     observation: Observation, service_time: t.Callable[[str], ServiceTime]
 ) -> tuple[float, float]:
-    """Return the mean of the work that waits and its standard deviation, seconds.
+    """Return the mean of the work that waits, seconds, and its variance.
 
     The jobs of one function vary independently, and the error of its mean is the same
     for all of them, so it counts with the square of their number.
@@ -147,7 +161,23 @@ def _waiting(
         seconds += count * known.mean
         error = known.variance / known.samples if known.samples else known.variance
         variance += count * known.variance + count**2 * error
-    return seconds, math.sqrt(variance)
+    return seconds, variance
+
+
+def _sampling(sample: Sample, service_time: t.Callable[[str], ServiceTime]) -> float:
+    """Return the variance of a queue's work that comes from looking at some of it.
+
+    Which function a job is of varies from draw to draw, and by it how long the job
+    takes; the more of the queue was looked at, the less is left to guess (Cochran,
+    "Sampling Techniques", 1977, section 2.6).
+    """
+    size = sample.size
+    if size < 2 or size >= sample.jobs:
+        return 0.0
+    times = [(service_time(name).mean, count) for name, count in sample.drawn.items()]
+    mean = sum(seconds * count for seconds, count in times) / size
+    square = sum(count * (seconds - mean) ** 2 for seconds, count in times) / (size - 1)
+    return sample.jobs**2 * square / size * (1 - size / sample.jobs)
 
 
 def _coming(

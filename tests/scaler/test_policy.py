@@ -15,6 +15,7 @@ from flask_durable.scaler import Memory
 from flask_durable.scaler import Observation
 from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
+from flask_durable.scaler import Sample
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
 
@@ -80,6 +81,25 @@ def test_the_margin_is_the_spread_of_the_work_and_the_error_of_the_mean() -> Non
     exact = {"resize": ServiceTime(0.3, 0.099, samples=1e12)}
     decision = decide(look(7500, service_times=exact), goal(margin=1.28), Pool())
     assert decision.terms["margin"] == pytest.approx(34.9, abs=0.05)
+
+
+def test_the_margin_grows_with_what_a_sample_leaves_to_guess() -> None:
+    exact = {name: ServiceTime(mean, 0, 1e12) for name, mean in (("a", 1), ("b", 3))}
+    waiting = tuple(Waiting(name, 5_000) for name in exact)
+
+    def terms(*samples: Sample) -> t.Mapping[str, float]:
+        seen = look(service_times=exact, samples=samples)
+        seen = dataclasses.replace(seen, waiting=waiting)
+        return decide(seen, goal(margin=1.28), Pool()).terms
+
+    # 10,000 x sqrt(100/99 / 100 x 0.99): both are drawn 50 times, and half of 2 s off.
+    drawn = terms(Sample(10_000, {"a": 50, "b": 50}))
+    assert drawn["sampling"] == pytest.approx(1_000)
+    assert drawn["margin"] == pytest.approx(1_280)
+    assert drawn["by_deadline"] > terms()["by_deadline"]
+    assert terms()["sampling"] == 0
+    assert terms(Sample(10_000, {"a": 5_000, "b": 5_000}))["sampling"] == 0
+    assert terms(Sample(10_000, {"a": 100}))["sampling"] == 0
 
 
 @pytest.mark.parametrize("jobs", [1, 4, 5000])

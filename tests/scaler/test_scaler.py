@@ -12,6 +12,7 @@ from flask_durable.scaler import ServiceTime
 from flask_durable.scaler.notebook import Hold
 from flask_durable.scaler.notebook import Notebook
 from flask_durable.scaler.options import parse_pools
+from flask_durable.scaler.own_queues import OwnQueues
 from flask_durable.scaler.platform import Applied
 from flask_durable.scaler.platform import Size
 from flask_durable.scaler.platform import Traits
@@ -78,14 +79,15 @@ def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
             del given["desired_wait"]
         [pool] = parse_pools({"media": given})
         known = {"work": ServiceTime(mean)} if mean else {}
+        sensor = Sensor(kit.server, kit.keys, pool.queues)
+        queues = OwnQueues(pool.queues, sensor, stage, lambda: events)
         return Scaler(
             pool,
-            sensor=Sensor(kit.server, kit.keys, pool.queues),
-            directory=stage,
+            introspector=queues,
             platform=stage,
             notebook=Notebook(kit.server, kit.keys, pool.name),
             service_times=lambda functions: known,
-            unrouted=lambda: events,
+            deserted=queues.are_deserted,
         )
 
     return make

@@ -1,0 +1,226 @@
+"""Looks into the queues that plain Dramatiq keeps on Redis.
+
+What is read, under the keys of Dramatiq's own broker::
+
+    <namespace>:<queue>              list  ids of the messages that wait, oldest first
+    <namespace>:<queue>.msgs         hash  all messages that are not done, by id: JSON
+    <namespace>:<queue>.DQ.msgs      hash  messages that are delayed
+    <namespace>:__heartbeats__       zset  whoever used the broker, and when
+    <namespace>:__acks__.<who>.<queue>  set  ids of the messages that a worker took
+
+A worker takes more messages than it has threads: the oldest of what it has are taken to
+run, and the others wait. A worker without a message cannot be told from a process that
+only sends, so one that is silent is idle. How many processes a worker has is not to be
+seen either: ``slots`` of the pool says how many messages one executes at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import typing as t
+from dataclasses import dataclass
+
+import redis
+
+from ..fleet import Silence
+from ..fleet import Unit
+from ..observation import Running
+from ..sighting import Sighting
+from .sampling import Census
+from .sampling import Job
+from .sampling import positions
+from .server import lengths_of
+from .server import QueueServer
+from .server import read_hash
+from .server import read_list
+from .server import server_time
+
+#: Seconds after which Dramatiq takes a worker for dead that says nothing, and gives
+#: what it had to others.
+_DEAD_AFTER = 60.0
+#: Delayed messages that are looked at.
+_MOST_DELAYED = 2_000
+#: Messages that are asked for at once.
+_AT_ONCE = 500
+#: What a message is of that is not JSON: another encoder was chosen.
+_UNREADABLE = "(unreadable)"
+
+
+class DramatiqIntrospector:
+    """Looks into the queues of a Dramatiq broker on Redis.
+
+    :param queues: Their names.
+    :param url: Where the server is.
+    :param namespace: The broker's.
+    :param threads: Messages that one worker process executes at a time.
+    """
+
+    silence: Silence = "idle"
+
+    def __init__(
+        self,
+        queues: list[str],
+        url: str,
+        namespace: str = "dramatiq",
+        threads: int = 8,
+    ) -> None:
+        self._queues = queues
+        self._server = QueueServer(url)
+        self._namespace = namespace
+        self._threads = threads
+        self._chance = random.Random()
+
+    def look(self, horizon: float) -> Sighting:
+        """Return what there is.
+
+        :raises PlatformError: The server refuses or does not answer.
+        """
+        with self._server.client() as client:
+            now = server_time(client)
+            taken = self._taken(client, now)
+            census = self._waiting(client, taken, now)
+            return Sighting(
+                now,
+                tuple(census.waiting),
+                tuple(itertools.chain.from_iterable(has.running for has in taken)),
+                tuple(self._delayed(client, horizon, census)),
+                {},
+                census.queues,
+                tuple(census.samples),
+                tuple(has.unit for has in taken if has.unit.busy),
+            )
+
+    # -- What workers have -------------------------------------------------------------
+
+    def _taken(self, client: redis.Redis, now: float) -> list[_Taken]:
+        """Return what each worker has that said something of itself."""
+        beats = t.cast(
+            "list[tuple[str, float]]",
+            client.zrange(f"{self._namespace}:__heartbeats__", 0, -1, withscores=True),
+        )
+        whose = [
+            (who, queue) for (who, _), queue in itertools.product(beats, self._queues)
+        ]
+        pipeline = client.pipeline(transaction=False)
+        for who, queue in whose:
+            pipeline.smembers(f"{self._namespace}:__acks__.{who}.{queue}")
+        messages: dict[str, list[tuple[str, _Message]]] = {}
+        for (who, queue), ids in zip(whose, pipeline.execute(), strict=True):
+            found = self._messages(client, queue, sorted(ids))
+            messages.setdefault(who, []).extend(
+                (queue, message) for message in found if message is not None
+            )
+        dead = (now - _DEAD_AFTER) * 1000
+        return [
+            self._split(who, messages.get(who, []), alive=beat > dead)
+            for who, beat in beats
+        ]
+
+    def _split(
+        self, who: str, messages: list[tuple[str, _Message]], alive: bool
+    ) -> _Taken:
+        """Return what of its *messages* a worker executes, and what waits there.
+
+        Nothing says since when one is executed: it counts as just begun.
+        """
+        messages = sorted(messages, key=lambda pair: pair[1].sent)
+        slots = self._threads if alive else 0
+        running = [Running(message.actor, 0.0) for _, message in messages[:slots]]
+        waiting = [(queue, message.job) for queue, message in messages[slots:]]
+        return _Taken(Unit(who, self._threads, len(running), 0.0), running, waiting)
+
+    # -- What waits --------------------------------------------------------------------
+
+    def _waiting(
+        self, client: redis.Redis, taken: t.Sequence[_Taken], now: float
+    ) -> Census:
+        """Count the messages that wait, in the queues and at workers."""
+        census = Census(now)
+        keys = {f"{self._namespace}:{queue}": queue for queue in self._queues}
+        lengths = lengths_of(client, keys)
+        for key, places in positions(lengths, self._chance).items():
+            queue = keys[key]
+            ids = read_list(client, key, places)
+            messages = self._messages(client, queue, ids)
+            census.count(queue, lengths[key], _in_line(messages))
+            held = [job for has in taken for of, job in has.waiting if of == queue]
+            census.count(queue, len(held), held)
+        return census
+
+    def _delayed(
+        self, client: redis.Redis, horizon: float, census: Census
+    ) -> t.Iterator[tuple[str, float]]:
+        """Yield function and seconds until due of delayed messages."""
+        for queue in self._queues:
+            key = f"{self._namespace}:{queue}.DQ.msgs"
+            for text, number in read_hash(client, key, _MOST_DELAYED):
+                message = _Message.parse(text)
+                due = message.due - census.now
+                if due <= horizon:
+                    census.saw(message.actor, queue)
+                    yield from [(message.actor, max(due, 0.0))] * number
+
+    def _messages(
+        self, client: redis.Redis, queue: str, ids: t.Sequence[str | None]
+    ) -> list[_Message | None]:
+        """Return the messages of those *ids*; ``None`` for what is gone meanwhile."""
+        key = f"{self._namespace}:{queue}.msgs"
+        texts: list[str | None] = []
+        for first in range(0, len(ids), _AT_ONCE):
+            some = [id or "" for id in ids[first : first + _AT_ONCE]]
+            texts += t.cast("list[str | None]", client.hmget(key, some))
+        return [None if text is None else _Message.parse(text) for text in texts]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a worker has."""
+
+    unit: Unit
+    running: list[Running]
+    waiting: list[tuple[str, Job]]
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What is of interest in a message; times are seconds since 1970."""
+
+    actor: str
+    sent: float
+    due: float
+
+    @property
+    def job(self) -> Job:
+        return Job(self.actor, self.sent)
+
+    @classmethod
+    def parse(cls, text: str) -> _Message:
+        try:
+            fields = json.loads(text)
+            options = fields["options"]
+            sent = max(
+                fields["message_timestamp"], options.get("requeue_timestamp") or 0
+            )
+            due = options.get("eta") or 0
+            return cls(str(fields["actor_name"]), sent / 1000, due / 1000)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return cls(_UNREADABLE, 0.0, 0.0)
+
+
+def _in_line(messages: t.Sequence[_Message | None]) -> list[Job | None]:
+    """Return the jobs of *messages* in their order in the queue, oldest first.
+
+    One that was delayed, or failed, keeps the time at which it was sent first. It
+    cannot be in the queue for longer than what is before it.
+    """
+    since = 0.0
+    jobs: list[Job | None] = []
+    for message in messages:
+        if message is None:
+            jobs.append(None)
+            continue
+        since = max(since, message.sent)
+        jobs.append(Job(message.actor, since or None))
+    return jobs

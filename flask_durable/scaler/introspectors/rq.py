@@ -1,0 +1,174 @@
+"""Looks into the queues of RQ.
+
+What is read, under RQ's own keys::
+
+    rq:queue:<queue>      list  ids of the jobs that wait, oldest first
+    rq:scheduled:<queue>  zset  ids of jobs that are scheduled or retried, and when
+    rq:wip:<queue>        zset  ids of jobs that are executed, and when that expires
+    rq:job:<id>           hash  what a job is; its arguments are pickled, and not read
+    rq:workers:<queue>    set   keys of the workers that serve a queue
+    rq:worker:<name>      hash  what a worker says of itself; expires when it dies
+
+A job is called by its description up to the parenthesis, which RQ makes of the
+function's name: one that is described otherwise is a function of its own.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import typing as t
+
+import redis
+
+from ..fleet import Silence
+from ..fleet import Unit
+from ..observation import Running
+from ..sighting import Sighting
+from .sampling import Census
+from .sampling import Job
+from .sampling import positions
+from .server import lengths_of
+from .server import QueueServer
+from .server import read_list
+from .server import server_time
+
+#: Jobs that are scheduled, or run, looked at in one queue.
+_MOST = 2_000
+#: Jobs that are asked for at once.
+_AT_ONCE = 500
+_FIELDS = ("description", "enqueued_at", "created_at", "started_at")
+
+
+class RQIntrospector:
+    """Looks into queues of RQ.
+
+    :param queues: Their names.
+    :param url: Where the server is.
+    """
+
+    silence: Silence = "booting"
+
+    def __init__(self, queues: list[str], url: str) -> None:
+        self._queues = queues
+        self._server = QueueServer(url)
+        self._chance = random.Random()
+
+    def look(self, horizon: float) -> Sighting:
+        """Return what there is.
+
+        :raises PlatformError: The server refuses or does not answer.
+        """
+        with self._server.client() as client:
+            now = server_time(client)
+            census = self._waiting(client, now)
+            return Sighting(
+                now,
+                tuple(census.waiting),
+                tuple(self._running(client, now)),
+                tuple(self._scheduled(client, horizon, census)),
+                {},
+                census.queues,
+                tuple(census.samples),
+                tuple(self._units(client)),
+            )
+
+    def _waiting(self, client: redis.Redis, now: float) -> Census:
+        """Count the jobs that wait."""
+        census = Census(now)
+        keys = {f"rq:queue:{queue}": queue for queue in self._queues}
+        lengths = lengths_of(client, keys)
+        for key, places in positions(lengths, self._chance).items():
+            found = [
+                None if job is None else Job(_function(job), _since(job))
+                for job in _jobs(client, read_list(client, key, places))
+            ]
+            census.count(keys[key], lengths[key], found)
+        return census
+
+    def _scheduled(
+        self, client: redis.Redis, horizon: float, census: Census
+    ) -> t.Iterator[tuple[str, float]]:
+        """Yield function and seconds until due of jobs that are scheduled."""
+        for queue in self._queues:
+            due = t.cast(
+                "list[tuple[str, float]]",
+                client.zrangebyscore(
+                    f"rq:scheduled:{queue}",
+                    "-inf",
+                    census.now + horizon,
+                    start=0,
+                    num=_MOST,
+                    withscores=True,
+                ),
+            )
+            jobs = _jobs(client, [id for id, _ in due])
+            for (_, time), job in zip(due, jobs, strict=True):
+                if job is not None:
+                    census.saw(_function(job), queue)
+                    yield _function(job), max(time - census.now, 0.0)
+
+    def _units(self, client: redis.Redis) -> list[Unit]:
+        """Return the workers, those of one host as one."""
+        pipeline = client.pipeline(transaction=False)
+        for queue in self._queues:
+            pipeline.smembers(f"rq:workers:{queue}")
+        for key in sorted(set().union(*pipeline.execute())):
+            pipeline.hmget(key, ["hostname", "birth", "state"])
+        units: dict[str, Unit] = {}
+        for host, birth, state in pipeline.execute():
+            if birth is not None:  # else it died, and is still in the set
+                other = units.get(host, Unit(host, 0, 0, 0.0))
+                busy = other.busy + (state == "busy")
+                ready_at = max(other.ready_at, _time(birth) or 0.0)
+                units[host] = Unit(host, other.slots + 1, busy, ready_at)
+        return list(units.values())
+
+    def _running(self, client: redis.Redis, now: float) -> t.Iterator[Running]:
+        """Yield the jobs that are executed; those of a worker that died expire."""
+        for queue in self._queues:
+            found = t.cast(
+                "list[str]",
+                client.zrangebyscore(f"rq:wip:{queue}", now, "+inf", 0, _MOST),
+            )
+            # The id of the job, and that of the execution, which has no colon.
+            ids = [entry.rpartition(":")[0] or entry for entry in found]
+            for job in filter(None, _jobs(client, ids)):
+                started = _time(job["started_at"]) or now
+                yield Running(_function(job), max(now - started, 0.0))
+
+
+_Fields = t.Mapping[str, "str | None"]
+
+
+def _jobs(client: redis.Redis, ids: t.Sequence[str | None]) -> list[_Fields | None]:
+    """Return what is of interest in jobs; ``None`` for what is gone meanwhile."""
+    found: list[list[str | None]] = []
+    for first in range(0, len(ids), _AT_ONCE):
+        pipeline = client.pipeline(transaction=False)
+        for id in ids[first : first + _AT_ONCE]:
+            pipeline.hmget(f"rq:job:{id}", list(_FIELDS))
+        found += pipeline.execute()
+    return [
+        dict(zip(_FIELDS, values, strict=True)) if any(values) else None
+        for values in found
+    ]
+
+
+def _function(job: _Fields) -> str:
+    return (job["description"] or "").partition("(")[0] or "(unnamed)"
+
+
+def _since(job: _Fields) -> float | None:
+    return _time(job["enqueued_at"]) or _time(job["created_at"])
+
+
+def _time(text: str | None) -> float | None:
+    """Return the seconds since 1970 of what RQ writes, which is in UTC."""
+    try:
+        time = datetime.datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=datetime.timezone.utc)
+    return time.timestamp()

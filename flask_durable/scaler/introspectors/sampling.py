@@ -1,0 +1,147 @@
+"""Looks at some jobs of a queue that is too long to be looked at as a whole.
+
+The queue is divided into as many parts as jobs are drawn, and of each part one is drawn
+at random: a *systematic* choice, every hundredth, would see only one function of a
+queue that is filled in turns, and the first thousand see only what was sent first.
+The numbers of the functions are
+those of the draw, scaled up to the length of the queue, which is known exactly; how
+wrong that may be is told by :attr:`~flask_durable.scaler.Observation.samples`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..observation import Sample
+from ..observation import Waiting
+
+#: Jobs of a pool's queues that are looked at one by one.
+MOST_EXACT = 2_000
+#: Jobs that are drawn if there are more.
+DRAWN = 1_000
+#: Into how many ranges of age the jobs of a function are counted.
+_RANGES = 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that waits.
+
+    :param function: What it is to execute.
+    :param since: Since when it can be, seconds since 1970; ``None`` if nobody knows.
+    """
+
+    function: str
+    since: float | None = None
+
+
+@dataclass
+class Census:
+    """What waits in queues, counted one queue after the other.
+
+    :param now: Seconds since 1970.
+    :param waiting: The jobs by function and age.
+    :param samples: What stands for the queues that were not looked at as a whole.
+    :param queues: By function, the first queue that it was seen in.
+    """
+
+    now: float
+    waiting: list[Waiting] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    queues: dict[str, str] = field(default_factory=dict)
+
+    def count(self, queue: str, length: int, looked: t.Sequence[Job | None]) -> None:
+        """Count the jobs that wait in *queue*, as :func:`tally` does."""
+        waiting, sample = tally(length, looked, self.now)
+        self.waiting += waiting
+        if sample is not None:
+            self.samples.append(sample)
+        for group in waiting:
+            self.saw(group.function, queue)
+
+    def saw(self, function: str, queue: str) -> None:
+        """Remember where a function was seen."""
+        self.queues.setdefault(function, queue)
+
+
+def positions(
+    lengths: t.Mapping[str, int], chance: random.Random
+) -> dict[str, list[int]]:
+    """Return which jobs of each queue to look at, in order: all, or some at random.
+
+    :param lengths: How many jobs wait, by queue.
+    :param chance: Draws them.
+    """
+    total = sum(lengths.values())
+    if total <= MOST_EXACT:
+        return {queue: list(range(length)) for queue, length in lengths.items()}
+    return {
+        queue: _draw(length, math.ceil(DRAWN * length / total), chance)
+        for queue, length in lengths.items()
+    }
+
+
+def _draw(length: int, count: int, chance: random.Random) -> list[int]:
+    """Return one position of each of so many parts of a queue."""
+    if not count:
+        return []
+    ends = [length * number // count for number in range(count + 1)]
+    return [chance.randrange(*part) for part in itertools.pairwise(ends)]
+
+
+def tally(
+    length: int, looked: t.Sequence[Job | None], now: float
+) -> tuple[list[Waiting], Sample | None]:
+    """Return the jobs of a queue by function and age, and what stood for them.
+
+    :param length: How many wait.
+    :param looked: Those that were looked at; ``None`` is one that is gone meanwhile.
+    :param now: Seconds since 1970.
+    :returns: No sample if all were looked at.
+    """
+    ages: dict[str, list[float]] = {}
+    for job in looked:
+        if job is not None:
+            age = 0.0 if job.since is None else max(now - job.since, 0.0)
+            ages.setdefault(job.function, []).append(age)
+    drawn = {function: len(found) for function, found in ages.items()}
+    there = sum(drawn.values())
+    if len(looked) < length and there:
+        # Of those that were not looked at, as many are gone.
+        jobs = round(length * there / len(looked))
+        sample, numbers = Sample(jobs, drawn), shares(jobs, list(drawn.values()))
+    else:
+        sample, numbers = None, list(drawn.values())
+    waiting = [
+        group
+        for (function, found), jobs in zip(ages.items(), numbers, strict=True)
+        for group in _ranges(function, sorted(found, reverse=True), jobs)
+    ]
+    return waiting, sample
+
+
+def _ranges(function: str, ages: list[float], jobs: int) -> t.Iterator[Waiting]:
+    """Yield so many *jobs* of a function whose ages, oldest first, were looked at."""
+    size = -(-len(ages) // _RANGES)
+    ranges = [ages[first : first + size] for first in range(0, len(ages), size)]
+    for found, count in zip(ranges, shares(jobs, [*map(len, ranges)]), strict=True):
+        yield Waiting(function, count, found[0], found[-1])
+
+
+def shares(total: int, weights: t.Sequence[int]) -> list[int]:
+    """Return *total* divided by *weights* into whole numbers that add up to it.
+
+    By the largest remainders (Hamilton's method).
+    """
+    whole = sum(weights)
+    exact = [divmod(total * weight, whole) for weight in weights]
+    parts = [quotient for quotient, _ in exact]
+    order = sorted(range(len(exact)), key=lambda n: exact[n][1], reverse=True)
+    for number in order[: total - sum(parts)]:
+        parts[number] += 1
+    return parts

@@ -1,0 +1,56 @@
+"""What a look at the queues of a pool finds."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+from .fleet import Unit
+from .observation import Running
+from .observation import Sample
+from .observation import Waiting
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What was counted.
+
+    :param now: Seconds since 1970, by the server's clock.
+    :param waiting: Runs that wait, by function and age.
+    :param running: Runs that hold a thread.
+    :param wakeups: Function and seconds until due, of runs that sleep, wait for a
+        retry or are scheduled.
+    :param arrived: By function, how often a run was queued since counting began.
+    :param queues: By function, the queue that it was seen in.
+    :param samples: Queues that are too long to be looked at as a whole.
+    :param units: The workers that serve them, as far as is known.
+    :param failure: What could not be looked at, and why; then all else is empty.
+    """
+
+    now: float
+    waiting: tuple[Waiting, ...]
+    running: tuple[Running, ...]
+    wakeups: tuple[tuple[str, float], ...]
+    arrived: t.Mapping[str, int]
+    queues: t.Mapping[str, str] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    units: tuple[Unit, ...] = ()
+    failure: str | None = None
+
+    @classmethod
+    def failed(cls, failure: str, now: float) -> Sighting:
+        """Return what is seen where nothing can be."""
+        return cls(now, (), (), (), {}, failure=failure)
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Return the ids of all functions of which something was seen."""
+        return frozenset(
+            [
+                *(group.function for group in self.waiting),
+                *(job.function for job in self.running),
+                *(function for function, _ in self.wakeups),
+                *self.arrived,
+            ]
+        )

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ...servers import valkey_server
+from ...servers import ValkeyServer
+
+
+@pytest.fixture(scope="module")
+def server() -> t.Iterator[ValkeyServer]:
+    """A server with nothing on it but the queues of another library."""
+    with valkey_server() as server:
+        yield server
