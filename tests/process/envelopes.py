@@ -47,6 +47,12 @@ class Envelopes:
         wait_until(lambda: len(self.named(name)) >= count, what, TIMEOUT)
         return self.named(name)
 
+    def have_issues(self, count: int) -> list[Item]:
+        """Wait until there are *count* issues: each is sent on its own."""
+        what = f"{count} issues"
+        wait_until(lambda: len(self.issues) >= count, what, TIMEOUT)
+        return self.issues
+
     def _items(self, kind: str) -> list[Item]:
         found = []
         for delivery in list(self._receiver.deliveries):
