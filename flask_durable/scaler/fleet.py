@@ -7,23 +7,26 @@ one process of a local pool, are a *unit*, which is what a platform adds and rem
 
 from __future__ import annotations
 
+import math
 import statistics
 import typing as t
 from dataclasses import dataclass
 
 from .observation import Fleet
+from .observation import Pool
 from .platform import Size
 
 #: What a worker is that its platform runs and that is not heard of: on its way up,
 #: without a job, or so occupied that it does not answer.
 Silence = t.Literal["booting", "idle", "busy"]
 
-#: Runs that a unit takes at a time, as long as none is up that says so.
-SLOTS = 8
 #: Boot times that are remembered, and the share of them that is not longer than what is
 #: reckoned with.
 _BOOTS = 20
 _PERCENTILE = 0.9
+#: Whoever was asked for is expected for so many boot times, or so many seconds.
+_BOOT_TIMES = 10
+_LONGEST_BOOT = 900.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,10 @@ def units_of(
     return list(found.values())
 
 
-def slots_of(units: t.Sequence[Unit]) -> int:
-    """Return how many runs a unit takes at a time."""
+def slots_of(units: t.Sequence[Unit], default: int) -> int:
+    """Return how many runs a unit takes at a time; *default* if none is up."""
     if not units:
-        return SLOTS
+        return default
     return max(int(statistics.median(unit.slots for unit in units)), 1)
 
 
@@ -72,7 +75,7 @@ def fleet_of(
     units: t.Sequence[Unit],
     size: Size,
     asked: t.Sequence[float],
-    boot: float,
+    pool: Pool,
     now: float,
     silence: Silence = "booting",
 ) -> Fleet:
@@ -81,26 +84,45 @@ def fleet_of(
     :param units: Those that are up.
     :param size: What the platform says.
     :param asked: When the ones were asked for that are not up, as far as is known.
-    :param boot: Seconds that one takes to boot.
+    :param pool: How long one boots, and how many runs it takes.
     :param now: Seconds since 1970.
     :param silence: What the others are that the platform has.
     """
-    silent = size.asked - min(len(units), size.asked)
+    silent = silent_of(units, size, pool, silence)
     booting = silent
     if silence != "booting":
+        asked = [time for time in asked if now - time < pool.boot]
         booting = min(max(size.booting, len(asked)), silent)
     ready = size.asked - booting
-    known = [max(boot - (now - time), 1.0) for time in asked[-booting:]]
-    unknown = [boot] * (booting - len(known))
+    known = [max(pool.boot - (now - time), 1.0) for time in asked[-booting:]]
+    unknown = [pool.boot] * (booting - len(known))
     busy = sum(unit.busy > 0 for unit in units)
     if silence == "busy":
         busy += silent - booting
     return Fleet(ready, tuple(known + unknown if booting else ()), min(busy, ready))
 
 
-def recent(asked: t.Sequence[float], boot: float, now: float) -> tuple[float, ...]:
-    """Return when those were asked for that may still boot."""
-    return tuple(time for time in asked if now - time < boot)
+def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:
+    """Return how many workers the platform has that are not heard of."""
+    heard = len(units)
+    if silence == "idle":
+        # These units are processes, of which one worker may have several.
+        heard = min(math.ceil(sum(unit.slots for unit in units) / pool.slots), heard)
+    return max(size.asked - heard, 0)
+
+
+def expected(
+    asked: t.Sequence[float], silent: int, boot: float, now: float
+) -> tuple[float, ...]:
+    """Return when those were asked for that may still come.
+
+    Not more than are *silent*, and none for ever: one that was given back while it
+    booted, or crashed, would be taken for the next one that comes, as if that had been
+    booting all the time.
+    """
+    longest = max(_BOOT_TIMES * boot, _LONGEST_BOOT)
+    coming = [time for time in asked if now - time < longest]
+    return tuple(coming[-silent:]) if silent else ()
 
 
 def booted(

@@ -19,6 +19,10 @@ class Introspector(t.Protocol):
     def silence(self) -> Silence:
         """What a worker is that is not heard of."""
 
+    @property
+    def slots(self) -> int:
+        """How many jobs a worker takes at a time, as long as none is up to say it."""
+
     def look(self, horizon: float) -> Sighting:
         """Return what waits, what runs, and who is there for it.
 

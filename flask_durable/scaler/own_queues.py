@@ -19,6 +19,10 @@ class Workers(t.Protocol):
         """Return what each of them says of itself."""
 
 
+#: Runs that a worker executes at a time, if it is started without another number.
+SLOTS = 8
+
+
 class OwnQueues:
     """Looks into the queues of this app.
 
@@ -29,6 +33,7 @@ class OwnQueues:
     """
 
     silence: Silence = "booting"
+    slots = SLOTS
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from .notebook import Notes
 from .observation import Fleet
 from .observation import Observation
 from .observation import Pool
+from .observation import Running
 from .observation import ServiceTime
 from .options import PoolOptions
 from .platform import Applied
@@ -56,6 +57,10 @@ class Report:
     decision: Decision
     applied: Applied | None = None
     error: PlatformError | None = None
+
+
+#: What a job is of that is executed by a worker that does not answer.
+UNSEEN = "(unseen)"
 
 
 class Busy(Exception):
@@ -127,8 +132,8 @@ class Scaler:
         size = self.platform.read()
         sighting = self._look(boot + self.options.period)
         pool = self._pool(sighting.units, boot)
-        notes, crew = self._crew(notes, size, sighting, boot)
-        observation = self._observation(notes, sighting, crew)
+        notes, crew = self._crew(notes, size, sighting, pool)
+        observation = self._observation(notes, sighting, crew, pool)
         decision = self._decide(observation, pool, notes)
         report = self._act(decision, observation, pool, sighting.units, dry)
         if not dry:
@@ -146,7 +151,7 @@ class Scaler:
     def _pool(self, units: t.Sequence[fleet.Unit], boot: float) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
         return Pool(
-            self.options.slots or fleet.slots_of(units),
+            self.options.slots or fleet.slots_of(units, self._introspector.slots),
             boot,
             self.options.period,
             traits.maximum,
@@ -154,26 +159,25 @@ class Scaler:
         )
 
     def _crew(
-        self, notes: Notes, size: Size, sighting: Sighting, boot: float
+        self, notes: Notes, size: Size, sighting: Sighting, pool: Pool
     ) -> tuple[Notes, Fleet]:
         """Return the workers there are, and the notes with what is new of them."""
-        silence = self._introspector.silence
-        asked, boots = fleet.booted(notes.asked, sighting.units, notes.looked)
-        if silence != "booting":
-            asked = fleet.recent(asked, boot, sighting.now)
+        silence, units, now = self._introspector.silence, sighting.units, sighting.now
+        asked, boots = fleet.booted(notes.asked, units, notes.looked)
+        silent = fleet.silent_of(units, size, pool, silence)
+        asked = fleet.expected(asked, silent, pool.boot, now)
         notes = dataclasses.replace(
             notes, asked=asked, boots=fleet.remember(notes.boots, boots)
         )
-        units, now = sighting.units, sighting.now
-        return notes, fleet.fleet_of(units, size, asked, boot, now, silence)
+        return notes, fleet.fleet_of(units, size, asked, pool, now, silence)
 
     def _observation(
-        self, notes: Notes, sighting: Sighting, crew: Fleet
+        self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool
     ) -> Observation:
         return Observation(
             sighting.now,
             sighting.waiting,
-            sighting.running,
+            (*sighting.running, *self._unseen(sighting, crew, pool)),
             crew,
             self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
@@ -185,6 +189,14 @@ class Scaler:
             sighting.samples,
             sighting.failure,
         )
+
+    def _unseen(
+        self, sighting: Sighting, crew: Fleet, pool: Pool
+    ) -> t.Iterator[Running]:
+        """Yield what those execute that are too busy to say it: nobody knows what."""
+        if self._introspector.silence == "busy":
+            silent = max(crew.ready - len(sighting.units), 0)
+            yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
     # -- What is decided -------------------------------------------------------------
 

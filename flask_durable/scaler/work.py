@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import typing as t
+from collections import Counter
 from dataclasses import dataclass
 
 from .observation import Goal
@@ -195,8 +196,9 @@ def _coming(
             seconds = service_time(function).mean
             wait = observation.waits.get(function, goal.desired_wait)
             yield Batch(jobs, seconds, spacing / 2, horizon - spacing / 2, wait)
-    for function, due in observation.wakeups:
+    # Of a sample, each stands for many that are due at the same time.
+    for (function, due), jobs in Counter(observation.wakeups).items():
         if due <= horizon:
             seconds, begin = service_time(function).mean, max(due, 0.0)
             wait = observation.waits.get(function, goal.desired_wait)
-            yield Batch(1, seconds, begin, begin, wait)
+            yield Batch(jobs, seconds, begin, begin, wait)

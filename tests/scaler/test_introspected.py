@@ -8,6 +8,7 @@ import typing as t
 import pytest
 
 from flask_durable.errors import PlatformError
+from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
@@ -24,14 +25,17 @@ from flask_durable.scaler.sighting import Sighting
 
 from ..store.kit import Kit
 
+POOL = Pool(slots=1, boot=30)
+
 
 class Legacy:
     """A queue of another library, and the platform that runs its workers."""
 
     traits = Traits(picks_victims=True)
 
-    def __init__(self, silence: Silence = "booting") -> None:
+    def __init__(self, silence: Silence = "booting", slots: int = 1) -> None:
         self.silence: Silence = silence
+        self.slots = slots
         self.asked = 0
         self.jobs = 0
         self.running = 0
@@ -68,6 +72,7 @@ def scaler_of(kit: Kit, legacy: Legacy, **options: t.Any) -> Scaler:
         **{"introspector": "rq", "platform": "fixed"},
         **options,
     }
+    given = {name: value for name, value in given.items() if value is not None}
     [pool] = parse_pools({"legacy": given})
     return Scaler(
         pool,
@@ -116,8 +121,49 @@ def test_a_worker_that_is_not_heard_of_is_what_the_introspector_says(
     silence: Silence, ready: int, busy: int, booting: int
 ) -> None:
     units = [Unit("a", 1, 1, 0.0)]
-    fleet = fleet_of(units, Size(4, 4, 0), (), 30.0, 1000.0, silence)
+    fleet = fleet_of(units, Size(4, 4, 0), (), POOL, 1000.0, silence)
     assert (fleet.ready, fleet.busy, len(fleet.booting)) == (ready, busy, booting)
+
+
+def test_processes_are_not_taken_for_workers_that_have_several() -> None:
+    processes = [Unit(name, 4, 4, 0.0) for name in "abcd"]
+    fleet = fleet_of(processes, Size(3, 3, 0), (990.0,), Pool(8, 30), 1000.0, "idle")
+    assert (fleet.ready, fleet.busy, fleet.booting) == (2, 2, (20.0,))
+
+
+def test_workers_that_are_too_busy_to_answer_hold_their_slots(kit: Kit) -> None:
+    legacy = Legacy("busy", slots=4)
+    legacy.asked, legacy.jobs, legacy.running = 3, 1, 1
+    legacy.units = (Unit("a", 4, 1, 0.0),)
+    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
+    assert (seen["running"], seen["busy_workers"], seen["slots"]) == (1 + 2 * 4, 3, 4)
+    legacy.silence = "booting"
+    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
+    assert (seen["running"], seen["busy_workers"], seen["booting"]) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("silence", ["booting", "busy"])
+def test_a_boot_that_takes_longer_than_expected_is_measured(
+    kit: Kit, silence: Silence
+) -> None:
+    legacy = Legacy(silence)
+    legacy.jobs = 20
+    scaler = scaler_of(kit, legacy)
+    scaler.run()  # a boot is expected to take no time at all
+    scaler.run()
+    legacy.units = (Unit("a", 1, 0, time.time() + 300),)
+    scaler.run()
+    [boot] = scaler.notebook.read().boots
+    assert boot == pytest.approx(300, abs=60)
+
+
+def test_the_slots_of_a_worker_are_the_introspectors_until_one_is_up(kit: Kit) -> None:
+    legacy = Legacy(slots=3)
+    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
+    assert seen["slots"] == 3
+    legacy.asked, legacy.units = 1, (Unit("a", 5, 1, 0.0),)
+    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
+    assert seen["slots"] == 5
 
 
 def test_a_worker_that_was_asked_for_just_now_boots_also_where_it_is_silent(

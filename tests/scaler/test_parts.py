@@ -11,6 +11,7 @@ import pytest
 from flask_durable.scaler import arrivals
 from flask_durable.scaler import Fleet
 from flask_durable.scaler import fleet
+from flask_durable.scaler import Pool
 from flask_durable.scaler.fleet import Unit
 from flask_durable.scaler.floors import Floor
 from flask_durable.scaler.floors import floor_at
@@ -113,24 +114,38 @@ def test_workers_of_other_queues_are_not_counted() -> None:
 
 def test_slots_are_what_most_units_have() -> None:
     units = [Unit("a", 4, 0, 0), Unit("b", 4, 0, 0), Unit("c", 16, 0, 0)]
-    assert fleet.slots_of(units) == 4
-    assert fleet.slots_of([]) == fleet.SLOTS
+    assert fleet.slots_of(units, 8) == 4
+    assert fleet.slots_of([], 8) == 8
+
+
+POOL = Pool(slots=1, boot=30)
 
 
 def test_what_was_asked_for_and_is_not_up_boots() -> None:
     units = [Unit("a", 1, 1, 0), Unit("b", 1, 0, 0)]
-    found = fleet.fleet_of(units, Size(5, 3, 2), [100.0, 110.0], boot=30, now=115)
+    found = fleet.fleet_of(units, Size(5, 3, 2), [100.0, 110.0], POOL, 115)
     assert found == Fleet(2, (15.0, 25.0, 30.0), 1)
 
 
 def test_a_worker_that_boots_for_longer_than_usual_is_soon_expected() -> None:
-    found = fleet.fleet_of([], Size(1, 0, 1), [100.0], boot=30, now=500)
+    found = fleet.fleet_of([], Size(1, 0, 1), [100.0], POOL, 500)
     assert found.booting == (1.0,)
 
 
 def test_more_workers_than_were_asked_for_are_on_their_way_out() -> None:
     units = [Unit(name, 1, 1, 0) for name in "abc"]
-    assert fleet.fleet_of(units, Size(1, 3, 0), [], 30, 0) == Fleet(1, (), 1)
+    assert fleet.fleet_of(units, Size(1, 3, 0), [], POOL, 0) == Fleet(1, (), 1)
+
+
+def test_workers_that_boot_for_longer_than_expected_are_waited_for() -> None:
+    assert fleet.expected([100.0, 950.0], 2, boot=30, now=990) == (100.0, 950.0)
+    assert fleet.expected([100.0, 950.0], 2, boot=30, now=1001) == (950.0,)
+    assert fleet.expected([100.0, 950.0], 2, boot=300, now=1001) == (100.0, 950.0)
+
+
+def test_workers_that_were_given_back_while_they_booted_are_not_waited_for() -> None:
+    assert fleet.expected([100.0, 110.0], 1, boot=30, now=120) == (110.0,)
+    assert fleet.expected([100.0, 110.0], 0, boot=30, now=120) == ()
 
 
 def test_boot_times_are_measured_from_asking_to_ready() -> None:

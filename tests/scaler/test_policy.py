@@ -18,6 +18,7 @@ from flask_durable.scaler import Running
 from flask_durable.scaler import Sample
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
+from flask_durable.scaler.work import assess
 
 RESIZE = {"resize": ServiceTime(0.3, 0.099, samples=48211)}
 MANY = 10_000
@@ -179,6 +180,12 @@ def test_runs_that_will_wake_up_soon_are_counted_and_later_ones_are_not() -> Non
     wakeups = (("resize", 5.0), ("resize", 34.0), ("resize", 36.0))
     seen = look(0, service_times=long, wakeups=wakeups)
     assert decide(seen, goal(), Pool(boot=20, period=15)).needed == 2
+
+
+def test_runs_that_wake_up_at_the_same_time_are_one_batch() -> None:
+    wakeups = (("resize", 5.0),) * 5_000 + (("resize", 6.0),)
+    work = assess(look(0, wakeups=wakeups), goal(), Pool(boot=20, period=15))
+    assert sorted(batch.jobs for batch in work.batches) == [1, 5_000]
 
 
 def test_a_steady_load_keeps_the_workers_that_serve_it() -> None:

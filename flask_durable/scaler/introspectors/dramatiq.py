@@ -9,9 +9,11 @@ What is read, under the keys of Dramatiq's own broker::
     <namespace>:__acks__.<who>.<queue>  set  ids of the messages that a worker took
 
 A worker takes more messages than it has threads: the oldest of what it has are taken to
-run, and the others wait. A worker without a message cannot be told from a process that
-only sends, so one that is silent is idle. How many processes a worker has is not to be
-seen either: ``slots`` of the pool says how many messages one executes at a time.
+run, and the others wait. What it took of a queue that is not looked into is not seen:
+all the queues that it serves are to be named. A worker without a message cannot be told
+from a process that only sends, so one that is silent is idle, and how long one boots is
+not to be seen. Nor is how many processes a worker has: ``slots`` of the pool says how
+many messages one executes at a time.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class DramatiqIntrospector:
         self._queues = queues
         self._server = QueueServer(url)
         self._namespace = namespace
-        self._threads = threads
+        self._threads = self.slots = threads
         self._chance = random.Random()
 
     def look(self, horizon: float) -> Sighting:
@@ -78,18 +80,13 @@ class DramatiqIntrospector:
         :raises PlatformError: The server refuses or does not answer.
         """
         with self._server.client() as client:
-            now = server_time(client)
-            taken = self._taken(client, now)
-            census = self._waiting(client, taken, now)
-            return Sighting(
-                now,
-                tuple(census.waiting),
-                tuple(itertools.chain.from_iterable(has.running for has in taken)),
-                tuple(self._delayed(client, horizon, census)),
-                {},
-                census.queues,
-                tuple(census.samples),
-                tuple(has.unit for has in taken if has.unit.busy),
+            census = Census(server_time(client), horizon)
+            taken = self._taken(client, census.now)
+            self._count_waiting(client, taken, census)
+            self._count_delayed(client, census)
+            return census.sighting(
+                itertools.chain.from_iterable(has.running for has in taken),
+                (has.unit for has in taken if has.unit.busy),
             )
 
     # -- What workers have -------------------------------------------------------------
@@ -133,11 +130,10 @@ class DramatiqIntrospector:
 
     # -- What waits --------------------------------------------------------------------
 
-    def _waiting(
-        self, client: redis.Redis, taken: t.Sequence[_Taken], now: float
-    ) -> Census:
+    def _count_waiting(
+        self, client: redis.Redis, taken: t.Sequence[_Taken], census: Census
+    ) -> None:
         """Count the messages that wait, in the queues and at workers."""
-        census = Census(now)
         keys = {f"{self._namespace}:{queue}": queue for queue in self._queues}
         lengths = lengths_of(client, keys)
         for key, places in positions(lengths, self._chance).items():
@@ -147,20 +143,13 @@ class DramatiqIntrospector:
             census.count(queue, lengths[key], _in_line(messages))
             held = [job for has in taken for of, job in has.waiting if of == queue]
             census.count(queue, len(held), held)
-        return census
 
-    def _delayed(
-        self, client: redis.Redis, horizon: float, census: Census
-    ) -> t.Iterator[tuple[str, float]]:
-        """Yield function and seconds until due of delayed messages."""
+    def _count_delayed(self, client: redis.Redis, census: Census) -> None:
         for queue in self._queues:
             key = f"{self._namespace}:{queue}.DQ.msgs"
             for text, number in read_hash(client, key, _MOST_DELAYED):
                 message = _Message.parse(text)
-                due = message.due - census.now
-                if due <= horizon:
-                    census.saw(message.actor, queue)
-                    yield from [(message.actor, max(due, 0.0))] * number
+                census.count_later(queue, message.actor, message.due, number)
 
     def _messages(
         self, client: redis.Redis, queue: str, ids: t.Sequence[str | None]

@@ -1,6 +1,7 @@
 """Looks into the queues of RQ.
 
-What is read, under RQ's own keys::
+What is read, under RQ's own keys, which begin with another word than ``rq`` if the
+variable ``RQ_KEY_PREFIX`` says so::
 
     rq:queue:<queue>      list  ids of the jobs that wait, oldest first
     rq:scheduled:<queue>  zset  ids of jobs that are scheduled or retried, and when
@@ -26,18 +27,23 @@ from ..fleet import Unit
 from ..observation import Running
 from ..sighting import Sighting
 from .sampling import Census
+from .sampling import draw
 from .sampling import Job
 from .sampling import positions
+from .sampling import weights
 from .server import lengths_of
 from .server import QueueServer
 from .server import read_list
+from .server import read_sorted_set
 from .server import server_time
 
-#: Jobs that are scheduled, or run, looked at in one queue.
+#: Jobs that are scheduled, or run, looked at in one queue; of the former at random.
 _MOST = 2_000
 #: Jobs that are asked for at once.
 _AT_ONCE = 500
 _FIELDS = ("description", "enqueued_at", "created_at", "started_at")
+
+_Fields = t.Mapping[str, "str | None"]
 
 
 class RQIntrospector:
@@ -45,12 +51,15 @@ class RQIntrospector:
 
     :param queues: Their names.
     :param url: Where the server is.
+    :param prefix: What all keys begin with.
     """
 
     silence: Silence = "booting"
+    slots = 1
 
-    def __init__(self, queues: list[str], url: str) -> None:
+    def __init__(self, queues: list[str], url: str, prefix: str = "rq") -> None:
         self._queues = queues
+        self._prefix = prefix
         self._server = QueueServer(url)
         self._chance = random.Random()
 
@@ -60,59 +69,38 @@ class RQIntrospector:
         :raises PlatformError: The server refuses or does not answer.
         """
         with self._server.client() as client:
-            now = server_time(client)
-            census = self._waiting(client, now)
-            return Sighting(
-                now,
-                tuple(census.waiting),
-                tuple(self._running(client, now)),
-                tuple(self._scheduled(client, horizon, census)),
-                {},
-                census.queues,
-                tuple(census.samples),
-                tuple(self._units(client)),
-            )
+            census = Census(server_time(client), horizon)
+            self._count_waiting(client, census)
+            self._count_scheduled(client, census)
+            running = list(self._running(client, census.now))
+            return census.sighting(running, self._units(client))
 
-    def _waiting(self, client: redis.Redis, now: float) -> Census:
-        """Count the jobs that wait."""
-        census = Census(now)
-        keys = {f"rq:queue:{queue}": queue for queue in self._queues}
+    def _count_waiting(self, client: redis.Redis, census: Census) -> None:
+        keys = {f"{self._prefix}:queue:{queue}": queue for queue in self._queues}
         lengths = lengths_of(client, keys)
         for key, places in positions(lengths, self._chance).items():
             found = [
                 None if job is None else Job(_function(job), _since(job))
-                for job in _jobs(client, read_list(client, key, places))
+                for job in self._jobs(client, read_list(client, key, places))
             ]
             census.count(keys[key], lengths[key], found)
-        return census
 
-    def _scheduled(
-        self, client: redis.Redis, horizon: float, census: Census
-    ) -> t.Iterator[tuple[str, float]]:
-        """Yield function and seconds until due of jobs that are scheduled."""
+    def _count_scheduled(self, client: redis.Redis, census: Census) -> None:
         for queue in self._queues:
-            due = t.cast(
-                "list[tuple[str, float]]",
-                client.zrangebyscore(
-                    f"rq:scheduled:{queue}",
-                    "-inf",
-                    census.now + horizon,
-                    start=0,
-                    num=_MOST,
-                    withscores=True,
-                ),
-            )
-            jobs = _jobs(client, [id for id, _ in due])
-            for (_, time), job in zip(due, jobs, strict=True):
+            key = f"{self._prefix}:scheduled:{queue}"
+            soon = client.zcount(key, "-inf", census.now + census.horizon)
+            due = read_sorted_set(client, key, draw(soon, _MOST, self._chance))
+            jobs = self._jobs(client, [id for id, _ in due])
+            numbers = weights(soon, len(due))
+            for (_, time), job, number in zip(due, jobs, numbers, strict=True):
                 if job is not None:
-                    census.saw(_function(job), queue)
-                    yield _function(job), max(time - census.now, 0.0)
+                    census.count_later(queue, _function(job), time, number)
 
     def _units(self, client: redis.Redis) -> list[Unit]:
         """Return the workers, those of one host as one."""
         pipeline = client.pipeline(transaction=False)
         for queue in self._queues:
-            pipeline.smembers(f"rq:workers:{queue}")
+            pipeline.smembers(f"{self._prefix}:workers:{queue}")
         for key in sorted(set().union(*pipeline.execute())):
             pipeline.hmget(key, ["hostname", "birth", "state"])
         units: dict[str, Unit] = {}
@@ -129,30 +117,30 @@ class RQIntrospector:
         for queue in self._queues:
             found = t.cast(
                 "list[str]",
-                client.zrangebyscore(f"rq:wip:{queue}", now, "+inf", 0, _MOST),
+                client.zrangebyscore(
+                    f"{self._prefix}:wip:{queue}", now, "+inf", 0, _MOST
+                ),
             )
             # The id of the job, and that of the execution, which has no colon.
             ids = [entry.rpartition(":")[0] or entry for entry in found]
-            for job in filter(None, _jobs(client, ids)):
+            for job in filter(None, self._jobs(client, ids)):
                 started = _time(job["started_at"]) or now
                 yield Running(_function(job), max(now - started, 0.0))
 
-
-_Fields = t.Mapping[str, "str | None"]
-
-
-def _jobs(client: redis.Redis, ids: t.Sequence[str | None]) -> list[_Fields | None]:
-    """Return what is of interest in jobs; ``None`` for what is gone meanwhile."""
-    found: list[list[str | None]] = []
-    for first in range(0, len(ids), _AT_ONCE):
-        pipeline = client.pipeline(transaction=False)
-        for id in ids[first : first + _AT_ONCE]:
-            pipeline.hmget(f"rq:job:{id}", list(_FIELDS))
-        found += pipeline.execute()
-    return [
-        dict(zip(_FIELDS, values, strict=True)) if any(values) else None
-        for values in found
-    ]
+    def _jobs(
+        self, client: redis.Redis, ids: t.Sequence[str | None]
+    ) -> list[_Fields | None]:
+        """Return what is of interest in jobs; ``None`` for what is gone meanwhile."""
+        found: list[list[str | None]] = []
+        for first in range(0, len(ids), _AT_ONCE):
+            pipeline = client.pipeline(transaction=False)
+            for id in ids[first : first + _AT_ONCE]:
+                pipeline.hmget(f"{self._prefix}:job:{id}", list(_FIELDS))
+            found += pipeline.execute()
+        return [
+            dict(zip(_FIELDS, values, strict=True)) if any(values) else None
+            for values in found
+        ]
 
 
 def _function(job: _Fields) -> str:

@@ -17,8 +17,11 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..fleet import Unit
+from ..observation import Running
 from ..observation import Sample
 from ..observation import Waiting
+from ..sighting import Sighting
 
 #: Jobs of a pool's queues that are looked at one by one.
 MOST_EXACT = 2_000
@@ -42,16 +45,20 @@ class Job:
 
 @dataclass
 class Census:
-    """What waits in queues, counted one queue after the other.
+    """What is in queues, counted one queue after the other.
 
     :param now: Seconds since 1970.
-    :param waiting: The jobs by function and age.
+    :param horizon: Seconds from now; what is due later is of no interest.
+    :param waiting: The jobs that wait, by function and age.
+    :param wakeups: Function and seconds until due of those that are due soon.
     :param samples: What stands for the queues that were not looked at as a whole.
     :param queues: By function, the first queue that it was seen in.
     """
 
     now: float
+    horizon: float
     waiting: list[Waiting] = field(default_factory=list)
+    wakeups: list[tuple[str, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     queues: dict[str, str] = field(default_factory=dict)
 
@@ -63,6 +70,28 @@ class Census:
             self.samples.append(sample)
         for group in waiting:
             self.saw(group.function, queue)
+
+    def count_later(self, queue: str, function: str, due: float, jobs: int = 1) -> None:
+        """Count *jobs* that are *due* at a time, seconds since 1970."""
+        self.saw(function, queue)
+        seconds = max(due - self.now, 0.0)
+        if seconds <= self.horizon:
+            self.wakeups += [(function, seconds)] * jobs
+
+    def sighting(
+        self, running: t.Iterable[Running], units: t.Iterable[Unit]
+    ) -> Sighting:
+        """Return what was counted, with what is *running* and the workers."""
+        return Sighting(
+            self.now,
+            tuple(self.waiting),
+            tuple(running),
+            tuple(self.wakeups),
+            {},
+            self.queues,
+            tuple(self.samples),
+            tuple(units),
+        )
 
     def saw(self, function: str, queue: str) -> None:
         """Remember where a function was seen."""
@@ -81,17 +110,25 @@ def positions(
     if total <= MOST_EXACT:
         return {queue: list(range(length)) for queue, length in lengths.items()}
     return {
-        queue: _draw(length, math.ceil(DRAWN * length / total), chance)
+        queue: draw(length, math.ceil(DRAWN * length / total), chance)
         for queue, length in lengths.items()
     }
 
 
-def _draw(length: int, count: int, chance: random.Random) -> list[int]:
-    """Return one position of each of so many parts of a queue."""
-    if not count:
-        return []
-    ends = [length * number // count for number in range(count + 1)]
-    return [chance.randrange(*part) for part in itertools.pairwise(ends)]
+def draw(length: int, count: int, chance: random.Random) -> list[int]:
+    """Return one position of each of so many parts of a queue; all of a short one."""
+    parts = _parts(length, min(count, length))
+    return [chance.choice(part) for part in parts]
+
+
+def weights(length: int, count: int) -> list[int]:
+    """Return for how many jobs of a queue each of so many stands that were drawn."""
+    return [len(part) for part in _parts(length, count)]
+
+
+def _parts(length: int, count: int) -> list[range]:
+    ends = [length * number // count for number in range(count + 1)] if count else []
+    return [range(*part) for part in itertools.pairwise(ends)]
 
 
 def tally(
@@ -100,7 +137,8 @@ def tally(
     """Return the jobs of a queue by function and age, and what stood for them.
 
     :param length: How many wait.
-    :param looked: Those that were looked at; ``None`` is one that is gone meanwhile.
+    :param looked: Those that were looked at; ``None`` is one that does not wait, for
+        example because it is gone meanwhile.
     :param now: Seconds since 1970.
     :returns: No sample if all were looked at.
     """
@@ -112,7 +150,7 @@ def tally(
     drawn = {function: len(found) for function, found in ages.items()}
     there = sum(drawn.values())
     if len(looked) < length and there:
-        # Of those that were not looked at, as many are gone.
+        # Of those that were not looked at, as many do not wait.
         jobs = round(length * there / len(looked))
         sample, numbers = Sample(jobs, drawn), shares(jobs, list(drawn.values()))
     else:

@@ -11,11 +11,11 @@ import redis
 from ...errors import ConfigurationError
 from ...errors import PlatformError
 from ...redis_client import client_factory
-from .sampling import shares
+from .sampling import weights
 
 #: Seconds after which a server that does not answer is given up.
-_TIMEOUT = 5.0
-#: Positions of a list that are asked for at once.
+TIMEOUT = 5.0
+#: Positions, or fields of a hash, that are asked for at once.
 _AT_ONCE = 250
 
 
@@ -40,8 +40,8 @@ class QueueServer:
         return self._factory(
             decode_responses=True,
             encoding_errors="replace",  # there may be bytes of any kind in there
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
         )
 
     @contextlib.contextmanager
@@ -87,9 +87,15 @@ def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]
     :returns: Each value, and how many it stands for.
     """
     total = client.hlen(key)
-    values = t.cast("list[str]", client.hrandfield(key, most, withvalues=True))[1::2]
-    numbers = shares(max(total, len(values)), [1] * len(values))
-    return list(zip(values, numbers, strict=True))
+    fields = t.cast("list[str]", client.hrandfield(key, most) or [])
+    found: list[str | None] = []
+    for first in range(0, len(fields), _AT_ONCE):
+        some = fields[first : first + _AT_ONCE]
+        found += t.cast("list[str | None]", client.hmget(key, some))
+    values = [value for value in found if value is not None]
+    # Of those that were not looked at, as many are gone.
+    number = round(max(total, len(fields)) * len(values) / max(len(fields), 1))
+    return list(zip(values, weights(number, len(values)), strict=True))
 
 
 def read_list(
@@ -99,16 +105,43 @@ def read_list(
 
     :param positions: In order.
     """
-    if not positions:
-        return []
-    first, last = positions[0], positions[-1]
-    if last - first + 1 == len(positions):
-        found = t.cast("list[str]", client.lrange(key, first, last))
-        return [*found, *[None] * (len(positions) - len(found))]
-    values: list[str | None] = []
-    for start in range(0, len(positions), _AT_ONCE):
+
+    def ask(pipeline: redis.client.Pipeline, first: int, last: int) -> None:
+        pipeline.lrange(key, first, last)
+
+    return _read(client, positions, ask)
+
+
+def read_sorted_set(
+    client: redis.Redis, key: str, ranks: t.Sequence[int]
+) -> list[tuple[str, float]]:
+    """Return the members at those *ranks* of a sorted set that has them, with scores.
+
+    :param ranks: In order.
+    """
+
+    def ask(pipeline: redis.client.Pipeline, first: int, last: int) -> None:
+        pipeline.zrange(key, first, last, withscores=True)
+
+    found = _read(client, ranks, ask)
+    return [(member, score) for member, score in filter(None, found)]
+
+
+def _read(
+    client: redis.Redis,
+    positions: t.Sequence[int],
+    ask: t.Callable[[redis.client.Pipeline, int, int], None],
+) -> list[t.Any]:
+    """Return what is at those *positions*, of which a range is asked for at once."""
+    parts = [(position, position) for position in positions]
+    if positions and positions[-1] - positions[0] + 1 == len(positions):
+        parts = [(positions[0], positions[-1])]
+    values: list[t.Any] = []
+    for start in range(0, len(parts), _AT_ONCE):
+        some = parts[start : start + _AT_ONCE]
         pipeline = client.pipeline(transaction=False)
-        for position in positions[start : start + _AT_ONCE]:
-            pipeline.lindex(key, position)
-        values += pipeline.execute()
+        for first, last in some:
+            ask(pipeline, first, last)
+        for (first, last), found in zip(some, pipeline.execute(), strict=True):
+            values += [*found, *[None] * (last - first + 1 - len(found))]
     return values

@@ -8,9 +8,9 @@ import typing as t
 from dataclasses import dataclass
 
 from ...durations import to_seconds
-from ..fleet import SLOTS
 from ..observation import Pool
 from ..options import PoolOptions
+from ..own_queues import SLOTS
 from .engine import Simulation
 from .engine import World
 from .outcome import Outcome

@@ -68,6 +68,41 @@ def test_scheduled_jobs_wake_up(server: ValkeyServer, client: redis.Redis) -> No
     assert 0 < due <= 30
 
 
+def test_many_scheduled_jobs_are_sampled(
+    server: ValkeyServer, client: redis.Redis
+) -> None:
+    queue, now = rq.Queue("legacy", connection=client), time.time()
+    job = queue.enqueue("media.transcode").id
+    client.hset("rq:job:other", mapping={"description": "media.embed(1)"})
+    due = {f"other{n}": now + 5 for n in range(1_500)}
+    for id in due:
+        client.hset(f"rq:job:{id}", "description", "media.embed(1)")
+    client.zadd("rq:scheduled:legacy", due)
+    client.zadd("rq:scheduled:legacy", {f"gone{n}": now + 8 for n in range(1_500)})
+    client.zadd("rq:scheduled:legacy", {job: now + 5000})
+    seen = look(server)
+    assert {function for function, _ in seen.wakeups} == {"media.embed"}
+    assert len(seen.wakeups) == pytest.approx(1_500, abs=100)
+
+
+def test_keys_may_begin_with_another_word(
+    server: ValkeyServer, client: redis.Redis
+) -> None:
+    code = """
+import redis, rq, sys, datetime
+queue = rq.Queue("legacy", connection=redis.Redis.from_url(sys.argv[1]))
+queue.enqueue("media.transcode")
+queue.enqueue_in(datetime.timedelta(seconds=30), "media.embed")
+"""
+    command = [sys.executable, "-c", code, server.url]
+    environment = {**os.environ, "RQ_KEY_PREFIX": "app"}
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    seen = look(server, prefix="app")
+    assert jobs(seen) == {"media.transcode": 1}
+    assert [function for function, _ in seen.wakeups] == ["media.embed"]
+    assert not look(server).waiting
+
+
 def test_a_worker_that_died_is_not_seen_and_runs_nothing(
     server: ValkeyServer, client: redis.Redis
 ) -> None:

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_durable.scaler.introspectors.sampling import Census
+from flask_durable.scaler.introspectors.sampling import draw
 from flask_durable.scaler.introspectors.sampling import DRAWN
 from flask_durable.scaler.introspectors.sampling import Job
 from flask_durable.scaler.introspectors.sampling import MOST_EXACT
 from flask_durable.scaler.introspectors.sampling import positions
 from flask_durable.scaler.introspectors.sampling import shares
 from flask_durable.scaler.introspectors.sampling import tally
+from flask_durable.scaler.introspectors.sampling import weights
 
 LENGTHS = st.dictionaries(st.text(max_size=3), st.integers(0, 200_000), max_size=5)
 
@@ -34,14 +36,28 @@ def test_positions_are_in_order_inside_the_queue_and_not_many(
     assert looked == total if total <= MOST_EXACT else looked <= DRAWN + len(lengths)
 
 
+@given(st.integers(0, 10_000), st.integers(1, 500), st.integers())
+def test_each_job_that_is_drawn_stands_for_those_around_it(
+    length: int, most: int, seed: int
+) -> None:
+    drawn = draw(length, most, random.Random(seed))
+    assert len(drawn) == min(length, most)
+    numbers = weights(length, len(drawn))
+    assert sum(numbers) == (length if drawn else 0)
+    first = 0
+    for place, number in zip(drawn, numbers, strict=True):
+        assert first <= place < first + number
+        first += number
+
+
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 1000), min_size=1, max_size=20))
 def test_shares_add_up_and_are_next_to_the_exact_ones(
-    total: int, weights: list[int]
+    total: int, ratio: list[int]
 ) -> None:
-    parts = shares(total, weights)
+    parts = shares(total, ratio)
     assert sum(parts) == total
-    for part, weight in zip(parts, weights, strict=True):
-        assert abs(part - total * weight / sum(weights)) < 1
+    for part, weight in zip(parts, ratio, strict=True):
+        assert abs(part - total * weight / sum(ratio)) < 1
 
 
 def test_a_queue_that_is_filled_in_turns_is_not_taken_for_one_function() -> None:
@@ -79,7 +95,7 @@ def test_jobs_that_went_while_some_were_looked_at_are_not_counted() -> None:
 
 
 def test_a_function_in_several_queues_is_of_the_first() -> None:
-    census = Census(1_000.0)
+    census = Census(1_000.0, 60.0)
     census.count("urgent", 1, [Job("work")])
     census.count("patient", 2, [Job("work"), Job("other")])
     assert census.queues == {"work": "urgent", "other": "patient"}

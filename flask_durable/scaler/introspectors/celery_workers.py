@@ -1,0 +1,166 @@
+"""Asks the workers of Celery, by their remote control, what they execute.
+
+Each is asked how it is, what it executes and which queues it serves. One that does not
+answer in a second may be one whose pool is its only thread: as one that answers not all
+of it, or not in the way that is known, it is *silent*, which is left out.
+
+It is asked by Kombu's mailbox. An app of Celery would ask by connections that have no
+timeouts and go where the variable ``CELERY_BROKER_URL`` leads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing as t
+from dataclasses import dataclass
+
+from ...errors import ConfigurationError
+from ...errors import PlatformError
+from ..fleet import Unit
+from ..observation import Running
+from .server import TIMEOUT
+
+#: Seconds in which workers have to answer.
+_PATIENCE = 1.0
+
+#: Of their mailboxes: Celery's ``control_exchange``.
+_MAILBOX = "celery"
+
+_Replies = t.Mapping[str, t.Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker executes.
+
+    :param id: The message's.
+    :param name: What it is to execute.
+    :param started: When it began, seconds since 1970; ``None`` if it does not say.
+    """
+
+    id: str
+    name: str
+    started: float | None
+
+    def running(self, now: float) -> Running:
+        """Return it as what holds a slot."""
+        return Running(self.name, max(now - (self.started or now), 0.0))
+
+
+@dataclass(frozen=True)
+class Node:
+    """A worker that answers.
+
+    :param name: ``<any>@<host>``.
+    :param slots: Tasks that it executes at a time.
+    :param uptime: Seconds since it started.
+    :param queues: The names of those that it serves.
+    :param tasks: What it executes, of whatever queue: each holds a slot.
+    """
+
+    name: str
+    slots: int
+    uptime: float
+    queues: frozenset[str]
+    tasks: tuple[Task, ...]
+
+
+def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
+    """Return the workers by their hosts, those of one host as one."""
+    units: dict[str, Unit] = {}
+    for node in nodes:
+        host = node.name.partition("@")[2]
+        other = units.get(host, Unit(host, 0, 0, 0.0))
+        units[host] = Unit(
+            host,
+            other.slots + node.slots,
+            other.busy + len(node.tasks),
+            max(other.ready_at, now - node.uptime),
+        )
+    return list(units.values())
+
+
+class CeleryWorkers:
+    """The workers of one broker.
+
+    :param url: Where the broker is.
+    :param prefix: What all its keys begin with.
+    :raises ConfigurationError: Kombu is not installed.
+    """
+
+    def __init__(self, url: str, prefix: str) -> None:
+        try:
+            self._kombu: t.Any = importlib.import_module("kombu")
+            pidbox: t.Any = importlib.import_module("kombu.pidbox")
+        except ImportError:
+            raise ConfigurationError(
+                "The introspector celery needs Celery's Kombu, which is not installed.",
+                hint='Run `pip install "kombu[redis]"`.',
+            ) from None
+        self._mailbox = pidbox.Mailbox(_MAILBOX, type="fanout", serializer="json")
+        self._url = url
+        self._options = {
+            "global_keyprefix": prefix,
+            "socket_timeout": TIMEOUT,
+            "socket_connect_timeout": TIMEOUT,
+        }
+
+    def ask(self) -> list[Node]:
+        """Return those that answer.
+
+        :raises PlatformError: The broker does not answer, or the workers do, but not
+            in JSON.
+        """
+        try:
+            with self._connect() as connection:
+                stats, active, serving = _ask(self._mailbox(connection))
+        except self._kombu.exceptions.ContentDisallowed:
+            raise PlatformError(
+                "The workers do not answer in JSON.",
+                hint="Set task_serializer to json in Celery.",
+            ) from None
+        except (OSError, self._kombu.exceptions.KombuError) as error:
+            raise PlatformError(
+                f"The workers cannot be asked: {type(error).__name__}.",
+                code="platform.unavailable",
+            ) from error
+        nodes = (
+            _node(name, stat, active.get(name), serving.get(name))
+            for name, stat in stats.items()
+        )
+        return [node for node in nodes if node is not None]
+
+    def _connect(self) -> t.Any:
+        return self._kombu.Connection(
+            self._url, connect_timeout=TIMEOUT, transport_options=self._options
+        )
+
+
+def _ask(mailbox: t.Any) -> tuple[_Replies, _Replies, _Replies]:
+    """Return how each worker is, what it executes, and the queues it serves."""
+    stats = _by_node(mailbox.multi_call("stats", timeout=_PATIENCE))
+    if not stats:
+        return {}, {}, {}
+    # Whom to wait for is known now: this is answered as fast as they can.
+    active, serving = (
+        _by_node(mailbox.call([*stats], question, timeout=_PATIENCE))
+        for question in ("active", "active_queues")
+    )
+    return stats, active, serving
+
+
+def _by_node(replies: list[_Replies] | None) -> _Replies:
+    return {name: said for reply in replies or () for name, said in reply.items()}
+
+
+def _node(name: str, stat: t.Any, active: t.Any, serving: t.Any) -> Node | None:
+    """Return a worker by its replies; ``None`` if one is missing or says an error."""
+    if not isinstance(active, list) or not isinstance(serving, list):
+        return None
+    try:
+        slots = int(stat["pool"]["max-concurrency"])
+        queues = frozenset(queue["name"] for queue in serving)
+        tasks = [Task(it["id"], it["name"], it.get("time_start")) for it in active]
+        return Node(name, max(slots, 1), float(stat["uptime"]), queues, tuple(tasks))
+    except (LookupError, TypeError, ValueError):
+        return None
