@@ -24,12 +24,11 @@ from dataclasses import dataclass
 
 from .observation import Fleet
 from .observation import Pool
+from .work import SAVABLE
 from .work import Work
 
 #: More jobs than this are not placed one by one.
 MOST_PLANNED = 3000
-#: A deadline is met by new workers if it is this many boot times away.
-SAVABLE = 4 / 3
 #: Into how many parts the flow divides a batch, at most.
 _PARTS = 32
 _ROUNDING = 1e-9

@@ -3,11 +3,16 @@
 Growing is immediate; giving back waits. The need that each look finds is remembered for
 a window of time, and the pool shrinks only to the highest one in it: a look that falls
 between two bursts does not empty the pool, and the window runs from the last need, not
-from the last change (which a steady trickle would put off for ever). Where new workers
-come too late for the wait, only those that are there already can keep it: the pool does
-not shrink below some times its mean need of late. Work is never killed: workers that
-have a job stay, and where the platform chooses itself which ones go, none goes while
-any of them is busy.
+from the last change (which a steady trickle would put off for ever).
+
+Where workers that are asked for at the next look come in time for what arrives until
+then, waiting costs more than it saves: what may arrive is not counted, and a worker
+that is idle goes at the first look that finds it so. Where they come too late, only
+those that are there already can keep the wait: the pool does not shrink below some
+times its mean need of late.
+
+Work is never killed: workers that have a job stay, and where the platform chooses
+itself which ones go, none goes while any of them is busy.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from .capacity import workers_needed
+from .observation import Fleet
 from .observation import Goal
 from .observation import Observation
 from .observation import Pool
@@ -34,8 +40,8 @@ from .work import Work
 #: A pool larger than this is not shrunk by less than a tenth.
 _LARGE = 10
 _TOLERANCE = 0.1
-#: The looks that have to find nothing before the last worker goes. One may be wrong:
-#: counts of SQS are approximate.
+#: The looks that have to find nothing before the last worker goes, unless another one
+#: would come in time. One may be wrong: counts of SQS are approximate.
 _EMPTY_LOOKS = 2
 #: Where new workers come too late, so many times the mean need is kept; the mean is
 #: that of about so many seconds. In simulations, this misses a quarter less than giving
@@ -181,6 +187,11 @@ def _window(goal: Goal, pool: Pool) -> float:
     return 1.5 * pool.period if _comes_in_time(goal, pool) else pool.patience
 
 
+def _lets_idle_go(goal: Goal, pool: Pool) -> bool:
+    """Return whether a worker goes at the first look that finds it idle."""
+    return goal.window is None and _comes_in_time(goal, pool)
+
+
 def _comes_in_time(goal: Goal, pool: Pool) -> bool:
     return pool.period + pool.boot <= goal.desired_wait
 
@@ -193,11 +204,16 @@ def _mean(memory: Memory, now: float, needed: int) -> float:
     return needed + (memory.mean_need - needed) * math.exp(-passed / _OF_LATE)
 
 
-def _warm(memory: Memory, goal: Goal, pool: Pool) -> int:
-    """Return how many workers are kept because new ones would come too late."""
-    if _comes_in_time(goal, pool) or goal.window is not None:
-        return 0
-    return round(_WARM * memory.mean_need)
+def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -> int:
+    """Return how many workers are kept for what was needed of late."""
+    highest = max(need for _, need in memory.needs)
+    if _lets_idle_go(goal, pool):
+        # An idle worker shows that nothing waits for it, one that boots does not: what
+        # it was asked for may only have been missed by this look.
+        occupied = fleet.busy + len(fleet.booting)
+        return max(needed, min(highest, occupied))
+    warm = _WARM * memory.mean_need if goal.window is None else 0.0
+    return max(highest, round(warm))
 
 
 def _settle(
@@ -214,19 +230,19 @@ def _settle(
     wanted = min(max(needed, goal.minimum), max(limit, goal.minimum))
     if wanted > current:
         return "up", wanted, _because(needed, wanted)
-    highest = max(need for _, need in memory.needs)
-    highest = max(highest, _warm(memory, goal, pool))
-    keep = min(max(highest, goal.minimum), limit)
+    recent = _recent(memory, fleet, needed, goal, pool)
+    keep = min(max(recent, goal.minimum), limit)
     keep = max(keep, fleet.busy)
     if keep < current and not pool.picks_victims and fleet.busy:
         return "hold", current, "a busy worker might go"
-    if keep == 0 and memory.empty_looks < _EMPTY_LOOKS:
+    patient = memory.empty_looks < _EMPTY_LOOKS and not _lets_idle_go(goal, pool)
+    if keep == 0 and patient:
         keep = min(1, current)
     if keep >= current:
         return "hold", current, "enough" if needed >= current else "recent need"
     if current > _LARGE and keep > (1 - _TOLERANCE) * current and current <= limit:
         return "hold", current, "tolerance"
-    return "down", keep, _because(highest, keep)
+    return "down", keep, _because(recent, keep)
 
 
 def _because(needed: int, workers: int) -> str:

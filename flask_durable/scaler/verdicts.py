@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .capacity import SAVABLE
 from .capacity import Slots
 from .observation import Goal
 from .observation import Observation
 from .observation import Pool
+from .work import SAVABLE
 from .work import typical
 from .work import Work
 

@@ -22,6 +22,9 @@ from .observation import Waiting
 from .queueing import residual
 from .queueing import rule_of_thumb
 
+#: A deadline is met by new workers if it is this many boot times away.
+SAVABLE = 4 / 3
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -190,11 +193,12 @@ def _coming(
     """Yield what comes before workers that are asked for next time could be ready."""
     horizon = pool.boot + pool.period
     for function, rate in observation.arrival_rates.items():
+        wait = observation.waits.get(function, goal.desired_wait)
         jobs = round(rate * horizon)
-        if jobs:
+        # What the next look finds in time is not paid for before it is there.
+        if jobs and wait < pool.period + SAVABLE * pool.boot:
             spacing = horizon / jobs
             seconds = service_time(function).mean
-            wait = observation.waits.get(function, goal.desired_wait)
             yield Batch(jobs, seconds, spacing / 2, horizon - spacing / 2, wait)
     # Of a sample, each stands for many that are due at the same time.
     for (function, due), jobs in Counter(observation.wakeups).items():

@@ -49,7 +49,6 @@ def rows(result: Result) -> dict[str, list[str]]:
     return {name: cells for name, *cells in lines}
 
 
-@pytest.mark.timeout(400)  # a minute of arithmetic, if nothing else runs
 def test_the_table_and_the_plot_of_the_page_are_what_the_command_prints(
     tmp_path: pathlib.Path,
 ) -> None:

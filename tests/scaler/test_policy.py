@@ -327,6 +327,37 @@ def test_the_last_worker_goes_only_after_two_looks_that_find_nothing() -> None:
     assert phantom.memory.empty_looks == 0
 
 
+def test_where_new_workers_come_in_time_idle_ones_go_at_the_first_look() -> None:
+    pool, memory = Pool(boot=10, period=15), Memory(((0.0, 20),))
+    seen = later(15, look(0, ready=12, busy=4, booting=(5.0, 8.0)))
+    decision = decide(seen, goal(60), pool, memory)
+    assert (decision.action, decision.workers) == ("down", 4 + 2)
+    assert decide(seen, goal(60, window=20), pool, memory).action == "hold"
+    late = Pool(boot=50, period=15)
+    assert decide(seen, goal(60), late, memory).action == "hold"
+
+
+def test_where_new_workers_come_in_time_those_that_boot_go_at_the_second_look() -> None:
+    pool, memory = Pool(boot=10, period=15), Memory(((0.0, 3),))
+    first = decide(later(15, look(0, booting=(5.0,) * 3)), goal(60), pool, memory)
+    assert (first.action, first.workers) == ("hold", 3)
+    second = later(30, look(0, booting=(5.0,) * 3))
+    assert decide(second, goal(60), pool, first.memory).workers == 0
+
+
+def test_where_new_workers_come_in_time_the_last_one_goes_at_the_first_look() -> None:
+    seen = look(0, ready=1)
+    assert decide(seen, goal(60), Pool(boot=10, period=15)).workers == 0
+    assert decide(seen, goal(60), Pool(boot=50, period=15)).workers == 1
+    assert decide(seen, goal(60, window=0), Pool(boot=10, period=15)).workers == 1
+
+
+def test_what_may_arrive_is_counted_only_if_the_next_look_would_be_too_late() -> None:
+    seen = look(0, arrival_rates={"resize": 20.0})
+    assert decide(seen, goal(40), Pool(boot=18, period=15)).terms["coming"] == 0
+    assert decide(seen, goal(38), Pool(boot=18, period=15)).terms["coming"] == 660
+
+
 def test_a_large_pool_is_not_shrunk_by_less_than_a_tenth() -> None:
     times = {"resize": ServiceTime(30)}
     wanted = goal(30, window=0)

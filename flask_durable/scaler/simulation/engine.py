@@ -59,6 +59,7 @@ class World:
 
 @dataclass(eq=False)
 class _Worker:
+    number: int
     asked: float
     ready: float
     draining: bool = False
@@ -81,8 +82,10 @@ class Simulation:
         self._world = world
         self._chance = random.Random(seed)
         self._queue: deque[Arrival] = deque()
-        self._workers: list[_Worker] = [_Worker(0.0, 0.0) for _ in range(workers)]
         self._numbers = itertools.count()
+        self._workers: dict[int, _Worker] = {}
+        #: By how many jobs they have: numbers of workers that may have a free slot.
+        self._free: list[list[int]] = [[] for _ in range(world.slots)]
         self._sensor = Sensor(world.noise, self._chance)
         self._events: list[tuple[float, int, t.Callable[[], None]]] = []
         self._now = 0.0
@@ -90,6 +93,8 @@ class Simulation:
         self._given_up = _PATIENCE * max((job.time for job in jobs), default=0.0) + 3600
         self._trend = 0
         self.outcome = Outcome(sizes=[(0.0, workers)])
+        for _ in range(workers):
+            self._offer(self._add(0.0))
         for job in jobs:
             if world.measured:
                 self._sensor.done(job)
@@ -105,7 +110,7 @@ class Simulation:
             self._now, _, happen = heapq.heappop(self._events)
             happen()
         self.outcome.jobs += itertools.repeat((self._now, math.inf), self._open)
-        for worker in self._workers:
+        for worker in self._workers.values():
             self.outcome.worker_seconds += self._now - worker.asked
         self.outcome.end = self._now
         return self.outcome
@@ -134,19 +139,34 @@ class Simulation:
             worker.fetched.append(self._queue.popleft())
 
     def _free_worker(self) -> _Worker | None:
-        """Return the busiest one with a free slot, so that others become idle."""
-        slots = self._world.slots
-        free = [worker for worker in self._serving() if len(worker.jobs) < slots]
-        return max(free, key=lambda worker: len(worker.jobs), default=None)
+        """Return the busiest one with a free slot, so that others become idle.
+
+        Of those that are as busy, it is the oldest.
+        """
+        for jobs in reversed(range(self._world.slots)):
+            numbers = self._free[jobs]
+            while numbers:
+                worker = self._workers.get(heapq.heappop(numbers))
+                # What was noted of it may be long ago.
+                if worker and not worker.draining and len(worker.jobs) == jobs:
+                    return worker
+        return None
+
+    def _offer(self, worker: _Worker) -> None:
+        """Note that it may have a free slot."""
+        jobs = len(worker.jobs)
+        if jobs < self._world.slots:
+            heapq.heappush(self._free[jobs], worker.number)
 
     def _serving(self) -> t.Iterator[_Worker]:
-        for worker in self._workers:
+        for worker in self._workers.values():
             if not worker.draining and worker.ready <= self._now:
                 yield worker
 
     def _start(self, worker: _Worker, job: Arrival) -> None:
         number = next(self._numbers)
         worker.jobs[number] = (job, self._now)
+        self._offer(worker)
         self._at(self._now + job.seconds, lambda: self._end(worker, number))
 
     def _end(self, worker: _Worker, number: int) -> None:
@@ -160,12 +180,14 @@ class Simulation:
             self._remove(worker)
         if worker.fetched:
             self._start(worker, worker.fetched.popleft())
+        self._offer(worker)
         self._serve()
 
     # -- Workers --------------------------------------------------------------------
 
     def _look(self) -> None:
-        fetched = (job for worker in self._workers for job in worker.fetched)
+        workers = self._workers.values()
+        fetched = (job for worker in workers for job in worker.fetched)
         waiting = [*self._queue, *fetched]
         seen = self._sensor.look(self._now, waiting, self._seen_workers())
         self._at(self._now + self._world.lag, lambda: self._decide(seen))
@@ -179,14 +201,15 @@ class Simulation:
 
     def _seen_workers(self) -> t.Iterator[SeenWorker]:
         """Yield for each worker when it is ready, and function and age of its jobs."""
-        for worker in self._workers:
+        for worker in self._workers.values():
             if not worker.draining:
                 jobs = worker.jobs.values()
                 running = [(job.function, self._now - began) for job, began in jobs]
                 yield max(worker.ready - self._now, 0.0), running
 
     def _resize(self, wanted: int) -> None:
-        current = [worker for worker in self._workers if not worker.draining]
+        workers = self._workers.values()
+        current = [worker for worker in workers if not worker.draining]
         difference = wanted - len(current)
         if not difference:
             return
@@ -201,10 +224,18 @@ class Simulation:
         self._serve()
 
     def _boot(self) -> None:
-        ready = self._now + self._chance.uniform(*self._world.boot)
-        self._workers.append(_Worker(self._now, ready))
+        worker = self._add(self._now + self._chance.uniform(*self._world.boot))
         self._note_size()
-        self._at(ready, self._serve)
+        self._at(worker.ready, lambda: self._join(worker))
+
+    def _add(self, ready: float) -> _Worker:
+        worker = _Worker(next(self._numbers), self._now, ready)
+        self._workers[worker.number] = worker
+        return worker
+
+    def _join(self, worker: _Worker) -> None:
+        self._offer(worker)
+        self._serve()
 
     def _victims(self, workers: list[_Worker], count: int) -> list[_Worker]:
         if not self._policy.protects:
@@ -237,7 +268,7 @@ class Simulation:
         self._serve()
 
     def _remove(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
+        del self._workers[worker.number]
         self._note_size()
         self.outcome.worker_seconds += self._now - worker.asked
 
