@@ -20,6 +20,7 @@ from flask_durable.queue.sqs import SQSTransport
 
 from ..harness import Harness
 from ..servers import ValkeyServer
+from ..servers import wait_until
 from .kit import SQSKit
 from .kit import text
 from .sqs_proxy import Answer
@@ -204,6 +205,11 @@ def test_a_run_message_that_was_not_taken_holds_its_group_up(
     assert fifo.route() == 1
     assert fifo.state.broker.flush_settled(5)
     assert proxy.left == 0
+
+    def both_began() -> bool:
+        fifo.settle()
+        return len(begun) == 2
+
     # The first event comes again, and its run's message is sent before the second's.
-    fifo.settle()
+    wait_until(both_began, "both begin")
     assert begun == [0, 1]

@@ -118,11 +118,11 @@ class CeleryIntrospector:
         key = f"{self._prefix}unacked"
         for text, number in read_hash(client, key, _MOST_TAKEN):
             message = _Message.parse_taken(text)
-            if message.queue in self._queues and message.id not in active:
-                job = _due_now(message, number, census)
-                waiting.setdefault(message.queue, []).extend(
-                    [job] * number if job else []
-                )
+            if message.queue not in waiting or message.id in active:
+                continue
+            job = _due_now(message, number, census)
+            if job is not None:
+                waiting[message.queue] += [job] * number
         for queue, jobs in waiting.items():
             census.count(queue, len(jobs), jobs)
 
