@@ -11,6 +11,7 @@ from .banner import print_banner
 from .output import note
 from .parameters import log_format_option
 from .stack import DevStack
+from .stack import until_interrupted
 
 if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat
@@ -89,6 +90,8 @@ def dev(
         log_format=log_format,
     )
     with stack:
-        print_banner(stack)
-        stack.wait()
+        # As soon as the banner says so, Ctrl-C stops it.
+        with until_interrupted():
+            print_banner(stack)
+            stack.wait()
         note("Stopping. Press CTRL+C again to kill.")

@@ -182,7 +182,7 @@ class DevStack:
 
         :raises UnavailableError: A process keeps dying.
         """
-        with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
+        with until_interrupted():
             # Without a limit, a signal just before the wait would never be handled.
             while not self._keeper.stopping.wait(_POLL_INTERVAL):
                 pass
@@ -317,6 +317,13 @@ def _load_app(app_import: str | None) -> Flask:
     if has_app_context():
         return t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
     return ScriptInfo(app_import_path=app_import).load_app()
+
+
+@contextlib.contextmanager
+def until_interrupted() -> t.Iterator[None]:
+    """Leave the body at Ctrl-C, ``SIGTERM`` or ``SIGHUP``, if not before."""
+    with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
+        yield
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ one process of a local pool, are a *unit*, which is what a platform adds and rem
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import typing as t
@@ -90,8 +91,9 @@ def fleet_of(
     """
     silent = silent_of(units, size, pool, silence)
     booting = silent
-    if silence != "booting":
+    if silence == "idle":
         asked = [time for time in asked if now - time < pool.boot]
+    if silence != "booting":
         booting = min(max(size.booting, len(asked)), silent)
     ready = size.asked - booting
     known = [max(pool.boot - (now - time), 1.0) for time in asked[-booting:]]
@@ -100,6 +102,17 @@ def fleet_of(
     if silence == "busy":
         busy += silent - booting
     return Fleet(ready, tuple(known + unknown if booting else ()), min(busy, ready))
+
+
+def with_unsaid(crew: Fleet, units: t.Sequence[Unit], running: int) -> Fleet:
+    """Return *crew* with all workers busy if more is *running* than they say.
+
+    What a worker says of itself is some seconds old. One that took a job since then
+    seems idle, and nobody knows which one it is: none goes before it has said so.
+    """
+    if running <= sum(unit.busy for unit in units):
+        return crew
+    return dataclasses.replace(crew, busy=crew.ready)
 
 
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:

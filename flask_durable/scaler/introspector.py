@@ -12,7 +12,7 @@ class Introspector(t.Protocol):
     """Looks into the queues of a pool.
 
     Those of other libraries are made of ``queues``, a list of names, and of the keyword
-    options of the pool's configuration. They connect on first use, and only read.
+    options of the pool's configuration. They connect on first use, and move no message.
     """
 
     @property

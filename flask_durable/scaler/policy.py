@@ -188,8 +188,11 @@ def _window(goal: Goal, pool: Pool) -> float:
 
 
 def _lets_idle_go(goal: Goal, pool: Pool) -> bool:
-    """Return whether a worker goes at the first look that finds it idle."""
-    return goal.window is None and _comes_in_time(goal, pool)
+    """Return whether a worker goes at the first look that finds it idle.
+
+    Not where one that has a job might go instead, should the look be wrong.
+    """
+    return goal.window is None and pool.picks_victims and _comes_in_time(goal, pool)
 
 
 def _comes_in_time(goal: Goal, pool: Pool) -> bool:
@@ -212,8 +215,9 @@ def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -
         # it was asked for may only have been missed by this look.
         occupied = fleet.busy + len(fleet.booting)
         return max(needed, min(highest, occupied))
-    warm = _WARM * memory.mean_need if goal.window is None else 0.0
-    return max(highest, round(warm))
+    if goal.window is not None or _comes_in_time(goal, pool):
+        return highest
+    return max(highest, round(_WARM * memory.mean_need))
 
 
 def _settle(

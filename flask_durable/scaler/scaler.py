@@ -38,6 +38,7 @@ from .policy import decide
 from .policy import Decision
 from .records import record_of
 from .sighting import Sighting
+from .sighting import UNSEEN
 
 #: Returns the service times of those functions of which something is known.
 ServiceTimes = t.Callable[[t.Collection[str]], t.Mapping[str, ServiceTime]]
@@ -57,10 +58,6 @@ class Report:
     decision: Decision
     applied: Applied | None = None
     error: PlatformError | None = None
-
-
-#: What a job is of that is executed by a worker that does not answer.
-UNSEEN = "(unseen)"
 
 
 class Busy(Exception):
@@ -169,7 +166,8 @@ class Scaler:
         notes = dataclasses.replace(
             notes, asked=asked, boots=fleet.remember(notes.boots, boots)
         )
-        return notes, fleet.fleet_of(units, size, asked, pool, now, silence)
+        crew = fleet.fleet_of(units, size, asked, pool, now, silence)
+        return notes, fleet.with_unsaid(crew, units, len(sighting.running))
 
     def _observation(
         self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool
@@ -195,8 +193,8 @@ class Scaler:
     ) -> t.Iterator[Running]:
         """Yield what those execute that are too busy to say it: nobody knows what."""
         if self._introspector.silence == "busy":
-            silent = max(crew.ready - len(sighting.units), 0)
-            yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
+            silent = max(crew.ready - len(sighting.units), 0) * pool.slots
+            yield from [Running(UNSEEN, 0.0)] * max(silent - sighting.unheard, 0)
 
     # -- What is decided -------------------------------------------------------------
 

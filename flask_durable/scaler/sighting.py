@@ -11,6 +11,9 @@ from .observation import Running
 from .observation import Sample
 from .observation import Waiting
 
+#: What a run is of that holds a slot, and of which nobody knows what it is.
+UNSEEN = "(unseen)"
+
 
 @dataclass(frozen=True)
 class Sighting:
@@ -25,6 +28,8 @@ class Sighting:
     :param queues: By function, the queue that it was seen in.
     :param samples: Queues that are too long to be looked at as a whole.
     :param units: The workers that serve them, as far as is known.
+    :param unheard: How many of those that wait are at workers that are not heard of,
+        and may be executed there.
     :param failure: What could not be looked at, and why; then all else is empty.
     """
 
@@ -36,6 +41,7 @@ class Sighting:
     queues: t.Mapping[str, str] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     units: tuple[Unit, ...] = ()
+    unheard: int = 0
     failure: str | None = None
 
     @classmethod
@@ -53,4 +59,4 @@ class Sighting:
                 *(function for function, _ in self.wakeups),
                 *self.arrived,
             ]
-        )
+        ) - {UNSEEN}

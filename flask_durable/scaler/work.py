@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import typing as t
-from collections import Counter
 from dataclasses import dataclass
 
 from .observation import Goal
@@ -24,6 +23,8 @@ from .queueing import rule_of_thumb
 
 #: A deadline is met by new workers if it is this many boot times away.
 SAVABLE = 4 / 3
+#: Into how many ranges of time the runs of a function are counted that wake up.
+_RANGES = 32
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,21 @@ def _coming(
             spacing = horizon / jobs
             seconds = service_time(function).mean
             yield Batch(jobs, seconds, spacing / 2, horizon - spacing / 2, wait)
-    # Of a sample, each stands for many that are due at the same time.
-    for (function, due), jobs in Counter(observation.wakeups).items():
+    for function, times in _soon(observation.wakeups, horizon).items():
+        wait = observation.waits.get(function, goal.desired_wait)
+        seconds = service_time(function).mean
+        size = -(-len(times) // _RANGES)
+        for first in range(0, len(times), size):
+            some = times[first : first + size]
+            yield Batch(len(some), seconds, some[0], some[-1], wait)
+
+
+def _soon(
+    wakeups: t.Iterable[tuple[str, float]], horizon: float
+) -> dict[str, list[float]]:
+    """Return by function when those wake up that do within *horizon*, in order."""
+    found: dict[str, list[float]] = {}
+    for function, due in sorted(wakeups):
         if due <= horizon:
-            seconds, begin = service_time(function).mean, max(due, 0.0)
-            wait = observation.waits.get(function, goal.desired_wait)
-            yield Batch(jobs, seconds, begin, begin, wait)
+            found.setdefault(function, []).append(max(due, 0.0))
+    return found

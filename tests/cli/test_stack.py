@@ -21,6 +21,7 @@ from flask_durable import UnavailableError
 from flask_durable.cli import children
 from flask_durable.cli import local_sqs
 from flask_durable.cli.dev import DevStack
+from flask_durable.cli.stack import until_interrupted
 
 from ..servers import wait_until
 from .conftest import APP
@@ -192,3 +193,10 @@ def test_only_a_loopback_address_counts_as_local(
     stack = DevStack("app", host=host, port=1)
     assert stack.url == url
     assert stack.is_local is local
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_what_is_done_until_then(name: str) -> None:
+    with until_interrupted():
+        signal.raise_signal(signal.Signals[name])
+        raise AssertionError("it goes on")

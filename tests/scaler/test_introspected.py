@@ -40,6 +40,7 @@ class Legacy:
         self.jobs = 0
         self.running = 0
         self.units: tuple[Unit, ...] = ()
+        self.unheard = 0
         self.breaks = False
 
     def look(self, horizon: float) -> Sighting:
@@ -53,6 +54,7 @@ class Legacy:
             {},
             {"work": "legacy"},
             units=self.units,
+            unheard=self.unheard,
         )
 
     def describe(self) -> str:
@@ -164,6 +166,38 @@ def test_the_slots_of_a_worker_are_the_introspectors_until_one_is_up(kit: Kit) -
     legacy.asked, legacy.units = 1, (Unit("a", 5, 1, 0.0),)
     seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
     assert seen["slots"] == 5
+
+
+def test_what_a_worker_that_is_too_busy_to_answer_has_is_not_counted_twice(
+    kit: Kit,
+) -> None:
+    legacy = Legacy("busy", slots=1)
+    legacy.asked, legacy.jobs, legacy.unheard = 10, 10, 8
+    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
+    assert (seen["running"], seen["busy_workers"]) == (2, 10)
+
+
+def test_workers_that_boot_for_long_are_not_taken_for_busy_ones(kit: Kit) -> None:
+    legacy = Legacy("busy")
+    legacy.jobs = 10
+    scaler = scaler_of(kit, legacy, boot=0, desired_wait=3)
+    sizes = []
+    for _ in range(4):
+        scaler.run()
+        sizes.append(legacy.asked)
+    assert sizes == [sizes[0]] * 4
+
+
+def test_none_goes_while_one_has_a_job_and_has_not_said_so(kit: Kit) -> None:
+    legacy = Legacy()
+    legacy.asked, legacy.units = 3, (Unit("a", 4, 0, 0.0), Unit("b", 4, 2, 0.0))
+    legacy.units += (Unit("c", 4, 0, 0.0),)
+    legacy.running = 3
+    report = scaler_of(kit, legacy, drains=True, slots=4).run()
+    assert (report.decision.action, legacy.asked) == ("hold", 3)
+    legacy.running = 2
+    scaler_of(kit, legacy, drains=True, slots=4).run()
+    assert legacy.asked == 1
 
 
 def test_a_worker_that_was_asked_for_just_now_boots_also_where_it_is_silent(

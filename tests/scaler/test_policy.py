@@ -182,10 +182,13 @@ def test_runs_that_will_wake_up_soon_are_counted_and_later_ones_are_not() -> Non
     assert decide(seen, goal(), Pool(boot=20, period=15)).needed == 2
 
 
-def test_runs_that_wake_up_at_the_same_time_are_one_batch() -> None:
-    wakeups = (("resize", 5.0),) * 5_000 + (("resize", 6.0),)
-    work = assess(look(0, wakeups=wakeups), goal(), Pool(boot=20, period=15))
-    assert sorted(batch.jobs for batch in work.batches) == [1, 5_000]
+def test_many_runs_that_wake_up_are_some_batches() -> None:
+    wakeups = [("resize", n / 1000) for n in range(10_000)] + [("other", 5.0)]
+    seen = look(0, wakeups=tuple(reversed(wakeups)))
+    work = assess(seen, goal(), Pool(boot=20, period=15))
+    assert work.coming == 10_001
+    assert len(work.batches) == 33
+    assert {(b.first, b.last) for b in work.batches} > {(0.0, 0.312), (5.0, 5.0)}
 
 
 def test_a_steady_load_keeps_the_workers_that_serve_it() -> None:
@@ -296,6 +299,8 @@ def after_a_burst(seconds: float, wanted: Goal, pool: Pool) -> Decision:
 def test_workers_are_kept_for_as_long_as_the_need_was_where_new_ones_are_late() -> None:
     late, in_time = Pool(boot=30, period=15), Pool(boot=10, period=15)
     assert after_a_burst(120, goal(), in_time).workers == 0
+    unchosen = dataclasses.replace(in_time, picks_victims=False)
+    assert after_a_burst(120, goal(), unchosen).workers == 0
     soon, later = (after_a_burst(s, goal(), late).workers for s in (120, 900))
     assert 75 / 4 > soon > later > 0
     assert after_a_burst(3600, goal(), late).workers == 0
@@ -343,6 +348,15 @@ def test_where_new_workers_come_in_time_those_that_boot_go_at_the_second_look() 
     assert (first.action, first.workers) == ("hold", 3)
     second = later(30, look(0, booting=(5.0,) * 3))
     assert decide(second, goal(60), pool, first.memory).workers == 0
+
+
+def test_none_goes_at_the_first_look_where_the_platform_chooses_which() -> None:
+    pool = Pool(boot=10, period=15, picks_victims=False)
+    memory = decide(look(7500, ready=9), goal(60), pool).memory
+    first = decide(later(15, look(0, ready=9)), goal(60), pool, memory)
+    assert first.action == "hold"
+    second = decide(later(30, look(0, ready=9)), goal(60), pool, first.memory)
+    assert (second.action, second.workers) == ("down", 0)
 
 
 def test_where_new_workers_come_in_time_the_last_one_goes_at_the_first_look() -> None:

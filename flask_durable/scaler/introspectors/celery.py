@@ -7,10 +7,10 @@ What is read, under the names that Kombu's transport gives them::
     unacked                   hash  what workers took and have not done: JSON
 
 What a worker took is what runs there, what it keeps until a time (``eta``), and what
-waits. That of a worker which does not say what it executes waits, all of it: see
-:mod:`.celery_workers`. Where a message came from is told by its routing key, which is
-the queue's name unless an exchange of type ``topic`` was configured; then what workers
-took is not seen.
+waits. That of a worker which does not say what it executes counts as waiting, and as
+what may be executed there (see :mod:`.celery_workers`). Where a message came from is
+told by its routing key, which is the queue's name unless an exchange of type ``topic``
+was configured; then what workers took is not seen.
 
 A message does not say when it was sent: each counts as if it were new, so that
 a pool grows later than for a queue whose ages are known.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import typing as t
 from dataclasses import dataclass
 
 import redis
@@ -82,16 +83,22 @@ class CeleryIntrospector:
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
+            # In the order in which messages go on: one that does meanwhile is seen
+            # twice, and known by its id. The other way round, it would be missed.
+            waiting = list(self._waiting(client))
+            taken = self._taken(client)
             nodes = self._workers.ask()
-            active = {task.id for node in nodes for task in node.tasks}
-            self._count_waiting(client, census)
-            self._count_taken(client, active, census)
-            ours = [node for node in nodes if node.queues & {*self._queues}]
-            running = [task.running(census.now) for node in ours for task in node.tasks]
-            return census.sighting(running, units_of(ours, census.now))
+        active = {task.id for node in nodes for task in node.tasks}
+        known = active.union(*(node.reserved for node in nodes))
+        for some in (*waiting, *taken):
+            _count(some, active, census)
+        ours = [node for node in nodes if node.queues & {*self._queues}]
+        running = [task.running(census.now) for node in ours for task in node.tasks]
+        unheard = sum(some.due_now(known, census.now) for some in taken)
+        return census.sighting(running, units_of(ours, census.now), unheard)
 
-    def _count_waiting(self, client: redis.Redis, census: Census) -> None:
-        """Count the messages that no worker took."""
+    def _waiting(self, client: redis.Redis) -> t.Iterator[_Some]:
+        """Yield what no worker took, list by list."""
         keys = {
             f"{self._prefix}{queue}{priority}": queue
             for queue in self._queues
@@ -99,32 +106,20 @@ class CeleryIntrospector:
         }
         lengths = lengths_of(client, keys)
         for key, places in positions(lengths, self._chance).items():
-            queue, texts = keys[key], read_list(client, key, places)
-            numbers = weights(lengths[key], len(texts))
-            jobs: list[Job | None] = []
-            for text, number in zip(texts, numbers, strict=True):
-                message = None if text is None else _Message.parse(text, queue)
-                jobs.append(_due_now(message, number, census) if message else None)
-            census.count(queue, lengths[key], jobs)
+            texts = read_list(client, key, places)
+            messages = [text and _Message.parse(text, keys[key]) for text in texts]
+            yield _Some(keys[key], lengths[key], [found or None for found in messages])
 
-    def _count_taken(
-        self, client: redis.Redis, active: set[str], census: Census
-    ) -> None:
-        """Count what workers took and do not execute.
-
-        :param active: The ids of what they execute.
-        """
-        waiting: dict[str, list[Job]] = {queue: [] for queue in self._queues}
+    def _taken(self, client: redis.Redis) -> list[_Some]:
+        """Return what workers took of each queue, and have not done."""
         key = f"{self._prefix}unacked"
+        found = {queue: _Some(queue, 0, []) for queue in self._queues}
         for text, number in read_hash(client, key, _MOST_TAKEN):
             message = _Message.parse_taken(text)
-            if message.queue not in waiting or message.id in active:
-                continue
-            job = _due_now(message, number, census)
-            if job is not None:
-                waiting[message.queue] += [job] * number
-        for queue, jobs in waiting.items():
-            census.count(queue, len(jobs), jobs)
+            if message.queue in found:
+                found[message.queue].messages.append(message)
+                found[message.queue].length += number
+        return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -149,19 +144,58 @@ class _Message:
     def parse(cls, text: str, queue: str) -> _Message:
         try:
             headers = json.loads(text)["headers"]
-            eta = headers.get("eta")
-            due = datetime.datetime.fromisoformat(eta).timestamp() if eta else 0.0
+            due = _seconds(headers.get("eta"))
             return cls(str(headers["id"]), str(headers["task"]), due, queue)
         except (ValueError, LookupError, TypeError, AttributeError):
             return cls("", _UNREADABLE, 0.0, queue)
 
 
-def _due_now(message: _Message, number: int, census: Census) -> Job | None:
-    """Return the job that it is, if it waits; else count it as what is due later.
+@dataclass
+class _Some:
+    """Messages of a queue.
 
-    :param number: For how many messages it stands.
+    :param queue: Its name.
+    :param length: How many there are.
+    :param messages: Those that were looked at; ``None`` for what is gone meanwhile.
     """
-    if message.due <= census.now:
-        return Job(message.task)
-    census.count_later(message.queue, message.task, message.due, number)
-    return None
+
+    queue: str
+    length: int
+    messages: list[_Message | None]
+
+    def counted(self) -> t.Iterator[tuple[_Message | None, int]]:
+        """Yield each message, and for how many it stands."""
+        numbers = weights(self.length, len(self.messages))
+        yield from zip(self.messages, numbers, strict=True)
+
+    def due_now(self, known: set[str], now: float) -> int:
+        """Return how many could be executed, but for those of *known* ids."""
+        return sum(
+            number
+            for message, number in self.counted()
+            if message and message.id not in known and message.due <= now
+        )
+
+
+def _count(some: _Some, active: set[str], census: Census) -> None:
+    """Count what waits, and what is due later.
+
+    :param active: The ids of what is executed.
+    """
+    jobs: list[Job | None] = []
+    for message, number in some.counted():
+        waits = message and message.id not in active and message.due <= census.now
+        jobs.append(Job(message.task) if message and waits else None)
+        if message and message.due > census.now:
+            census.count_later(some.queue, message.task, message.due, number)
+    census.count(some.queue, some.length, jobs)
+
+
+def _seconds(eta: str | None) -> float:
+    """Return seconds since 1970; what names no time zone is in UTC, as for Celery."""
+    if not eta:
+        return 0.0
+    time = datetime.datetime.fromisoformat(eta)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=datetime.timezone.utc)
+    return time.timestamp()

@@ -1,6 +1,6 @@
 """Asks the workers of Celery, by their remote control, what they execute.
 
-Each is asked how it is, what it executes and which queues it serves. One that does not
+Each is asked how it is, which queues it serves, and what it has. One that does not
 answer in a second may be one whose pool is its only thread: as one that answers not all
 of it, or not in the way that is known, it is *silent*, which is left out.
 
@@ -11,6 +11,7 @@ timeouts and go where the variable ``CELERY_BROKER_URL`` leads.
 from __future__ import annotations
 
 import importlib
+import ssl
 import typing as t
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _PATIENCE = 1.0
 
 #: Of their mailboxes: Celery's ``control_exchange``.
 _MAILBOX = "celery"
+_QUESTIONS = ("active_queues", "reserved", "active")
 
 _Replies = t.Mapping[str, t.Any]
 
@@ -56,6 +58,7 @@ class Node:
     :param uptime: Seconds since it started.
     :param queues: The names of those that it serves.
     :param tasks: What it executes, of whatever queue: each holds a slot.
+    :param reserved: The ids of what it took and does not execute yet.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Node:
     uptime: float
     queues: frozenset[str]
     tasks: tuple[Task, ...]
+    reserved: frozenset[str]
 
 
 def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
@@ -91,18 +95,21 @@ class CeleryWorkers:
     def __init__(self, url: str, prefix: str) -> None:
         try:
             self._kombu: t.Any = importlib.import_module("kombu")
-            pidbox: t.Any = importlib.import_module("kombu.pidbox")
+            self._pidbox: t.Any = importlib.import_module("kombu.pidbox")
         except ImportError:
             raise ConfigurationError(
                 "The introspector celery needs Celery's Kombu, which is not installed.",
                 hint='Run `pip install "kombu[redis]"`.',
             ) from None
-        self._mailbox = pidbox.Mailbox(_MAILBOX, type="fanout", serializer="json")
         self._url = url
+        self._ssl = _ssl_of(url)
         self._options = {
             "global_keyprefix": prefix,
             "socket_timeout": TIMEOUT,
             "socket_connect_timeout": TIMEOUT,
+            # With it, whoever waits for messages gives what workers have had for an
+            # hour to others, whatever the app has as its visibility_timeout.
+            "ack_emulation": False,
         }
 
     def ask(self) -> list[Node]:
@@ -113,7 +120,7 @@ class CeleryWorkers:
         """
         try:
             with self._connect() as connection:
-                stats, active, serving = _ask(self._mailbox(connection))
+                return self._ask(connection)
         except self._kombu.exceptions.ContentDisallowed:
             raise PlatformError(
                 "The workers do not answer in JSON.",
@@ -124,43 +131,64 @@ class CeleryWorkers:
                 f"The workers cannot be asked: {type(error).__name__}.",
                 code="platform.unavailable",
             ) from error
+
+    def _connect(self) -> t.Any:
+        return self._kombu.Connection(
+            self._url,
+            connect_timeout=TIMEOUT,
+            transport_options=self._options,
+            ssl=self._ssl,
+        )
+
+    def _ask(self, connection: t.Any) -> list[Node]:
+        # One for each question: an answer to another one, that comes late, would be
+        # taken for one that is waited for.
+        everyone, *boxes = (self._mailbox(connection) for _ in range(4))
+        stats = _by_node(everyone.multi_call("stats", timeout=_PATIENCE))
+        if not stats:
+            return []
+        # Whom to wait for is known now: this is answered as fast as they can. What they
+        # execute is asked last: a task is there until they do, and not before.
+        serving, reserved, active = (
+            _by_node(box.call([*stats], question, timeout=_PATIENCE))
+            for box, question in zip(boxes, _QUESTIONS, strict=True)
+        )
         nodes = (
-            _node(name, stat, active.get(name), serving.get(name))
+            _node(name, stat, active.get(name), reserved.get(name), serving.get(name))
             for name, stat in stats.items()
         )
         return [node for node in nodes if node is not None]
 
-    def _connect(self) -> t.Any:
-        return self._kombu.Connection(
-            self._url, connect_timeout=TIMEOUT, transport_options=self._options
-        )
+    def _mailbox(self, connection: t.Any) -> t.Any:
+        made = self._pidbox.Mailbox(_MAILBOX, type="fanout", serializer="json")
+        return made(connection)
 
 
-def _ask(mailbox: t.Any) -> tuple[_Replies, _Replies, _Replies]:
-    """Return how each worker is, what it executes, and the queues it serves."""
-    stats = _by_node(mailbox.multi_call("stats", timeout=_PATIENCE))
-    if not stats:
-        return {}, {}, {}
-    # Whom to wait for is known now: this is answered as fast as they can.
-    active, serving = (
-        _by_node(mailbox.call([*stats], question, timeout=_PATIENCE))
-        for question in ("active", "active_queues")
-    )
-    return stats, active, serving
+def _ssl_of(url: str) -> bool | dict[str, t.Any]:
+    """Return how to verify the broker: Kombu does not, if nobody says so."""
+    if not url.startswith("rediss:") or "ssl_cert_reqs" in url:
+        return False
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
 def _by_node(replies: list[_Replies] | None) -> _Replies:
     return {name: said for reply in replies or () for name, said in reply.items()}
 
 
-def _node(name: str, stat: t.Any, active: t.Any, serving: t.Any) -> Node | None:
+def _node(
+    name: str, stat: t.Any, active: t.Any, reserved: t.Any, serving: t.Any
+) -> Node | None:
     """Return a worker by its replies; ``None`` if one is missing or says an error."""
-    if not isinstance(active, list) or not isinstance(serving, list):
+    if not all(isinstance(reply, list) for reply in (active, reserved, serving)):
         return None
     try:
-        slots = int(stat["pool"]["max-concurrency"])
-        queues = frozenset(queue["name"] for queue in serving)
-        tasks = [Task(it["id"], it["name"], it.get("time_start")) for it in active]
-        return Node(name, max(slots, 1), float(stat["uptime"]), queues, tuple(tasks))
+        return Node(
+            name,
+            max(int(stat["pool"]["max-concurrency"]), 1),
+            float(stat["uptime"]),
+            frozenset(queue["name"] for queue in serving),
+            tuple(Task(it["id"], it["name"], it.get("time_start")) for it in active),
+            frozenset(it["id"] for it in reserved),
+        )
     except (LookupError, TypeError, ValueError):
         return None

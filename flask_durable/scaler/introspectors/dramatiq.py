@@ -81,13 +81,18 @@ class DramatiqIntrospector:
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
-            taken = self._taken(client, census.now)
-            self._count_waiting(client, taken, census)
+            # In the order in which messages go on: one that does meanwhile is seen
+            # twice. The other way round, it would be missed.
             self._count_delayed(client, census)
-            return census.sighting(
-                itertools.chain.from_iterable(has.running for has in taken),
-                (has.unit for has in taken if has.unit.busy),
-            )
+            self._count_waiting(client, census)
+            taken = self._taken(client, census.now)
+        for queue in self._queues:
+            held = [job for has in taken for of, job in has.waiting if of == queue]
+            census.count(queue, len(held), held)
+        return census.sighting(
+            [run for has in taken for run in has.running],
+            [has.unit for has in taken if has.unit.busy],
+        )
 
     # -- What workers have -------------------------------------------------------------
 
@@ -130,10 +135,8 @@ class DramatiqIntrospector:
 
     # -- What waits --------------------------------------------------------------------
 
-    def _count_waiting(
-        self, client: redis.Redis, taken: t.Sequence[_Taken], census: Census
-    ) -> None:
-        """Count the messages that wait, in the queues and at workers."""
+    def _count_waiting(self, client: redis.Redis, census: Census) -> None:
+        """Count the messages that no worker took."""
         keys = {f"{self._namespace}:{queue}": queue for queue in self._queues}
         lengths = lengths_of(client, keys)
         for key, places in positions(lengths, self._chance).items():
@@ -141,8 +144,6 @@ class DramatiqIntrospector:
             ids = read_list(client, key, places)
             messages = self._messages(client, queue, ids)
             census.count(queue, lengths[key], _in_line(messages))
-            held = [job for has in taken for of, job in has.waiting if of == queue]
-            census.count(queue, len(held), held)
 
     def _count_delayed(self, client: redis.Redis, census: Census) -> None:
         for queue in self._queues:

@@ -70,8 +70,10 @@ class RQIntrospector:
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
-            self._count_waiting(client, census)
+            # In the order in which jobs go on: one that does meanwhile is seen twice.
+            # The other way round, it would be missed.
             self._count_scheduled(client, census)
+            self._count_waiting(client, census)
             running = list(self._running(client, census.now))
             return census.sighting(running, self._units(client))
 

@@ -22,6 +22,7 @@ from ..observation import Running
 from ..observation import Sample
 from ..observation import Waiting
 from ..sighting import Sighting
+from ..sighting import UNSEEN
 
 #: Jobs of a pool's queues that are looked at one by one.
 MOST_EXACT = 2_000
@@ -79,18 +80,27 @@ class Census:
             self.wakeups += [(function, seconds)] * jobs
 
     def sighting(
-        self, running: t.Iterable[Running], units: t.Iterable[Unit]
+        self,
+        running: t.Collection[Running],
+        units: t.Collection[Unit],
+        unheard: int = 0,
     ) -> Sighting:
-        """Return what was counted, with what is *running* and the workers."""
+        """Return what was counted, with what is *running* and the workers.
+
+        What these have and is not among what is running is of other queues, which they
+        serve too: it holds slots as well.
+        """
+        others = max(sum(unit.busy for unit in units) - len(running), 0)
         return Sighting(
             self.now,
             tuple(self.waiting),
-            tuple(running),
+            (*running, *[Running(UNSEEN, 0.0)] * others),
             tuple(self.wakeups),
             {},
             self.queues,
             tuple(self.samples),
             tuple(units),
+            unheard,
         )
 
     def saw(self, function: str, queue: str) -> None:

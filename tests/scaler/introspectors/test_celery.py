@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -114,6 +115,7 @@ def test_a_worker_is_seen_with_what_it_runs_keeps_and_lets_wait(
     wait_until(is_busy, "two run and eighteen wait", 60)
     [unit] = look(server).units
     assert (unit.slots, unit.busy) == (2, 2)
+    assert look(server).unheard == 0, "it says what it took"
     other = look(server, "other")
     assert (other.waiting, other.running, other.units) == ((), (), ())
 
@@ -141,8 +143,46 @@ def test_what_is_due_at_a_time_does_not_wait_before_a_worker_takes_it(
     assert {function for function, _ in seen.wakeups} == {"media.sleep"}
     assert len(seen.wakeups) == pytest.approx(1_100, abs=150)
     assert all(0 < due <= 40 for _, due in seen.wakeups)
-    app.send_task("media.sleep", queue="legacy", countdown=-5)
-    assert jobs(look(server, "legacy", "other")).keys() <= {"media.sleep"}
+    app.send_task("media.sleep", queue="other", countdown=-5)
+    assert jobs(look(server, "other")) == {"media.sleep": 1}
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_a_time_without_a_zone_is_in_utc(
+    server: ValkeyServer, app: t.Any, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    app.send_task("media.sleep", queue="legacy", eta=now_in_utc(-60))
+    app.send_task("media.embed", queue="legacy", eta=now_in_utc(30))
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        seen = look(server)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert jobs(seen) == {"media.sleep": 1}
+    assert [function for function, _ in seen.wakeups] == ["media.embed"]
+
+
+def now_in_utc(seconds: float) -> datetime.datetime:
+    """Return the time in so many seconds, as code has it that is not aware of zones."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (now + datetime.timedelta(seconds=seconds)).replace(tzinfo=None)
+
+
+def test_what_workers_took_long_ago_is_not_given_to_others(
+    server: ValkeyServer, app: t.Any
+) -> None:
+    app.send_task("media.transcode", queue="legacy")
+    with redis.Redis.from_url(server.url) as client:
+        text = client.rpop("legacy")
+        assert isinstance(text, bytes)
+        entry = json.dumps([json.loads(text), "", "legacy"])
+        client.hset("unacked", "tag", entry)
+        client.zadd("unacked_index", {"tag": time.time() - 7200})
+        assert jobs(look(server)) == {"media.transcode": 1}
+        assert client.hkeys("unacked") == [b"tag"]
+        assert not client.exists("legacy")
 
 
 def test_a_task_of_another_queue_holds_a_slot_of_its_worker(
@@ -175,6 +215,7 @@ def test_a_worker_with_no_thread_for_answers_is_silent(
         wait_until(lambda: not look(server).units, "it is at work", 60)
         seen = look(server)
     assert (seen.running, jobs(seen)) == ((), {"media.sleep": 1}), "what it has waits"
+    assert seen.unheard == 1, "and may be executed"
 
 
 @pytest.mark.parametrize("question", ["stats", "active", "active_queues"])
@@ -233,7 +274,11 @@ def test_many_messages_that_workers_took_are_sampled(
     with redis.Redis.from_url(server.url) as client:
         client.hset("unacked", mapping=dict.fromkeys(map(str, range(12_500)), entry))
         client.hset("unacked", "another", "not JSON")
-    assert jobs(look(server))["media.sleep"] == pytest.approx(12_500, abs=10)
+    seen = look(server)
+    assert jobs(seen)["media.sleep"] == pytest.approx(12_500, abs=10)
+    [sample] = seen.samples
+    assert sample.jobs == pytest.approx(12_500, abs=10)
+    assert sample.size in (9_999, 10_000)
 
 
 def test_a_broker_that_does_not_answer_is_an_error_without_its_url() -> None:

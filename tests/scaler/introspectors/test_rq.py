@@ -130,7 +130,8 @@ def test_a_job_that_is_gone_is_not_counted(
 def test_a_worker_is_seen_idle_and_busy(
     server: ValkeyServer, client: redis.Redis
 ) -> None:
-    command = (sys.executable, "-m", "rq.cli", "worker", "legacy", "-u", server.url)
+    command = (sys.executable, "-m", "rq.cli", "worker", "legacy", "other")
+    command = (*command, "-u", server.url)
     worker = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -151,6 +152,10 @@ def test_a_worker_is_seen_idle_and_busy(
         [unit] = look(server).units
         assert (unit.slots, unit.busy) == (1, 1)
         assert look(server).running[0].function == "time.sleep"
+        # Of another queue that it serves, it executes something as well.
+        seen = look(server, "other")
+        assert [run.function for run in seen.running] == ["(unseen)"]
+        assert not seen.functions
     finally:
         os.killpg(worker.pid, signal.SIGKILL)  # with the process of the job
         worker.wait()
