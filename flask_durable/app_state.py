@@ -46,6 +46,8 @@ from .runs import Runs
 from .signals import SignalSender
 from .store.barrier import Barrier
 from .store.directory import Directory
+from .store.efforts import default_size
+from .store.efforts import Efforts
 from .store.failures import MessageFailures
 from .store.hourly import HourlyHistograms
 from .store.keys import queue_tag
@@ -174,12 +176,18 @@ class AppState:
     @functools.cached_property
     def service_times(self) -> ServiceTimes:
         """How long deliveries of each function take."""
-        return ServiceTimes(self.histograms)
+        return ServiceTimes(self.histograms, self.efforts)
 
     @functools.cached_property
     def histograms(self) -> HourlyHistograms:
         """What the processes measure of each function."""
         return HourlyHistograms(self.server, self.store.keys)
+
+    @functools.cached_property
+    def efforts(self) -> Efforts:
+        """How much of their time functions compute, by the size of workers."""
+        size = self.settings.instance_size or default_size()
+        return Efforts(self.server, self.store.keys, size)
 
     def _keep_time(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str

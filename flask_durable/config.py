@@ -33,6 +33,7 @@ from .setting_values import check_blob_url
 from .setting_values import check_statsd_url
 from .setting_values import FLAG
 from .setting_values import FSYNC
+from .setting_values import read_instance_size
 from .setting_values import read_metric_prefix
 from .setting_values import read_namespace
 from .setting_values import read_pools
@@ -123,6 +124,9 @@ class Settings(BaseModel):
         Default 10 s.
     ``DURABLE_DRAIN_TIMEOUT``
         Duration, at most 1 h, that a stopping worker has. Default 25 s.
+    ``DURABLE_INSTANCE_SIZE``
+        What workers like this one are called where the scaler compares how fast they
+        are, such as ``"standard-2x"``. Default: the number of processors.
     ``DURABLE_ECS_PROTECTION``
         Whether a worker in a task of Amazon ECS keeps ECS from stopping it while it has
         runs. Default ``False``.
@@ -209,6 +213,7 @@ class Settings(BaseModel):
     lease: t.Annotated[float, SECONDS, between(0.1, 3600.0)] = 10.0
     visibility_timeout: t.Annotated[float, SECONDS, between(0.1, 43200.0)] = 10.0
     drain_timeout: t.Annotated[float, SECONDS, between(0.0, 3600.0)] = 25.0
+    instance_size: t.Annotated[str | None, BeforeValidator(read_instance_size)] = None
     ecs_protection: t.Annotated[bool, FLAG] = False
     max_dispatches: t.Annotated[int, WHOLE, between(1, 1000)] = 5
     fsync: t.Annotated[t.Literal["off", "ack", "step"], FSYNC] = "ack"

@@ -198,6 +198,14 @@ def read_metric_prefix(value: t.Any) -> str:
     return value
 
 
+def read_instance_size(value: t.Any) -> str | None:
+    """Return *value* if workers may be called so."""
+    text = _text_or_none(value)
+    if text is not None and not (len(text) <= 64 and text.isprintable()):
+        raise ValueError("must be of at most 64 characters that can be printed")
+    return text
+
+
 def read_tag_style(value: t.Any) -> str | None:
     """Return *value* if it is a way to write tags."""
     text = _text_or_none(value)

@@ -61,6 +61,7 @@ def test_an_app_without_keys_gets_the_documented_defaults() -> None:
         "lease": 10,
         "visibility_timeout": 10,
         "drain_timeout": 25,
+        "instance_size": None,
         "ecs_protection": False,
         "max_dispatches": 5,
         "fsync": "ack",

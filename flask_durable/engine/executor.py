@@ -40,6 +40,7 @@ from .control import Signal
 from .host import Host
 from .leases import Leases
 from .outbox import Outbox
+from .processor_time import ProcessorTime
 from .retry import delay_after
 
 #: Errors that a chain of causes is followed through.
@@ -55,6 +56,7 @@ class Executor:
         self._host = host
         self._outbox = outbox
         self._leases = leases
+        self._processor = ProcessorTime()
 
     def claim(
         self, message: RunMessage, *, until: float = math.inf
@@ -133,7 +135,9 @@ class Executor:
             run.info.previous = self._host.payloads.readable_failure(failure)
         began = time.monotonic()
         kept = self._host.run_logs.keeping(run.run_id)
-        with kept, self._host.middleware.around_attempt(run.info):
+        measured = self._processor.measured()
+        around = self._host.middleware.around_attempt(run.info)
+        with measured as computed, kept, around:
             attempt = self._attempt(function, run, memos, until)
             while attempt.to_be_replayed:
                 attempt = self._attempt(function, run, memos, until)
@@ -142,7 +146,7 @@ class Executor:
         run.info.error = None
         if attempt.ending is not None:
             took = time.monotonic() - began
-            self._host.service_times.took(function.id, attempt.ending, took)
+            self._host.service_times.took(function.id, attempt.ending, took, computed())
 
     def _attempt(
         self,

@@ -18,6 +18,7 @@ import json
 import re
 import typing as t
 
+from ..store.efforts import Effort
 from ..store.histogram import Histogram
 from .notebook import Notebook
 from .observation import ServiceTime
@@ -40,6 +41,11 @@ class Measured(t.Protocol):
     def read(self, functions: t.Collection[str]) -> t.Mapping[str, Histogram]:
         """Return the recent service times of those *functions* that have any."""
 
+    def read_efforts(
+        self, functions: t.Collection[str]
+    ) -> t.Mapping[str, t.Mapping[str, Effort]]:
+        """Return, by size of the worker, what deliveries took in the last day."""
+
 
 class Estimator:
     """Says how long the functions of one pool take.
@@ -57,14 +63,33 @@ class Estimator:
 
         :raises redis.RedisError: The state server does not answer.
         """
+        measured = self._measured.read(functions)
+        efforts = self._measured.read_efforts(measured.keys())
         own = {
             function: ServiceTime(
-                known.mean, known.variance, known.samples, known.quantile(0.95), WORKERS
+                known.mean,
+                known.variance,
+                known.samples,
+                known.quantile(0.95),
+                WORKERS,
+                _computing(efforts[function]),
+                _means(efforts[function]),
             )
-            for function, known in self._measured.read(functions).items()
+            for function, known in measured.items()
         }
         few = [f for f in functions if f not in own or own[f].samples < ENOUGH]
         return shrunk(own | self._sources.read(few))
+
+
+def _computing(sizes: t.Mapping[str, Effort]) -> float | None:
+    """Return the share of the time that was computing, on workers of any size."""
+    seconds = sum(effort.seconds for effort in sizes.values())
+    computing = sum(effort.computing for effort in sizes.values())
+    return computing / seconds if seconds else None
+
+
+def _means(sizes: t.Mapping[str, Effort]) -> dict[str, float]:
+    return {size: it.seconds / it.samples for size, it in sizes.items() if it.samples}
 
 
 def shrunk(times: t.Mapping[str, ServiceTime]) -> dict[str, ServiceTime]:

@@ -16,6 +16,8 @@ class ServiceTime:
     :param samples: How many deliveries were measured; 0 for a guess.
     :param p95: The 95th percentile, seconds, where it is known.
     :param source: Who knows it, where that matters to somebody.
+    :param computing: The share of the time that it computes, where that is known.
+    :param sizes: The mean, seconds, by the size of the worker, as far as was measured.
     """
 
     mean: float
@@ -23,6 +25,8 @@ class ServiceTime:
     samples: float = 0
     p95: float | None = None
     source: str = ""
+    computing: float | None = None
+    sizes: t.Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

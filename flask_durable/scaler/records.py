@@ -155,6 +155,10 @@ def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
 
 
 def _origin(known: t.Mapping[str, t.Any]) -> str:
-    """Return where an estimate is from."""
-    source = known.get("source") or "given"
-    return f"{source}, {known['samples']:.0f} measured" if known["samples"] else source
+    """Return where an estimate is from, and how much of it is computing."""
+    parts = [known.get("source") or "given"]
+    if known["samples"]:
+        parts.append(f"{known['samples']:.0f} measured")
+    if known.get("computing") is not None:
+        parts.append(f"computes for {min(known['computing'], 1):.0%} of it")
+    return ", ".join(parts)

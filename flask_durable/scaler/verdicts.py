@@ -8,11 +8,14 @@ from .capacity import Slots
 from .observation import Goal
 from .observation import Observation
 from .observation import Pool
+from .observation import ServiceTime
 from .work import SAVABLE
 from .work import typical
 from .work import Work
 
 _NORMAL_95 = 1.645
+#: A job that computes for a smaller share of its time waits for something else.
+_COMPUTES = 0.7
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,39 @@ def _job_too_long(observation: Observation, goal: Goal) -> Verdict | None:
     if not times or max(times.values()) <= goal.completion:
         return None
     name = max(times, key=lambda name: times[name])
-    factor = times[name] / goal.completion
     return Verdict(
         "job-too-long",
         f"No number of workers can do it: one job of {name} takes up to"
         f" {times[name]:.0f} s (p95), and it is to be done within"
-        f" {goal.completion:.0f} s. Split it into steps, or use workers that are"
-        f" {factor:.1f} times as fast.",
+        f" {goal.completion:.0f} s."
+        f" {_advice(known[name], times[name] / goal.completion)}{_speeds(known[name])}",
     )
+
+
+def _advice(known: ServiceTime, factor: float) -> str:
+    """Return what helps a job that is so many times too long."""
+    faster = f"workers that are {factor:.1f} times as fast"
+    if known.computing is None:
+        return f"Split it into steps, or use {faster}."
+    share = f"{min(known.computing, 1):.0%} of that"
+    if known.computing < _COMPUTES:
+        return (
+            f"It computes for {share} and waits for the rest, which larger workers do"
+            " not shorten: split it into steps."
+        )
+    return (
+        f"It computes for {share}: split it into steps, or use {faster}, with no more"
+        " threads than processors."
+    )
+
+
+def _speeds(known: ServiceTime) -> str:
+    """Return how long it takes on workers of each size that was seen."""
+    if not known.sizes:
+        return ""
+    means = sorted(known.sizes.items(), key=lambda pair: pair[1], reverse=True)
+    seen = ", ".join(f"{seconds:.3g} s on {size}" for size, seconds in means)
+    return f" It took {seen} in the last day."
 
 
 def _boot_too_long(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import typing as t
 
+from .efforts import Effort
+from .efforts import Efforts
 from .histogram import Histogram
 from .hourly import HourlyHistograms
 
@@ -23,14 +25,32 @@ class ServiceTimes:
     """Notes service times in one process, and reads those of all.
 
     :param histograms: Where they are kept.
+    :param efforts: Where it is kept how much of them was computing.
     """
 
-    def __init__(self, histograms: HourlyHistograms) -> None:
+    def __init__(self, histograms: HourlyHistograms, efforts: Efforts) -> None:
         self.histograms = histograms
+        self.efforts = efforts
 
-    def took(self, function: str, ending: Ending, seconds: float) -> None:
-        """Note that a delivery of *function* held its thread for *seconds*."""
+    def took(
+        self, function: str, ending: Ending, seconds: float, computing: float
+    ) -> None:
+        """Note that a delivery of *function* held its thread for *seconds*.
+
+        :param computing: For how many of these it computed.
+        """
         self.histograms.add(ending, function, seconds)
+        if ending == "done":
+            self.efforts.took(function, seconds, computing)
+
+    def read_efforts(
+        self, functions: t.Collection[str]
+    ) -> dict[str, dict[str, Effort]]:
+        """Return, by size of the worker, what deliveries took in the last day.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        return self.efforts.read(functions)
 
     def read(
         self, functions: t.Collection[str], *, now: float | None = None

@@ -65,6 +65,7 @@ class Beat:
         try:
             self._state.directory.leave(self._worker)
             self._state.histograms.flush()
+            self._state.efforts.flush()
         except TRANSIENT as error:
             logger.warning(
                 "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
@@ -93,6 +94,7 @@ class Beat:
             [function.id for function in self._state.functions],
         )
         self._state.histograms.flush()
+        self._state.efforts.flush()
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):

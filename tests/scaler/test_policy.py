@@ -242,6 +242,35 @@ def test_a_goal_that_no_number_of_workers_meets_is_said(
     assert not calm.verdicts
 
 
+@pytest.mark.parametrize(
+    ("known", "advice"),
+    [
+        ({}, "Split it into steps, or use workers that are 3.0 times as fast."),
+        (
+            {"computing": 0.93, "sizes": {"2 CPUs": 25.0, "8 CPUs": 12.5}},
+            "It computes for 93% of that: split it into steps, or use workers that are "
+            "3.0 times as fast, with no more threads than processors. It took 25 s on "
+            "2 CPUs, 12.5 s on 8 CPUs in the last day.",
+        ),
+        (
+            {"computing": 0.04, "sizes": {"1 CPU": 25.0}},
+            "It computes for 4% of that and waits for the rest, which larger workers "
+            "do not shorten: split it into steps. It took 25 s on 1 CPU in the last "
+            "day.",
+        ),
+    ],
+)
+def test_what_helps_a_job_that_is_too_long_follows_from_what_was_measured(
+    known: dict[str, t.Any], advice: str
+) -> None:
+    times = {"resize": ServiceTime(25, 4, 1000, p95=30.0, **known)}
+    [verdict] = decide(
+        look(1, ready=1, service_times=times), goal(completion=10), Pool()
+    ).verdicts
+    assert verdict.code == "job-too-long"
+    assert verdict.text.endswith(f"to be done within 10 s. {advice}")
+
+
 def test_the_time_until_too_few_workers_have_cleared_the_queue_is_said() -> None:
     decision = decide(
         look(7500, ready=5, running=[Running("resize", 0.1)] * 5),

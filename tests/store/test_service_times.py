@@ -14,6 +14,7 @@ from benchmarks.workers import worker_here
 from flask_durable import Event
 from flask_durable import NonRetriable
 from flask_durable import Step
+from flask_durable.store.efforts import Efforts
 from flask_durable.store.histogram import Histogram
 from flask_durable.store.hourly import HourlyHistograms
 from flask_durable.store.hourly import KEPT
@@ -47,7 +48,12 @@ def server(url: str) -> StateServer:
 @pytest.fixture
 def service_times(server: StateServer, monkeypatch: pytest.MonkeyPatch) -> ServiceTimes:
     monkeypatch.setattr(time, "time", lambda: NOW)
-    return ServiceTimes(HourlyHistograms(server, Keys("test", 4)))
+    return make_times(server)
+
+
+def make_times(server: StateServer) -> ServiceTimes:
+    keys = Keys("test", 4)
+    return ServiceTimes(HourlyHistograms(server, keys), Efforts(server, keys, "small"))
 
 
 def note(
@@ -58,7 +64,7 @@ def note(
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: NOW - hours_ago * 3600)
     for seconds in times:
-        service_times.took("resize", "done", seconds)
+        service_times.took("resize", "done", seconds, 0.0)
     service_times.histograms.flush()
     monkeypatch.setattr(time, "time", lambda: NOW)
 
@@ -87,10 +93,10 @@ def test_two_halves_that_are_merged_are_the_whole() -> None:
 def test_what_two_processes_write_is_read_as_one(
     server: StateServer, service_times: ServiceTimes
 ) -> None:
-    other = ServiceTimes(HourlyHistograms(server, Keys("test", 4)))
+    other = make_times(server)
     for seconds in range(1, 21):
-        service_times.took("resize", "done", seconds)
-        other.took("resize", "done", seconds + 20)
+        service_times.took("resize", "done", seconds, 0.0)
+        other.took("resize", "done", seconds + 20, 0.0)
     service_times.histograms.flush()
     other.histograms.flush()
 
@@ -102,7 +108,7 @@ def test_what_two_processes_write_is_read_as_one(
 
 
 def test_what_was_written_is_not_written_again(service_times: ServiceTimes) -> None:
-    service_times.took("resize", "done", 1.0)
+    service_times.took("resize", "done", 1.0, 0.0)
     service_times.histograms.flush()
     service_times.histograms.flush()
 
@@ -110,8 +116,8 @@ def test_what_was_written_is_not_written_again(service_times: ServiceTimes) -> N
 
 
 def test_every_key_expires(server: StateServer, service_times: ServiceTimes) -> None:
-    service_times.took("resize", "done", 1.0)
-    service_times.took("resize", "failed", 1.0)
+    service_times.took("resize", "done", 1.0, 0.0)
+    service_times.took("resize", "failed", 1.0, 0.0)
     service_times.histograms.flush()
 
     keys = server.client.keys()
@@ -159,9 +165,9 @@ def test_a_day_later_nothing_is_known(
 def test_failures_count_only_where_nothing_succeeded(
     service_times: ServiceTimes,
 ) -> None:
-    service_times.took("resize", "done", 8.0)
+    service_times.took("resize", "done", 8.0, 0.0)
     for function in ("resize", "broken"):
-        service_times.took(function, "failed", 0.1)
+        service_times.took(function, "failed", 0.1, 0.0)
     service_times.histograms.flush()
 
     read = service_times.read(["resize", "broken"])
