@@ -1,21 +1,18 @@
 """How long a delivery computes: the rest of its time, it waits for something.
 
-A thread knows its own processor time. That of a process which it starts, such as an
-encoder, is known of all processes that have ended together: it is the delivery's if no
-other one was there at the same time, and else nobody's.
+A process knows the processor time of all its threads, and of the processes that it
+started, such as an encoder, once they have ended. That is a delivery's if no other one
+was there at the same time. Of several, nobody knows: even a thread's own time is short
+for what it wants where threads wait for one another.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import typing as t
-
-try:
-    import resource
-except ImportError:  # there is none on Windows
-    resource = None  # type: ignore[assignment]
 
 
 class ProcessorTime:
@@ -27,28 +24,27 @@ class ProcessorTime:
         self._begun = 0
 
     @contextlib.contextmanager
-    def measured(self) -> t.Iterator[t.Callable[[], float]]:
-        """Yield what returns, afterwards, the seconds for which the body computed."""
+    def measured(self) -> t.Iterator[t.Callable[[], float | None]]:
+        """Yield what returns, afterwards, the seconds for which the body computed.
+
+        They are ``None`` if another one was measured at the same time.
+        """
         with self._lock:
             self._there += 1
             self._begun += 1
             alone, number = self._there == 1, self._begun
-        own, others = time.thread_time(), _of_children()
-        spent = 0.0
+        before = _processor_time()
+        spent: float | None = None
         try:
             yield lambda: spent
         finally:
-            spent = time.thread_time() - own
             with self._lock:
                 self._there -= 1
                 alone = alone and self._begun == number
             if alone:
-                spent += _of_children() - others
+                spent = _processor_time() - before
 
 
-def _of_children() -> float:
-    """Return the processor time of the processes that were started and have ended."""
-    if resource is None:
-        return 0.0
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _processor_time() -> float:
+    """Return that of this process, and of those that it started and that have ended."""
+    return time.process_time() + sum(os.times()[2:4])

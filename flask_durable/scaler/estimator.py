@@ -44,7 +44,7 @@ class Measured(t.Protocol):
     def read_efforts(
         self, functions: t.Collection[str]
     ) -> t.Mapping[str, t.Mapping[str, Effort]]:
-        """Return, by size of the worker, what deliveries took in the last day."""
+        """Return, by size of the worker, what deliveries took since yesterday."""
 
 
 class Estimator:
@@ -83,9 +83,9 @@ class Estimator:
 
 def _computing(sizes: t.Mapping[str, Effort]) -> float | None:
     """Return the share of the time that was computing, on workers of any size."""
-    seconds = sum(effort.seconds for effort in sizes.values())
+    measured = sum(effort.measured for effort in sizes.values())
     computing = sum(effort.computing for effort in sizes.values())
-    return computing / seconds if seconds else None
+    return computing / measured if measured else None
 
 
 def _means(sizes: t.Mapping[str, Effort]) -> dict[str, float]:

@@ -90,18 +90,21 @@ def fleet_of(
     :param silence: What the others are that the platform has.
     """
     silent = silent_of(units, size, pool, silence)
-    booting = silent
+    young = [time for time in asked if now - time < pool.boot]
     if silence == "idle":
-        asked = [time for time in asked if now - time < pool.boot]
+        asked = young
+    booting = silent
     if silence != "booting":
         booting = min(max(size.booting, len(asked)), silent)
     ready = size.asked - booting
     known = [max(pool.boot - (now - time), 1.0) for time in asked[-booting:]]
     unknown = [pool.boot] * (booting - len(known))
-    busy = sum(unit.busy > 0 for unit in units)
+    busy = min(sum(unit.busy > 0 for unit in units), ready)
     if silence == "busy":
-        busy += silent - booting
-    return Fleet(ready, tuple(known + unknown if booting else ()), min(busy, ready))
+        # Whoever boots for longer than usual may be at work: no other one is asked for
+        # in its place, and it does not go.
+        busy += silent - min(max(size.booting, len(young)), silent)
+    return Fleet(ready, tuple(known + unknown if booting else ()), busy)
 
 
 def with_unsaid(crew: Fleet, units: t.Sequence[Unit], running: int) -> Fleet:
@@ -112,7 +115,7 @@ def with_unsaid(crew: Fleet, units: t.Sequence[Unit], running: int) -> Fleet:
     """
     if running <= sum(unit.busy for unit in units):
         return crew
-    return dataclasses.replace(crew, busy=crew.ready)
+    return dataclasses.replace(crew, busy=max(crew.busy, crew.ready))
 
 
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:
@@ -139,17 +142,23 @@ def expected(
 
 
 def booted(
-    asked: t.Sequence[float], units: t.Sequence[Unit], since: float
+    asked: t.Sequence[float],
+    units: t.Sequence[Unit],
+    since: float,
+    known: t.Container[str] = (),
 ) -> tuple[tuple[float, ...], list[float]]:
     """Return who of those that were asked for is still to come, and new boot times.
 
     :param asked: When each one was asked for.
     :param units: Those that are up.
     :param since: When it was looked last, seconds since 1970.
+    :param known: Ids of the units that were up then. Another one may be ready for
+        longer, and not have been heard of.
     """
     waiting = sorted(asked)
     boots = []
-    for ready_at in sorted(u.ready_at for u in units if u.ready_at > since):
+    new = [unit for unit in units if unit.ready_at > since or unit.id not in known]
+    for ready_at in sorted(unit.ready_at for unit in new):
         if waiting and waiting[0] <= ready_at:
             boots.append(ready_at - waiting.pop(0))
     return tuple(waiting), boots

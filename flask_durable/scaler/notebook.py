@@ -51,6 +51,7 @@ class Notes:
     :param asked: Times at which a worker was asked for that is not ready yet.
     :param boots: How long the last workers took to boot, seconds.
     :param looked: When that run looked, seconds since 1970.
+    :param known: The ids of the workers that were up then.
     :param changed: When the platform was last asked for another number.
     """
 
@@ -59,6 +60,7 @@ class Notes:
     asked: tuple[float, ...] = ()
     boots: tuple[float, ...] = ()
     looked: float = 0.0
+    known: tuple[str, ...] = ()
     changed: float = 0.0
 
     def encode(self) -> str:
@@ -70,6 +72,7 @@ class Notes:
                 "asked": self.asked,
                 "boots": self.boots,
                 "looked": self.looked,
+                "known": self.known,
                 "changed": self.changed,
             }
         )
@@ -88,6 +91,7 @@ class Notes:
             tuple(fields["asked"]),
             tuple(fields["boots"]),
             fields["looked"],
+            tuple(fields["known"]),
             fields["changed"],
         )
 

@@ -81,7 +81,7 @@ class Fleet:
     :param ready: Workers that take jobs, and are not told to drain.
     :param booting: For each worker that was asked for and is not ready, the seconds
         until it is.
-    :param busy: How many of those that are ready have a job.
+    :param busy: How many have a job, or may have one: they do not go.
     """
 
     ready: int = 0

@@ -160,5 +160,5 @@ def _origin(known: t.Mapping[str, t.Any]) -> str:
     if known["samples"]:
         parts.append(f"{known['samples']:.0f} measured")
     if known.get("computing") is not None:
-        parts.append(f"computes for {min(known['computing'], 1):.0%} of it")
+        parts.append(f"computes for {min(known['computing'], 1):.0%} of its time")
     return ", ".join(parts)

@@ -160,7 +160,7 @@ class Scaler:
     ) -> tuple[Notes, Fleet]:
         """Return the workers there are, and the notes with what is new of them."""
         silence, units, now = self._introspector.silence, sighting.units, sighting.now
-        asked, boots = fleet.booted(notes.asked, units, notes.looked)
+        asked, boots = fleet.booted(notes.asked, units, notes.looked, notes.known)
         silent = fleet.silent_of(units, size, pool, silence)
         asked = fleet.expected(asked, silent, pool.boot, now)
         notes = dataclasses.replace(
@@ -193,8 +193,8 @@ class Scaler:
     ) -> t.Iterator[Running]:
         """Yield what those execute that are too busy to say it: nobody knows what."""
         if self._introspector.silence == "busy":
-            silent = max(crew.ready - len(sighting.units), 0) * pool.slots
-            yield from [Running(UNSEEN, 0.0)] * max(silent - sighting.unheard, 0)
+            silent = max(crew.ready - len(sighting.units), 0)
+            yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
     # -- What is decided -------------------------------------------------------------
 
@@ -254,6 +254,7 @@ class Scaler:
                 notes,
                 totals=arrivals.remember(notes.totals, sighting.now, sighting.arrived),
                 looked=sighting.now,
+                known=tuple(unit.id for unit in sighting.units),
             )
         self.notebook.write(notes)
         self.notebook.log(report.record)

@@ -28,8 +28,6 @@ class Sighting:
     :param queues: By function, the queue that it was seen in.
     :param samples: Queues that are too long to be looked at as a whole.
     :param units: The workers that serve them, as far as is known.
-    :param unheard: How many of those that wait are at workers that are not heard of,
-        and may be executed there.
     :param failure: What could not be looked at, and why; then all else is empty.
     """
 
@@ -41,7 +39,6 @@ class Sighting:
     queues: t.Mapping[str, str] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     units: tuple[Unit, ...] = ()
-    unheard: int = 0
     failure: str | None = None
 
     @classmethod

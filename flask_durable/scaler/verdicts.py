@@ -74,15 +74,15 @@ def _advice(known: ServiceTime, factor: float) -> str:
     faster = f"workers that are {factor:.1f} times as fast"
     if known.computing is None:
         return f"Split it into steps, or use {faster}."
-    share = f"{min(known.computing, 1):.0%} of that"
+    share = f"{min(known.computing, 1):.0%} of its time"
     if known.computing < _COMPUTES:
         return (
-            f"It computes for {share} and waits for the rest, which larger workers do"
-            " not shorten: split it into steps."
+            f"Alone on a worker, it computes for {share} and waits for the rest, which"
+            " larger workers do not shorten: split it into steps."
         )
     return (
-        f"It computes for {share}: split it into steps, or use {faster}, with no more"
-        " threads than processors."
+        f"Alone on a worker, it computes for {share}: split it into steps, or use"
+        f" {faster}, with no more threads than processors."
     )
 
 
@@ -92,7 +92,7 @@ def _speeds(known: ServiceTime) -> str:
         return ""
     means = sorted(known.sizes.items(), key=lambda pair: pair[1], reverse=True)
     seen = ", ".join(f"{seconds:.3g} s on {size}" for size, seconds in means)
-    return f" It took {seen} in the last day."
+    return f" It took {seen} since yesterday."
 
 
 def _boot_too_long(

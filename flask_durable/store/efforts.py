@@ -1,12 +1,15 @@
 """How much of their time deliveries compute, and how long they take by worker's size.
 
-There is a hash for each function and hour, beside its histograms and written like them
+There is a hash for each function and day, beside its histograms and written like them
 (:mod:`.hourly`), for the same reasons::
 
-    <tag>:times:effort:<function>:<hour>
+    <tag>:times:effort:<function>:<day>
         n:<size>  deliveries that went as far as they could
         s:<size>  seconds for which they held their threads
-        c:<size>  seconds for which they computed
+        m:<size>  seconds of those of which it is known how much they computed
+        c:<size>  seconds for which these computed
+
+Days are those of the worker's clock, in UTC.
 """
 
 from __future__ import annotations
@@ -17,32 +20,36 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .hourly import hour_of
 from .hourly import KEPT
 from .keys import Keys
 from .server import StateServer
 
-#: Hours that are read.
-HOURS = 24
+#: Days that are read: this one, and the one before.
+DAYS = 2
 
 
 @dataclass
 class Effort:
     """What deliveries of a function took on workers of one size.
 
-    :param samples: How many were measured.
+    :param samples: How many there were.
     :param seconds: For how long they held their threads.
-    :param computing: For how many of these seconds they computed.
+    :param measured: Seconds of those of which it is known how much they computed.
+    :param computing: Seconds for which these computed.
     """
 
     samples: float = 0.0
     seconds: float = 0.0
+    measured: float = 0.0
     computing: float = 0.0
 
-    def add(self, samples: float, seconds: float, computing: float) -> None:
+    def add(
+        self, samples: float, seconds: float, measured: float, computing: float
+    ) -> None:
         """Count what was measured."""
         self.samples += samples
         self.seconds += seconds
+        self.measured += measured
         self.computing += computing
 
 
@@ -61,11 +68,17 @@ class Efforts:
         self._lock = threading.Lock()
         self._noted: dict[str, Effort] = {}
 
-    def took(self, function: str, seconds: float, computing: float) -> None:
-        """Note that a delivery of *function* ends now."""
-        key = self._key(function, hour_of(time.time()))
+    def took(self, function: str, seconds: float, computing: float | None) -> None:
+        """Note that a delivery of *function* ends now.
+
+        :param seconds: How long it held its thread.
+        :param computing: For how long it computed, if that is known.
+        """
+        key = self._key(function, _day_of(time.time()))
+        measured = 0.0 if computing is None else seconds
         with self._lock:
-            self._noted.setdefault(key, Effort()).add(1, seconds, computing)
+            effort = self._noted.setdefault(key, Effort())
+            effort.add(1, seconds, measured, computing or 0.0)
 
     def flush(self) -> None:
         """Write what was noted, in one pipeline. What cannot be written is dropped.
@@ -80,6 +93,7 @@ class Efforts:
         for key, effort in noted.items():
             pipeline.hincrby(key, f"n:{self._size}", int(effort.samples))
             pipeline.hincrbyfloat(key, f"s:{self._size}", effort.seconds)
+            pipeline.hincrbyfloat(key, f"m:{self._size}", effort.measured)
             pipeline.hincrbyfloat(key, f"c:{self._size}", effort.computing)
             pipeline.expire(key, KEPT)
         pipeline.execute()
@@ -87,40 +101,47 @@ class Efforts:
     def read(
         self, functions: t.Collection[str], *, now: float | None = None
     ) -> dict[str, dict[str, Effort]]:
-        """Return the efforts of the last day by function, and by size of the worker.
+        """Return the efforts since yesterday by function, and by size of the worker.
 
         :param now: Seconds since 1970, if it is to be another time than the present.
         :raises redis.RedisError: The server did not answer.
         """
-        latest = hour_of(time.time() if now is None else now)
+        latest = _day_of(time.time() if now is None else now)
         pipeline = self._server.client.pipeline(transaction=False)
         for function in functions:
-            for back in range(HOURS):
+            for back in range(DAYS):
                 pipeline.hgetall(self._key(function, latest - back))
         replies = iter(pipeline.execute() if functions else [])
         found: dict[str, dict[str, Effort]] = {}
         for function in functions:
             sizes = found[function] = {}
-            for _ in range(HOURS):
+            for _ in range(DAYS):
                 _merge(sizes, next(replies))
         return found
 
-    def _key(self, function: str, hour: int) -> str:
-        return f"{self._keys.tag_of_function(function)}:times:effort:{function}:{hour}"
+    def _key(self, function: str, day: int) -> str:
+        return f"{self._keys.tag_of_function(function)}:times:effort:{function}:{day}"
 
 
 def _merge(sizes: dict[str, Effort], fields: t.Mapping[str, str]) -> None:
-    """Add what is stored of an hour."""
-    for name, number in fields.items():
+    """Add what is stored of a day."""
+    for name in fields:
         if name.startswith("n:"):
             size = name[2:]
-            seconds = float(fields.get(f"s:{size}", 0))
-            computing = float(fields.get(f"c:{size}", 0))
-            sizes.setdefault(size, Effort()).add(float(number), seconds, computing)
+            numbers = (float(fields.get(f"{field}:{size}", 0)) for field in "nsmc")
+            sizes.setdefault(size, Effort()).add(*numbers)
+
+
+def _day_of(now: float) -> int:
+    """Return the day since 1970 of *now*, in seconds."""
+    return int(now // 86400)
 
 
 def default_size() -> str:
-    """Return what workers on this machine are called: the processors they may use."""
+    """Return what workers on this machine are called: the processors they may use.
+
+    A share of them that a container may use is not to be seen everywhere.
+    """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     count = count or os.cpu_count() or 1
     return "1 CPU" if count == 1 else f"{count} CPUs"

@@ -33,11 +33,15 @@ class ServiceTimes:
         self.efforts = efforts
 
     def took(
-        self, function: str, ending: Ending, seconds: float, computing: float
+        self,
+        function: str,
+        ending: Ending,
+        seconds: float,
+        computing: float | None = None,
     ) -> None:
         """Note that a delivery of *function* held its thread for *seconds*.
 
-        :param computing: For how many of these it computed.
+        :param computing: For how many of these it computed, if that is known.
         """
         self.histograms.add(ending, function, seconds)
         if ending == "done":
@@ -46,7 +50,7 @@ class ServiceTimes:
     def read_efforts(
         self, functions: t.Collection[str]
     ) -> dict[str, dict[str, Effort]]:
-        """Return, by size of the worker, what deliveries took in the last day.
+        """Return, by size of the worker, what deliveries took since yesterday.
 
         :raises redis.RedisError: The server did not answer.
         """

@@ -66,8 +66,8 @@ class Source:
 def test_how_much_is_computing_and_what_it_takes_by_size_is_known() -> None:
     measured = Measured(encode=(20, 60.0), other=(20, 1.0))
     measured.efforts["encode"] = {
-        "2 CPUs": Effort(10, 800.0, 760.0),
-        "8 CPUs": Effort(10, 400.0, 380.0),
+        "2 CPUs": Effort(10, 800.0, 100.0, 95.0),
+        "8 CPUs": Effort(10, 400.0, 0.0, 0.0),
     }
     found = Estimator(measured, SourceChain([])).read(["encode", "other"])
     assert found["encode"].computing == pytest.approx(0.95)

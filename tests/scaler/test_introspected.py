@@ -40,7 +40,6 @@ class Legacy:
         self.jobs = 0
         self.running = 0
         self.units: tuple[Unit, ...] = ()
-        self.unheard = 0
         self.breaks = False
 
     def look(self, horizon: float) -> Sighting:
@@ -54,7 +53,6 @@ class Legacy:
             {},
             {"work": "legacy"},
             units=self.units,
-            unheard=self.unheard,
         )
 
     def describe(self) -> str:
@@ -168,15 +166,6 @@ def test_the_slots_of_a_worker_are_the_introspectors_until_one_is_up(kit: Kit) -
     assert seen["slots"] == 5
 
 
-def test_what_a_worker_that_is_too_busy_to_answer_has_is_not_counted_twice(
-    kit: Kit,
-) -> None:
-    legacy = Legacy("busy", slots=1)
-    legacy.asked, legacy.jobs, legacy.unheard = 10, 10, 8
-    seen = scaler_of(kit, legacy, slots=None).run(dry=True).record["observation"]
-    assert (seen["running"], seen["busy_workers"]) == (2, 10)
-
-
 def test_workers_that_boot_for_long_are_not_taken_for_busy_ones(kit: Kit) -> None:
     legacy = Legacy("busy")
     legacy.jobs = 10
@@ -186,6 +175,10 @@ def test_workers_that_boot_for_long_are_not_taken_for_busy_ones(kit: Kit) -> Non
         scaler.run()
         sizes.append(legacy.asked)
     assert sizes == [sizes[0]] * 4
+    # Nor do they go, as they may be at work.
+    legacy.jobs = 0
+    assert scaler.run().record["observation"]["booting"] == sizes[0]
+    assert legacy.asked == sizes[0]
 
 
 def test_none_goes_while_one_has_a_job_and_has_not_said_so(kit: Kit) -> None:

@@ -155,6 +155,13 @@ def test_boot_times_are_measured_from_asking_to_ready() -> None:
     assert boots == [25.0, 30.0]
 
 
+def test_a_worker_that_was_not_heard_of_at_the_last_look_has_booted_since() -> None:
+    units = [Unit("old", 1, 0, 5.0), Unit("a", 1, 0, 118.0)]
+    assert fleet.booted([100.0], units, since=120, known=["old"]) == ((), [18.0])
+    known = ["old", "a"]
+    assert fleet.booted([100.0], units, since=120, known=known) == ((100.0,), [])
+
+
 def test_the_boot_time_is_the_ninetieth_percentile() -> None:
     assert fleet.boot_time([], default=30) == 30
     assert fleet.boot_time([float(n) for n in range(10)], default=30) == 9

@@ -248,15 +248,15 @@ def test_a_goal_that_no_number_of_workers_meets_is_said(
         ({}, "Split it into steps, or use workers that are 3.0 times as fast."),
         (
             {"computing": 0.93, "sizes": {"2 CPUs": 25.0, "8 CPUs": 12.5}},
-            "It computes for 93% of that: split it into steps, or use workers that are "
-            "3.0 times as fast, with no more threads than processors. It took 25 s on "
-            "2 CPUs, 12.5 s on 8 CPUs in the last day.",
+            "Alone on a worker, it computes for 93% of its time: split it into steps, "
+            "or use workers that are 3.0 times as fast, with no more threads than "
+            "processors. It took 25 s on 2 CPUs, 12.5 s on 8 CPUs since yesterday.",
         ),
         (
             {"computing": 0.04, "sizes": {"1 CPU": 25.0}},
-            "It computes for 4% of that and waits for the rest, which larger workers "
-            "do not shorten: split it into steps. It took 25 s on 1 CPU in the last "
-            "day.",
+            "Alone on a worker, it computes for 4% of its time and waits for the rest, "
+            "which larger workers do not shorten: split it into steps. It took 25 s on "
+            "1 CPU since yesterday.",
         ),
     ],
 )

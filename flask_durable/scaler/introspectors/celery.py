@@ -7,10 +7,10 @@ What is read, under the names that Kombu's transport gives them::
     unacked                   hash  what workers took and have not done: JSON
 
 What a worker took is what runs there, what it keeps until a time (``eta``), and what
-waits. That of a worker which does not say what it executes counts as waiting, and as
-what may be executed there (see :mod:`.celery_workers`). Where a message came from is
-told by its routing key, which is the queue's name unless an exchange of type ``topic``
-was configured; then what workers took is not seen.
+waits. All that is at a worker which does not say what it executes waits too (see
+:mod:`.celery_workers`): nobody else knows. Where a message came from is told by its
+routing key, which is the queue's name unless an exchange of type ``topic`` was
+configured; then what workers took is not seen.
 
 A message does not say when it was sent: each counts as if it were new, so that
 a pool grows later than for a queue whose ages are known.
@@ -84,18 +84,16 @@ class CeleryIntrospector:
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
             # In the order in which messages go on: one that does meanwhile is seen
-            # twice, and known by its id. The other way round, it would be missed.
+            # twice, or once too often. The other way round, it would be missed.
             waiting = list(self._waiting(client))
             taken = self._taken(client)
             nodes = self._workers.ask()
         active = {task.id for node in nodes for task in node.tasks}
-        known = active.union(*(node.reserved for node in nodes))
         for some in (*waiting, *taken):
             _count(some, active, census)
         ours = [node for node in nodes if node.queues & {*self._queues}]
         running = [task.running(census.now) for node in ours for task in node.tasks]
-        unheard = sum(some.due_now(known, census.now) for some in taken)
-        return census.sighting(running, units_of(ours, census.now), unheard)
+        return census.sighting(running, units_of(ours, census.now))
 
     def _waiting(self, client: redis.Redis) -> t.Iterator[_Some]:
         """Yield what no worker took, list by list."""
@@ -167,14 +165,6 @@ class _Some:
         """Yield each message, and for how many it stands."""
         numbers = weights(self.length, len(self.messages))
         yield from zip(self.messages, numbers, strict=True)
-
-    def due_now(self, known: set[str], now: float) -> int:
-        """Return how many could be executed, but for those of *known* ids."""
-        return sum(
-            number
-            for message, number in self.counted()
-            if message and message.id not in known and message.due <= now
-        )
 
 
 def _count(some: _Some, active: set[str], census: Census) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import ssl
 import typing as t
+import urllib.parse
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
@@ -26,7 +27,7 @@ _PATIENCE = 1.0
 
 #: Of their mailboxes: Celery's ``control_exchange``.
 _MAILBOX = "celery"
-_QUESTIONS = ("active_queues", "reserved", "active")
+_QUESTIONS = ("active_queues", "active")
 
 _Replies = t.Mapping[str, t.Any]
 
@@ -58,7 +59,6 @@ class Node:
     :param uptime: Seconds since it started.
     :param queues: The names of those that it serves.
     :param tasks: What it executes, of whatever queue: each holds a slot.
-    :param reserved: The ids of what it took and does not execute yet.
     """
 
     name: str
@@ -66,7 +66,6 @@ class Node:
     uptime: float
     queues: frozenset[str]
     tasks: tuple[Task, ...]
-    reserved: frozenset[str]
 
 
 def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
@@ -101,7 +100,7 @@ class CeleryWorkers:
                 "The introspector celery needs Celery's Kombu, which is not installed.",
                 hint='Run `pip install "kombu[redis]"`.',
             ) from None
-        self._url = url
+        self._url = _address(url)
         self._ssl = _ssl_of(url)
         self._options = {
             "global_keyprefix": prefix,
@@ -143,18 +142,18 @@ class CeleryWorkers:
     def _ask(self, connection: t.Any) -> list[Node]:
         # One for each question: an answer to another one, that comes late, would be
         # taken for one that is waited for.
-        everyone, *boxes = (self._mailbox(connection) for _ in range(4))
+        everyone, *boxes = (self._mailbox(connection) for _ in range(3))
         stats = _by_node(everyone.multi_call("stats", timeout=_PATIENCE))
         if not stats:
             return []
         # Whom to wait for is known now: this is answered as fast as they can. What they
         # execute is asked last: a task is there until they do, and not before.
-        serving, reserved, active = (
+        serving, active = (
             _by_node(box.call([*stats], question, timeout=_PATIENCE))
             for box, question in zip(boxes, _QUESTIONS, strict=True)
         )
         nodes = (
-            _node(name, stat, active.get(name), reserved.get(name), serving.get(name))
+            _node(name, stat, active.get(name), serving.get(name))
             for name, stat in stats.items()
         )
         return [node for node in nodes if node is not None]
@@ -162,6 +161,16 @@ class CeleryWorkers:
     def _mailbox(self, connection: t.Any) -> t.Any:
         made = self._pidbox.Mailbox(_MAILBOX, type="fanout", serializer="json")
         return made(connection)
+
+
+def _address(url: str) -> str:
+    """Return *url* as Kombu takes it: without options that are those of redis-py."""
+    parts = urllib.parse.urlsplit(url)
+    options = dict(urllib.parse.parse_qsl(parts.query))
+    path = f"/{options['db']}" if "db" in options else parts.path
+    kept = {name: text for name, text in options.items() if name.startswith("ssl_")}
+    query = urllib.parse.urlencode(kept)
+    return urllib.parse.urlunsplit(parts._replace(path=path, query=query))
 
 
 def _ssl_of(url: str) -> bool | dict[str, t.Any]:
@@ -175,11 +184,9 @@ def _by_node(replies: list[_Replies] | None) -> _Replies:
     return {name: said for reply in replies or () for name, said in reply.items()}
 
 
-def _node(
-    name: str, stat: t.Any, active: t.Any, reserved: t.Any, serving: t.Any
-) -> Node | None:
+def _node(name: str, stat: t.Any, active: t.Any, serving: t.Any) -> Node | None:
     """Return a worker by its replies; ``None`` if one is missing or says an error."""
-    if not all(isinstance(reply, list) for reply in (active, reserved, serving)):
+    if not isinstance(active, list) or not isinstance(serving, list):
         return None
     try:
         return Node(
@@ -188,7 +195,6 @@ def _node(
             float(stat["uptime"]),
             frozenset(queue["name"] for queue in serving),
             tuple(Task(it["id"], it["name"], it.get("time_start")) for it in active),
-            frozenset(it["id"] for it in reserved),
         )
     except (LookupError, TypeError, ValueError):
         return None

@@ -80,10 +80,7 @@ class Census:
             self.wakeups += [(function, seconds)] * jobs
 
     def sighting(
-        self,
-        running: t.Collection[Running],
-        units: t.Collection[Unit],
-        unheard: int = 0,
+        self, running: t.Collection[Running], units: t.Collection[Unit]
     ) -> Sighting:
         """Return what was counted, with what is *running* and the workers.
 
@@ -100,7 +97,6 @@ class Census:
             self.queues,
             tuple(self.samples),
             tuple(units),
-            unheard,
         )
 
     def saw(self, function: str, queue: str) -> None:
