@@ -228,6 +228,9 @@ class World:
         for name in ("timers", "leases", "queued", "outbox"):
             self._bring_nearer(f"{self._tag}:{name}", milliseconds)
         self._move_looks()
+        if self._process is not None:
+            # What a queue that failed is left alone for, by the process's own clock.
+            self._process.state.outbox._resting.clear()
         namespace = self._tag[1:].partition(":")[0]
         for queue in QUEUES:
             tag = f"{{{namespace}:q:{queue}}}"
