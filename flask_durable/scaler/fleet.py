@@ -50,17 +50,23 @@ def units_of(
     workers: t.Iterable[t.Mapping[str, t.Any]], queues: t.Collection[str]
 ) -> list[Unit]:
     """Return the units of those *workers* that serve one of *queues*."""
+    return merged(
+        Unit(worker["unit"], worker["threads"], worker["busy"], worker["ready_at"])
+        for worker in workers
+        if set(worker["queues"]) & set(queues)
+    )
+
+
+def merged(units: t.Iterable[Unit]) -> list[Unit]:
+    """Return *units* with those of one id as one, which is ready when all are."""
     found: dict[str, Unit] = {}
-    for worker in workers:
-        if not set(worker["queues"]) & set(queues):
-            continue
-        id = worker["unit"]
-        other = found.get(id, Unit(id, 0, 0, worker["ready_at"]))
-        found[id] = Unit(
-            id,
-            other.slots + worker["threads"],
-            other.busy + worker["busy"],
-            max(other.ready_at, worker["ready_at"]),
+    for unit in units:
+        other = found.get(unit.id, Unit(unit.id, 0, 0, unit.ready_at))
+        found[unit.id] = Unit(
+            unit.id,
+            other.slots + unit.slots,
+            other.busy + unit.busy,
+            max(other.ready_at, unit.ready_at),
         )
     return list(found.values())
 

@@ -15,12 +15,13 @@ Days are those of the worker's clock, in UTC.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import typing as t
+from collections import deque
 from dataclasses import dataclass
 
 from .hourly import KEPT
+from .hourly import MOST
 from .keys import Keys
 from .server import StateServer
 
@@ -65,28 +66,31 @@ class Efforts:
         self._server = server
         self._keys = keys
         self._size = size
-        self._lock = threading.Lock()
-        self._noted: dict[str, Effort] = {}
+        #: Keys and seconds; what is beyond is forgotten, where nobody writes it.
+        self._noted: deque[tuple[str, float, float | None]] = deque(maxlen=MOST)
 
     def took(self, function: str, seconds: float, computing: float | None) -> None:
         """Note that a delivery of *function* ends now.
+
+        Run threads take no lock for it: they would wait for one another.
 
         :param seconds: How long it held its thread.
         :param computing: For how long it computed, if that is known.
         """
         key = self._key(function, _day_of(time.time()))
-        measured = 0.0 if computing is None else seconds
-        with self._lock:
-            effort = self._noted.setdefault(key, Effort())
-            effort.add(1, seconds, measured, computing or 0.0)
+        self._noted.append((key, seconds, computing))
 
     def flush(self) -> None:
         """Write what was noted, in one pipeline. What cannot be written is dropped.
 
         :raises redis.RedisError: The server did not take it.
         """
-        with self._lock:
-            noted, self._noted = self._noted, {}
+        noted: dict[str, Effort] = {}
+        for _ in range(len(self._noted)):
+            key, seconds, computing = self._noted.popleft()
+            measured = 0.0 if computing is None else seconds
+            effort = noted.setdefault(key, Effort())
+            effort.add(1, seconds, measured, computing or 0.0)
         if not noted:
             return
         pipeline = self._server.client.pipeline(transaction=False)
@@ -138,10 +142,7 @@ def _day_of(now: float) -> int:
 
 
 def default_size() -> str:
-    """Return what workers on this machine are called: the processors they may use.
-
-    A share of them that a container may use is not to be seen everywhere.
-    """
+    """Return what workers on this machine are called: the processors they may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     count = count or os.cpu_count() or 1
     return "1 CPU" if count == 1 else f"{count} CPUs"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
+from ..fleet import merged
 from ..fleet import Unit
 from ..observation import Running
 from .server import TIMEOUT
@@ -70,17 +71,15 @@ class Node:
 
 def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
     """Return the workers by their hosts, those of one host as one."""
-    units: dict[str, Unit] = {}
-    for node in nodes:
-        host = node.name.partition("@")[2]
-        other = units.get(host, Unit(host, 0, 0, 0.0))
-        units[host] = Unit(
-            host,
-            other.slots + node.slots,
-            other.busy + len(node.tasks),
-            max(other.ready_at, now - node.uptime),
+    return merged(
+        Unit(
+            node.name.partition("@")[2],
+            node.slots,
+            len(node.tasks),
+            now - node.uptime,
         )
-    return list(units.values())
+        for node in nodes
+    )
 
 
 class CeleryWorkers:

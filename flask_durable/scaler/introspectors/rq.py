@@ -22,6 +22,7 @@ import typing as t
 
 import redis
 
+from ..fleet import merged
 from ..fleet import Silence
 from ..fleet import Unit
 from ..observation import Running
@@ -105,14 +106,11 @@ class RQIntrospector:
             pipeline.smembers(f"{self._prefix}:workers:{queue}")
         for key in sorted(set().union(*pipeline.execute())):
             pipeline.hmget(key, ["hostname", "birth", "state"])
-        units: dict[str, Unit] = {}
-        for host, birth, state in pipeline.execute():
-            if birth is not None:  # else it died, and is still in the set
-                other = units.get(host, Unit(host, 0, 0, 0.0))
-                busy = other.busy + (state == "busy")
-                ready_at = max(other.ready_at, _time(birth) or 0.0)
-                units[host] = Unit(host, other.slots + 1, busy, ready_at)
-        return list(units.values())
+        return merged(
+            Unit(host, 1, int(state == "busy"), _time(birth) or 0.0)
+            for host, birth, state in pipeline.execute()
+            if birth is not None  # else it died, and is still in the set
+        )
 
     def _running(self, client: redis.Redis, now: float) -> t.Iterator[Running]:
         """Yield the jobs that are executed; those of a worker that died expire."""
