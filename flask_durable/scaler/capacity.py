@@ -80,7 +80,8 @@ class Slots:
 def workers_needed(work: Work, fleet: Fleet, pool: Pool) -> int:
     """Return the fewest workers with which each job of *work* starts in time.
 
-    At most as many as have a job each: more cannot help.
+    At most as many as have a job each, more cannot help; and at least those that have
+    one already.
 
     :param work: What is to be started.
     :param fleet: The workers there are.
@@ -92,8 +93,16 @@ def workers_needed(work: Work, fleet: Fleet, pool: Pool) -> int:
     jobs = sorted(_jobs(work, planned), key=lambda job: (job.deadline, job.release))
     late = _late_in_plan if planned else _late_in_flow
     jobs = _relaxed(jobs, late(jobs, slots, slots.size), pool)
+    least = occupied(work, fleet, pool)
     most = math.ceil((work.jobs + len(work.residuals)) / pool.slots)
-    return _fewest(lambda workers: not any(_second(late(jobs, slots, workers))), most)
+    return _fewest(
+        lambda workers: not any(_second(late(jobs, slots, workers))), least, most
+    )
+
+
+def occupied(work: Work, fleet: Fleet, pool: Pool) -> int:
+    """Return how many workers hold the jobs that run, if each has all it can have."""
+    return min(math.ceil(len(work.residuals) / pool.slots), fleet.busy)
 
 
 def _second(pairs: t.Iterable[tuple[int, bool]]) -> t.Iterator[bool]:
@@ -163,9 +172,9 @@ def _late_in_flow(
         yield number, done < due - _ROUNDING * max(due, 1.0)
 
 
-def _fewest(enough: t.Callable[[int], bool], most: int) -> int:
-    """Return the least number up to *most* that is enough, by bisection."""
-    low, high = 0, most
+def _fewest(enough: t.Callable[[int], bool], least: int, most: int) -> int:
+    """Return the least number in a range that is enough, by bisection."""
+    low, high = least, most
     while low < high:
         middle = (low + high) // 2
         if enough(middle):

@@ -141,8 +141,8 @@ class Goal:
     :param maximum: Workers that are never exceeded.
     :param completion: Seconds within which a job is to be done, where that matters.
     :param window: Seconds for which a need is remembered before workers are given back.
-        Without it two looks are; and where new workers would come too late,
-        :attr:`Pool.patience` says, and some are kept.
+        Without it two looks are, and where new workers would come too late, some are
+        kept for what was needed of late.
     :param margin: How many standard deviations of the work are added to it. 1.28 covers
         nine of ten cases; 0 is the plain rule.
     :param headroom: The share of jobs that may wait too long in steady state, for which
@@ -186,14 +186,3 @@ class Pool:
     period: float = 15.0
     maximum: int | None = None
     picks_victims: bool = True
-
-    @property
-    def patience(self) -> float:
-        """Return for how many seconds a need is remembered if new workers come late.
-
-        A worker that is given back costs its boot time to get again, so keeping it
-        for as long is at most twice as dear as the best that could be done (Karlin et
-        al., "Competitive snoopy caching", 1988). It spans two looks at least, because
-        one that misses what waits must not decide.
-        """
-        return max(1.5 * self.period, self.boot)

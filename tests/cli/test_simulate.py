@@ -16,6 +16,7 @@ from flask.cli import ScriptInfo
 
 from flask_durable import Durable
 from flask_durable.cli import durable_cli
+from flask_durable.scaler.simulation.workloads import generate
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
@@ -49,20 +50,41 @@ def rows(result: Result) -> dict[str, list[str]]:
     return {name: cells for name, *cells in lines}
 
 
+def shown() -> list[list[str]]:
+    """Return the cells of each line of the page."""
+    page = (DOCS / "simulation.rst").read_text("utf-8")
+    return [re.split(" {2,}", line.strip()) for line in page.splitlines()]
+
+
 def test_the_table_and_the_plot_of_the_page_are_what_the_command_prints(
     tmp_path: pathlib.Path,
 ) -> None:
     plot = tmp_path / "plot.svg"
     result = simulate("--workload", "mixed", "--svg", str(plot))
-    page = (DOCS / "simulation.rst").read_text("utf-8")
-    shown = [re.split(" {2,}", line.strip()) for line in page.splitlines()]
     for name, cells in rows(result).items():
-        assert [name, *cells] in shown
+        assert [name, *cells] in shown()
     tags = [element.tag for element in ElementTree.parse(plot).iter()]
     kept = [
         element.tag for element in ElementTree.parse(DOCS / "simulation.svg").iter()
     ]
     assert tags == kept
+
+
+def test_bursts_cost_what_the_page_says() -> None:
+    policies = ("--policy", "durable", "--policy", "rule-of-thumb")
+    others = ("wait=90s", "wait=120s", "wait=300s", "boot=15s")
+    changes = [argument for what in others for argument in ("--what-if", what)]
+    found = rows(simulate("--workload", "bursty", *policies, *changes))
+    for name, cells in found.items():
+        assert [name, *cells] in shown()
+    work = sum(job.seconds for job in generate("bursty", 1)) / 3600
+    for change, wait, boot in (
+        *(("", 60, 22.5), (", wait=90s", 90, 22.5), (", wait=120s", 120, 22.5)),
+        *((", wait=300s", 300, 22.5), (", boot=15s", 60, 11.25)),
+    ):
+        expected = work * wait / (wait - boot - 15 / 2)
+        hours = float(found[f"durable{change}"][4])
+        assert hours == pytest.approx(expected, rel=0.06)
 
 
 def test_each_change_is_beside_the_pool_as_it_is_configured(trace: str) -> None:

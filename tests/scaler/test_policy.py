@@ -220,6 +220,10 @@ def test_the_maximum_and_the_platform_s_limit_hold_and_are_named() -> None:
 def test_the_minimum_is_kept_where_nothing_is_needed() -> None:
     decision = decide(look(0), goal(minimum=2), Pool())
     assert (decision.action, decision.workers, decision.reason) == ("up", 2, "minimum")
+    there = settle(look(0, ready=2), goal(minimum=2), Pool())
+    assert (there.action, there.workers, there.reason) == ("hold", 2, "minimum")
+    gone = settle(look(0, ready=3), goal(minimum=2), Pool())
+    assert (gone.action, gone.workers, gone.reason) == ("down", 2, "minimum")
 
 
 @pytest.mark.parametrize(
@@ -325,14 +329,14 @@ def after_a_burst(seconds: float, wanted: Goal, pool: Pool) -> Decision:
     return decision
 
 
-def test_workers_are_kept_for_as_long_as_the_need_was_where_new_ones_are_late() -> None:
+def test_some_workers_are_kept_for_a_time_where_new_ones_are_late() -> None:
     late, in_time = Pool(boot=30, period=15), Pool(boot=10, period=15)
     assert after_a_burst(120, goal(), in_time).workers == 0
     unchosen = dataclasses.replace(in_time, picks_victims=False)
     assert after_a_burst(120, goal(), unchosen).workers == 0
-    soon, later = (after_a_burst(s, goal(), late).workers for s in (120, 900))
+    soon, later = (after_a_burst(s, goal(), late).workers for s in (120, 1800))
     assert 75 / 4 > soon > later > 0
-    assert after_a_burst(3600, goal(), late).workers == 0
+    assert after_a_burst(7200, goal(), late).workers == 0
     assert after_a_burst(120, goal(window=60), late).workers == 0
 
 
@@ -399,6 +403,39 @@ def test_what_may_arrive_is_counted_only_if_the_next_look_would_be_too_late() ->
     seen = look(0, arrival_rates={"resize": 20.0})
     assert decide(seen, goal(40), Pool(boot=18, period=15)).terms["coming"] == 0
     assert decide(seen, goal(38), Pool(boot=18, period=15)).terms["coming"] == 660
+
+
+def test_a_pool_shrinks_to_a_maximum_that_was_lowered_though_more_are_needed() -> None:
+    decision = decide(look(9000, ready=50, busy=30), goal(maximum=40), Pool())
+    assert (decision.action, decision.workers) == ("down", 40)
+    assert (decision.needed, decision.reason) == (90, "maximum")
+    assert decide(look(9000, ready=50, busy=45), goal(maximum=40), Pool()).workers == 45
+    there = decide(look(9000, ready=40), goal(maximum=40), Pool())
+    assert (there.action, there.reason) == ("hold", "maximum")
+    just = decide(look(9000, ready=90), goal(maximum=90), Pool())
+    assert (just.action, just.reason) == ("hold", "enough")
+
+
+def test_workers_that_have_a_job_count_as_needed() -> None:
+    running = [Running("resize", 0.1)] * 22
+    seen = look(394, ready=22, running=running, age=8)
+    decision = decide(seen, goal(), Pool(boot=30))
+    assert (decision.needed, decision.reason) == (22, "enough")
+    assert decide(seen, goal(), Pool(slots=2, boot=30)).needed == 11
+    # As a need they are not remembered: they have done it when they can go.
+    assert decision.memory.needs == ((0.0, 0),)
+
+
+@pytest.mark.parametrize(
+    ("ready", "outcome"), [(3, ("hold", 3, "busy")), (5, ("down", 3, "work"))]
+)
+@pytest.mark.parametrize("window", [None, 0])
+def test_busy_workers_are_the_reason_for_which_a_pool_stays_or_is_not_smaller(
+    ready: int, outcome: tuple[str, int, str], window: float | None
+) -> None:
+    seen = look(0, ready=ready, running=[Running("resize", 0.1)] * 3)
+    decision = settle(seen, goal(window=window), Pool(slots=8))
+    assert (decision.action, decision.workers, decision.reason) == outcome
 
 
 def test_a_large_pool_is_not_shrunk_by_less_than_a_tenth() -> None:
