@@ -58,9 +58,11 @@ class Memory:
     """What a decision leaves for the next one.
 
     :param needs: Pairs of a time (seconds since 1970) and the workers that were needed
-        then, unclamped, or 0 where those that were busy were enough; of the window.
+        then, unclamped; those of the window. If no window is given, 0 where those that
+        were busy were enough.
     :param empty_looks: How many looks in a row found nothing to do.
-    :param mean_need: The mean of the needs, of which older ones count less and less.
+    :param mean_need: The mean of the needs that those which were busy did not cover, as
+        far as the maximum, of which older ones count less and less.
     """
 
     needs: tuple[tuple[float, int], ...] = ()
@@ -111,11 +113,14 @@ def decide(
     if observation.failure is not None:
         return _blind(observation, goal, pool, memory)
     work = assess(observation, goal, pool)
-    terms = _terms(observation, work, goal, pool)
-    needed = max(int(terms["by_deadline"]), int(terms["headroom"]), floor)
+    terms = _terms(observation, work, goal, pool, floor)
+    by_work = max(int(terms["by_deadline"]), int(terms["headroom"]))
+    needed = max(by_work, floor)
     memory = _remember(memory, observation, needed, work, goal, pool)
     action, workers, reason = _settle(observation.fleet, needed, memory, goal, pool)
-    verdicts = verdicts_of(observation, work, needed, goal, pool)
+    if workers == floor > by_work:
+        reason = "floor"
+    verdicts = verdicts_of(observation, work, by_work, goal, pool)
     return Decision(action, workers, needed, reason, memory, terms, verdicts)
 
 
@@ -130,7 +135,7 @@ def _blind(
 
 
 def _terms(
-    observation: Observation, work: Work, goal: Goal, pool: Pool
+    observation: Observation, work: Work, goal: Goal, pool: Pool, floor: int
 ) -> dict[str, float]:
     busy = sum(min(left, goal.desired_wait) for left in work.residuals)
     return {
@@ -142,6 +147,7 @@ def _terms(
         "rule_of_thumb": math.ceil(work.rule_of_thumb / pool.slots - 1e-9),
         "by_deadline": workers_needed(work, observation.fleet, pool),
         "headroom": _headroom(observation, goal, pool),
+        "floor": floor,
     }
 
 
@@ -172,21 +178,29 @@ def _remember(
     goal: Goal,
     pool: Pool,
 ) -> Memory:
-    since = observation.now - _window(goal, pool)
-    kept = [(time, need) for time, need in memory.needs if time > since]
+    now = observation.now
     # Those that are busy do not go before they have done what they are needed for.
-    busy = occupied(work, observation.fleet, pool)
-    beyond = needed if needed > busy else 0
-    kept.append((observation.now, beyond))
+    beyond = needed if needed > occupied(work, observation.fleet, pool) else 0
+    need = beyond if goal.window is None else needed
+    mean = _mean(memory, now, min(beyond, limit_of(goal, pool)), pool)
     idle = not work.jobs and not work.residuals
-    empty_looks = memory.empty_looks + 1 if idle else 0
-    return Memory(tuple(kept), empty_looks, _mean(memory, observation.now, beyond))
+    return Memory(
+        (*_recalled(memory, now, goal, pool), (now, need)),
+        memory.empty_looks + 1 if idle else 0,
+        mean,
+    )
 
 
-def _window(goal: Goal, pool: Pool) -> float:
-    """Return for how many seconds a need is remembered."""
-    # Two looks: one may miss what waits.
-    return 1.5 * pool.period if goal.window is None else goal.window
+def _recalled(
+    memory: Memory, now: float, goal: Goal, pool: Pool
+) -> tuple[tuple[float, int], ...]:
+    """Return the needs of the window. Without one, that of the last look at least:
+
+    this look may miss what waits.
+    """
+    window = 1.5 * pool.period if goal.window is None else goal.window
+    found = tuple((time, need) for time, need in memory.needs if time > now - window)
+    return found if found or goal.window is not None else memory.needs[-1:]
 
 
 def _lets_idle_go(goal: Goal, pool: Pool) -> bool:
@@ -201,11 +215,14 @@ def _comes_in_time(goal: Goal, pool: Pool) -> bool:
     return pool.period + pool.boot <= goal.desired_wait
 
 
-def _mean(memory: Memory, now: float, needed: int) -> float:
-    """Return the mean need: an exponentially weighted one, by the time of each look."""
+def _mean(memory: Memory, now: float, needed: int, pool: Pool) -> float:
+    """Return the mean need: an exponentially weighted one, by the time of each look.
+
+    Where it was not looked for long, what is needed now says little of that time.
+    """
     if not memory.needs:
         return 0.0
-    passed = max(now - memory.needs[-1][0], 0.0)
+    passed = min(max(now - memory.needs[-1][0], 0.0), 2 * pool.period)
     return needed + (memory.mean_need - needed) * math.exp(-passed / _OF_LATE)
 
 
@@ -228,7 +245,7 @@ def _settle(
 ) -> tuple[Action, int, str]:
     """Return what is done about *needed*, and what decided it."""
     current, limit = fleet.size, limit_of(goal, pool)
-    wanted = min(max(needed, goal.minimum), max(limit, goal.minimum))
+    wanted = min(max(needed, goal.minimum), limit)
     if wanted > current:
         return "up", wanted, _because(needed, wanted)
     recent = _recent(memory, fleet, needed, goal, pool)

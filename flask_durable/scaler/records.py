@@ -133,6 +133,8 @@ def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
             )
         if terms["headroom"]:
             lines.append(f"steady state asks for {terms['headroom']}")
+        if terms["floor"]:
+            lines.append(f"the floor of this time of the week is {terms['floor']}")
     for function, known in sorted(record["service_times"].items()):
         lines.append(
             f"{function}: {seen['waiting'].get(function, 0)} waiting, "

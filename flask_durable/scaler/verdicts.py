@@ -35,7 +35,7 @@ class Verdict:
 def verdicts_of(
     observation: Observation, work: Work, wanted: int, goal: Goal, pool: Pool
 ) -> tuple[Verdict, ...]:
-    """Return what is in the way of *goal*, judged by the number that is *wanted*."""
+    """Return what is in the way of *goal*, by the number that the work *wanted*."""
     found = (
         _job_too_long(observation, goal),
         _boot_too_long(observation, work, wanted, pool),
@@ -98,7 +98,7 @@ def _speeds(known: ServiceTime) -> str:
 def _boot_too_long(
     observation: Observation, work: Work, wanted: int, pool: Pool
 ) -> Verdict | None:
-    short = wanted > observation.fleet.size
+    short = observation.jobs and wanted > observation.fleet.size
     if not short or work.wait >= SAVABLE * pool.boot:
         return None
     return Verdict(

@@ -215,11 +215,14 @@ def test_a_server_out_of_reach_is_an_outcome_for_each_entry(kit: Kit) -> None:
 
 def test_a_delayed_message_is_received_when_it_is_due(kit: Kit) -> None:
     transport = kit.transport()
-    send(transport, [body(1)], delay=1)
+    send(transport, [body(1)], delay=600)
     assert transport.receive(QUEUE, 10, 0) == []
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 1, 0)
+    sent = time.monotonic()
+    send(transport, [body(2)], delay=1)
     [held] = collect(transport, 1)
-    assert (text(held), held.receive_count) == (body(1), 1)
+    assert (text(held), held.receive_count) == (body(2), 1)
+    assert time.monotonic() - sent > 0.99
 
 
 def test_a_delay_that_the_queue_cannot_keep_is_refused(kit: Kit) -> None:

@@ -426,6 +426,58 @@ def test_workers_that_have_a_job_count_as_needed() -> None:
     assert decision.memory.needs == ((0.0, 0),)
 
 
+def test_a_window_remembers_what_busy_workers_did_as_well() -> None:
+    pool, wanted, memory = Pool(boot=30), goal(window=600), Memory()
+    busy = look(0, ready=20, running=[Running("resize", 0.1)] * 20)
+    for number in range(40):
+        memory = decide(later(15 * number, busy), wanted, pool, memory).memory
+    idle = look(0, ready=20)
+    soon = decide(later(15 * 40, idle), wanted, pool, memory)
+    assert (soon.action, soon.workers, soon.reason) == ("hold", 20, "recent need")
+    assert decide(later(15 * 40 + 600, idle), wanted, pool, memory).workers == 1
+
+
+def test_no_more_is_kept_for_bursts_than_the_maximum() -> None:
+    late, wanted, memory = Pool(boot=30, period=60), goal(maximum=20), Memory()
+    for number in range(60):
+        seen = look(200_000, ready=20, age=60.0 * number)
+        memory = decide(later(60 * number, seen), wanted, late, memory).memory
+    assert 10 < memory.mean_need <= 20
+
+
+def test_one_look_after_a_long_time_does_not_stand_for_all_of_it() -> None:
+    late, wanted = Pool(boot=30, period=60), goal()
+    memory = decide(look(0), wanted, late).memory
+    memory = decide(later(36_000, look(5000)), wanted, late, memory).memory
+    assert 0 < memory.mean_need < 5
+
+
+def test_the_need_of_the_last_look_is_remembered_however_long_ago_that_was() -> None:
+    pool = Pool(boot=30, period=60)
+    first = decide(look(2000), goal(), pool)
+    second = decide(later(300, look(0, ready=20)), goal(), pool, first.memory)
+    assert (second.action, second.reason) == ("hold", "recent need")
+    third = decide(later(600, look(0, ready=20)), goal(), pool, second.memory)
+    assert third.workers < 20
+
+
+def test_a_minimum_above_what_the_platform_gives_does_not_make_it_flap() -> None:
+    pool, wanted = Pool(maximum=3), goal(minimum=5)
+    up = decide(look(0), wanted, pool)
+    assert (up.action, up.workers) == ("up", 3)
+    assert decide(look(0, ready=3), wanted, pool, up.memory).action == "hold"
+
+
+def test_a_floor_is_named_and_is_not_taken_for_work() -> None:
+    pool = Pool(boot=60, period=60)
+    up = decide(look(0), goal(), pool, floor=4)
+    assert (up.action, up.workers, up.reason, up.verdicts) == ("up", 4, "floor", ())
+    there = decide(look(0, ready=4), goal(), pool, up.memory, floor=4)
+    assert (there.action, there.reason) == ("hold", "floor")
+    capped = decide(look(0), goal(maximum=3), pool, floor=4)
+    assert (capped.workers, capped.reason, capped.verdicts) == (3, "maximum", ())
+
+
 @pytest.mark.parametrize(
     ("ready", "outcome"), [(3, ("hold", 3, "busy")), (5, ("down", 3, "work"))]
 )
