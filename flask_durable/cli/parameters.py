@@ -27,14 +27,23 @@ def log_arguments(log_format: LogFormat | None) -> list[str]:
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A duration such as ``90s``, as seconds."""
+    """A duration such as ``90s``, as seconds.
+
+    :param above_zero: Whether 0 is refused.
+    """
 
     name = "duration"
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        self._above_zero = above_zero
 
     def convert(
         self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            return to_seconds(value)
+            seconds = to_seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self._above_zero and not seconds:
+            self.fail("it is not longer than 0 s", param, ctx)
+        return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 import typing as t
@@ -48,7 +49,12 @@ _EMPTY_PERIOD = 1.0
 @click.option("--explain", is_flag=True, help="Say what led to the decision.")
 @click.option("--quiet", is_flag=True, help="Print changes and problems only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a decision.")
-@click.option("--loop", type=Seconds(), metavar="EVERY", help="Go on, so often.")
+@click.option(
+    "--loop",
+    type=Seconds(above_zero=True),
+    metavar="EVERY",
+    help="Go on, so often, whatever the pool's period.",
+)
 @click.option("--history", type=click.IntRange(1), metavar="N", help="Past decisions.")
 @click.option("--set", "order", type=click.IntRange(0), metavar="N", help="Have N.")
 @click.option("--pause", is_flag=True, help="Leave the size as it is.")
@@ -56,7 +62,7 @@ _EMPTY_PERIOD = 1.0
 @click.option(
     "--for",
     "seconds",
-    type=Seconds(),
+    type=Seconds(above_zero=True),
     default="1h",
     show_default=True,
     help="How long --set or --pause hold.",
@@ -100,8 +106,10 @@ def scale(
     state = current_state()
     if log_format is not None:
         set_up(state.app.logger, log_format)
-    scalers = _scalers(state, name, every)
+    scalers = _scalers(state, name, every, loop)
     if order is not None or pause or resume:
+        if how["dry_run"]:
+            raise click.UsageError("--dry-run cannot be used with an order.")
         _order(scalers, order, resume, seconds)
     elif history is not None:
         _show_history(scalers, history, how["as_json"])
@@ -115,7 +123,10 @@ def scale(
 scale.add_command(simulate)
 
 
-def _scalers(state: AppState, name: str | None, every: bool) -> list[Scaler]:
+def _scalers(
+    state: AppState, name: str | None, every: bool, period: float | None
+) -> list[Scaler]:
+    """Return the scalers of the pools that are meant, which run every *period*."""
     from ..scaler.make import make_scaler
 
     if every == (name is not None):
@@ -130,6 +141,8 @@ def _scalers(state: AppState, name: str | None, every: bool) -> list[Scaler]:
         raise click.UsageError(
             f"DURABLE_SCALE has no pool for {name or '--all'}; there are: {known}."
         )
+    if period is not None:
+        pools = [dataclasses.replace(pool, period=period) for pool in pools]
     try:
         return [make_scaler(state, pool) for pool in pools]
     except ConfigurationError as error:
@@ -160,6 +173,8 @@ def _run(
     _print(report, explain=explain, quiet=quiet, as_json=as_json)
     if report.error is not None:
         return PLATFORM
+    if report.record["observation"]["failure"] is not None:
+        return SENSOR
     return INFEASIBLE if report.decision.verdicts else 0
 
 
@@ -186,15 +201,29 @@ def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
     signals: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, _: signals.append(number))
-    while not signals:
-        for scaler in scalers:
+    for scaler in _turns(scalers, period):
+        if signals:
+            return
+        if scaler is not None:
             _run(scaler, **how)
-        left = period
-        while left > 0 and not signals:
+
+
+def _turns(scalers: t.Sequence[Scaler], period: float) -> t.Iterator[Scaler | None]:
+    """Yield whose turn it is, for ever, and nobody at least every second.
+
+    One that has something to do and no worker comes early, but once in a period: where
+    it may not have a worker, another look does not help.
+    """
+    while True:
+        yield from scalers
+        patient, left = list(scalers), period
+        while left > 0:
             time.sleep(min(left, _EMPTY_PERIOD))
             left -= _EMPTY_PERIOD
-            if any(scaler.is_needed() for scaler in scalers):
-                break
+            yield None
+            for scaler in [s for s in patient if s.is_needed()]:
+                patient.remove(scaler)
+                yield scaler
 
 
 # -- What a person orders, and sees --------------------------------------------------

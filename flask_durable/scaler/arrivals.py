@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing as t
 
 Totals = tuple[tuple[float, t.Mapping[str, int]], ...]
+#: Of one function: times, and how often it had arrived until then.
+_Counts = t.Sequence[tuple[float, int]]
 
 #: Seconds over which arrivals are counted. The lower rate is taken: a burst that is
 #: over is soon forgotten, and one that begins is not mistaken for a steady load.
@@ -18,26 +20,36 @@ def rates(totals: Totals, now: float, arrived: t.Mapping[str, int]) -> dict[str,
     :param now: Seconds since 1970.
     :param arrived: What has arrived until now.
     """
-    bases = [_base(totals, now, window) for window in (_SHORT, _LONG)]
-    found: dict[str, float] = {}
-    for base in bases:
-        if base is None:
-            return {}
-        time, before = base
-        for function, count in arrived.items():
-            rate = max(count - before.get(function, 0), 0) / (now - time)
-            found[function] = min(found.get(function, rate), rate)
+    found = {
+        function: _rate(
+            # One that was not counted before had not arrived for the first time then,
+            # or in a queue that was not looked at: nobody knows how often it had.
+            [(time, counts[function]) for time, counts in totals if function in counts],
+            now,
+            count,
+        )
+        for function, count in arrived.items()
+    }
     return {function: rate for function, rate in found.items() if rate}
 
 
-def _base(
-    totals: Totals, now: float, window: float
-) -> tuple[float, t.Mapping[str, int]] | None:
+def _rate(history: _Counts, now: float, count: int) -> float:
+    rates = []
+    for window in (_SHORT, _LONG):
+        base = _base(history, now, window)
+        if base is None:
+            return 0.0
+        time, before = base
+        rates.append(max(count - before, 0) / (now - time))
+    return min(rates)
+
+
+def _base(history: _Counts, now: float, window: float) -> tuple[float, int] | None:
     """Return the latest entry that is a window old, or the first if half as old."""
-    old = [entry for entry in totals if entry[0] <= now - window]
+    old = [entry for entry in history if entry[0] <= now - window]
     if old:
         return old[-1]
-    return totals[0] if totals and totals[0][0] <= now - window / 2 else None
+    return history[0] if history and history[0][0] <= now - window / 2 else None
 
 
 def remember(totals: Totals, now: float, arrived: t.Mapping[str, int]) -> Totals:

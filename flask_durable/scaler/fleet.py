@@ -103,7 +103,8 @@ def fleet_of(
     if silence != "booting":
         booting = min(max(size.booting, len(asked)), silent)
     ready = size.asked - booting
-    known = [max(pool.boot - (now - time), 1.0) for time in asked[-booting:]]
+    ages = (max(now - time, 0.0) for time in asked[-booting:])
+    known = [max(pool.boot - age, 1.0) for age in ages]
     unknown = [pool.boot] * (booting - len(known))
     busy = min(sum(unit.busy > 0 for unit in units), ready)
     if silence == "busy":

@@ -79,10 +79,17 @@ class Notes:
 
     @classmethod
     def decode(cls, text: str | None) -> Notes:
-        """Return the notes of *text*; new ones if there are none."""
-        if text is None:
+        """Return the notes of *text*; new ones if there are none.
+
+        Those of another version are not read: what is lost is some minutes' memory.
+        """
+        try:
+            return cls() if text is None else cls._of(json.loads(text))
+        except (KeyError, TypeError, ValueError):
             return cls()
-        fields = json.loads(text)
+
+    @classmethod
+    def _of(cls, fields: t.Mapping[str, t.Any]) -> Notes:
         memory = fields["memory"]
         needs = tuple((time, need) for time, need in memory["needs"])
         return cls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 from dataclasses import dataclass
 from dataclasses import field
@@ -166,6 +167,12 @@ class Goal:
             raise ValueError("the desired wait is not a positive number of seconds")
         if not 0 <= self.minimum <= self.maximum:
             raise ValueError("the range of workers is not 0 <= minimum <= maximum")
+        if self.completion is not None and not self.completion > 0:
+            raise ValueError("completion is not a positive number of seconds")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError("margin is not a number from 0")
+        if self.headroom is not None and not 0 < self.headroom < 1:
+            raise ValueError("headroom is not a share between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,14 @@ class PoolOptions:
     period: float = DEFAULT_PERIOD
     floors: tuple[Floor, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.period > 0:
+            raise ValueError("period is not a positive number of seconds")
+        if self.slots == 0:
+            raise ValueError("slots is 0")
+        if any(floor.workers > self.goal.maximum for floor in self.floors):
+            raise ValueError("a floor is above the maximum")
+
 
 def parse_pools(value: t.Any) -> tuple[PoolOptions, ...]:
     """Return the pools that *value* describes, a dictionary of dictionaries by name.
@@ -106,6 +114,8 @@ def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
     values["desired_wait"] = min(queues.values())
     goal = Goal(**{key: values.pop(key) for key in _GOAL if key in values})
     floors = given.get("floors", {})
+    if not isinstance(floors, t.Mapping):
+        raise ValueError("floors is not a dictionary of numbers by time")
     return PoolOptions(
         name,
         queues,

@@ -65,9 +65,10 @@ class OwnQueues:
 
         :raises redis.RedisError: The state server does not answer.
         """
-        if units_of(self._directory.workers(), self._queues):
+        workers = self._directory.workers()
+        if units_of(workers, self._queues):
             return False
-        return bool(self._waiting(self._sensor.look(0), routed=False))
+        return bool(self._waiting(self._sensor.look(0), routed=bool(workers)))
 
     def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
         """Return what waits. Workers route events: where there is none, one counts."""

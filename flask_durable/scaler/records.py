@@ -146,6 +146,9 @@ def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
 def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
     """Return what is in the way, in lines for a person."""
     lines = [verdict["text"] for verdict in record["verdicts"]]
+    failure = record["observation"]["failure"]
+    if failure is not None:
+        lines.append(f"What waits is not known: {failure}")
     if record["error"]:
         lines.append(record["error"]["message"])
     applied = record["applied"]

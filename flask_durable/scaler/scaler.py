@@ -207,7 +207,7 @@ class Scaler:
         hold = self.notebook.hold()
         if hold is not None:
             return _ordered(decision, hold, observation.fleet.size)
-        rests = observation.now - notes.changed < traits.period
+        rests = 0 <= observation.now - notes.changed < traits.period
         if rests and decision.action != "hold":
             rest = Hold(None, f"the platform is changed every {traits.period:g} s")
             return _ordered(decision, rest, observation.fleet.size)

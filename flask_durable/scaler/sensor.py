@@ -27,7 +27,8 @@ class Sensor:
 
     :param server: Where they are.
     :param keys: Under which names.
-    :param queues: The queues.
+    :param queues: The queues. A function that is in several is taken to be in the first
+        of them.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Sensor:
     ) -> None:
         self._server = server
         self._keys = keys
-        self._queues = frozenset(queues)
+        self._queues = tuple(queues)
 
     def look(self, horizon: float) -> Sighting:
         """Return what there is.
@@ -68,7 +69,8 @@ class Sensor:
         pipeline = self._server.client.pipeline(transaction=False)
         for job in jobs:
             queue, _, function = job.partition(":")
-            queues[function] = queue
+            known = queues.get(function, queue)
+            queues[function] = min(known, queue, key=self._queues.index)
             arrived[function] = arrived.get(function, 0) + int(counts[job])
             pipeline.zcard(f"{tag}:waiting:{job}")
         return dict(zip(jobs, pipeline.execute() if jobs else (), strict=True))

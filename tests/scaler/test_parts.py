@@ -18,6 +18,8 @@ from flask_durable.scaler.floors import floor_at
 from flask_durable.scaler.options import parse_pools
 from flask_durable.scaler.platform import Size
 
+ALWAYS = "mon-sun 00:00-24:00"
+
 # -- Arrivals ------------------------------------------------------------------------
 
 
@@ -38,6 +40,15 @@ def test_without_history_enough_there_is_no_rate() -> None:
     assert arrivals.rates((), 300, {"a": 300}) == {}
     assert arrivals.rates(history((200, 0)), 300, {"a": 300}) == {}
     assert arrivals.rates(history((140, 0)), 300, {"a": 320}) == {"a": 2}
+
+
+def test_what_was_not_counted_before_has_not_all_arrived_since() -> None:
+    totals = history((0, 0), (240, 240))
+    arrived = {"a": 300, "b": 1_000_000}
+    assert arrivals.rates(totals, 300, arrived) == {"a": 1}
+    totals = arrivals.remember(totals, 300, arrived)
+    arrived = {"a": 450, "b": 1_000_300}
+    assert arrivals.rates(totals, 450, arrived) == {"a": 1, "b": 2}
 
 
 def test_counts_that_were_lost_are_no_negative_rate() -> None:
@@ -130,6 +141,11 @@ def test_what_was_asked_for_and_is_not_up_boots() -> None:
 def test_a_worker_that_boots_for_longer_than_usual_is_soon_expected() -> None:
     found = fleet.fleet_of([], Size(1, 0, 1), [100.0], POOL, 500)
     assert found.booting == (1.0,)
+
+
+def test_no_worker_boots_for_longer_because_the_clock_went_back() -> None:
+    found = fleet.fleet_of([], Size(1, 0, 1), [500.0], POOL, 100)
+    assert found.booting == (30.0,)
 
 
 def test_more_workers_than_were_asked_for_are_on_their_way_out() -> None:
@@ -226,6 +242,18 @@ def test_queues_of_one_pool_may_have_a_wait_each() -> None:
         ({"media": {"desired_wait": 1, "maximum": "3"}}, "whole number"),
         ({"media": {"desired_wait": 1, "platform": {"app": "a"}}}, "'platform'"),
         ({"media": {"desired_wait": 1, "floors": {"never": 1}}}, "written as"),
+        ({"media": {"desired_wait": 1, "floors": []}}, "floors is not"),
+        (
+            {"media": {"desired_wait": 1, "maximum": 1, "floors": {ALWAYS: 2}}},
+            "a floor is above",
+        ),
+        ({"media": {"desired_wait": 1, "period": 0}}, "period is not a positive"),
+        ({"media": {"desired_wait": 1, "slots": 0}}, "slots is 0"),
+        ({"media": {"desired_wait": 1, "completion": 0}}, "completion is not"),
+        ({"media": {"desired_wait": 1, "headroom": 0}}, "headroom is not a share"),
+        ({"media": {"desired_wait": 1, "headroom": "nan"}}, "headroom is not a share"),
+        ({"media": {"desired_wait": 1, "margin": -1}}, "margin is not"),
+        ({"media": {"desired_wait": 1, "margin": "nan"}}, "margin is not"),
     ],
 )
 def test_what_is_wrong_with_a_pool_is_said(wrong: t.Any, text: str) -> None:

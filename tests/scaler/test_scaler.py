@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections import Counter
 
@@ -233,6 +234,42 @@ def test_two_looks_remember_what_was_needed(
 
     assert (report.decision.action, report.decision.reason) == ("hold", "recent need")
     assert [r["action"] for r in scaler.notebook.history(10)] == ["hold", "up"]
+
+
+def test_notes_of_another_version_are_forgotten(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    kit.queued(queue="media")
+    for text in ('{"memory": {"needs": []}}', "[]", "not JSON"):
+        stage.asked = 0
+        kit.client.set(f"{kit.keys.root}:scale:media", text)
+        assert make().run().decision.action == "up"
+
+
+def test_a_server_whose_clock_goes_back_does_not_stop_the_scaler(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make(boot="30s")
+    kit.queued(queue="media")
+    scaler.run()
+    notes = scaler.notebook.read()
+    ahead = notes.looked + 300
+    scaler.notebook.write(
+        dataclasses.replace(notes, looked=ahead, changed=ahead, asked=(ahead,))
+    )
+    for _ in range(20):
+        kit.queued(queue="media")
+    assert scaler.run().decision.action == "up"
+
+
+def test_a_function_that_is_in_several_queues_has_the_wait_of_the_first(
+    kit: Kit,
+) -> None:
+    for queue in ("media", "mail", "default"):
+        kit.queued(queue=queue)
+    for queues in (["mail", "media", "default"], ["media", "default", "mail"]):
+        seen = Sensor(kit.server, kit.keys, queues).look(60)
+        assert seen.queues == {"work": queues[0]}
 
 
 def test_boot_times_are_measured(

@@ -13,6 +13,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from flask_durable.errors import PlatformError
 from flask_durable.scaler.introspectors import make_introspector
+from flask_durable.scaler.introspectors.sampling import DRAWN
 
 from ...servers import ValkeyServer
 from ...servers import wait_until
@@ -143,7 +144,7 @@ def test_a_long_queue_is_sampled(server: ValkeyServer, declare: Declare) -> None
     assert sum(found.values()) == 3_000
     assert found["one"] == pytest.approx(2_000, abs=200)
     [sample] = seen.samples
-    assert (sample.jobs, sample.size) == (3_000, 1_000)
+    assert (sample.jobs, sample.size) == (3_000, DRAWN)
 
 
 def test_a_message_of_another_encoder_counts_and_is_not_decoded(
