@@ -35,7 +35,7 @@ class Unit:
     """What a platform adds and removes.
 
     :param id: The container's host name, or what a supervisor calls it.
-    :param slots: Runs that it takes at a time.
+    :param slots: Runs that it takes at a time; 0 if it takes no more, and goes.
     :param busy: Runs that it has.
     :param ready_at: Since when it takes some, seconds since 1970.
     """
@@ -51,7 +51,12 @@ def units_of(
 ) -> list[Unit]:
     """Return the units of those *workers* that serve one of *queues*."""
     return merged(
-        Unit(worker["unit"], worker["threads"], worker["busy"], worker["ready_at"])
+        Unit(
+            worker["unit"],
+            0 if worker["draining"] else worker["threads"],
+            worker["busy"],
+            worker["ready_at"],
+        )
         for worker in workers
         if set(worker["queues"]) & set(queues)
     )

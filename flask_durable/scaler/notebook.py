@@ -33,6 +33,8 @@ LOCK_TTL = 60_000
 SUPERVISOR_TTL = 15_000
 #: Milliseconds for which it is kept what sources of durations said.
 TOLD_TTL = 25 * 3600 * 1000
+#: Seconds for which no platform is asked for more than it said that it gives.
+_LIMIT_HOLDS = 600.0
 #: Decisions that are kept, roughly.
 LOG_LENGTH = 10_000
 
@@ -53,6 +55,8 @@ class Notes:
     :param looked: When that run looked, seconds since 1970.
     :param known: The ids of the workers that were up then.
     :param changed: When the platform was last asked for another number.
+    :param limit: What it said that it gives at most, if it gave less than that.
+    :param limited: When it said so.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -62,6 +66,12 @@ class Notes:
     looked: float = 0.0
     known: tuple[str, ...] = ()
     changed: float = 0.0
+    limit: int | None = None
+    limited: float = 0.0
+
+    def limit_at(self, now: float) -> int | None:
+        """Return the platform's limit, if it is known and not to be tried again."""
+        return self.limit if 0 <= now - self.limited < _LIMIT_HOLDS else None
 
     def encode(self) -> str:
         """Return the notes as JSON."""
@@ -74,6 +84,8 @@ class Notes:
                 "looked": self.looked,
                 "known": self.known,
                 "changed": self.changed,
+                "limit": self.limit,
+                "limited": self.limited,
             }
         )
 
@@ -100,6 +112,8 @@ class Notes:
             fields["looked"],
             tuple(fields["known"]),
             fields["changed"],
+            fields["limit"],
+            fields["limited"],
         )
 
 

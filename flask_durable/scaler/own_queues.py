@@ -56,7 +56,7 @@ class OwnQueues:
         workers = self._directory.workers()
         return dataclasses.replace(
             sighting,
-            waiting=self._waiting(sighting, routed=bool(workers)),
+            waiting=self._waiting(sighting, _are_routed(workers)),
             units=tuple(units_of(workers, self._queues)),
         )
 
@@ -66,12 +66,17 @@ class OwnQueues:
         :raises redis.RedisError: The state server does not answer.
         """
         workers = self._directory.workers()
-        if units_of(workers, self._queues):
+        if any(unit.slots for unit in units_of(workers, self._queues)):
             return False
-        return bool(self._waiting(self._sensor.look(0), routed=bool(workers)))
+        return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 
     def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
         """Return what waits. Workers route events: where there is none, one counts."""
         if routed or sighting.waiting or not self._unrouted():
             return sighting.waiting
         return (Waiting("events", 1),)
+
+
+def _are_routed(workers: t.Iterable[t.Mapping[str, t.Any]]) -> bool:
+    """Return whether there is a worker, of whatever queues, that takes events."""
+    return not all(worker["draining"] for worker in workers)

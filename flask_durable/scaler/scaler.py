@@ -128,11 +128,11 @@ class Scaler:
         boot = fleet.boot_time(notes.boots, self.options.boot)
         size = self.platform.read()
         sighting = self._look(boot + self.options.period)
-        pool = self._pool(sighting.units, boot)
+        pool = self._pool(notes, sighting, boot)
         notes, crew = self._crew(notes, size, sighting, pool)
         observation = self._observation(notes, sighting, crew, pool)
         decision = self._decide(observation, pool, notes)
-        report = self._act(decision, observation, pool, sighting.units, dry)
+        report = self._act(decision, observation, pool, sighting.serving, dry)
         if not dry:
             self._leave(notes, report, sighting)
         return report
@@ -145,13 +145,15 @@ class Scaler:
         except PlatformError as error:
             return Sighting.failed(error.message, time.time())
 
-    def _pool(self, units: t.Sequence[fleet.Unit], boot: float) -> Pool:
+    def _pool(self, notes: Notes, sighting: Sighting, boot: float) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
+        slots = fleet.slots_of(sighting.serving, self._introspector.slots)
+        limits = (traits.maximum, notes.limit_at(sighting.now))
         return Pool(
-            self.options.slots or fleet.slots_of(units, self._introspector.slots),
+            self.options.slots or slots,
             boot,
             self.options.period,
-            traits.maximum,
+            min((limit for limit in limits if limit is not None), default=None),
             traits.picks_victims if drains is None else drains,
         )
 
@@ -159,7 +161,8 @@ class Scaler:
         self, notes: Notes, size: Size, sighting: Sighting, pool: Pool
     ) -> tuple[Notes, Fleet]:
         """Return the workers there are, and the notes with what is new of them."""
-        silence, units, now = self._introspector.silence, sighting.units, sighting.now
+        silence, now = self._introspector.silence, sighting.now
+        units = sighting.serving
         asked, boots = fleet.booted(notes.asked, units, notes.looked, notes.known)
         silent = fleet.silent_of(units, size, pool, silence)
         asked = fleet.expected(asked, silent, pool.boot, now)
@@ -167,7 +170,7 @@ class Scaler:
             notes, asked=asked, boots=fleet.remember(notes.boots, boots)
         )
         crew = fleet.fleet_of(units, size, asked, pool, now, silence)
-        return notes, fleet.with_unsaid(crew, units, len(sighting.running))
+        return notes, fleet.with_unsaid(crew, units, len(sighting.kept))
 
     def _observation(
         self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool
@@ -175,7 +178,7 @@ class Scaler:
         return Observation(
             sighting.now,
             sighting.waiting,
-            (*sighting.running, *self._unseen(sighting, crew, pool)),
+            (*sighting.kept, *self._unseen(sighting, crew, pool)),
             crew,
             self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
@@ -193,7 +196,7 @@ class Scaler:
     ) -> t.Iterator[Running]:
         """Yield what those execute that are too busy to say it: nobody knows what."""
         if self._introspector.silence == "busy":
-            silent = max(crew.ready - len(sighting.units), 0)
+            silent = max(crew.ready - len(sighting.serving), 0)
             yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
     # -- What is decided -------------------------------------------------------------
@@ -249,6 +252,10 @@ class Scaler:
             asked=(*notes.asked, *[sighting.now] * more),
             changed=sighting.now if applied else notes.changed,
         )
+        if applied is not None:
+            notes = dataclasses.replace(
+                notes, limit=applied.limit, limited=sighting.now
+            )
         if sighting.failure is None:
             notes = dataclasses.replace(
                 notes,

@@ -27,7 +27,7 @@ class Sighting:
     :param arrived: By function, how often a run was queued since counting began.
     :param queues: By function, the queue that it was seen in.
     :param samples: Queues that are too long to be looked at as a whole.
-    :param units: The workers that serve them, as far as is known.
+    :param units: The workers that serve them or did until now, as far as is known.
     :param failure: What could not be looked at, and why; then all else is empty.
     """
 
@@ -45,6 +45,22 @@ class Sighting:
     def failed(cls, failure: str, now: float) -> Sighting:
         """Return what is seen where nothing can be."""
         return cls(now, (), (), (), {}, failure=failure)
+
+    @property
+    def serving(self) -> tuple[Unit, ...]:
+        """Return the workers that take runs."""
+        return tuple(unit for unit in self.units if unit.slots)
+
+    @property
+    def kept(self) -> tuple[Running, ...]:
+        """Return what runs on those: without the oldest, as many as the others have.
+
+        Which ones these are is not known. Workers that are on their way out take no
+        more runs, and so have had theirs for longer.
+        """
+        leaving = sum(unit.busy for unit in self.units if not unit.slots)
+        by_age = sorted(self.running, key=lambda job: job.age)
+        return tuple(by_age[: max(len(by_age) - leaving, 0)])
 
     @property
     def functions(self) -> frozenset[str]:

@@ -136,7 +136,8 @@ def _maximum_too_low(
     limit = limit_of(goal, pool)
     if wanted <= limit:
         return None
-    clears = clear_time(observation, work, limit, pool)
+    overloaded = load_of(observation, goal) >= limit * pool.slots
+    clears = None if overloaded else clear_time(observation, work, limit, pool)
     when = f"it is cleared in {clears:.0f} s" if clears else "it is never cleared"
     return Verdict(
         "maximum-too-low",

@@ -85,6 +85,7 @@ class Beat:
             "queues": self._queues,
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
+            "draining": self._state.host.draining.is_set(),
             "unit": self.unit,
             "ready_at": self._ready_at,
         }

@@ -62,6 +62,17 @@ def test_a_step_that_does_not_end_is_handed_back(site: Site) -> None:
     site.no_committed_step_ran_again()
 
 
+def test_a_worker_that_drains_says_so(site: Site) -> None:
+    worker = site.ready("--drain-timeout=60s")
+    site.send("work/stuck", "stuck", **{"way-out": str(site.folder / "none")})
+    site.has_begun(1)
+    workers = site.state.directory.workers
+    assert [known["draining"] for known in workers()] == [False]
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: [w["draining"] for w in workers()] == [True], "it says it", 30)
+    worker.kill()
+
+
 def test_a_worker_that_stood_still_past_its_lease_writes_nothing(site: Site) -> None:
     late = site.ready()
     site.send("work/five", "five", pace=0.5)

@@ -107,6 +107,7 @@ def test_a_floor_that_is_written_otherwise_is_refused(wrong: str) -> None:
 
 def worker(unit: str, busy: int = 0, **given: t.Any) -> dict[str, t.Any]:
     made = {"unit": unit, "queues": ["media"], "threads": 2, "ready_at": 10.0}
+    made["draining"] = False
     return {**made, "busy": busy, **given}
 
 
@@ -115,6 +116,17 @@ def test_processes_of_one_container_are_one_unit() -> None:
     assert fleet.units_of(workers, ["media"]) == [
         Unit("one", 4, 1, 12.0),
         Unit("two", 2, 0, 10.0),
+    ]
+
+
+def test_a_unit_has_no_slots_of_processes_that_drain_and_is_busy_with_their_runs() -> (
+    None
+):
+    workers = [worker("one", 2, draining=True), worker("one"), worker("two", 1)]
+    workers[2]["draining"] = True
+    assert fleet.units_of(workers, ["media"]) == [
+        Unit("one", 2, 2, 10.0),
+        Unit("two", 0, 1, 10.0),
     ]
 
 

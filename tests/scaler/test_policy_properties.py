@@ -97,6 +97,46 @@ def test_no_worker_that_has_a_job_goes(
     assert decision.workers >= min(seen.fleet.busy, seen.fleet.size)
 
 
+@given(
+    observations(),
+    st.builds(
+        Goal,
+        st.floats(1, 600),
+        st.integers(0, 3),
+        st.integers(3, 60),
+        window=st.sampled_from([None, 0, 300]),
+    ),
+    st.builds(
+        Pool,
+        st.integers(1, 8),
+        st.floats(0, 120),
+        st.floats(5, 300),
+        st.one_of(st.none(), st.integers(0, 60)),
+        st.booleans(),
+    ),
+    st.builds(
+        Memory,
+        st.lists(st.tuples(st.floats(-400, 0), st.integers(0, 90))).map(tuple),
+        st.integers(0, 3),
+        st.floats(0, 60),
+    ),
+    st.integers(0, 20),
+)
+def test_no_worker_that_has_a_job_goes_and_no_limit_is_exceeded_whatever_the_pool_is(
+    seen: Observation, goal: Goal, pool: Pool, memory: Memory, floor: int
+) -> None:
+    decision = decide(seen, goal, pool, memory, floor)
+    size, busy = seen.fleet.size, seen.fleet.busy
+    compared = (decision.workers > size) - (decision.workers < size)
+    assert compared == {"up": 1, "hold": 0, "down": -1}[decision.action]
+    if decision.action == "up":
+        most = goal.maximum if pool.maximum is None else pool.maximum
+        assert decision.workers <= min(most, goal.maximum)
+    if decision.action == "down":
+        assert decision.workers >= busy
+        assert pool.picks_victims or not busy
+
+
 @given(observations(), goals, pools)
 def test_it_goes_up_at_once_and_never_up_and_down(
     seen: Observation, goal: Goal, pool: Pool

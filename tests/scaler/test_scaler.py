@@ -35,6 +35,7 @@ class Stage:
         self.workers_up: list[dict[str, t.Any]] = []
         self.victims: t.Sequence[str] = ()
         self.refuses = False
+        self.limit = 1000
 
     def describe(self) -> str:
         return "stage"
@@ -46,13 +47,17 @@ class Stage:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         if self.refuses:
             raise PlatformError("The platform refuses.")
+        limit = self.limit if workers > self.limit else None
+        workers = min(workers, self.limit)
         before, self.asked, self.victims = self.asked, workers, victims
-        return Applied(before, workers)
+        return Applied(before, workers, limit)
 
     def workers(self) -> list[dict[str, t.Any]]:
         return self.workers_up
 
-    def up(self, count: int, busy: int = 0, ready_at: float = 0.0) -> None:
+    def up(
+        self, count: int, busy: int = 0, ready_at: float = 0.0, draining: bool = False
+    ) -> None:
         """Have *count* workers, the first *busy* of them with a run."""
         self.asked = count
         self.workers_up = [
@@ -62,6 +67,7 @@ class Stage:
                 "threads": 2,
                 "busy": int(number < busy),
                 "ready_at": ready_at,
+                "draining": draining,
             }
             for number in range(count)
         ]
@@ -331,6 +337,73 @@ def test_what_a_person_orders_holds_for_its_time(
     assert 0 < kit.client.pttl(f"{kit.keys.root}:scale:media:hold") <= 60_000
     assert scaler.notebook.resume()
     assert scaler.run().decision.action == "down"
+
+
+def test_workers_that_drain_are_not_the_ones_that_were_asked_for(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for _ in range(4):
+        kit.running(queue="media")
+    stage.up(4, busy=4, draining=True)
+    stage.asked = 3
+    scaler = make(boot="30s")
+    seen = scaler.run(dry=True).record["observation"]
+    assert (seen["ready"], seen["booting"], seen["running"]) == (0, 3, 0)
+
+    drained = stage.workers_up
+    stage.up(3)
+    stage.workers_up += [{**one, "unit": f"old-{one['unit']}"} for one in drained]
+    report = scaler.run(dry=True)
+    seen = report.record["observation"]
+    assert (seen["ready"], seen["booting"], seen["running"]) == (3, 0, 0)
+    assert report.decision.workers < 3, "those of them that are idle may go"
+
+
+def test_runs_of_workers_that_are_gone_are_no_reason_to_wait_for_their_end(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for _ in range(10):
+        kit.running(queue="media")
+        kit.queued(queue="media")
+    assert make(mean=8.0, slots=2).run().decision.action == "up"
+    assert stage.asked > 1
+
+
+def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for _ in range(40):
+        kit.queued(queue="media")
+    stage.limit = 2
+    scaler = make()
+    asked = []
+    for _ in range(3):
+        report = scaler.run()
+        asked.append(report.applied and report.applied.after)
+        assert stage.asked == 2
+    assert asked == [2, None, None]
+    assert (report.decision.action, report.decision.reason) == ("hold", "maximum")
+    assert "platform-limit" in {v.code for v in report.decision.verdicts}
+
+    stage.limit = 5
+    notes = scaler.notebook.read()
+    scaler.notebook.write(dataclasses.replace(notes, limited=notes.looked - 601))
+    scaler.run()
+    assert stage.asked == 5, "some time later it is"
+
+
+def test_only_workers_that_take_something_are_there_for_what_comes(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.up(1)
+    stage.workers_up[0]["queues"] = ["mail"]
+    assert not make(events=500).is_needed(), "a worker of other queues routes them"
+    kit.queued(queue="media")
+    assert make().is_needed()
+    stage.up(1, draining=True)
+    assert make().is_needed()
+    stage.up(1)
+    assert not make().is_needed()
 
 
 def test_events_that_nobody_routes_take_a_worker(

@@ -50,7 +50,8 @@ class LocalPlatform:
         :raises PlatformError: No supervisor is alive.
         """
         kept = self._kept()
-        alive = [u for u in units_of(self._workers(), self._queues) if self._owns(u.id)]
+        units = units_of(self._workers(), self._queues)
+        alive = [unit for unit in units if unit.slots and self._owns(unit.id)]
         running = min(len(alive), kept)
         return Size(kept, running, kept - running)
 
