@@ -54,6 +54,16 @@ def new_token() -> str:
     return f"{_process}.{next(_claims)}"
 
 
+def own_process() -> str:
+    """Return what :func:`process_of` says of the tokens of this process."""
+    return _process
+
+
+def process_of(token: str) -> str:
+    """Return which process made *token*: a text that no other one has."""
+    return token.partition(".")[0]
+
+
 def derived_id(*parts: str) -> str:
     """Return 26 characters that depend on all *parts* and nothing else."""
     return _encode(hashlib.sha256(_SEPARATOR.join(parts).encode()).digest()[:16])

@@ -52,19 +52,16 @@ class Slots:
     :param residuals: Seconds until each busy slot is free.
 
     Of workers that are given back, those go first that are not ready yet, then idle
-    ones. No slot that is busy goes. Jobs for which the ready workers have no slot, such
-    as those of one that died and whose leases have not ended, free none.
+    ones. No slot that is busy goes.
     """
 
     def __init__(self, fleet: Fleet, pool: Pool, residuals: t.Sequence[float]) -> None:
         self.size = fleet.size
         self._pool = pool
-        there = fleet.ready * pool.slots
-        held = sorted(residuals)[max(len(residuals) - there, 0) :]
-        self._busy = len(held)
+        self._busy = len(residuals)
+        idle = max(fleet.ready * pool.slots - self._busy, 0)
         booting = (b for b in sorted(fleet.booting) for _ in range(pool.slots))
-        idle = itertools.repeat(0.0, there - self._busy)
-        self._known = [*held, *idle, *booting]
+        self._known = [*sorted(residuals), *itertools.repeat(0.0, idle), *booting]
 
     def free(self, workers: int) -> list[float]:
         """Return when each slot of so many *workers* is free."""

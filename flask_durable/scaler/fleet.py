@@ -35,15 +35,17 @@ class Unit:
     """What a platform adds and removes.
 
     :param id: The container's host name, or what a supervisor calls it.
-    :param slots: Runs that it takes at a time; 0 if it takes no more, and goes.
+    :param slots: Runs that it takes at a time.
     :param busy: Runs that it has.
     :param ready_at: Since when it takes some, seconds since 1970.
+    :param draining: Whether it takes no more, and goes.
     """
 
     id: str
     slots: int
     busy: int
     ready_at: float
+    draining: bool = False
 
 
 def units_of(
@@ -53,9 +55,10 @@ def units_of(
     return merged(
         Unit(
             worker["unit"],
-            0 if worker["draining"] else worker["threads"],
+            worker["threads"],
             worker["busy"],
             worker["ready_at"],
+            worker.get("draining", False),
         )
         for worker in workers
         if set(worker["queues"]) & set(queues)
@@ -66,14 +69,17 @@ def merged(units: t.Iterable[Unit]) -> list[Unit]:
     """Return *units* with those of one id as one, which is ready when all are."""
     found: dict[str, Unit] = {}
     for unit in units:
-        other = found.get(unit.id, Unit(unit.id, 0, 0, unit.ready_at))
-        found[unit.id] = Unit(
-            unit.id,
-            other.slots + unit.slots,
-            other.busy + unit.busy,
-            max(other.ready_at, unit.ready_at),
-        )
+        other = found.get(unit.id)
+        found[unit.id] = unit if other is None else _together(other, unit)
     return list(found.values())
+
+
+def _together(one: Unit, other: Unit) -> Unit:
+    """Return two as one: it drains if both do; the slots are of those that do not."""
+    draining = one.draining and other.draining
+    slots = sum(u.slots for u in (one, other) if draining or not u.draining)
+    ready_at = max(one.ready_at, other.ready_at)
+    return Unit(one.id, slots, one.busy + other.busy, ready_at, draining)
 
 
 def slots_of(units: t.Sequence[Unit], default: int) -> int:
@@ -119,13 +125,13 @@ def fleet_of(
     return Fleet(ready, tuple(known + unknown if booting else ()), busy)
 
 
-def with_unsaid(crew: Fleet, units: t.Sequence[Unit], running: int) -> Fleet:
-    """Return *crew* with all workers busy if more is *running* than they say.
+def with_unsaid(crew: Fleet, unsaid: int) -> Fleet:
+    """Return *crew* with all workers busy if there are runs of nobody knows whom.
 
     What a worker says of itself is some seconds old. One that took a job since then
     seems idle, and nobody knows which one it is: none goes before it has said so.
     """
-    if running <= sum(unit.busy for unit in units):
+    if unsaid <= 0:
         return crew
     return dataclasses.replace(crew, busy=max(crew.busy, crew.ready))
 

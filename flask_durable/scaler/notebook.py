@@ -69,9 +69,13 @@ class Notes:
     limit: int | None = None
     limited: float = 0.0
 
-    def limit_at(self, now: float) -> int | None:
-        """Return the platform's limit, if it is known and not to be tried again."""
-        return self.limit if 0 <= now - self.limited < _LIMIT_HOLDS else None
+    def limit_at(self, now: float, asked: int) -> int | None:
+        """Return the platform's limit, if it is known and not to be tried again.
+
+        It is not what it was where more than that are *asked* for by now.
+        """
+        holds = 0 <= now - self.limited < _LIMIT_HOLDS
+        return self.limit if holds and (self.limit or 0) >= asked else None
 
     def encode(self) -> str:
         """Return the notes as JSON."""
@@ -93,7 +97,7 @@ class Notes:
     def decode(cls, text: str | None) -> Notes:
         """Return the notes of *text*; new ones if there are none.
 
-        Those of another version are not read: what is lost is some minutes' memory.
+        Those of another version are not read: what is lost is measured anew.
         """
         try:
             return cls() if text is None else cls._of(json.loads(text))

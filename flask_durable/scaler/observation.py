@@ -69,10 +69,12 @@ class Running:
 
     :param function: The function's id.
     :param age: How long it has been running, seconds.
+    :param process: Which process has it, if that is known.
     """
 
     function: str
     age: float = 0.0
+    process: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing as t
+from collections import Counter
 
 from .fleet import Silence
 from .fleet import units_of
@@ -53,11 +54,18 @@ class OwnQueues:
         :raises redis.RedisError: The state server does not answer.
         """
         sighting = self._sensor.look(horizon)
+        # Read after the runs: whoever has one by now has said before that it is there.
         workers = self._directory.workers()
+        held = Counter(job.process for job in sighting.running)
+        serving = {w.get("process") for w in workers if not w.get("draining")}
+        known = {worker.get("process") for worker in workers}
         return dataclasses.replace(
             sighting,
             waiting=self._waiting(sighting, _are_routed(workers)),
-            units=tuple(units_of(workers, self._queues)),
+            # Of one that drains, or died, no thread is free when a run ends.
+            running=tuple(job for job in sighting.running if job.process in serving),
+            units=tuple(units_of(_up_to_date(workers, held), self._queues)),
+            orphans=sum(n for process, n in held.items() if process not in known),
         )
 
     def are_deserted(self) -> bool:
@@ -66,7 +74,7 @@ class OwnQueues:
         :raises redis.RedisError: The state server does not answer.
         """
         workers = self._directory.workers()
-        if any(unit.slots for unit in units_of(workers, self._queues)):
+        if any(not unit.draining for unit in units_of(workers, self._queues)):
             return False
         return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 
@@ -79,4 +87,16 @@ class OwnQueues:
 
 def _are_routed(workers: t.Iterable[t.Mapping[str, t.Any]]) -> bool:
     """Return whether there is a worker, of whatever queues, that takes events."""
-    return not all(worker["draining"] for worker in workers)
+    return not all(worker.get("draining") for worker in workers)
+
+
+def _up_to_date(
+    workers: t.Iterable[dict[str, t.Any]], held: Counter[str]
+) -> t.Iterator[dict[str, t.Any]]:
+    """Yield *workers* as busy as they are, which is more than they said if they took
+
+    a run since.
+    """
+    for worker in workers:
+        busy = max(worker["busy"], held[worker.get("process", "")])
+        yield {**worker, "busy": busy}

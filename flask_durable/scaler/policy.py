@@ -116,7 +116,7 @@ def decide(
     terms = _terms(observation, work, goal, pool, floor)
     by_work = max(int(terms["by_deadline"]), int(terms["headroom"]))
     needed = max(by_work, floor)
-    memory = _remember(memory, observation, needed, work, goal, pool)
+    memory = _remember(memory, observation, by_work, work, goal, pool)
     action, workers, reason = _settle(observation.fleet, needed, memory, goal, pool)
     if workers == floor > by_work:
         reason = "floor"
@@ -237,7 +237,7 @@ def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -
     if goal.window is None and not _comes_in_time(goal, pool):
         highest = max(highest, round(_WARM * memory.mean_need))
     last = int(memory.empty_looks < _EMPTY_LOOKS)
-    return max(highest, fleet.busy, last)
+    return max(needed, highest, fleet.busy, last)
 
 
 def _settle(

@@ -128,7 +128,7 @@ class Scaler:
         boot = fleet.boot_time(notes.boots, self.options.boot)
         size = self.platform.read()
         sighting = self._look(boot + self.options.period)
-        pool = self._pool(notes, sighting, boot)
+        pool = self._pool(notes, size.asked, sighting, boot)
         notes, crew = self._crew(notes, size, sighting, pool)
         observation = self._observation(notes, sighting, crew, pool)
         decision = self._decide(observation, pool, notes)
@@ -145,10 +145,10 @@ class Scaler:
         except PlatformError as error:
             return Sighting.failed(error.message, time.time())
 
-    def _pool(self, notes: Notes, sighting: Sighting, boot: float) -> Pool:
+    def _pool(self, notes: Notes, asked: int, sighting: Sighting, boot: float) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
-        slots = fleet.slots_of(sighting.serving, self._introspector.slots)
-        limits = (traits.maximum, notes.limit_at(sighting.now))
+        slots = fleet.slots_of(sighting.units, self._introspector.slots)
+        limits = (traits.maximum, notes.limit_at(sighting.now, asked))
         return Pool(
             self.options.slots or slots,
             boot,
@@ -170,7 +170,7 @@ class Scaler:
             notes, asked=asked, boots=fleet.remember(notes.boots, boots)
         )
         crew = fleet.fleet_of(units, size, asked, pool, now, silence)
-        return notes, fleet.with_unsaid(crew, units, len(sighting.kept))
+        return notes, fleet.with_unsaid(crew, sighting.unsaid)
 
     def _observation(
         self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool
@@ -178,7 +178,7 @@ class Scaler:
         return Observation(
             sighting.now,
             sighting.waiting,
-            (*sighting.kept, *self._unseen(sighting, crew, pool)),
+            (*sighting.running, *self._unseen(sighting, crew, pool)),
             crew,
             self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
@@ -204,7 +204,9 @@ class Scaler:
     def _decide(self, observation: Observation, pool: Pool, notes: Notes) -> Decision:
         traits, goal = self.platform.traits, self.options.goal
         if not traits.reaches_zero:
-            goal = dataclasses.replace(goal, minimum=max(goal.minimum, 1))
+            goal = dataclasses.replace(
+                goal, minimum=max(goal.minimum, 1), maximum=max(goal.maximum, 1)
+            )
         floor = floor_at(self.options.floors, observation.now)
         decision = decide(observation, goal, pool, notes.memory, floor)
         hold = self.notebook.hold()
@@ -252,7 +254,7 @@ class Scaler:
             asked=(*notes.asked, *[sighting.now] * more),
             changed=sighting.now if applied else notes.changed,
         )
-        if applied is not None:
+        if applied is not None and applied.limit is not None:
             notes = dataclasses.replace(
                 notes, limit=applied.limit, limited=sighting.now
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..ids import process_of
 from ..redis_client import ask_holder
 from ..store.keys import Keys
 from ..store.server import StateServer
@@ -100,8 +101,9 @@ class Sensor:
     def _running(self, tag: str, now: float) -> t.Iterator[Running]:
         client = self._server.client
         ids = t.cast("list[str]", client.zrange(f"{tag}:leases", 0, _MOST))
-        for function, claimed in self._read(tag, ids, "claimed_at"):
-            yield Running(function, max(now - int(claimed) / 1000, 0.0))
+        for function, claimed, token in self._read(tag, ids, "claimed_at", "token"):
+            age = max(now - int(claimed) / 1000, 0.0)
+            yield Running(function, age, process_of(token))
 
     def _wakeups(
         self, tag: str, now: float, horizon: float
@@ -118,17 +120,17 @@ class Sensor:
             yield function, max(int(due) / 1000 - now, 0.0)
 
     def _read(
-        self, tag: str, ids: t.Sequence[str], field: str
-    ) -> t.Iterator[tuple[str, str]]:
-        """Yield function and *field* of those runs that are in our queues."""
+        self, tag: str, ids: t.Sequence[str], *fields: str
+    ) -> t.Iterator[tuple[str, ...]]:
+        """Yield function and *fields* of those runs that are in our queues."""
         if not ids:
             return
         pipeline = self._server.client.pipeline(transaction=False)
         for id in ids:
-            pipeline.hmget(f"{tag}:run:{id}", ["queue", "function", field])
-        for queue, function, value in pipeline.execute():
-            if queue in self._queues and value is not None:
-                yield function, value
+            pipeline.hmget(f"{tag}:run:{id}", ["queue", "function", *fields])
+        for queue, function, *values in pipeline.execute():
+            if queue in self._queues and None not in values:
+                yield function, *values
 
 
 def _function_of(job: str) -> str:

@@ -21,13 +21,15 @@ class Sighting:
 
     :param now: Seconds since 1970, by the server's clock.
     :param waiting: Runs that wait, by function and age.
-    :param running: Runs that hold a thread.
+    :param running: Runs that hold a thread of a worker that takes more.
     :param wakeups: Function and seconds until due, of runs that sleep, wait for a
         retry or are scheduled.
     :param arrived: By function, how often a run was queued since counting began.
     :param queues: By function, the queue that it was seen in.
     :param samples: Queues that are too long to be looked at as a whole.
     :param units: The workers that serve them or did until now, as far as is known.
+    :param orphans: How many runs no worker has that is known; ``None`` where it is not
+        known who has which.
     :param failure: What could not be looked at, and why; then all else is empty.
     """
 
@@ -39,6 +41,7 @@ class Sighting:
     queues: t.Mapping[str, str] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     units: tuple[Unit, ...] = ()
+    orphans: int | None = None
     failure: str | None = None
 
     @classmethod
@@ -49,18 +52,14 @@ class Sighting:
     @property
     def serving(self) -> tuple[Unit, ...]:
         """Return the workers that take runs."""
-        return tuple(unit for unit in self.units if unit.slots)
+        return tuple(unit for unit in self.units if not unit.draining)
 
     @property
-    def kept(self) -> tuple[Running, ...]:
-        """Return what runs on those: without the oldest, as many as the others have.
-
-        Which ones these are is not known. Workers that are on their way out take no
-        more runs, and so have had theirs for longer.
-        """
-        leaving = sum(unit.busy for unit in self.units if not unit.slots)
-        by_age = sorted(self.running, key=lambda job: job.age)
-        return tuple(by_age[: max(len(by_age) - leaving, 0)])
+    def unsaid(self) -> int:
+        """Return how many runs there are of which no worker says that it has them."""
+        if self.orphans is not None:
+            return self.orphans
+        return len(self.running) - sum(unit.busy for unit in self.units)
 
     @property
     def functions(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ import time
 import typing as t
 
 from ..app_state import AppState
+from ..ids import own_process
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
@@ -82,6 +83,7 @@ class Beat:
             "id": self._worker,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "process": own_process(),
             "queues": self._queues,
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,

@@ -64,7 +64,7 @@ def test_what_makes_no_sense_is_refused(
     scale: t.Callable[..., Result], wrong: list[str]
 ) -> None:
     assert scale("--queue=default", *wrong).exit_code == command.CONFIGURATION
-    assert "set to" not in scale("--queue=default").output
+    assert "by hand" not in scale("--queue=default").output
 
 
 def test_a_loop_decides_by_its_own_period(

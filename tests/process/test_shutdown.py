@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from flask_durable.scaler.sensor import Sensor
+
 from ..servers import wait_until
 from .sites import Site
 
@@ -62,12 +64,15 @@ def test_a_step_that_does_not_end_is_handed_back(site: Site) -> None:
     site.no_committed_step_ran_again()
 
 
-def test_a_worker_that_drains_says_so(site: Site) -> None:
+def test_a_worker_says_that_it_drains_and_who_it_is(site: Site) -> None:
     worker = site.ready("--drain-timeout=60s")
     site.send("work/stuck", "stuck", **{"way-out": str(site.folder / "none")})
     site.has_begun(1)
     workers = site.state.directory.workers
     assert [known["draining"] for known in workers()] == [False]
+    queues = Sensor(site.state.server, site.state.store.keys, ["default"])
+    [job] = queues.look(0).running
+    assert job.process == workers()[0]["process"], "its scaler knows who has the run"
     worker.signal(signal.SIGTERM)
     wait_until(lambda: [w["draining"] for w in workers()] == [True], "it says it", 30)
     worker.kill()

@@ -126,7 +126,7 @@ def test_a_unit_has_no_slots_of_processes_that_drain_and_is_busy_with_their_runs
     workers[2]["draining"] = True
     assert fleet.units_of(workers, ["media"]) == [
         Unit("one", 2, 2, 10.0),
-        Unit("two", 0, 1, 10.0),
+        Unit("two", 2, 1, 10.0, draining=True),
     ]
 
 

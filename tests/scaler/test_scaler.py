@@ -56,13 +56,19 @@ class Stage:
         return self.workers_up
 
     def up(
-        self, count: int, busy: int = 0, ready_at: float = 0.0, draining: bool = False
+        self,
+        count: int,
+        busy: int = 0,
+        ready_at: float = 0.0,
+        draining: bool = False,
+        name: str = "unit",
     ) -> None:
-        """Have *count* workers, the first *busy* of them with a run."""
+        """Have *count* workers, the first *busy* of which say that they have a run."""
         self.asked = count
         self.workers_up = [
             {
-                "unit": f"unit-{number}",
+                "unit": f"{name}-{number}",
+                "process": f"{name}-{number}",
                 "queues": ["media"],
                 "threads": 2,
                 "busy": int(number < busy),
@@ -82,8 +88,7 @@ def stage() -> Stage:
 def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
     def make(events: int = 0, mean: float | None = 2.0, **options: t.Any) -> Scaler:
         given = {"desired_wait": 10, "slots": 1, "boot": 0, "window": 0, **options}
-        if given["desired_wait"] is None:
-            del given["desired_wait"]
+        given = {key: value for key, value in given.items() if value is not None}
         [pool] = parse_pools({"media": given})
         known = {"work": ServiceTime(mean)} if mean else {}
         sensor = Sensor(kit.server, kit.keys, pool.queues)
@@ -342,31 +347,77 @@ def test_what_a_person_orders_holds_for_its_time(
 def test_workers_that_drain_are_not_the_ones_that_were_asked_for(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
-    for _ in range(4):
-        kit.running(queue="media")
-    stage.up(4, busy=4, draining=True)
+    for number in range(4):
+        kit.running(f"old-{number}.1", queue="media")
+    stage.up(4, busy=4, draining=True, name="old")
     stage.asked = 3
-    scaler = make(boot="30s")
+    scaler = make(boot="30s", slots=None)
     seen = scaler.run(dry=True).record["observation"]
     assert (seen["ready"], seen["booting"], seen["running"]) == (0, 3, 0)
+    assert seen["slots"] == 2, "those of workers that drain are known"
 
     drained = stage.workers_up
     stage.up(3)
-    stage.workers_up += [{**one, "unit": f"old-{one['unit']}"} for one in drained]
-    report = scaler.run(dry=True)
+    stage.workers_up += drained
+    kit.running("unit-1.1", queue="media")
+    report = scaler.run()
     seen = report.record["observation"]
-    assert (seen["ready"], seen["booting"], seen["running"]) == (3, 0, 0)
-    assert report.decision.workers < 3, "those of them that are idle may go"
+    assert (seen["ready"], seen["booting"], seen["running"]) == (3, 0, 1)
+    assert (report.decision.action, stage.asked) == ("down", 1)
+    assert set(stage.victims) == {"unit-0", "unit-2"}
 
 
-def test_runs_of_workers_that_are_gone_are_no_reason_to_wait_for_their_end(
+def test_who_took_a_run_is_known_before_it_says_so(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
+    # One has just ended a run, and the other has taken one since their last beats.
+    stage.up(2, busy=1)
+    kit.running("unit-1.7", queue="media")
+    make(drains=False).run()
+    assert stage.asked == 2
+    stage.up(3)
+    make().run()
+    assert stage.asked == 1
+    assert set(stage.victims) == {"unit-0", "unit-2"}
+
+
+def test_runs_of_workers_that_are_gone_free_no_slots_and_nobody_goes(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    for number in range(10):
+        kit.running(f"gone-{number}.1", queue="media")
+    stage.up(2)
+    assert make().run().decision.action == "hold"
     for _ in range(10):
-        kit.running(queue="media")
         kit.queued(queue="media")
+    stage.up(0)
     assert make(mean=8.0, slots=2).run().decision.action == "up"
     assert stage.asked > 1
+
+
+def test_push_workers_have_no_threads_and_do_not_drain(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.up(3, busy=3)
+    for number, worker in enumerate(stage.workers_up):
+        worker["threads"] = 0
+        kit.running(f"unit-{number}.1", queue="media")
+    scaler = make(slots=None)
+    seen = scaler.run().record["observation"]
+    assert (seen["ready"], seen["booting"], seen["slots"]) == (3, 0, 1)
+    assert stage.asked == 3
+    assert not scaler.is_needed()
+
+
+def test_workers_of_another_version_do_not_say_whether_they_drain(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.up(3)
+    for worker in stage.workers_up:
+        del worker["draining"], worker["process"]
+    kit.running(queue="media")
+    assert make().run().decision.action == "hold"
+    assert not make().is_needed()
 
 
 def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
@@ -385,8 +436,10 @@ def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
     assert (report.decision.action, report.decision.reason) == ("hold", "maximum")
     assert "platform-limit" in {v.code for v in report.decision.verdicts}
 
-    stage.limit = 5
-    notes = scaler.notebook.read()
+    stage.limit, stage.asked = 5, 4
+    assert scaler.run().decision.action == "up", "somebody else was given more"
+    stage.limit, stage.asked = 5, 2
+    notes = dataclasses.replace(scaler.notebook.read(), limit=2)
     scaler.notebook.write(dataclasses.replace(notes, limited=notes.looked - 601))
     scaler.run()
     assert stage.asked == 5, "some time later it is"

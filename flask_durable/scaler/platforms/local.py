@@ -51,7 +51,7 @@ class LocalPlatform:
         """
         kept = self._kept()
         units = units_of(self._workers(), self._queues)
-        alive = [unit for unit in units if unit.slots and self._owns(unit.id)]
+        alive = [unit for unit in units if not unit.draining and self._owns(unit.id)]
         running = min(len(alive), kept)
         return Size(kept, running, kept - running)
 
