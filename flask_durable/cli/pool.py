@@ -68,6 +68,7 @@ def pool(
     """
     from ..observe.formats import set_up
     from ..scaler.make import notebook_of
+    from ..scaler.make import own_queues
     from ..scaler.make import pool_options
 
     durable = current_durable()
@@ -82,13 +83,14 @@ def pool(
         f"--drain-timeout={drain_timeout}s",
         *log_arguments(log_format),
     ]
+    queues = own_queues(state, options)
     supervisor = Supervisor(
         name,
         command,
         grace=drain_timeout + 3,
         notebook=notebook_of(state, name),
         minimum=options.goal.minimum,
-        busy=lambda: {w["unit"] for w in state.directory.workers() if w["busy"]},
+        busy=lambda: {unit.id for unit in queues.look(0).units if unit.busy},
     )
     supervisor.run()
 

@@ -129,11 +129,10 @@ def with_unsaid(crew: Fleet, unsaid: int) -> Fleet:
     """Return *crew* with all workers busy if there are runs of nobody knows whom.
 
     What a worker says of itself is some seconds old. One that took a job since then
-    seems idle, and nobody knows which one it is: none goes before it has said so.
+    seems idle, and one that cannot say anything seems to boot. Nobody knows which ones
+    these are: none goes before they have said so.
     """
-    if unsaid <= 0:
-        return crew
-    return dataclasses.replace(crew, busy=max(crew.busy, crew.ready))
+    return crew if unsaid <= 0 else dataclasses.replace(crew, busy=crew.size)
 
 
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:

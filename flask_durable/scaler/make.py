@@ -68,13 +68,18 @@ def _introspector(
 ) -> tuple[Introspector, t.Callable[[], bool] | None]:
     if options.introspector is not None:
         return make_introspector(options.introspector, options.queues), None
-    own = OwnQueues(
+    own = own_queues(state, options)
+    return own, own.are_deserted
+
+
+def own_queues(state: AppState, options: PoolOptions) -> OwnQueues:
+    """Return what looks into the queues of a pool whose workers are ours."""
+    return OwnQueues(
         options.queues,
         Sensor(state.server, state.store.keys, options.queues),
         state.directory,
         lambda: state.broker.counts(EVENT_QUEUE).waiting,
     )
-    return own, own.are_deserted
 
 
 def _platform(state: AppState, options: PoolOptions, notebook: Notebook) -> Platform:

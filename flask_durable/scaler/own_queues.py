@@ -56,16 +56,33 @@ class OwnQueues:
         sighting = self._sensor.look(horizon)
         # Read after the runs: whoever has one by now has said before that it is there.
         workers = self._directory.workers()
-        held = Counter(job.process for job in sighting.running)
-        serving = {w.get("process") for w in workers if not w.get("draining")}
-        known = {worker.get("process") for worker in workers}
-        return dataclasses.replace(
+        sighting = dataclasses.replace(
             sighting,
             waiting=self._waiting(sighting, _are_routed(workers)),
-            # Of one that drains, or died, no thread is free when a run ends.
+            units=tuple(units_of(workers, self._queues)),
+        )
+        if not all("process" in worker for worker in workers):
+            return sighting  # one of another version does not say who it is
+        return self._attributed(sighting, workers)
+
+    def _attributed(
+        self, sighting: Sighting, workers: t.Sequence[dict[str, t.Any]]
+    ) -> Sighting:
+        """Return *sighting* with each run where it is.
+
+        Of a worker that drains or is gone, no thread is free when a run ends. One that
+        is gone leaves its runs to others, which begin them when their leases ended.
+        """
+        held = Counter(job.process for job in sighting.running)
+        serving = {w["process"] for w in workers if not w.get("draining")}
+        known = {worker["process"] for worker in workers}
+        orphans = [job for job in sighting.running if job.process not in known]
+        return dataclasses.replace(
+            sighting,
             running=tuple(job for job in sighting.running if job.process in serving),
+            wakeups=(*sighting.wakeups, *((job.function, 0.0) for job in orphans)),
             units=tuple(units_of(_up_to_date(workers, held), self._queues)),
-            orphans=sum(n for process, n in held.items() if process not in known),
+            orphans=len(orphans),
         )
 
     def are_deserted(self) -> bool:
@@ -98,5 +115,5 @@ def _up_to_date(
     a run since.
     """
     for worker in workers:
-        busy = max(worker["busy"], held[worker.get("process", "")])
+        busy = max(worker["busy"], held[worker["process"]])
         yield {**worker, "busy": busy}

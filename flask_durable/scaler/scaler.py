@@ -147,7 +147,8 @@ class Scaler:
 
     def _pool(self, notes: Notes, asked: int, sighting: Sighting, boot: float) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
-        slots = fleet.slots_of(sighting.units, self._introspector.slots)
+        units = sighting.serving or sighting.units
+        slots = fleet.slots_of(units, self._introspector.slots)
         limits = (traits.maximum, notes.limit_at(sighting.now, asked))
         return Pool(
             self.options.slots or slots,
@@ -178,7 +179,7 @@ class Scaler:
         return Observation(
             sighting.now,
             sighting.waiting,
-            (*sighting.running, *self._unseen(sighting, crew, pool)),
+            (*self._running(sighting, crew, pool), *self._unseen(sighting, crew, pool)),
             crew,
             self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
@@ -190,6 +191,19 @@ class Scaler:
             sighting.samples,
             sighting.failure,
         )
+
+    def _running(
+        self, sighting: Sighting, crew: Fleet, pool: Pool
+    ) -> tuple[Running, ...]:
+        """Return what runs in slots that others get when it ends.
+
+        Where it is not known who has what, some may be left that workers have which are
+        on their way out. Those took nothing of late: the oldest are left out.
+        """
+        if sighting.orphans is not None:
+            return sighting.running
+        slots = crew.ready * pool.slots
+        return tuple(sorted(sighting.running, key=lambda job: job.age)[:slots])
 
     def _unseen(
         self, sighting: Sighting, crew: Fleet, pool: Pool

@@ -134,7 +134,7 @@ def _maximum_too_low(
     observation: Observation, work: Work, wanted: int, goal: Goal, pool: Pool
 ) -> Verdict | None:
     limit = limit_of(goal, pool)
-    if wanted <= limit or not observation.jobs:
+    if wanted <= limit or not work.jobs:
         return None
     overloaded = load_of(observation, goal) >= limit * pool.slots
     clears = None if overloaded else clear_time(observation, work, limit, pool)

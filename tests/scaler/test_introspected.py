@@ -193,6 +193,14 @@ def test_none_goes_while_one_has_a_job_and_has_not_said_so(kit: Kit) -> None:
     assert legacy.asked == 1
 
 
+def test_jobs_of_workers_that_are_on_their_way_out_free_no_slots(kit: Kit) -> None:
+    legacy = Legacy()
+    legacy.asked, legacy.units = 2, (Unit("a", 4, 4, 0.0), Unit("b", 4, 4, 0.0))
+    legacy.running = 20
+    report = scaler_of(kit, legacy, drains=True, slots=4).run(dry=True)
+    assert report.record["observation"]["running"] == 8
+
+
 def test_a_worker_that_was_asked_for_just_now_boots_also_where_it_is_silent(
     kit: Kit,
 ) -> None:

@@ -412,6 +412,9 @@ def test_a_pool_shrinks_to_a_maximum_that_was_lowered_though_more_are_needed() -
     assert decide(look(9000, ready=50, busy=45), goal(maximum=40), Pool()).workers == 45
     there = decide(look(9000, ready=40), goal(maximum=40), Pool())
     assert (there.action, there.reason) == ("hold", "maximum")
+    running = [Running("resize", 0.1)] * 45
+    idle = decide(look(0, ready=45, running=running), goal(maximum=40), Pool())
+    assert (idle.needed, idle.verdicts) == (45, ())
     just = decide(look(9000, ready=90), goal(maximum=90), Pool())
     assert (just.action, just.reason) == ("hold", "enough")
 
@@ -472,8 +475,9 @@ def test_a_floor_is_named_and_is_not_taken_for_work() -> None:
     pool = Pool(boot=60, period=60)
     up = decide(look(0), goal(), pool, floor=4)
     assert (up.action, up.workers, up.reason, up.verdicts) == ("up", 4, "floor", ())
-    there = decide(look(0, ready=4), goal(), pool, up.memory, floor=4)
+    there = decide(later(60, look(0, ready=4)), goal(), pool, up.memory, floor=4)
     assert (there.action, there.reason) == ("hold", "floor")
+    assert there.memory.mean_need == 0, "it is no need, and nothing is left of it"
     capped = decide(look(0), goal(maximum=3), pool, floor=4)
     assert (capped.workers, capped.reason, capped.verdicts) == (3, "maximum", ())
 

@@ -370,12 +370,13 @@ def test_workers_that_drain_are_not_the_ones_that_were_asked_for(
 def test_who_took_a_run_is_known_before_it_says_so(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
-    # One has just ended a run, and the other has taken one since their last beats.
-    stage.up(2, busy=1)
     kit.running("unit-1.7", queue="media")
-    make(drains=False).run()
-    assert stage.asked == 2
-    stage.up(3)
+    stage.up(2)
+    report = make(drains=False).run()
+    assert (stage.asked, report.decision.reason) == (2, "a busy worker might go")
+    # Another has ended one, which it has not said either.
+    stage.up(3, busy=1)
+    stage.workers_up[0]["busy"] = 0
     make().run()
     assert stage.asked == 1
     assert set(stage.victims) == {"unit-0", "unit-2"}
@@ -384,21 +385,33 @@ def test_who_took_a_run_is_known_before_it_says_so(
 def test_runs_of_workers_that_are_gone_free_no_slots_and_nobody_goes(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
+    kit.running("gone.1", queue="media")
+    stage.up(2)
+    stage.asked = 3  # it is still asked for, and nobody hears it
+    scaler = make(boot="30s", window=None)
+    for _ in range(4):
+        assert scaler.run().decision.action == "hold"
     for number in range(10):
         kit.running(f"gone-{number}.1", queue="media")
-    stage.up(2)
-    assert make().run().decision.action == "hold"
-    for _ in range(10):
         kit.queued(queue="media")
     stage.up(0)
     assert make(mean=8.0, slots=2).run().decision.action == "up"
     assert stage.asked > 1
 
 
+def test_the_run_of_a_worker_that_is_gone_takes_another_one(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    kit.running("gone.1", queue="media")
+    for _ in range(4):
+        make().run()
+    assert stage.asked == 1
+
+
 def test_push_workers_have_no_threads_and_do_not_drain(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
-    stage.up(3, busy=3)
+    stage.up(3)
     for number, worker in enumerate(stage.workers_up):
         worker["threads"] = 0
         kit.running(f"unit-{number}.1", queue="media")
@@ -406,6 +419,7 @@ def test_push_workers_have_no_threads_and_do_not_drain(
     seen = scaler.run().record["observation"]
     assert (seen["ready"], seen["booting"], seen["slots"]) == (3, 0, 1)
     assert stage.asked == 3
+    kit.queued(queue="media")
     assert not scaler.is_needed()
 
 
@@ -417,6 +431,7 @@ def test_workers_of_another_version_do_not_say_whether_they_drain(
         del worker["draining"], worker["process"]
     kit.running(queue="media")
     assert make().run().decision.action == "hold"
+    kit.queued(queue="media")
     assert not make().is_needed()
 
 
@@ -433,6 +448,9 @@ def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
         asked.append(report.applied and report.applied.after)
         assert stage.asked == 2
     assert asked == [2, None, None]
+    stage.asked = 0
+    assert scaler.run().applied == Applied(0, 2), "it is not asked for more than that"
+    assert scaler.run().applied is None
     assert (report.decision.action, report.decision.reason) == ("hold", "maximum")
     assert "platform-limit" in {v.code for v in report.decision.verdicts}
 
@@ -480,6 +498,15 @@ def test_a_platform_that_is_slow_to_change_is_left_alone_for_a_while(
         kit.queued(queue="media")
     report = scaler.run()
     assert (report.decision.action, stage.asked) == ("hold", 1)
+
+
+def test_a_platform_that_keeps_one_worker_does_so_in_a_pool_that_may_have_none(
+    make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    stage.traits = Traits(reaches_zero=False, picks_victims=True)
+    stage.up(3)
+    make(maximum=0).run()
+    assert stage.asked == 1
 
 
 def test_a_platform_that_keeps_one_worker_is_never_asked_for_none(
