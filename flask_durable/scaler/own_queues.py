@@ -110,10 +110,7 @@ def _are_routed(workers: t.Iterable[t.Mapping[str, t.Any]]) -> bool:
 def _up_to_date(
     workers: t.Iterable[dict[str, t.Any]], held: Counter[str]
 ) -> t.Iterator[dict[str, t.Any]]:
-    """Yield *workers* as busy as they are, which is more than they said if they took
-
-    a run since.
-    """
+    """Yield *workers* with those runs that they took since they said how many."""
     for worker in workers:
         busy = max(worker["busy"], held[worker["process"]])
         yield {**worker, "busy": busy}

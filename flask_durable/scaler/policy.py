@@ -194,10 +194,8 @@ def _remember(
 def _recalled(
     memory: Memory, now: float, goal: Goal, pool: Pool
 ) -> tuple[tuple[float, int], ...]:
-    """Return the needs of the window. Without one, that of the last look at least:
-
-    this look may miss what waits.
-    """
+    """Return the needs of the window; if none is given, the last look's at least."""
+    # Of two looks, one may miss what waits.
     window = 1.5 * pool.period if goal.window is None else goal.window
     found = tuple((time, need) for time, need in memory.needs if time > now - window)
     return found if found or goal.window is not None else memory.needs[-1:]
