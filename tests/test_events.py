@@ -238,7 +238,9 @@ def test_a_name_with_data_becomes_a_message(schemas: Schemas) -> None:
     at = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))
     headers = {"traceparent": "00-1-2-01"}
     made = message(schemas, "a/b", {"x": 1}, id="one", at=at, headers=headers)
-    assert made == EventMessage("a/b", {"x": 1}, "one", 1767218400000, headers)
+    assert made == EventMessage(
+        "a/b", {"x": 1}, "one", 1767218400000, headers, due=1767218400000
+    )
     assert decode(made.encode()) == made
 
 
@@ -251,7 +253,7 @@ def test_a_model_becomes_a_message_of_its_fields(schemas: Schemas) -> None:
 def test_an_event_keeps_its_id_and_time(schemas: Schemas) -> None:
     event = Event("a/b", {"x": 1}, id="one", at=datetime(2026, 1, 1, tzinfo=UTC))
     assert message(schemas, event) == EventMessage(
-        "a/b", {"x": 1}, "one", 1767225600000
+        "a/b", {"x": 1}, "one", 1767225600000, due=1767225600000
     )
     assert message(schemas, event, id="two").id == "two"
 

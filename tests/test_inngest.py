@@ -23,6 +23,7 @@ from flask_durable.config import Settings
 from flask_durable.errors import UnavailableError
 from flask_durable.events.inngest import inngest_blueprint
 from flask_durable.events.inngest import MAX_EVENTS
+from flask_durable.events.inngest import STAMP_LEAD
 from flask_durable.events.keys import new_event_key
 from flask_durable.events.keys import new_signing_secret
 from flask_durable.events.schemas import Schemas
@@ -102,7 +103,9 @@ def test_one_event_or_a_list_is_accepted_in_order(site: Site) -> None:
     two = ids_of(site.post([{**EVENT, "id": "first"}, EVENT]))
     assert two[0] == "first"
     assert one + two == [message.id for message in site.sent]
-    assert site.sent[0] == EventMessage("a/b", {"x": 1}, one[0], 1700000000000)
+    assert site.sent[0] == EventMessage(
+        "a/b", {"x": 1}, one[0], 1700000000000, due=1700000000000 - STAMP_LEAD
+    )
 
 
 @pytest.mark.parametrize("extra", [{}, {"data": None, "id": None, "ts": None}])

@@ -9,6 +9,10 @@
 Every write can be repeated: a run's id is derived from function and event, so whatever
 dies on the way leaves the message, and the next delivery goes the same way again.
 Functions do not touch each other: what fails for one makes its run FAILED.
+
+An event that is not due yet is no special case here: only the state server's clock says
+when it is due, so the script that creates its run decides, and a thread that was taken
+for it comes back. Clocks of senders and of workers decide about nothing.
 """
 
 from __future__ import annotations
@@ -279,7 +283,7 @@ class Router:
             start_timeout=function.start_timeout,
             unfiltered=admitted is None,
             version=function.version,
-            token=new_token() if self._may_run_here(routing, function.queue) else "",
+            token=new_token() if self._may_run_here(function.queue) else "",
         )
 
     def _new_run(
@@ -293,7 +297,7 @@ class Router:
             event=routing.text,
             event_id=message.id,
             event_name=message.name,
-            start_at=message.at if _is_later(message) else 0,
+            start_at=message.due,
             **given,
         )
 
@@ -317,11 +321,10 @@ class Router:
         except BaseException:  # SystemExit would end the router's thread
             return None
 
-    def _may_run_here(self, routing: _Routing, queue: str) -> bool:
+    def _may_run_here(self, queue: str) -> bool:
         threads = self._threads
         return (
             threads is not None
-            and not _is_later(routing.message)
             and not self._host.draining.is_set()
             and threads.serves(queue)
             and threads.reserve()
@@ -335,10 +338,6 @@ def _pause_before(receive_count: int) -> float:
     may take an hour to mend.
     """
     return min(REDELIVERY * 2.0 ** min(receive_count - 1, 16), MAX_REDELIVERY)
-
-
-def _is_later(message: EventMessage) -> bool:
-    return message.at > time.time() * 1000
 
 
 def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:

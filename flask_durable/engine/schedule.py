@@ -207,7 +207,7 @@ def _run_of(function: Description, cron: Cron | None, instant: datetime) -> NewR
         event_name=message.name,
         timeout=function["timeout"],
         start_timeout=function["start_timeout"],
-        start_at=message.at,
+        start_at=message.due,
         unfiltered=bool(function["where"]),
     )
 
@@ -224,12 +224,14 @@ def _message_of(
         tick = tick.model_copy(update=known)
         delay = cron.delay(id, instant)
         headers = {SCHEDULE_HEADER: json.dumps(_schedule_of(function, cron))}
+    at = scheduled + round(delay * 1000)
     return EventMessage(
         name=str(CronTick.__event_name__),
         data=tick.model_dump(mode="json"),
         id=derived_id("cron", id, str(scheduled)),
-        at=scheduled + round(delay * 1000),
+        at=at,
         headers=headers,
+        due=at,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import typing as t
 from datetime import datetime
 from datetime import timedelta
@@ -53,7 +54,7 @@ def to_message(
 
     :param event: A model, an :class:`Event`, or a name that goes with *data*.
     :param id: The event's id, in place of a generated one.
-    :param at: When it happened, in place of now.
+    :param at: When it happened, in place of now; a run does not start before it.
     :param limit: Bytes that the encoded message may have.
     :param headers: Trace headers.
     :raises EventError: It cannot be accepted; each fault names its field.
@@ -64,8 +65,14 @@ def to_message(
     if not faults:
         # What is queued is what JSON gives back, and no longer the caller's object.
         fields = json.loads(json.dumps(fields))
+    millis = _millis(made.at)
     message = EventMessage(
-        made.name, fields, made.id, _millis(made.at), dict(headers or {})
+        made.name,
+        fields,
+        made.id,
+        millis,
+        dict(headers or {}),
+        due=millis if vars(made)["_scheduled"] else 0,
     )
     return _checked(message, schemas, limit, faults, _own_schema(made.data))
 
@@ -79,24 +86,30 @@ def check_message(
     schemas: Schemas,
     limit: int,
     headers: t.Mapping[str, str],
+    lead: int | None = 0,
 ) -> EventMessage:
     """Return an event that was received as JSON as a queue message.
 
-    :param at: ISO-8601 text with a time zone, or whole milliseconds since 1970.
+    :param at: When it happened, as ISO-8601 text with a time zone or whole milliseconds
+        since 1970: a run does not start before it. ``None``: now.
+    :param lead: Milliseconds by which a run may start earlier than *at*; ``None`` where
+        *at* is no wish to wait.
     :param limit: Bytes that the encoded message may have.
     :raises EventError: It cannot be accepted; each fault names its field.
     """
     faults = _name_faults(name)
     if problem := check_event_id(id):
         faults.append({"field": "id", "message": problem})
-    millis, problem = read_time(at)
+    now = int(time.time() * 1000)
+    millis, problem = (now, None) if at is None else read_time(at)
     if problem:
         faults.append({"field": "at", "message": problem})
     if isinstance(data, dict):
         faults += json_faults(data)
     else:
         faults.append({"field": "data", "message": "must be an object"})
-    message = EventMessage(name, data, id, millis, dict(headers))
+    due = 0 if at is None or lead is None else millis - lead
+    message = EventMessage(name, data, id, millis, dict(headers), due=due)
     return _checked(message, schemas, limit, faults)
 
 
@@ -164,7 +177,11 @@ def _as_event(
         )
     if isinstance(event, Event):
         _refuse_time(event.at)
-        return Event(event.name, event.data, id=id or event.id, at=at or event.at)
+        made = Event(event.name, event.data, id=id or event.id, at=at or event.at)
+        if at is None:
+            # The time that an event took from a clock by itself asks for nothing.
+            vars(made)["_scheduled"] = vars(event)["_scheduled"]
+        return made
     return Event.of(event, id=id, at=at)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import typing as t
 
 from ..errors import EventError
@@ -81,7 +80,8 @@ class BatchReader:
         for index, item in enumerate(items):
             try:
                 default = own_id or _default_id(webhook_id or seed, index)
-                messages.append(self._message(item, default, headers))
+                lead = None if webhook_form else 0
+                messages.append(self._message(item, default, headers, lead))
             except EventError as error:
                 errors += _located(error, index, webhook_form)
         if errors:
@@ -93,7 +93,11 @@ class BatchReader:
         return messages
 
     def _message(
-        self, item: t.Any, default_id: str, headers: t.Mapping[str, str]
+        self,
+        item: t.Any,
+        default_id: str,
+        headers: t.Mapping[str, str],
+        lead: int | None,
     ) -> EventMessage:
         if not isinstance(item, dict):
             raise _fault("", "must be an object")
@@ -110,10 +114,11 @@ class BatchReader:
             item.get("name"),
             _or(item.get("data"), {}),
             _or(item.get("id"), default_id),
-            _or(item.get("at"), int(time.time() * 1000)),
+            item.get("at"),
             schemas=self.schemas,
             limit=self.limit,
             headers=headers,
+            lead=lead,
         )
 
 

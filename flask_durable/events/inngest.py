@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 import typing as t
 
 from flask import Blueprint
@@ -69,6 +68,10 @@ MAX_EVENTS = 5000
 
 #: Invalid events of one request that are told about.
 MAX_TOLD = 10
+
+#: Milliseconds that a run may start before the ``ts`` of its event. The SDKs stamp each
+#: event, and their clocks are not ours: what is due at once is not to wait for a sweep.
+STAMP_LEAD = 2000
 
 #: Names that nobody may send there.
 _RESERVED = "inngest/"
@@ -158,13 +161,12 @@ class InngestReader:
         :param headers: Headers that every message gets.
         :raises Refused: The body is malformed, or at least one event is not valid.
         """
-        now = int(time.time() * 1000)
         messages: list[EventMessage] = []
         problems: list[str] = []
         for index, item in enumerate(items_of(parse(body), MAX_EVENTS)):
             default_id = new_event_id() if seed is None else seed.event_id(index)
             try:
-                messages.append(self._message(item, default_id, now, headers))
+                messages.append(self._message(item, default_id, headers))
             except EventError as error:
                 problems.append(f"event {index}: {_told(error)}")
                 if len(problems) == MAX_TOLD:
@@ -174,7 +176,7 @@ class InngestReader:
         return messages
 
     def _message(
-        self, item: t.Any, default_id: str, now: int, headers: t.Mapping[str, str]
+        self, item: t.Any, default_id: str, headers: t.Mapping[str, str]
     ) -> EventMessage:
         if not isinstance(item, dict):
             raise _fault("it", "must be an object")
@@ -182,8 +184,8 @@ class InngestReader:
         if isinstance(name, str) and name.lower().startswith(_RESERVED):
             raise _fault("name", f"must not begin with {_RESERVED!r}")
         if ts in (None, 0) and ts is not False:
-            ts = now
-        if not isinstance(ts, int):
+            ts = None
+        elif not isinstance(ts, int):
             raise _fault("ts", "must be whole milliseconds since 1970")
         return check_message(
             name,
@@ -193,6 +195,7 @@ class InngestReader:
             schemas=self.schemas,
             limit=self.limit,
             headers=headers,
+            lead=STAMP_LEAD,
         )
 
 

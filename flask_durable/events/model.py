@@ -63,8 +63,8 @@ class Event(t.Generic[D]):
     :param name: What happened, such as ``"media/uploaded"``: 1 to 255 characters.
     :param data: A JSON object, or the schema's model.
     :param id: Identifies the event: of two events with one id a function runs once.
-    :param at: When it happened (an aware datetime; default now). A run does not start
-        before it.
+    :param at: When it happened (an aware datetime; default now). If it is given, a run
+        does not start before it.
     :raises EventError: The name or id is malformed, *data* is not an object, or *at*
         has no time zone.
     """
@@ -82,7 +82,7 @@ class Event(t.Generic[D]):
         id: str | None = None,
         at: datetime | None = None,
     ) -> None:
-        generated = id is None
+        generated, scheduled = id is None, at is not None
         if id is None:
             id = new_event_id()
         if at is None:
@@ -100,6 +100,7 @@ class Event(t.Generic[D]):
         put(self, "id", id)
         put(self, "at", at.astimezone(timezone.utc))
         put(self, "_generated_id", generated)
+        put(self, "_scheduled", scheduled)
 
     def __sentry_repr__(self) -> str:
         # Shown by Sentry for a local variable, so without the data.

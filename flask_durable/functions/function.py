@@ -201,4 +201,7 @@ def _event(message: EventMessage, data: t.Any) -> Event[t.Any]:
             f"The event {message.name!r} is not valid: at is not a time.",
             errors=[fault],
         ) from None
-    return Event(message.name, data, id=message.id, at=at)
+    event = Event(message.name, data, id=message.id, at=at)
+    # Sent on, it waits for nothing that it did not wait for here.
+    vars(event)["_scheduled"] = message.due > 0
+    return event

@@ -41,6 +41,9 @@ class EventMessage:
     :param at: When it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
     :param group: Within which its runs start in order, where queues are FIFO.
+    :param due: The time before which its runs may not start, milliseconds since 1970;
+        0 where the sender asked for none. It is not *at*: that is read off the sender's
+        clock, which may be ahead of the state server's.
     """
 
     name: str
@@ -49,6 +52,7 @@ class EventMessage:
     at: int
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     group: str = ""
+    due: int = 0
 
     @property
     def opened(self) -> dict[str, t.Any]:
@@ -70,6 +74,8 @@ class EventMessage:
         # Spelled out: dataclasses.asdict() would copy the data first.
         fields = {"v": VERSION, "kind": "event", "name": self.name, "data": self.data}
         fields |= {"id": self.id, "at": self.at, "headers": self.headers}
+        if self.due:
+            fields["due"] = self.due
         return _ENCODER.encode(fields | _group(self.group))
 
 
@@ -122,6 +128,7 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
             "at": int,
             "headers": dict,
             "group": str,
+            "due": int,
         },
     ),
     "run": (
@@ -142,7 +149,7 @@ def _group(group: str) -> dict[str, str]:
 
 
 def _left_out(name: str) -> t.Any:
-    return {"headers": {}, "group": ""}.get(name)
+    return {"headers": {}, "group": "", "due": 0}.get(name)
 
 
 def _refuse_constant(name: str) -> t.NoReturn:
