@@ -29,6 +29,8 @@ from .middleware import AttemptInfo
 from .middleware import Middleware
 from .middleware import MiddlewareChain
 from .observe.metrics import Metrics
+from .observe.scrubbing import Confidential
+from .observe.scrubbing import protect
 from .observe.sentry import SentryReporting
 from .observe.sink import Sink
 from .observe.statsd import import_statsd
@@ -42,6 +44,7 @@ from .queue.envelope import EVENT_QUEUE
 from .queue.envelope import EventMessage
 from .queue.groups import group_of
 from .queue.window import Window
+from .redaction import Redaction
 from .runs import Runs
 from .signals import SignalSender
 from .store.barrier import Barrier
@@ -98,11 +101,13 @@ class AppState:
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
         self.reachable = True
+        #: What Sentry is not told, also where it is told nothing by us.
+        self._confidential = protect(_confidential_of(settings, functions))
         _states.add(self)
 
     def _outer(self) -> t.Iterator[Middleware]:
         if self.settings.sentry:
-            yield SentryReporting(self.settings.redact_keys)
+            yield SentryReporting()
         yield from self.metrics
 
     def _inner(self) -> t.Iterator[Middleware]:
@@ -397,6 +402,22 @@ class AppState:
         # What is sealed was checked when it was sent, and is again where it is opened.
         if isinstance(message.data, dict):
             self.schemas.validate(message.name, message.data)
+
+
+def _confidential_of(settings: Settings, functions: FunctionRegistry) -> Confidential:
+    given = (
+        *(settings.event_keys, settings.signing_secrets, settings.push_secrets),
+        *(settings.encryption_keys, settings.metrics_secrets),
+    )
+
+    def secrets() -> t.Iterator[str]:
+        for texts in given:
+            yield from texts
+        for function in functions:
+            yield from function.confidential
+
+    prefix, namespace = settings.url_prefix or "", settings.namespace
+    return Confidential(Redaction(settings.redact_keys), secrets, prefix, namespace)
 
 
 def _no_barrier() -> bool:

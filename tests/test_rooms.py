@@ -61,7 +61,7 @@ HOMES = {
         "scaler.introspectors.server",
         "store",
     },
-    "sentry_sdk": {"observe.sentry"},
+    "sentry_sdk": {"observe.scrubbing", "observe.sentry"},
     "urllib3": {"http_api"},
     "prometheus_client": set(),
 }

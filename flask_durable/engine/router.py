@@ -90,7 +90,7 @@ class _Routing:
 
     delivery: Delivery
     message: EventMessage
-    text: str
+    text: str = field(repr=False)
     #: What middleware is told.
     info: RoutedInfo
     functions: set[str] = field(default_factory=set)

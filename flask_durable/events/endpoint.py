@@ -30,6 +30,7 @@ from .batch import BatchReader
 from .batch import Refused
 from .http import EventSink
 from .http import json_response
+from .http import log_refusal
 from .http import MAX_BODY
 from .http import Outside
 from .http import read_body
@@ -146,11 +147,7 @@ class _Routes:
         if not failed:
             ids = [message.id for message in messages]
             return json_response({"ids": ids, "events": events}, 202)
-        logger.error(
-            "The queue did not take all events.",
-            exc_info=failed[0],
-            extra={"action": "events_refused"},
-        )
+        log_refusal(logger, failed[0])
         body = _error("unavailable", "Send the failed events again with the same ids.")
         response = json_response({**body, "events": events}, 503)
         response.headers["Retry-After"] = str(RETRY_AFTER)

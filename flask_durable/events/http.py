@@ -7,6 +7,7 @@ route, a hook of the app, or the app's routing before any route of ours was foun
 from __future__ import annotations
 
 import json
+import logging
 import typing as t
 
 from flask import Blueprint
@@ -68,6 +69,17 @@ def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Outcome]:
         # Some may be on the queue. Their ids are fixed, so the client's repeat
         # of all of them makes no second run.
         return [error] * len(messages)
+
+
+def log_refusal(logger: logging.Logger, error: Exception) -> None:
+    """Log why the queue did not take the events of a request."""
+    # Without the traceback: the variables of its frames are the events.
+    logger.error(
+        "The queue did not take all events: %s: %s",
+        type(error).__name__,
+        error,
+        extra={"action": "events_refused"},
+    )
 
 
 def read_body(limit: int) -> bytes:

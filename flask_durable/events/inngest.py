@@ -43,6 +43,7 @@ from .batch import parse
 from .batch import Refused
 from .http import EventSink
 from .http import json_response
+from .http import log_refusal
 from .http import MAX_BODY
 from .http import Outside
 from .http import read_body
@@ -115,11 +116,7 @@ class _EventAPI:
         failed = failures(outcomes)
         if not failed:
             return json_response({"ids": ids, "status": 200}, 200)
-        logger.error(
-            "The queue did not take all events.",
-            exc_info=failed[0],
-            extra={"action": "events_refused"},
-        )
+        log_refusal(logger, failed[0])
         response = _error(503, "The queue did not take all events: send again.", ids)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response

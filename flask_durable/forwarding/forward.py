@@ -95,5 +95,6 @@ def define_forward(
         forward, on=triggers.patterns, id=id, where=where, options=options
     )
     function.defined_at = defined_at
+    function.confidential = receiver.confidential
     function.on_failure(died)
     return function

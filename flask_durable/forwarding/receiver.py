@@ -75,6 +75,12 @@ class Receiver:
             )
         return cls(*found, secrets)
 
+    @property
+    def confidential(self) -> tuple[str, ...]:
+        """The texts that nobody is shown: what may have a key in it, and secrets."""
+        path, _, query = self.path.partition("?")
+        return (path, query, *self.secrets)
+
     def __str__(self) -> str:
         port = f":{self.port}" if self.port else ""
         return f"{self.scheme}://{self.host}{port}/…"

@@ -57,6 +57,8 @@ class Function(t.Generic[D, R]):
     version: str
     #: Where it is defined, as ``"file:line"``.
     defined_at: str
+    #: Texts that error reports do not show, such as an address with a key in it.
+    confidential: tuple[str, ...]
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Function(t.Generic[D, R]):
         self.failure_handler = None
         self.version = code_version(body)
         self.defined_at = place_of(body)
+        self.confidential = ()
 
     @property
     def started_by(self) -> str:

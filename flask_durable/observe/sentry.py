@@ -13,7 +13,8 @@ step's attempt   a span ``function``                     –; the next one has a
 A run of a schedule checks in at a monitor when it begins and when it ends.
 
 Whatever the application uses of Sentry inside belongs to them. Nothing else of
-this package calls Sentry, and this module does not import it before the application
+this package calls Sentry but :mod:`~flask_durable.observe.scrubbing`, which keeps
+events' data back, and this module does not import it before the application
 has: it is looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
 """
 
@@ -39,7 +40,7 @@ from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
 from ..middleware import SendInfo
 from ..middleware import StepInfo
-from ..redaction import Redaction
+from . import scrubbing
 from .monitors import CheckIn
 
 if t.TYPE_CHECKING:
@@ -73,13 +74,7 @@ _last_failed: ContextVar[tuple[str, BaseException] | None] = ContextVar(
 
 
 class SentryReporting(Middleware):
-    """Continues traces, and reports runs that failed.
-
-    :param redact_keys: What names contain whose values are never sent.
-    """
-
-    def __init__(self, redact_keys: t.Iterable[str]) -> None:
-        self._redact = Redaction(redact_keys)
+    """Continues traces, and reports runs that failed."""
 
     def around_send(self, send: SendInfo) -> Around:
         return _sending(send) if _client() else NOTHING
@@ -106,7 +101,7 @@ class SentryReporting(Middleware):
             scope.set_tag("durable.function", attempt.function)
             scope.set_tag("durable.queue", attempt.queue)
             scope.set_context("durable", _context_of(attempt))
-            scope.add_event_processor(self._process)
+            scope.add_event_processor(_drop_reported)
             if attempt.number > 1:
                 _add_breadcrumb("the body", attempt.number, attempt.previous)
             check_in = CheckIn.of(attempt)
@@ -124,32 +119,6 @@ class SentryReporting(Middleware):
                 _check_in(check_in, ended)
         _last_failed.set(None)  # its frames hold what the body had
 
-    def _process(self, event: Event, hint: Hint) -> Event | None:
-        """Take from what Sentry gathered in an attempt what is not to be sent."""
-        if event.get("type") == "transaction":
-            return event
-        record = hint.get("log_record")
-        ours = record is not None and record.name.partition(".")[0] == _PACKAGE
-        if ours and getattr(record, "action", None) in _REPORTED:
-            return None
-        self._remove_payloads(t.cast("dict[str, t.Any]", event))
-        return event
-
-    def _remove_payloads(self, event: dict[str, t.Any]) -> None:
-        # The message, as Sentry's integration of Dramatiq shows it.
-        event.get("contexts", {}).pop("dramatiq", None)
-        event.get("extra", {}).pop("dramatiq_message_id", None)
-        for frame in _frames_of(event):
-            if (frame.get("module") or "").partition(".")[0] == _PACKAGE:
-                frame.pop("vars", None)  # whole events and results
-            elif "vars" in frame:
-                frame["vars"] = self._redact(frame["vars"])
-        if "extra" in event:
-            event["extra"] = self._redact(event["extra"])
-        for crumb in event.get("breadcrumbs", {}).get("values", ()):
-            if "data" in crumb:
-                crumb["data"] = self._redact(crumb["data"])
-
 
 def flush() -> None:
     """Wait a moment for what is still to be sent, before a process ends hard."""
@@ -158,11 +127,22 @@ def flush() -> None:
         client.flush(timeout=FLUSH_TIMEOUT)
 
 
+def _drop_reported(event: Event, hint: Hint) -> Event | None:
+    """Drop the issue that a record of ours makes of a failure in this attempt."""
+    record = hint.get("log_record")
+    ours = record is not None and record.name.partition(".")[0] == _PACKAGE
+    if ours and getattr(record, "action", None) in _REPORTED:
+        return None
+    return event
+
+
 def _client() -> BaseClient | None:
     """Return Sentry's client, if the application made one that sends anything."""
     if "sentry_sdk" not in sys.modules:
         return None
     import sentry_sdk
+
+    scrubbing.install()
 
     client = sentry_sdk.get_client()
     sends = client.is_active() and (client.transport or client.spotlight)
@@ -382,12 +362,6 @@ def _original_of(attempt: AttemptInfo, error: BaseException) -> BaseException:
     if isinstance(error, StepError) and found and found[0] == attempt.failed_step:
         return found[1]
     return error
-
-
-def _frames_of(event: dict[str, t.Any]) -> t.Iterator[dict[str, t.Any]]:
-    for part in ("exception", "threads"):
-        for value in (event.get(part) or {}).get("values") or ():
-            yield from (value.get("stacktrace") or {}).get("frames") or ()
 
 
 def _quiet_dramatiq() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..errors import UnavailableError
 
@@ -38,7 +39,7 @@ class Letter:
     """
 
     id: str
-    body: bytes | str
+    body: bytes | str = field(repr=False)
     reason: str
     receives: int
     sent: int

@@ -47,7 +47,8 @@ class EventMessage:
     """
 
     name: str
-    data: dict[str, t.Any] | str
+    # Left out of what logs and error reports show of the object: it is the user's.
+    data: dict[str, t.Any] | str = dataclasses.field(repr=False)
     id: str
     at: int
     headers: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from dramatiq.errors import ConnectionClosed
 
@@ -41,7 +42,7 @@ class Received:
     :param sent: When it was sent: milliseconds since 1970, the queue's clock.
     """
 
-    body: bytes | str
+    body: bytes | str = field(repr=False)
     receipt: str
     receive_count: int
     sent: int

@@ -75,7 +75,7 @@ class NewRun:
     id: str
     function: str
     queue: str
-    event: str
+    event: str = field(repr=False)
     event_id: str
     event_name: str
     token: str = ""
@@ -105,8 +105,8 @@ class Claim:
     """
 
     answer: str
-    record: Record = field(default_factory=dict)
-    memos: dict[str, str] = field(default_factory=dict)
+    record: Record = field(default_factory=dict, repr=False)
+    memos: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class RunStore:

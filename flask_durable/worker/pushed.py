@@ -11,6 +11,7 @@ import logging
 import time
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..app_state import AppState
 from ..engine.claimed_run import ClaimedRun
@@ -42,7 +43,7 @@ class PushedMessage:
     """
 
     id: str
-    body: str | bytes
+    body: str | bytes = field(repr=False)
     receive_count: int = 1
     ordered: bool = False
 

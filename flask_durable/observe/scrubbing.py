@@ -1,0 +1,341 @@
+"""Takes event data and keys out of what Sentry gathers, wherever in the process.
+
+The SDK's integrations gather on their own: the body and the address of a request, the
+local variables of a stack, log records, commands of Redis. They do so in threads and
+processes that none of our middleware surrounds. So one scrubber is put behind the
+client's own: it sees every issue and every transaction after all event processors, and
+before the application's ``before_send``.
+
+========================================  ============================================
+of every issue and transaction            the secrets of the settings and the addresses
+                                          of forwards are replaced, and what follows
+                                          ``/e/`` in an address
+of a request to one of our routes         the body is removed
+of an issue that comes from this package  variables of our frames and of the libraries
+                                          that we call are removed; of what remains,
+                                          values whose names say so are replaced
+of our Redis commands                     the arguments are removed
+========================================  ============================================
+
+Nothing here imports Sentry before the application has.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import typing as t
+import weakref
+from dataclasses import dataclass
+
+from ..redaction import REDACTED
+from ..redaction import Redaction
+
+if t.TYPE_CHECKING:
+    from sentry_sdk._types import Event
+    from sentry_sdk._types import Hint
+
+    Tree = dict[str, t.Any]
+
+_PACKAGE = __package__.partition(".")[0]
+
+#: Libraries that are called with events and results, or that call us with requests.
+_LIBRARIES = sys.stdlib_module_names | {
+    *("boto3", "botocore", "cryptography", "dramatiq", "flask", "hiredis", "pydantic"),
+    *("prometheus_client", "redis", "s3transfer", "sentry_sdk", "statsd", "urllib3"),
+    "werkzeug",
+}
+
+#: Our modules that call no code of the application: what is below their frames in a
+#: stack, such as a wrapper around a client, works on what they passed.
+_PASSING = (
+    *("forwarding", "http_api", "observe", "payloads", "queue", "redis_client"),
+    *("redis_exchange", "store"),
+)
+
+#: Loggers that write about messages.
+_LOGGERS = (_PACKAGE, "dramatiq")
+
+#: What has the key of an event API behind it.
+_KEY_IN_PATH = re.compile(r"(/e/)[^/\s?#\"'&]+")
+
+#: Characters below which a text is no secret, but a word.
+_SHORTEST_SECRET = 8
+
+#: Keys of an event that are removed if the rest could not be scrubbed.
+_GATHERED = ("breadcrumbs", "exception", "extra", "request", "spans", "threads")
+
+#: Options of the client that are called with what it sends besides events.
+_CALLBACKS = ("before_send_log", "before_send_span")
+
+
+@dataclass(frozen=True, eq=False)
+class Confidential:
+    """The texts and names of one app that Sentry is not told.
+
+    :param redact: Replaces the values whose names say that they are secret.
+    :param secrets: Returns texts that are shown nowhere: keys, secrets, paths.
+    :param url_prefix: The path that the routes are below; empty without routes.
+    :param namespace: The namespace of the keys in Redis.
+    """
+
+    redact: Redaction
+    secrets: t.Callable[[], t.Iterable[str]]
+    url_prefix: str
+    namespace: str
+
+    def owns_path(self, url: str) -> bool:
+        """Return whether one of the app's routes may be at *url*."""
+        path = url.partition("?")[0]
+        if _KEY_IN_PATH.search(path):
+            return True
+        prefix = self.url_prefix.rstrip("/")
+        if prefix:
+            return f"{prefix}/" in path
+        return bool(self.url_prefix) and path.endswith(("/events", "/worker"))
+
+    def owns_command(self, text: str) -> bool:
+        """Return whether *text* is a command with a key of the app's."""
+        return f"{{{self.namespace}:" in text
+
+
+#: Those of the apps that are there.
+_apps: weakref.WeakSet[Confidential] = weakref.WeakSet()
+
+
+def protect(confidential: Confidential) -> Confidential:
+    """Keep *confidential* from Sentry for as long as the object is there."""
+    _apps.add(confidential)
+    install()
+    return confidential
+
+
+def install() -> None:
+    """Put the scrubber into Sentry's client, if the application has imported the SDK.
+
+    Cheap: called wherever the SDK may have been imported since.
+    """
+    if "sentry_sdk" not in sys.modules:
+        return
+    import sentry_sdk
+    import sentry_sdk.scope
+
+    # A client that is made later is met at its first event.
+    if _on_event not in sentry_sdk.scope.global_event_processors:
+        sentry_sdk.scope.add_global_event_processor(_on_event)
+    client = sentry_sdk.get_client()
+    # Without one there are the SDK's own defaults, which all clients share.
+    if client.is_active():
+        _install_in(client.options)
+
+
+def _on_event(event: Event, hint: Hint) -> Event:
+    install()
+    return event
+
+
+def _install_in(options: Tree) -> None:
+    inner = options.get("event_scrubber")
+    if isinstance(inner, _Scrubber):
+        return
+    options["event_scrubber"] = _Scrubber(inner)
+    for name in _CALLBACKS:
+        if name in options:
+            given = options[name] or (options.get("_experiments") or {}).get(name)
+            options[name] = _Callback(given)
+
+
+class _Scrubber:
+    """Stands where the client's own scrubber stood, which goes first."""
+
+    def __init__(self, inner: t.Any) -> None:
+        self._inner = inner
+
+    def scrub_event(self, event: Event) -> None:
+        """Remove from *event* what is not to be sent."""
+        if self._inner:
+            self._inner.scrub_event(event)
+        tree = t.cast("Tree", event)
+        try:
+            for confidential in list(_apps):
+                _scrub(tree, confidential)
+        except Exception:
+            # An issue without its details is better than one with an event's data.
+            for name in _GATHERED:
+                tree.pop(name, None)
+
+
+class _Callback:
+    """Replaces secrets in logs and streamed spans before the application's callback."""
+
+    def __init__(self, inner: t.Any) -> None:
+        self._inner = inner
+
+    def __call__(self, telemetry: Tree, hint: Hint) -> t.Any:
+        for confidential in list(_apps):
+            _scrub_command(telemetry, confidential)
+            hide = _hider(confidential)
+            for name, value in list(telemetry.items()):
+                telemetry[name] = hide(value)
+        return self._inner(telemetry, hint) if self._inner else telemetry
+
+
+def _scrub(event: Tree, confidential: Confidential) -> None:
+    _scrub_request(event, confidential)
+    for text in _commands_of(event):
+        _scrub_command(text, confidential)
+    if _is_about_us(event):
+        _remove_payloads(event, confidential.redact)
+    hide = _hider(confidential)
+    for name, value in list(event.items()):
+        if name in ("exception", "threads", "stacktrace"):
+            _hide_in_stacks(value, hide)
+        elif name not in ("contexts", "modules", "sdk", "timestamp"):
+            event[name] = hide(value)
+    # A trace has the attributes of its first span.
+    if "trace" in (contexts := event.get("contexts") or {}):
+        contexts["trace"] = hide(contexts["trace"])
+
+
+def _scrub_request(event: Tree, confidential: Confidential) -> None:
+    request = event.get("request")
+    if not request or not confidential.owns_path(str(request.get("url", ""))):
+        return
+    request.pop("data", None)
+    if "headers" in request:
+        request["headers"] = confidential.redact(request["headers"])
+
+
+def _is_about_us(event: Tree) -> bool:
+    """Return whether *event* comes from this package, or from what it calls."""
+    logger = str(event.get("logger") or "").partition(".")[0]
+    is_attempt = "durable" in (event.get("contexts") or {})
+    return is_attempt or logger in _LOGGERS or any(map(_is_ours, _frames_of(event)))
+
+
+def _remove_payloads(event: Tree, redact: Redaction) -> None:
+    # The message, as Sentry's integration of Dramatiq shows it.
+    (event.get("contexts") or {}).pop("dramatiq", None)
+    (event.get("extra") or {}).pop("dramatiq_message_id", None)
+    if "logentry" in event:
+        event["logentry"].pop("params", None)  # its text has them already
+    for stack in _stacks_of(event):
+        passing = False
+        for frame in stack:
+            if _is_ours(frame):
+                passing = _room_of(frame) in _PASSING
+            if passing or _is_ours(frame) or _root_of(frame) in _LIBRARIES:
+                frame.pop("vars", None)  # whole events and results
+            elif "vars" in frame:
+                frame["vars"] = redact(frame["vars"])
+    if "extra" in event:
+        event["extra"] = redact(event["extra"])
+    for crumb in _crumbs_of(event):
+        if "data" in crumb:
+            crumb["data"] = redact(crumb["data"])
+
+
+def _commands_of(event: Tree) -> t.Iterator[Tree]:
+    """Yield the spans and breadcrumbs that show commands of Redis."""
+    for crumb in _crumbs_of(event):
+        if "redis" in (crumb.get("category"), crumb.get("type")):
+            yield crumb
+    spans = _plain(event.get("spans"))
+    for span in spans if isinstance(spans, list) else ():
+        if str(span.get("op", "")).startswith("db.redis"):
+            yield span
+
+
+def _scrub_command(shown: Tree, confidential: Confidential) -> None:
+    """Leave the names of commands on keys of the app's, and remove the arguments."""
+
+    def shorten(value: t.Any) -> t.Any:
+        if isinstance(value, str) and confidential.owns_command(value):
+            return value.partition(" ")[0]
+        return value
+
+    for name, value in list(shown.items()):
+        shown[name] = _mapped(value, shorten)
+
+
+def _hider(confidential: Confidential) -> t.Callable[[t.Any], t.Any]:
+    """Return what replaces the secrets in a value, however deep they are."""
+    texts = {text for text in confidential.secrets() if len(text) >= _SHORTEST_SECRET}
+    # The longer first: one may begin with another.
+    known = sorted(texts, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, known)) or r"(?!)")
+
+    def hide(value: t.Any) -> t.Any:
+        if not isinstance(value, str):
+            return value
+        return _KEY_IN_PATH.sub(rf"\1{REDACTED}", pattern.sub(REDACTED, value))
+
+    return lambda value: _mapped(value, hide)
+
+
+def _hide_in_stacks(part: t.Any, hide: t.Callable[[t.Any], t.Any]) -> None:
+    # Not in the names of files: they are no addresses.
+    for value in _values_of(part):
+        if "value" in value:
+            value["value"] = hide(value["value"])
+    for frame in _frames_in(part):
+        if "vars" in frame:
+            frame["vars"] = hide(frame["vars"])
+
+
+def _mapped(value: t.Any, change: t.Callable[[t.Any], t.Any]) -> t.Any:
+    """Return *value* with *change* made to each member of its mappings and lists."""
+    if isinstance(value, dict):
+        return {_mapped(k, change): _mapped(v, change) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mapped(member, change) for member in value]
+    if _plain(value) is not value:
+        value.value = _mapped(value.value, change)
+        return value
+    return change(value)
+
+
+def _plain(value: t.Any) -> t.Any:
+    """Return the value that the SDK annotated."""
+    annotated = type(value).__name__ == "AnnotatedValue"
+    return value.value if annotated else value
+
+
+def _crumbs_of(event: Tree) -> t.Iterator[Tree]:
+    yield from _values_of(_plain(event.get("breadcrumbs")))
+
+
+def _values_of(part: t.Any) -> t.Sequence[Tree]:
+    return (part.get("values") or ()) if isinstance(part, dict) else ()
+
+
+def _frames_in(part: t.Any) -> t.Iterator[Tree]:
+    for value in _values_of(part):
+        yield from (value.get("stacktrace") or {}).get("frames") or ()
+    if isinstance(part, dict):
+        yield from part.get("frames") or ()
+
+
+def _stacks_of(event: Tree) -> t.Iterator[t.Sequence[Tree]]:
+    """Yield the frames of each stack, the outermost first."""
+    for name in ("exception", "threads"):
+        for value in _values_of(event.get(name)):
+            yield (value.get("stacktrace") or {}).get("frames") or ()
+    yield (event.get("stacktrace") or {}).get("frames") or ()
+
+
+def _frames_of(event: Tree) -> t.Iterator[Tree]:
+    for stack in _stacks_of(event):
+        yield from stack
+
+
+def _is_ours(frame: Tree) -> bool:
+    return _root_of(frame) == _PACKAGE
+
+
+def _root_of(frame: Tree) -> str:
+    return (frame.get("module") or "").partition(".")[0]
+
+
+def _room_of(frame: Tree) -> str:
+    return f"{frame.get('module') or ''}..".split(".")[1]
