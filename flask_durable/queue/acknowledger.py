@@ -170,7 +170,8 @@ class Acknowledger:
         """Tell why messages failed; nothing depends on it, so nothing waits for it."""
         failed = {}
         for held in messages:
-            if isinstance(settlement := held.settlement, Failed):
+            settlement = held.settlement
+            if isinstance(settlement, Failed) and settlement.about:
                 due = self._due(held)
                 why = due.reason if isinstance(due, DeadLetter) else settlement.error
                 failed[settlement.about] = why

@@ -23,6 +23,7 @@ from .delivery import Held
 from .delivery import kept
 from .envelope import decode
 from .envelope import UndecodableMessage
+from .envelope import UnknownForm
 from .heartbeat import Hand
 from .receiver import PAUSE
 from .receiver import Receiver
@@ -311,7 +312,10 @@ class DurableBroker(dramatiq.Broker):
             raise
 
     def _open(self, queue: str, received: list[Received]) -> list[Delivery]:
-        """Return what can be decoded, and dead-letter the rest."""
+        """Return what can be decoded, and settle the rest.
+
+        What is of another release goes back, and else what is no message is dead.
+        """
         deliveries = []
         put = self._acknowledger.put
         for item in received:
@@ -320,7 +324,16 @@ class DurableBroker(dramatiq.Broker):
             except UndecodableMessage as error:
                 held = Held(queue, item, put)
                 self._hand.add([held])
-                held.dead(str(error))
+                if isinstance(error, UnknownForm):
+                    logger.warning(
+                        "A message of %s is of another release, and goes back: %s",
+                        queue,
+                        error,
+                        extra={"action": "message_unknown"},
+                    )
+                    held.unknown(str(error))
+                else:
+                    held.dead(str(error))
             else:
                 deliveries.append(Delivery(queue, item, put, message))
         self._hand.add(deliveries)

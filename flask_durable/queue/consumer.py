@@ -164,6 +164,9 @@ class QueueConsumer(Consumer):
         local = t.cast(LocalMessage, message)
         local.leave()
         if local.delivery is not None:
+            if local.began is None and local.delivery.lost:
+                # Skipped. Perhaps nobody has it: its receipt would delete it then.
+                local.delivery.leave()
             local.delivery.done()
 
     def nack(self, message: MessageProxy) -> None:

@@ -8,10 +8,16 @@ import typing as t
 from dataclasses import dataclass
 
 from .envelope import Message
+from .transport import MAX_DELAY
 from .transport import Received
 
 #: Characters of a reason that are kept.
 MAX_REASON = 500
+
+#: Seconds until a message that nothing here can process is received again: this, twice
+#: as long each time, up to the most that a queue keeps it back. Ten receives last for
+#: more than half an hour.
+FIRST_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,11 @@ class Release:
     """The message is given back, to be received again after *delay* seconds."""
 
     delay: float
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The message is left where it is: it is not in hand any more."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class DeadLetter:
 class Failed:
     """Processing it raised *error*: it is given back, or dead after the last receive.
 
-    :param about: What the message is about.
+    :param about: What the message is about; ``""`` if that is not known.
     """
 
     delay: float
@@ -50,7 +61,7 @@ class Failed:
     about: str
 
 
-Settlement = Delete | Release | Repeat | DeadLetter | Failed
+Settlement = Delete | Release | Leave | Repeat | DeadLetter | Failed
 
 
 def kept(reason: str) -> str:
@@ -78,7 +89,7 @@ class Held:
         self.queue = queue
         self.received = received
         self.settlement: Settlement | None = None
-        #: Whether its visibility ran out and another consumer has it.
+        #: Whether its visibility ran out: another consumer has it, or may have it.
         self.lost = False
         #: When it was received or extended last, on the monotonic clock.
         self.renewed = time.monotonic()
@@ -112,10 +123,28 @@ class Held:
         """Move the message to the dead-letter queue, with *reason* beside it."""
         self._decide(DeadLetter(kept(reason)))
 
+    def leave(self) -> None:
+        """Do nothing about the message: its visibility ran out before it was begun.
+
+        It is visible again, or somebody else has it. Deleting or releasing it by a
+        receipt that SQS may still take would be a message lost, or had twice.
+        """
+        self._decide(Leave())
+
+    def unknown(self, why: str) -> None:
+        """Give the message back for a process that knows what to do with it.
+
+        After its last receive it goes to the dead-letter queue, with *why*.
+        """
+        pause = min(FIRST_PAUSE * 2.0 ** min(self.receive_count - 1, 16), MAX_DELAY)
+        self._decide(Failed(pause, kept(why), ""))
+
     def _decide(self, settlement: Settlement) -> None:
         with self._lock:
             if self.settlement is not None:
                 return
+            if self.lost and isinstance(settlement, (Release, Failed)):
+                settlement = Leave()
             self.settlement = self._undoubted(settlement)
         self._settle(self)
 

@@ -15,7 +15,7 @@ import typing as t
 
 from ..payloads import is_sealed
 
-#: Version of the form; a message with another one is not decodable here.
+#: Version of the form. A message with another one is of another release.
 VERSION = 1
 
 #: The logical name of the queue that events wait in.
@@ -27,6 +27,13 @@ MAX_DEPTH = 64
 
 class UndecodableMessage(ValueError):
     """Raised when a queue's message is none of ours; the text says why."""
+
+
+class UnknownForm(UndecodableMessage):
+    """Raised for a message whose version or kind another release has.
+
+    While two releases run side by side it is somebody's: it goes back to the queue.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +188,10 @@ def read_json(text: str) -> t.Any:
 def decode(body: str | bytes) -> Message:
     """Return the message that *body* holds.
 
-    :raises UndecodableMessage: It is not JSON, not an object, of another version or
-        kind, lacks a field, or has one of another type.
+    :raises UnknownForm: It is a message of another release: it has a version or a kind
+        that is not known here.
+    :raises UndecodableMessage: It is not JSON, not an object, without version or kind,
+        lacks a field, or has one of another type.
     """
     try:
         fields = read_json(body if isinstance(body, str) else body.decode())
@@ -190,12 +199,16 @@ def decode(body: str | bytes) -> Message:
         raise UndecodableMessage(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UndecodableMessage("not a JSON object")
-    if fields.get("v") != VERSION:
-        raise UndecodableMessage(f"message version {fields.get('v')!r}, not {VERSION}")
-    try:
-        cls, types = _TYPES[fields["kind"]]
-    except (KeyError, TypeError):
-        raise UndecodableMessage(f"kind {fields.get('kind')!r} is unknown") from None
+    version, name = fields.get("v"), fields.get("kind")
+    if type(version) is not int:
+        raise UndecodableMessage(f"message version {version!r}, not {VERSION}")
+    if version != VERSION:
+        raise UnknownForm(f"message version {version}, not {VERSION}")
+    if not isinstance(name, str):
+        raise UndecodableMessage(f"kind {name!r} is unknown")
+    if name not in _TYPES:
+        raise UnknownForm(f"kind {name!r} is unknown")
+    cls, types = _TYPES[name]
     values = {}
     for name, kind in types.items():
         value = fields.get(name, _left_out(name))

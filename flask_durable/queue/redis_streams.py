@@ -132,6 +132,9 @@ class RedisTransport:
         self._make_group(queue)
         self._run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE])
 
+    def name(self, queue: str) -> str:
+        return queue
+
     def visibility(self, queue: str) -> float:
         return self._visibility
 

@@ -23,7 +23,7 @@ from .sqs_batch import LIMITS
 from .sqs_batch import MAX_BYTES
 from .sqs_batch import outcome_of_receipt
 from .sqs_batch import problem
-from .sqs_batch import refusal
+from .sqs_batch import refusals
 from .sqs_client import error_code
 from .sqs_client import is_transient
 from .sqs_client import LONGEST_POLL
@@ -98,6 +98,9 @@ class SQSTransport:
         except Exception as error:
             self._forget_missing(queue, error)
             raise
+
+    def name(self, queue: str) -> str:
+        return self.queues.name_of(queue)
 
     def visibility(self, queue: str) -> float:
         return float(self.queues.visibility(queue))
@@ -283,7 +286,7 @@ class SQSTransport:
         except Exception as error:
             self._forget_missing(queue, error)
             return {entry["Id"]: error for entry in entries}
-        return {failed["Id"]: refusal(failed) for failed in reply.get("Failed", ())}
+        return refusals(entries, reply)
 
     def _forget_missing(self, queue: str, error: Exception) -> None:
         if error_code(error) in MISSING:

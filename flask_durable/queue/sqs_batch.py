@@ -34,8 +34,23 @@ class QueueRefused(Exception):
         self.final = final
 
 
-def refusal(failed: Entry) -> QueueRefused:
-    """Return what a batch call's ``Failed`` list says about one entry."""
+def refusals(entries: t.Sequence[Entry], reply: Entry) -> dict[str, Exception]:
+    """Return why entries of a batch call were not carried out, by their ids.
+
+    The call answers 200 with what was done and what was not. An entry that is in
+    neither list is not confirmed: something between here and SQS answered.
+    """
+    failed = {entry["Id"]: _refusal(entry) for entry in reply.get("Failed") or ()}
+    done = {entry["Id"] for entry in reply.get("Successful") or ()}
+    unconfirmed = {entry["Id"] for entry in entries} - done - failed.keys()
+    return {**{id: _unconfirmed() for id in unconfirmed}, **failed}
+
+
+def _unconfirmed() -> QueueRefused:
+    return QueueRefused("NotConfirmed", "the answer does not say that it was done")
+
+
+def _refusal(failed: Entry) -> QueueRefused:
     return QueueRefused(
         code=failed.get("Code", "unknown"),
         message=failed.get("Message", ""),

@@ -56,6 +56,19 @@ _ABSENT = (
 logger = logging.getLogger(__name__)
 
 
+#: What the answer to a call has in any case. botocore makes a reply of anything that
+#: comes with status 200: of nothing, or of a page that something on the way answered.
+_CONFIRMED_BY = {
+    "create_queue": "QueueUrl",
+    "get_queue_url": "QueueUrl",
+    "send_message": "MessageId",
+}
+
+
+class NotAnswered(Exception):
+    """Something answered a call that is not SQS; nobody knows what became of it."""
+
+
 class SQSClient:
     """This process's boto3 client.
 
@@ -83,11 +96,12 @@ class SQSClient:
 
         :param operation: The name of a method of the client.
         :raises ConfigurationError: The caller may not call it.
+        :raises NotAnswered: The reply is none of SQS.
         :raises Exception: botocore's, if the call failed otherwise.
         """
         client = self.get()
         try:
-            return getattr(client, operation)(**request)
+            return _confirmed(operation, getattr(client, operation)(**request))
         except Exception as error:
             if is_about_credentials(error) and self._clients.drop(client):
                 # Not closed: other threads may be in the middle of calls.
@@ -103,6 +117,18 @@ class SQSClient:
         client = self._clients.pop()
         if client is not None:
             client.close()
+
+
+def _confirmed(operation: str, reply: t.Any) -> t.Any:
+    """Return *reply* if it may be SQS's.
+
+    :raises NotAnswered: It is not.
+    """
+    needed = _CONFIRMED_BY.get(operation)
+    # botocore puts a text that is no JSON there; no answer of SQS has it.
+    if "message" in reply or (needed is not None and needed not in reply):
+        raise NotAnswered(f"the answer to {operation} is not one of SQS")
+    return reply
 
 
 def _forbidden(operation: str, request: t.Mapping[str, t.Any]) -> ConfigurationError:
@@ -186,6 +212,8 @@ def is_transient(error: Exception) -> bool:
     are absent or have ended, which somebody else mends.
     """
     exceptions = importlib.import_module("botocore.exceptions")
+    if isinstance(error, NotAnswered):
+        return True
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
         return True
     response = getattr(error, "response", None) or {}

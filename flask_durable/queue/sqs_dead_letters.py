@@ -22,7 +22,7 @@ from .dead_letters import reaching
 from .sqs_batch import BATCH
 from .sqs_batch import Entry
 from .sqs_batch import LIMITS
-from .sqs_batch import refusal
+from .sqs_batch import refusals
 from .sqs_client import DENIED
 from .sqs_client import error_code
 from .transport import Outcome
@@ -276,7 +276,7 @@ class SQSLook:
             reply = getattr(self._client, operation)(QueueUrl=url, Entries=entries)
         except Exception as error:
             return {entry["Id"]: error for entry in entries}
-        return {failed["Id"]: refusal(failed) for failed in reply.get("Failed", ())}
+        return refusals(entries, reply)
 
 
 def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:

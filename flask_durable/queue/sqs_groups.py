@@ -5,8 +5,10 @@ those that are in hand, hidden, or given back for later hold the rest up. So a r
 asks a FIFO queue for one message, and what becomes of it decides about the next. Two
 of one group in the same hands would have to be ordered here a second time.
 
-An event is named by its id, so that SQS drops what is sent again within five minutes.
-A run message is not: sent again it is harmless, dropped it is a run that waits.
+An event is named by its name and id, so that SQS drops what is sent again within five
+minutes. By the id alone one event would be taken for another: an order's number may be
+the id of all that happens to it. A run message has no such name: sent again it is
+harmless, dropped it is a run that waits.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ def fifo_fields(body: str) -> Entry:
     """
     try:
         fields = json.loads(body)
-        named = fields.get("id") or fields.get("run")
-        group, is_event = fields.get("group"), fields.get("kind") == "event"
+        is_event = fields.get("kind") == "event"
+        names = ("name", "id") if is_event else ("run",)
+        about = [fields.get(name) for name in names]
+        group = fields.get("group")
     except (ValueError, AttributeError, RecursionError):
-        named, group, is_event = None, None, False
-    key = digest(str(named or body))
+        about, group, is_event = [None], None, False
+    key = digest(json.dumps(about) if any(about) else body)
     return {
         "MessageGroupId": digest(str(group)) if group else key,
         "MessageDeduplicationId": key if is_event else uuid.uuid4().hex,

@@ -95,6 +95,11 @@ class SQSQueues:
             name = f"{name[: room - 9]}-{zlib.crc32(whole.encode()):08x}"
         return name + ending + last
 
+    def name_of(self, queue: str) -> str:
+        """Return the name in SQS of *queue*, whoever made it."""
+        place = self._of(queue).queue
+        return re.split("[:/]", place)[-1] if place else self.name(queue)
+
     def is_fifo(self, queue: str) -> bool:
         """Return whether *queue* is a FIFO queue."""
         return self._of(queue).is_fifo

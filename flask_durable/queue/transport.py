@@ -129,6 +129,9 @@ class Transport(t.Protocol):
         :raises Exception: The queue's server refused, or cannot be reached.
         """
 
+    def name(self, queue: str) -> str:
+        """Return the name that the queue's server has for *queue*."""
+
     def visibility(self, queue: str) -> float:
         """Return how many seconds a message received from *queue* is hidden."""
 

@@ -1,9 +1,12 @@
 """The handler of an AWS Lambda function: messages of SQS, and ticks of EventBridge.
 
 Of a batch of messages the answer names those that are to be delivered again
-(``ReportBatchItemFailures``); every other one is deleted by Lambda. An event that is
-neither is an error, and so is a tick that could not be carried out: Lambda then calls
-again.
+(``ReportBatchItemFailures``); every other one is deleted by Lambda. A mapping without
+that setting takes any answer for a success, and deletes what failed. So where all of a
+batch is to come again the call fails, which every mapping understands.
+
+An event that is neither is an error, and so is a tick that could not be carried out:
+Lambda then calls again.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from datetime import datetime
 
 from ..app_state import AppState
 from ..errors import EventError
+from ..errors import UnavailableError
 from ..observe import sentry
 from .push import push_worker
 from .pushed import PushedMessage
@@ -38,6 +42,7 @@ def handle_event(
     """Serve what Lambda was called with.
 
     :raises EventError: It is neither messages of SQS nor a tick of EventBridge.
+    :raises UnavailableError: None of the messages could be served.
     :raises Exception: A tick could not be carried out.
     """
     remaining = context.get_remaining_time_in_millis() / 1000
@@ -55,7 +60,12 @@ def _serve(state: AppState, event: t.Any, until: float) -> dict[str, t.Any]:
     if kind == SCHEDULED:
         worker.tick(until, *_task_of(event))
         return {}
-    failed = worker.handle(_messages_of(event), until)
+    messages = _messages_of(event)
+    failed = worker.handle(messages, until)
+    if messages and len(failed) == len(messages):
+        raise UnavailableError(
+            f"None of {len(messages)} message(s) could be served: all come again."
+        )
     return {"batchItemFailures": [{"itemIdentifier": id} for id in failed]}
 
 
@@ -75,7 +85,8 @@ def _message_of(record: dict[str, t.Any]) -> PushedMessage:
         record["messageId"],
         record["body"],
         int(attributes["ApproximateReceiveCount"]),
-        ordered=record["eventSourceARN"].endswith(".fifo"),
+        source=record["eventSourceARN"].rpartition(":")[2],
+        group=attributes.get("MessageGroupId", ""),
     )
 
 

@@ -72,6 +72,7 @@ class _Route:
             request.headers.get("X-Aws-Sqsd-Msgid", ""),
             read_body(MAX_BODY),
             _receive_count(request.headers.get("X-Aws-Sqsd-Receive-Count", "")),
+            source=request.headers.get("X-Aws-Sqsd-Queue", ""),
         )
         return not self._worker().handle([message], until)
 

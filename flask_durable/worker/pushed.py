@@ -1,8 +1,22 @@
 """What is done with the messages that somebody else received for this process.
 
-A message that was not understood is put into the dead letters, and then is done. So is
-one that failed at its last receive. One that could not be served *now* comes again.
+::
+
+    not understood at all ─────────────────────────► dead letter, done
+    of a kind or version that a newer release knows ► comes again; a dead letter at its
+                                                      last receive
+    failed ─────────────────────────────────────────► the same
+    a server is away ───────────────────────────────► all of them come again; after many
+                                                      receives they are sent anew
+    late in its batch ──────────────────────────────► sent anew
+
 However often a message comes, it leads to the same run, and a run to one owner.
+
+A FIFO queue keeps its order only while each message stays where it is. So none of its
+messages is sent anew: a copy would be behind its group, and that of an event SQS takes
+for a duplicate and drops. It comes again instead, and with it what is behind it in its
+group; other groups go on. And a run whose queue is FIFO is never executed in place,
+past the runs that wait there.
 """
 
 from __future__ import annotations
@@ -21,13 +35,18 @@ from ..errors import UnavailableError
 from ..queue.envelope import decode
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import EventMessage
+from ..queue.envelope import Message
 from ..queue.envelope import RunMessage
 from ..queue.envelope import UndecodableMessage
+from ..queue.envelope import UnknownForm
 from ..queue.transport import MAX_RECEIVES
 from ..store.run_store import is_transient
 
 #: Receives from which on a message is sent anew while a server is away.
 RENEWED_FROM = MAX_RECEIVES // 2
+
+#: The ending of the names of queues that keep an order.
+FIFO_SUFFIX = ".fifo"
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +55,18 @@ logger = logging.getLogger(__name__)
 class PushedMessage:
     """A message of a queue, as it was handed to this process.
 
-    :param id: What the queue calls it.
+    :param id: The queue's name for it.
     :param body: Its text.
-    :param receive_count: How often it was received, this time included.
-    :param ordered: Whether nothing behind it may be done before it (a FIFO queue).
+    :param receive_count: The number of times it was received, this time included.
+    :param source: The name of its queue, if it is known.
+    :param group: Its message group, if its queue is a FIFO queue that tells it.
     """
 
     id: str
     body: str | bytes = field(repr=False)
     receive_count: int = 1
-    ordered: bool = False
+    source: str = ""
+    group: str = ""
 
     @property
     def text(self) -> str:
@@ -68,63 +89,97 @@ class PushedMessages:
             to be delivered again.
         """
         again: list[str] = []
+        held_up: set[str] = set()
         for number, message in enumerate(messages):
+            read = self._read(message)
+            if read.group in held_up:
+                again.append(message.id)
+                continue
             now = time.monotonic()
             share = max(until - now, 0) / (len(messages) - number)
             # The first one is served in any case: each call gets something done.
             late = number > 0 and now >= until
-            try:
-                self._serve(message, now + share, late=late)
-            except Exception as error:
-                if is_away(error):
-                    raise
-                if not self._is_dead(message, error):
-                    again.append(message.id)
-                    if message.ordered:
-                        return again + [left.id for left in messages[number + 1 :]]
+            if not self._is_done(read, now + share, late=late):
+                again.append(message.id)
+                if read.group:
+                    held_up.add(read.group)
         return again
 
     def put_off(self, messages: t.Sequence[PushedMessage]) -> list[str]:
         """Return the ids of *messages* that come again, since a server is away.
 
         Each delivery counts as a receive, and an outage of minutes would use up all
-        that a message has. So one that was received often is sent anew, and is done.
+        that a message has. So once one of them was received often all are sent anew,
+        and are done. All or none: where each message of a batch comes again the call
+        can fail as a whole, which is understood however the queue is mapped.
         """
-        return [message.id for message in messages if not self._is_renewed(message)]
+        often = any(message.receive_count >= RENEWED_FROM for message in messages)
+        if often and all([self._is_renewed(self._read(each)) for each in messages]):
+            return []
+        return [message.id for message in messages]
 
-    def _is_renewed(self, message: PushedMessage) -> bool:
-        if message.ordered or message.receive_count < RENEWED_FROM:
-            return False
+    def _read(self, message: PushedMessage) -> _Read:
+        decoded: Message | None = None
+        error: UndecodableMessage | None = None
         try:
             decoded = decode(message.body)
-        except UndecodableMessage:
+        except UndecodableMessage as problem:
+            error = problem
+        queue = self._queue_of(message, decoded)
+        ordered = message.source.endswith(FIFO_SUFFIX)
+        group = ""
+        if ordered or self._state.broker.is_ordered(queue):
+            # One without a group is a group of its own.
+            group = message.group or getattr(decoded, "group", "") or message.id
+        return _Read(message, decoded, error, queue, group)
+
+    def _is_renewed(self, read: _Read) -> bool:
+        """Send a message anew; return whether it was taken, so that this one is done.
+
+        A copy on a FIFO queue would be behind its group, if SQS does not drop it.
+        """
+        if read.decoded is None or read.group:
             return False
-        queue = self._queue_of(decoded)
-        [error] = self._state.broker.send(queue, [message.text], patience=0)
+        [error] = self._state.broker.send(read.queue, [read.message.text], patience=0)
         return error is None
 
-    def _serve(self, message: PushedMessage, until: float, *, late: bool) -> None:
+    def _is_done(self, read: _Read, until: float, *, late: bool) -> bool:
+        """Serve a message; return whether it is done, or else comes again.
+
+        :raises Exception: A server is away.
+        """
         try:
-            decoded = decode(message.body)
-        except UndecodableMessage as error:
-            return self._dead_letter(EVENT_QUEUE, message, str(error))
-        queue = self._queue_of(decoded)
-        if message.receive_count > MAX_RECEIVES:
+            if isinstance(read.error, UnknownForm):
+                raise read.error
+            return self._serve(read, until, late=late)
+        except _FailedAlone as failed:
+            return self._is_dead(read, failed.error)
+        except Exception as error:
+            if is_away(error):
+                raise
+            return self._is_dead(read, error)
+
+    def _serve(self, read: _Read, until: float, *, late: bool) -> bool:
+        message, decoded = read.message, read.decoded
+        if decoded is None:
+            return self._dead_letter(read, str(read.error))
+        if message.receive_count > self._max_receives(read.queue):
             # Its process ended each time, or nobody was told the outcome.
-            reason = f"received {message.receive_count} times"
-            return self._dead_letter(queue, message, reason)
+            return self._dead_letter(read, f"received {message.receive_count} times")
         if isinstance(decoded, EventMessage):
-            return self._route(message, decoded, until, late=late)
-        if late and queue != EVENT_QUEUE:
-            return self._leave(queue, message)
+            return self._route(read, decoded, until, late=late)
+        if late and read.queue != EVENT_QUEUE:
+            return self._is_left(read)
         run = self._executor.claim(decoded, until=until)
         if run is not None:
             self._executor.execute(run, until=until)
+        return True
 
     def _route(
-        self, message: PushedMessage, event: EventMessage, until: float, *, late: bool
-    ) -> None:
-        place = _Place(free=0 if late else 1)
+        self, read: _Read, event: EventMessage, until: float, *, late: bool
+    ) -> bool:
+        place = _Place(self._state.broker.is_ordered, free=0 if late else 1)
+        message = read.message
         delivery = _Delivery(event, message.text, message.receive_count)
         try:
             router = Router(self._state.host, self._state.outbox, place)
@@ -133,22 +188,29 @@ class PushedMessages:
             for run in place.runs:
                 self._executor.execute(run, until=until)
         if delivery.reason is not None:
-            self._dead_letter(EVENT_QUEUE, message, delivery.reason)
-        elif delivery.error is not None:
-            raise delivery.error
+            return self._dead_letter(read, delivery.reason)
+        if delivery.error is not None:
+            # About this event: other ones may fare better, whatever it says.
+            raise _FailedAlone(delivery.error)
+        return True
 
-    def _leave(self, queue: str, message: PushedMessage) -> None:
+    def _is_left(self, read: _Read) -> bool:
         """Leave a run to the next call, as a message that was never received.
 
         Failed instead, it would count a receive: behind long steps of others a run's
-        message would end among the dead letters.
+        message would end among the dead letters. On a FIFO queue it has to: sent anew
+        it would begin behind the rest of its group.
         """
-        [error] = self._state.broker.send(queue, [message.text])
+        if read.group:
+            return False
+        [error] = self._state.broker.send(read.queue, [read.message.text])
         if error is not None:
             raise error
+        return True
 
-    def _is_dead(self, message: PushedMessage, error: Exception) -> bool:
-        """Note why *message* failed; return whether it was its last receive."""
+    def _is_dead(self, read: _Read, error: Exception) -> bool:
+        """Note why a message failed; return whether it was its last receive."""
+        message = read.message
         logger.error(
             "The message %s could not be served.",
             message.id,
@@ -156,12 +218,15 @@ class PushedMessages:
             extra={"action": "push_failed"},
         )
         why = f"{type(error).__name__}: {error}"
+        if isinstance(error, UndecodableMessage):
+            why = str(error)
+        dead = message.receive_count >= self._max_receives(read.queue)
         try:
-            decoded = decode(message.body)
-            if message.receive_count >= MAX_RECEIVES:
+            if dead:
                 why = f"received {message.receive_count} times, at last {why}"
-                self._dead_letter(self._queue_of(decoded), message, why)
-            self._state.failures.note({decoded.key: why})
+                self._dead_letter(read, why)
+            if read.decoded is not None:
+                self._state.failures.note({read.decoded.key: why})
         except Exception as problem:
             # It comes again, and is dead-lettered then.
             logger.warning(
@@ -171,37 +236,74 @@ class PushedMessages:
                 extra={"action": "failure_not_noted"},
             )
             return False
-        return message.receive_count >= MAX_RECEIVES
+        return dead
 
-    def _dead_letter(self, queue: str, message: PushedMessage, reason: str) -> None:
+    def _dead_letter(self, read: _Read, reason: str) -> bool:
+        message = read.message
         self._state.broker.send_dead(
-            queue, message.body, reason, receives=message.receive_count
+            read.queue, message.body, reason, receives=message.receive_count
         )
         logger.warning(
             "The message %s of %s was dead-lettered: %s",
             message.id,
-            queue,
+            read.queue,
             reason,
             extra={"action": "message_dead"},
         )
+        return True
 
-    def _queue_of(self, message: EventMessage | RunMessage) -> str:
+    def _max_receives(self, queue: str) -> int:
+        return self._state.broker.transport.max_receives(queue)
+
+    def _queue_of(self, message: PushedMessage, decoded: Message | None) -> str:
         """Return the queue that a message came from, as far as it is known here."""
-        if isinstance(message, EventMessage):
-            return EVENT_QUEUE
-        function = self._state.functions.get(message.function)
-        return EVENT_QUEUE if function is None else function.queue
+        if message.source:
+            name = self._state.broker.transport.name
+            for queue in (EVENT_QUEUE, *self._state.functions.queues()):
+                if name(queue) == message.source:
+                    return queue
+        if isinstance(decoded, RunMessage):
+            function = self._state.functions.get(decoded.function)
+            return EVENT_QUEUE if function is None else function.queue
+        return EVENT_QUEUE
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A message with what it says.
+
+    :param decoded: The message in it, ``None`` if it could not be read.
+    :param error: The reason for that.
+    :param queue: Its queue.
+    :param group: Its message group; ``""`` where its queue keeps no order.
+    """
+
+    message: PushedMessage
+    decoded: Message | None
+    error: UndecodableMessage | None
+    queue: str
+    group: str
+
+
+class _FailedAlone(Exception):
+    """A message failed for a reason of its own; the others are to be served."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Place:
     """Where the router hands claimed runs to: the thread that serves the message."""
 
-    def __init__(self, free: int) -> None:
+    def __init__(self, is_ordered: t.Callable[[str], bool], free: int) -> None:
         self.runs: list[ClaimedRun] = []
+        self._is_ordered = is_ordered
         self._free = free
 
     def serves(self, queue: str) -> bool:
-        return True
+        # A FIFO queue orders the starts of its runs: none of them goes past it.
+        return not self._is_ordered(queue)
 
     def reserve(self) -> bool:
         free, self._free = self._free, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import threading
 import time
@@ -16,8 +17,11 @@ from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventError
 from flask_durable import Step
+from flask_durable import UnavailableError
 from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.envelope import EventMessage
 from flask_durable.queue.envelope import RunMessage
+from flask_durable.worker.pushed import RENEWED_FROM
 
 from ..harness import Harness
 from ..servers import SQSServer
@@ -38,6 +42,8 @@ class Context:
 
 class Mapping:
     """An event source mapping: receives batches, calls, deletes what did not fail."""
+
+    queues: t.Sequence[str] = ("events", "default")
 
     def __init__(self, harness: Harness, sqs: SQSServer) -> None:
         self.harness = harness
@@ -64,18 +70,27 @@ class Mapping:
     def invoke(
         self, messages: list[dict[str, t.Any]], *, seconds: float = 60.0, fifo: str = ""
     ) -> list[str]:
-        """Call the handler; return the ids that it wants again."""
+        """Call the handler; return the ids that it wants again: all, if it fails."""
         event = {"Records": [record_of(message, fifo) for message in messages]}
-        answer = self.harness.durable.lambda_handler(event, Context(seconds))
         self.calls += 1
+        try:
+            answer = self.harness.durable.lambda_handler(event, Context(seconds))
+        except UnavailableError:
+            return [message["MessageId"] for message in messages]
         assert answer.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def serve(self, queue: str, **options: t.Any) -> int:
         """Take one batch of a queue from receive to delete; return its size."""
         messages = self.receive(queue)
-        if not messages:
-            return 0
+        if messages:
+            self.settle(queue, messages, **options)
+        return len(messages)
+
+    def settle(
+        self, queue: str, messages: list[dict[str, t.Any]], **options: t.Any
+    ) -> list[str]:
+        """Call the handler, and do as it says; return the ids that it wants again."""
         again = self.invoke(messages, **options)
         self.failed += again
         for message in messages:
@@ -87,11 +102,11 @@ class Mapping:
                 self.client.change_message_visibility(**handle, VisibilityTimeout=0)
             else:
                 self.client.delete_message(**handle)
-        return len(messages)
+        return again
 
     def drain(self, **options: t.Any) -> None:
         for _ in range(200):
-            if not sum(self.serve(queue, **options) for queue in ("events", "default")):
+            if not sum(self.serve(queue, **options) for queue in self.queues):
                 return
         raise AssertionError("the queues never get empty")
 
@@ -108,6 +123,22 @@ def record_of(message: dict[str, t.Any], fifo: str = "") -> dict[str, t.Any]:
         "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:queue{fifo}",
         "awsRegion": "us-east-1",
     }
+
+
+class OrderedMapping(Mapping):
+    """The same of FIFO queues."""
+
+    queues = ("events", "orders", "default")
+
+    def url(self, queue: str) -> str:
+        transport: t.Any = self.harness.state.broker.transport
+        return str(transport.queues.url(queue))
+
+    def settle(
+        self, queue: str, messages: list[dict[str, t.Any]], **options: t.Any
+    ) -> list[str]:
+        fifo = "" if queue == "default" else ".fifo"
+        return super().settle(queue, messages, fifo=fifo, **options)
 
 
 def schedule(name: str, time: str) -> dict[str, t.Any]:
@@ -127,6 +158,34 @@ def schedule(name: str, time: str) -> dict[str, t.Any]:
 @pytest.fixture
 def mapping(pushed: Harness, sqs: SQSServer) -> Mapping:
     return Mapping(pushed, sqs)
+
+
+@pytest.fixture
+def ordered(
+    valkey: ValkeyServer, sqs: SQSServer, namespace: str
+) -> t.Iterator[OrderedMapping]:
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=sqs.url,
+        DURABLE_QUEUES={
+            EVENT_QUEUE: {"group": "data.tenant"},
+            "orders": {"fifo": True},
+        },
+    )
+    yield OrderedMapping(harness, sqs)
+    end(harness)
+
+
+def starts(harness: Harness, name: str, queue: str) -> list[tuple[str, int | None]]:
+    """Declare a function; return the list of what its runs began with."""
+    begun: list[tuple[str, int | None]] = []
+
+    @harness.durable.function(on=name, queue=queue, id=f"on-{queue}")
+    def begin(event: Event[t.Any], step: Step) -> None:
+        begun.append((event.data["tenant"], event.data.get("n")))
+
+    return begun
 
 
 def steps(harness: Harness, count: int, pause: float = 0.0) -> list[str]:
@@ -203,24 +262,70 @@ def test_a_message_that_fails_comes_again_alone(
     assert pushed.state.broker.counts(EVENT_QUEUE).dead == 1
 
 
-def test_of_a_fifo_queue_nothing_behind_a_failure_is_served(
-    pushed: Harness, mapping: Mapping, monkeypatch: pytest.MonkeyPatch
+def test_of_a_fifo_queue_a_failure_holds_up_its_group_and_no_other(
+    pushed: Harness, mapping: Mapping
 ) -> None:
     done = steps(pushed, 1)
-    send(pushed, 1)
-    mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody="poison")
-    send(pushed, 2)
+    texts = [
+        EventMessage("work/asked", {"n": n}, f"e{n}", 1, group="ab"[n % 2]).encode()
+        for n in range(6)
+    ]
+    # Of another release, in the group of those with an odd number.
+    texts[1] = json.dumps({"v": 2, "kind": "event", "group": "b"})
+    for text in texts:
+        mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody=text)
     messages = mapping.receive(EVENT_QUEUE)
-    messages.sort(key=lambda message: message["Attributes"]["SentTimestamp"])
-    poison = [message["Body"] for message in messages].index("poison")
-
-    def refuse(*args: t.Any, **more: t.Any) -> None:
-        raise RuntimeError("the dead-letter queue refuses it")
-
-    monkeypatch.setattr(pushed.state.broker, "send_dead", refuse)
+    messages.sort(key=lambda message: texts.index(message["Body"]))
+    for number, message in enumerate(messages):
+        message["Attributes"]["MessageGroupId"] = "ab"[number % 2]
     again = mapping.invoke(messages, fifo=".fifo")
-    assert again == [message["MessageId"] for message in messages[poison:]]
-    assert len(done) == poison
+    assert again == [message["MessageId"] for message in messages[1::2]]
+    assert done == ["0.0", "2.0", "4.0"]
+
+
+def test_an_event_whose_run_message_is_not_taken_holds_up_its_group_and_no_other(
+    ordered: Mapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = ordered.harness
+    begun = starts(harness, "work/ordered", "orders")
+    others = starts(harness, "work/asked", "default")
+    harness.send("work/ordered", {"tenant": "a"})
+    for tenant in "ab":
+        harness.send("work/asked", {"tenant": tenant})
+    messages = ordered.receive(EVENT_QUEUE)
+    send = harness.state.broker.send
+
+    def refuse(queue: str, bodies: t.Sequence[str], **more: t.Any) -> t.Any:
+        if queue == "orders":
+            return [RuntimeError("there is no such queue")] * len(bodies)
+        return send(queue, bodies, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.state.broker, "send", refuse)
+        again = ordered.settle(EVENT_QUEUE, messages)
+    assert len(again) == 2
+    assert others == [("b", None)]
+    ordered.drain()
+    assert (begun, others) == ([("a", None)], [("b", None), ("a", None)])
+
+
+def test_runs_of_a_fifo_queue_start_in_the_order_of_their_events(
+    ordered: Mapping,
+) -> None:
+    harness = ordered.harness
+    begun = starts(harness, "work/ordered", "orders")
+    for number in range(3):
+        harness.send("work/ordered", {"tenant": "a", "n": number})
+    # The call has time, but nothing goes past the queue.
+    ordered.serve(EVENT_QUEUE)
+    assert begun == []
+    runs = ordered.receive("orders")
+    assert len(runs) == 3
+    # There is time for the first one. Those behind it wait where they are.
+    again = ordered.settle("orders", runs, seconds=0)
+    assert again == [message["MessageId"] for message in runs[1:]]
+    ordered.drain()
+    assert begun == [("a", 0), ("a", 1), ("a", 2)]
 
 
 def test_a_batch_that_comes_twice_is_done_once(
@@ -322,7 +427,18 @@ def test_while_the_state_server_is_away_the_whole_batch_comes_again(
             valkey.kill()
             messages = mapping.receive(EVENT_QUEUE)
             everything = [message["MessageId"] for message in messages]
+            # A mapping without partial answers takes any answer for a success.
+            event = {"Records": [record_of(message) for message in messages]}
+            with pytest.raises(UnavailableError, match="None of 3"):
+                harness.durable.lambda_handler(event, Context(1))
             assert mapping.invoke(messages, seconds=1) == everything
+
+            # Received so often that the queue would give up on one, all begin anew.
+            messages[1]["Attributes"]["ApproximateReceiveCount"] = str(RENEWED_FROM)
+            assert mapping.invoke(messages, seconds=1, fifo=".fifo") == everything
+            assert harness.state.broker.counts(EVENT_QUEUE).waiting == 0
+            assert mapping.invoke(messages, seconds=1) == []
+            assert harness.state.broker.counts(EVENT_QUEUE).waiting == 3
             valkey.start()
             assert mapping.invoke(messages) == []
             assert states(harness, ids) == ["completed"] * 3

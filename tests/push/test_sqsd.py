@@ -260,7 +260,7 @@ def test_a_run_whose_code_is_not_here_is_set_aside(
 
 
 @pytest.mark.parametrize(
-    "text", ["nothing", "[]", "{}", '{"v":1,"kind":"event"}', '{"v":2,"kind":"run"}']
+    "text", ["nothing", "[]", "{}", '{"v":1,"kind":"event"}', '{"v":1,"kind":["run"]}']
 )
 def test_what_is_no_message_of_ours_is_dead_lettered_with_the_reason(
     pushed: Harness, daemon: Daemon, text: str
@@ -271,6 +271,41 @@ def test_what_is_no_message_of_ours_is_dead_lettered_with_the_reason(
     ((letter, reason),) = daemon.dead()
     assert letter == text
     assert reason
+
+
+@pytest.mark.parametrize("text", ['{"v":2,"kind":"run"}', '{"v":1,"kind":"branch"}'])
+def test_a_message_of_another_release_comes_again_until_its_last_receive(
+    pushed: Harness, daemon: Daemon, text: str
+) -> None:
+    daemon.send(text)
+    for _ in range(MAX_RECEIVES):
+        assert daemon.dead() == []
+        daemon.deliver(EVENT_QUEUE)
+    assert daemon.answers == [503] * (MAX_RECEIVES - 1) + [200]
+    ((letter, reason),) = daemon.dead()
+    assert letter == text
+    assert reason.startswith(f"received {MAX_RECEIVES} times, at last ")
+
+
+def test_a_message_dies_at_the_last_receive_that_its_queue_has(
+    sqs: SQSServer, valkey: t.Any, namespace: str
+) -> None:
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=sqs.url,
+        DURABLE_QUEUES={EVENT_QUEUE: {"max_receives": 2}},
+        DURABLE_PUSH_LOOPBACK=True,
+    )
+    daemon = Daemon(sqs, to_app(harness.app), namespace)
+    try:
+        daemon.send('{"v":1,"kind":"branch"}')
+        daemon.deliver(EVENT_QUEUE)
+        daemon.deliver(EVENT_QUEUE)
+        assert daemon.answers == [503, 200]
+        assert len(daemon.dead()) == 1
+    finally:
+        end(harness)
 
 
 def test_an_event_that_does_not_fit_its_schema_is_dead_lettered(

@@ -43,7 +43,14 @@ class Refuse:
     sender_fault: bool = False
 
 
-Fault = LoseReply | Answer | Refuse
+@dataclass(frozen=True)
+class Pretend:
+    """The call is not carried out: something on the way answers, with status 200."""
+
+    body: bytes
+
+
+Fault = LoseReply | Answer | Refuse | Pretend
 
 
 class Proxy:
@@ -114,6 +121,8 @@ class Proxy:
         if isinstance(fault, Answer):
             said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": "injected"}
             return fault.status, json.dumps(said).encode()
+        if isinstance(fault, Pretend):
+            return 200, fault.body
         if isinstance(fault, Refuse):
             return self._refuse(path, headers, request, fault)
         answer = self._forward(path, headers, body)

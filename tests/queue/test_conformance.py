@@ -280,7 +280,7 @@ def test_an_enqueued_message_arrives_as_a_delivery(kit: Kit) -> None:
 
 def test_undecodable_messages_are_dead_lettered_by_the_worker(kit: Kit) -> None:
     broker = kit.broker()
-    bad = ["not json", '{"v":1,"kind":"other"}', '{"v":99}', "[" * 5000, "☃"]
+    bad = ["not json", '{"v":1,"kind":5}', '{"v":"1"}', "[" * 5000, "☃"]
     log = Log()
     with working(broker, log):
         assert broker.send(QUEUE, [*bad, body(1)]) == [None] * 6
@@ -290,6 +290,31 @@ def test_undecodable_messages_are_dead_lettered_by_the_worker(kit: Kit) -> None:
     assert sorted(letter.body for letter in letters) == sorted(bad)
     assert all(letter.reason and letter.receives == 1 for letter in letters)
     assert broker.window.free == broker.window.size
+
+
+@pytest.mark.parametrize("known", ['{"v":1,"kind":"other"}', '{"v":99,"kind":"run"}'])
+def test_a_message_of_another_release_goes_back_until_its_last_receive(
+    kit: Kit, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.queue.delivery.FIRST_PAUSE", 0.0)
+    broker = kit.broker(transport=kit.transport(max_receives=3), visibility=30)
+    send(broker.transport, [known])
+
+    def received() -> bool:
+        assert broker.deliveries(QUEUE, 1, 0.1) == []
+        assert broker.flush_settled(10)
+        return broker.counts(QUEUE).dead == 1
+
+    assert not received()
+    # A worker of its release finds it as it was.
+    [found] = collect(kit.transport(), 1)
+    assert (text(found), found.receive_count) == (known, 2)
+    assert broker.transport.release(QUEUE, [found.receipt]) == [None]
+    wait_until(received, "the last receive")
+    [letter] = kit.dead_letters()
+    assert (letter.body, letter.receives) == (known, 3)
+    assert letter.reason is not None
+    assert letter.reason.startswith("received 3 times, at last ")
 
 
 def test_a_message_in_hand_is_kept_hidden_by_the_heartbeat(kit: Kit) -> None:

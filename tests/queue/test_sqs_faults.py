@@ -6,6 +6,7 @@ Between the transport and moto stands a proxy that injects what a test says.
 from __future__ import annotations
 
 import pathlib
+import threading
 import typing as t
 
 import pytest
@@ -30,6 +31,7 @@ from .kit import working
 from .sqs_proxy import Answer
 from .sqs_proxy import Fault
 from .sqs_proxy import LoseReply
+from .sqs_proxy import Pretend
 from .sqs_proxy import Proxy
 from .sqs_proxy import Refuse
 
@@ -180,6 +182,91 @@ def test_an_extension_that_was_refused_is_repeated_before_the_visibility_ends(
     assert proxy.left == 0
     assert broker.counts(QUEUE) == QueueCounts(0, 2, 0, 0)
     assert not any(delivery.lost for delivery in found)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"{}", b'{"Successful":[]}', b"<html>please log in</html>"]
+)
+@pytest.mark.parametrize("operation", ["SendMessageBatch", "GetQueueUrl"])
+def test_what_sqs_does_not_confirm_is_not_sent(
+    prompt: Transport, proxy: Proxy, answer: bytes, operation: str
+) -> None:
+    if operation == "SendMessageBatch":
+        prompt.declare(QUEUE)
+    proxy.meets(operation, Pretend(answer))
+    outcomes = prompt.send(QUEUE, bodies(2))
+    assert proxy.left == 0
+    assert all(error and prompt.is_transient(error) for error in outcomes)
+    proxy.meets(operation, Pretend(answer))
+    assert Sender(prompt, 20).send(QUEUE, bodies(2)) == [None] * 2
+    assert prompt.counts(QUEUE).waiting == 2
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>please log in</html>"])
+def test_a_dead_letter_that_sqs_does_not_confirm_stays_what_it_was(
+    proxied: SQSKit, proxy: Proxy, answer: bytes
+) -> None:
+    transport = proxied.transport(visibility=30)
+    send(transport, bodies(1))
+    [received] = collect(transport, 1)
+    proxy.meets("SendMessage", Pretend(answer))
+    with pytest.raises(Exception, match="not one of SQS"):
+        transport.dead_letter(QUEUE, received, "wrong")
+    assert transport.counts(QUEUE) == QueueCounts(0, 1, 0, 0)
+    proxy.meets("DeleteMessageBatch", Pretend(answer))
+    with pytest.raises(Exception, match="answer"):
+        transport.dead_letter(QUEUE, received, "wrong")
+    assert transport.counts(QUEUE) == QueueCounts(0, 1, 0, 1)
+
+
+def test_a_letter_that_was_not_confirmed_to_be_moved_back_is_kept(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    transport = proxied.transport(visibility=30)
+    transport.declare(QUEUE)
+    transport.send_dead(QUEUE, bodies(1)[0], "wrong")
+    look = transport.dead_letters.look(QUEUE, 30)
+    letters = look.next(10)
+    proxy.meets("SendMessageBatch", Pretend(b""))
+    [error] = look.move_back(letters)
+    assert error is not None
+    look.close()
+    assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+
+def test_a_message_whose_visibility_ran_out_before_it_was_begun_is_not_deleted(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    # Nobody else has it, so its receipt would still delete it.
+    broker = proxied.broker(size=2, visibility=30)
+    broker._hand.close()
+    send(broker.transport, bodies(2))
+    started, finish = threading.Event(), threading.Event()
+    log = Log()
+
+    def blocked(delivery: t.Any) -> None:
+        log(delivery)
+        started.set()
+        finish.wait(20)
+
+    with working(broker, blocked, threads=1):
+        assert started.wait(20)
+        wait_until(lambda: broker.window.free == 0)
+        for held in broker._hand._held:
+            held.renewed = 0.0
+        proxy.meets(
+            "ChangeMessageVisibilityBatch", Refuse((0, 1), "MessageNotInflight", True)
+        )
+        broker._hand.extend()
+        assert proxy.left == 0
+        broker.window.take(8)  # it is not to be received again
+        finish.set()
+        wait_until(lambda: broker.window.free == -6)
+        assert broker.flush_settled(10)
+    assert len(log) == 1
+    assert len(broker._hand) == 0
+    counts = broker.counts(QUEUE)
+    assert counts.waiting + counts.in_flight == 1
 
 
 def test_a_dead_letter_survives_what_passes(proxied: SQSKit, proxy: Proxy) -> None:

@@ -111,6 +111,18 @@ def test_an_event_that_is_sent_twice_is_there_once(transport: SQSTransport) -> N
     assert drain(transport) == ["a1"]
 
 
+def test_events_of_two_names_with_one_id_are_both_there(
+    transport: SQSTransport,
+) -> None:
+    placed, paid = (
+        EventMessage(name=name, data={}, id="order-1", at=1, group="a").encode()
+        for name in ("order/placed", "order/paid")
+    )
+    assert transport.send(EVENT_QUEUE, [placed, paid]) == [None] * 2
+    assert transport.send(EVENT_QUEUE, [placed]) == [None]
+    assert transport.counts(EVENT_QUEUE).waiting == 2
+
+
 def test_a_run_message_that_is_sent_twice_is_there_twice(
     transport: SQSTransport,
 ) -> None:
