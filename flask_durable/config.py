@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import os
 import re
 import typing as t
@@ -40,6 +41,7 @@ from .setting_values import read_pools
 from .setting_values import read_tag_style
 from .setting_values import read_texts
 from .setting_values import read_url_prefix
+from .setting_values import refuse_empty
 from .setting_values import refuse_set
 from .setting_values import SECONDS
 from .setting_values import secrets_of
@@ -78,9 +80,12 @@ class Settings(BaseModel):
     """The validated settings of one app, as :meth:`from_app` reads them.
 
     Each value comes from ``app.config``, else from the environment with ``FLASK_``
-    before the name. ``None`` in ``app.config`` means "not given", except for
-    ``DURABLE_URL_PREFIX``. Durations are seconds, a :class:`~datetime.timedelta`, or
-    text such as ``"90s"``, ``"10m"`` and ``"7d"``. Lists may be text with commas.
+    before the name, where it means the same whether the app calls
+    ``app.config.from_prefixed_env()`` or not. ``None`` in ``app.config`` means "not
+    given", except for ``DURABLE_URL_PREFIX``. Blank text means "not given" everywhere,
+    except for ``DURABLE_ENCRYPTION_KEYS``, where it is refused. Durations are seconds,
+    a :class:`~datetime.timedelta`, or text such as ``"90s"``, ``"10m"`` and ``"7d"``.
+    Lists may be text with commas, or JSON text of a list; mappings may be JSON text.
 
     ``DURABLE_REDIS_URL``
         URL, ``redis://``, ``rediss://`` (TLS), ``unix://``, or for a cluster
@@ -100,7 +105,8 @@ class Settings(BaseModel):
     ``DURABLE_URL_PREFIX``
         Path of the HTTP routes, or ``None`` for no routes. Default ``"/durable"``.
     ``DURABLE_EVENT_KEYS``
-        List of ``evk_`` keys that may send events. Default none.
+        List of keys that may send events: each an ``evk_`` key, or other text of at
+        least 32 characters without spaces. Default none.
     ``DURABLE_SIGNING_SECRETS``
         List of ``whsec_`` secrets that may sign events. Default none. While both lists
         are empty the endpoint is closed.
@@ -155,7 +161,7 @@ class Settings(BaseModel):
         values beyond the inline limit go. Default none: larger events are refused.
     ``DURABLE_ENCRYPTION_KEYS``
         List of keys: the first encrypts event data, results and failures, all of them
-        decrypt. Default none.
+        decrypt. A list that is empty is refused. Default ``None``: no encryption.
     ``DURABLE_RETENTION``
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
@@ -175,7 +181,8 @@ class Settings(BaseModel):
         Whether traces and failed runs go to Sentry where the application has called
         ``sentry_sdk.init()``. Default ``True``.
     ``DURABLE_REDACT_KEYS``
-        List of what the names of values contain that are shown to nobody.
+        List of what the names of values contain that are shown to nobody. A list that
+        is empty is refused.
         Default :data:`~flask_durable.redaction.REDACT_KEYS`.
     ``DURABLE_RUN_LOG_LINES``
         Number, 0 to 1000, of log lines that are kept with each run. Default 100.
@@ -227,6 +234,7 @@ class Settings(BaseModel):
     )
     encryption_keys: t.Annotated[
         tuple[str, ...],
+        AfterValidator(refuse_empty),
         secrets_of("encryption", "keys", check_encryption_key),
         BeforeValidator(refuse_set),
     ] = Field((), repr=False)
@@ -243,7 +251,9 @@ class Settings(BaseModel):
         tuple[str, ...], secrets_of("metrics", "secrets", check_metrics_secret)
     ] = Field((), repr=False)
     sentry: t.Annotated[bool, FLAG] = True
-    redact_keys: t.Annotated[tuple[str, ...], BeforeValidator(read_texts)] = REDACT_KEYS
+    redact_keys: t.Annotated[
+        tuple[str, ...], AfterValidator(refuse_empty), BeforeValidator(read_texts)
+    ] = REDACT_KEYS
     run_log_lines: t.Annotated[int, WHOLE, between(0, 1000)] = 100
     scale: t.Annotated[tuple[PoolOptions, ...], BeforeValidator(read_pools)] = Field(
         (), repr=False
@@ -294,10 +304,13 @@ class Settings(BaseModel):
         values, labels = {}, {}
         for field in cls.model_fields:
             key = PREFIX + field.upper()
-            if key in given and (given[key] is not None or field == "url_prefix"):
+            text = environment.get(key)
+            value = given.get(key, _ABSENT)
+            copied = text is not None and _is_copy(value, text)
+            if not copied and _says_something(field, value):
                 values[field], labels[field] = app.config[key], key
-            elif key in environment:
-                values[field], labels[field] = environment[key], f"FLASK_{key}"
+            elif text is not None and _says_something(field, text):
+                values[field], labels[field] = text, f"FLASK_{key}"
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -325,6 +338,38 @@ class Settings(BaseModel):
         return sorted(
             key for key in keys if self._given.get(key, absent) != now.get(key, absent)
         )
+
+
+_ABSENT = object()
+
+
+def _is_copy(value: t.Any, text: str) -> bool:
+    """Return whether ``from_prefixed_env()`` made *value* of the environment's *text*.
+
+    It reads all text that happens to be JSON: ``1`` is a number then, and ``2026`` no
+    name. What is in the environment means the same with it and without.
+    """
+    if value == text:
+        return True
+    try:
+        # Compared as text, in which True is not 1, and NaN is itself.
+        return repr(json.loads(text)) == repr(value)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _says_something(field: str, value: t.Any) -> bool:
+    """Return whether *value* is more than "not given".
+
+    Text that is blank is what a deployment passes on that has nothing to pass on. Only
+    where that would store in the open what was to be encrypted, it is refused.
+    """
+    if value is _ABSENT:
+        return False
+    if value is None:
+        return field == "url_prefix"
+    blank = isinstance(value, str) and not value.strip()
+    return not blank or field == "encryption_keys"
 
 
 def _given_in(app: Flask) -> dict[str, t.Any]:
@@ -377,7 +422,13 @@ def _explain(
         problem = str(fault.get("ctx", {}).get("error") or fault["msg"])
         if fault["loc"]:
             field = str(fault["loc"][0])
-            kind = type(values[field]).__name__
-            problem = f"{labels[field]} {problem} (it is of type {kind})"
+            problem = f"{labels[field]} {problem}{_kind_of(values[field])}"
         faults.append(problem)
     return ConfigurationError("; ".join(faults) + ".")
+
+
+def _kind_of(value: t.Any) -> str:
+    """Return a remark on the type of *value*, unless that is no news."""
+    if isinstance(value, (str, t.Mapping)):
+        return ""
+    return f" (it is of type {type(value).__name__})"

@@ -14,41 +14,30 @@ import redis
 from redis.cluster import ClusterNode
 from redis.cluster import ClusterPipeline
 from redis.cluster import RedisCluster
+from redis.connection import parse_url
 from redis.exceptions import ClusterError
 from redis.exceptions import RedisClusterException
 
 from .errors import ConfigurationError
+from .redis_connections import Generation
+from .redis_connections import Pool
+from .redis_tls import check_tls
+from .redis_urls import check_redis_url
+from .redis_urls import is_cluster
+from .redis_urls import node_urls
 
 #: Called with keyword options of :class:`redis.Redis`, returns a new client.
 ClientFactory = t.Callable[..., redis.Redis]
 
-_CLUSTER = "+cluster"
 _DEFAULT_PORT = 6379
-
-
-def is_cluster(url: str) -> bool:
-    """Return whether *url* names the nodes of a cluster."""
-    return url.partition("://")[0].lower().endswith(_CLUSTER)
-
-
-def node_urls(url: str) -> list[str]:
-    """Return the URL of each server that *url* names: a cluster's may name several.
-
-    :raises ValueError: It is malformed.
-    """
-    if not is_cluster(url):
-        return [url]
-    parts = urlsplit(url)
-    scheme = parts.scheme.removesuffix(_CLUSTER)
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    return [
-        parts._replace(scheme=scheme, netloc=f"{credentials}{at}{host}").geturl()
-        for host in hosts.split(",")
-    ]
-
 
 #: Connections of a pool that is not limited by its URL.
 UNLIMITED = 2**31
+
+
+#: The protocol that all clients speak. The shapes of replies depend on it, and proxies
+#: that refuse ``HELLO`` know no other.
+_PROTOCOL = 2
 
 
 def client_factory(url: str) -> ClientFactory:
@@ -56,16 +45,29 @@ def client_factory(url: str) -> ClientFactory:
 
     A client of a single server connects when it is used. One of a cluster connects at
     once, to learn of the nodes, and raises :exc:`redis.ConnectionError` if it cannot.
+    Clients that one factory made share what they learn of dead connections.
 
-    :raises ValueError: The URL is malformed.
+    :raises ValueError: The URL cannot be used; the text says why, as the rest of a
+        sentence.
     """
+    url = check_redis_url(url)
     urls = node_urls(url)
-    for one in urls:
-        redis.ConnectionPool.from_url(one)
     if is_cluster(url):
-        return functools.partial(_connect, urls)
+        return functools.partial(_connect_cluster, urls)
     # The URL may limit it. redis-py's own limit is 100, and each thread keeps one.
-    return functools.partial(redis.Redis.from_url, url, max_connections=UNLIMITED)
+    return functools.partial(
+        _connect, url, generation=Generation(), max_connections=UNLIMITED
+    )
+
+
+def as_mapping(reply: t.Any) -> dict[str, str]:
+    """Return the reply to ``HGETALL`` as a mapping.
+
+    In a cluster's transaction some versions of redis-py leave it as the server sent it.
+    """
+    if isinstance(reply, dict):
+        return reply
+    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def ask_all(client: redis.Redis, *command: str) -> list[t.Any]:
@@ -182,9 +184,17 @@ class _Pipeline(_KnowsKeys, ClusterPipeline):
         ]
 
 
-def _connect(urls: list[str], **options: t.Any) -> redis.Redis:
+def _connect(url: str, **options: t.Any) -> redis.Redis:
+    given = _of_url(url)
+    pool = Pool(**{**options, **given, "protocol": _PROTOCOL})
+    return redis.Redis.from_pool(pool)
+
+
+def _connect_cluster(urls: list[str], **options: t.Any) -> redis.Redis:
     first, *others = urls
+    _of_url(first)
     nodes = [_node(url) for url in others]
+    options |= {"protocol": _PROTOCOL, "connection_pool_class": Pool}
     try:
         client = ClusterClient(url=first, startup_nodes=nodes, **options)
     except RedisClusterException as error:
@@ -195,6 +205,16 @@ def _connect(urls: list[str], **options: t.Any) -> redis.Redis:
             ) from error
         raise _unavailable(error) from error
     return t.cast(redis.Redis, client)
+
+
+def _of_url(url: str) -> dict[str, t.Any]:
+    """Return the options of redis-py that are in *url*.
+
+    :raises ConfigurationError: It names files of TLS that cannot be used.
+    """
+    options = t.cast("dict[str, t.Any]", parse_url(url))  # type: ignore[no-untyped-call]
+    check_tls(options)
+    return options
 
 
 def _node(url: str) -> ClusterNode:

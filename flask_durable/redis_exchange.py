@@ -17,6 +17,7 @@ from redis.connection import AbstractConnection
 
 from .redis_client import ClusterClient
 from .redis_client import UNLIMITED
+from .redis_connections import is_outdated
 
 Argument = str | int | float | bytes
 Command = t.Sequence[Argument]
@@ -73,6 +74,8 @@ class Exchange:
     ) -> list[t.Any]:
         self._local.busy = True
         try:
+            if is_outdated(connection):
+                connection.disconnect()  # type: ignore[no-untyped-call]
             packed = b"".join([_packed(command) for command in commands])
             connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]

@@ -18,13 +18,12 @@ from .durations import format_seconds
 from .durations import to_seconds
 from .payloads.blobs import BlobAddress
 from .queue.options import SQSAddress
-from .redis_client import is_cluster
-from .redis_client import node_urls
+from .redis_urls import check_redis_url
 from .scaler.options import parse_pools
 from .scaler.options import PoolOptions
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
-_METRIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|")
+_METRIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _URL_PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~\-]+)+")
 
 
@@ -35,13 +34,24 @@ def _text_or_none(value: t.Any) -> str | None:
 
 
 def read_texts(value: t.Any) -> tuple[str, ...]:
-    """Return the texts of a list, or of text with commas between."""
-    parts = value.split(",") if isinstance(value, str) else value
+    """Return the texts of a list, of JSON text of one, or of text with commas."""
+    if isinstance(value, str):
+        value = _json(value) if value.lstrip().startswith("[") else value.split(",")
+    parts = value
     if not isinstance(parts, (list, tuple, set, frozenset)) or not all(
         isinstance(part, str) for part in parts
     ):
         raise ValueError("must be a list of text, or text with commas between")
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def _json(text: str) -> t.Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # RecursionError: brackets within brackets. Neither repeats the text.
+        problem = str(error) if isinstance(error, ValueError) else "it is too deep"
+        raise ValueError(f"must be JSON text: {problem}") from None
 
 
 def _whole(value: t.Any) -> int:
@@ -62,12 +72,12 @@ def _seconds(value: t.Any) -> float:
 
 
 def _flag(value: t.Any) -> bool:
-    if isinstance(value, str):
+    if isinstance(value, (str, int)):
         value = {"1": True, "true": True, "0": False, "false": False}.get(
-            value.strip().lower()
+            str(value).strip().lower()
         )
     if not isinstance(value, bool):
-        raise ValueError("must be True or False")
+        raise ValueError("must be True or False, or 1 or 0")
     return value
 
 
@@ -93,29 +103,12 @@ def url_among(schemes: tuple[str, ...]) -> AfterValidator:
         if "://" not in url or scheme not in schemes:
             names = ", ".join(f"{name}://" for name in schemes)
             raise ValueError(f"must begin with one of {names}")
-        _check_place(url, scheme)
+        if scheme != "sqs":
+            return check_redis_url(url)
+        SQSAddress.parse(url)
         return url
 
     return AfterValidator(check)
-
-
-def _check_place(url: str, scheme: str) -> None:
-    try:
-        places = [urlsplit(one) for one in node_urls(url)]
-        reachable = all(place.hostname and place.port != 0 for place in places)
-    except ValueError:
-        raise ValueError(
-            "is not a well-formed URL: quote special characters of its password "
-            "with urllib.parse.quote, and give the port as a number"
-        ) from None
-    if scheme == "sqs":
-        SQSAddress.parse(url)
-    if scheme == "unix" and not places[0].path:
-        raise ValueError("must name a socket, as in unix:///run/valkey.sock")
-    if scheme.startswith("redis") and not reachable:
-        raise ValueError(f"must name a host, as in {scheme}://localhost:6379/0")
-    if is_cluster(url) and places[0].path not in ("", "/", "/0"):
-        raise ValueError("must not select a database: a cluster has one only, 0")
 
 
 def read_namespace(value: t.Any) -> str:
@@ -163,6 +156,13 @@ def secrets_of(
     return BeforeValidator(read)
 
 
+def refuse_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *values* unless there are none: that would switch a protection off."""
+    if not values:
+        raise ValueError("must not be empty: leave it out, or give it a value")
+    return values
+
+
 def refuse_set(value: t.Any) -> t.Any:
     """Return *value* unless it has no order."""
     if isinstance(value, (set, frozenset)):
@@ -186,8 +186,8 @@ def check_statsd_url(url: str | None) -> str | None:
         good = place.scheme == "statsd" and bool(place.hostname) and place.port != 0
     except ValueError:
         good = False
-    if not good:
-        raise ValueError("must be a URL, as in statsd://localhost:8125")
+    if not good or "@" in url or place.path.strip("/") or place.query or place.fragment:
+        raise ValueError("must be a URL of a host, as in statsd://localhost:8125")
     return url
 
 
@@ -217,7 +217,7 @@ def read_tag_style(value: t.Any) -> str | None:
 def read_pools(value: t.Any) -> tuple[PoolOptions, ...]:
     """Return the pools of workers, also of JSON text."""
     if isinstance(value, str):
-        value = json.loads(value)
+        value = _json(value)
     return parse_pools(value)
 
 

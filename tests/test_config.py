@@ -189,10 +189,112 @@ def test_none_in_the_app_config_means_not_given(
     assert (settings.redis_url, settings.lease) == ("redis://localhost/3", 10)
 
 
-def test_no_url_prefix_means_no_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_url_prefix_means_no_routes() -> None:
     assert read(URL_PREFIX=None).url_prefix is None
-    monkeypatch.setenv("FLASK_DURABLE_URL_PREFIX", "")
-    assert read().url_prefix is None
+
+
+#: A value of each setting as text: where JSON has it, what is read otherwise there.
+TEXTS = {
+    "redis_url": "redis://h/1",
+    "queue_url": "redis://h/2",
+    "queues": '{"media": {"visibility": "30s"}}',
+    "namespace": "2026",
+    "partitions": "4",
+    "url_prefix": "null",
+    "event_keys": "94837261504839201758463920175846",
+    "signing_secrets": json.dumps([new_signing_secret()]),
+    "inngest_event_api": "1",
+    "push_loopback": "0",
+    "push_secrets": "[]",
+    "push_budget": "20",
+    "lease": "1e1",
+    "visibility_timeout": "10",
+    "drain_timeout": "0",
+    "instance_size": "2",
+    "ecs_protection": "true",
+    "max_dispatches": "07",
+    "fsync": '"off"',
+    "replicas": "1",
+    "accept_timeout": "2.5",
+    "spool": "TRUE",
+    "inline_limit": "2048",
+    "max_value": "999999",
+    "blob_url": "file:///a",
+    "encryption_keys": "[]",
+    "retention": "NaN",
+    "failed_retention": "60",
+    "statsd_url": "statsd://h:1",
+    "statsd_prefix": "7",
+    "statsd_tags": "false",
+    "metrics_secrets": "{}",
+    "sentry": "0",
+    "redact_keys": '["pin", "iban"]',
+    "run_log_lines": "true",
+    "scale": '{"default": {}}',
+}
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_the_environment_means_the_same_with_and_without_from_prefixed_env(
+    field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FLASK_DURABLE_{field.upper()}", TEXTS[field])
+
+    def said(app: Flask) -> str:
+        try:
+            return str(Settings.from_app(app).model_dump()[field])
+        except ConfigurationError as error:
+            return str(error)
+
+    plain, prefixed = app_with(), app_with()
+    prefixed.config.from_prefixed_env()
+    assert said(prefixed) == said(plain)
+
+
+def test_what_from_prefixed_env_made_of_a_name_or_a_flag_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLASK_DURABLE_NAMESPACE", "2026")
+    monkeypatch.setenv("FLASK_DURABLE_SPOOL", "1")
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+    settings = Settings.from_app(app)
+    assert (settings.namespace, settings.spool) == ("2026", True)
+    app.config["DURABLE_NAMESPACE"] = 2027
+    with pytest.raises(ConfigurationError, match="is of type int"):
+        Settings.from_app(app)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_blank_text_means_not_given(
+    field: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FLASK_DURABLE_{field.upper()}", text)
+    prefixed = app_with()
+    prefixed.config.from_prefixed_env()
+    for app in (app_with(), prefixed, app_with(**{field.upper(): text})):
+        if field == "encryption_keys":
+            with pytest.raises(ConfigurationError, match="must not be empty"):
+                Settings.from_app(app)
+        else:
+            default = Settings.model_fields[field].default
+            assert Settings.from_app(app).model_dump()[field] == default
+
+
+@pytest.mark.parametrize("key", ["REDACT_KEYS", "ENCRYPTION_KEYS"])
+@pytest.mark.parametrize("value", [",", "[]", [], [""], ()])
+def test_an_empty_list_switches_no_protection_off(key: str, value: t.Any) -> None:
+    assert f"DURABLE_{key} must not be empty" in refused(**{key: value})
+
+
+@pytest.mark.parametrize("text", ["{'media': {}}", "{", "[" * 100_000])
+def test_text_that_is_no_json_is_refused_as_that(text: str) -> None:
+    for key in ("SCALE", "QUEUES"):
+        message = refused(**{key: text})
+        assert message.startswith(f"DURABLE_{key} must be ")
+        assert "JSON" in message
+        assert "it is of type" not in message
 
 
 def test_values_of_from_prefixed_env_are_read(
@@ -278,7 +380,6 @@ def test_click_derives_the_option_names_that_are_tolerated(
         ("REDIS_URL", "unix://"),
         ("REDIS_URL", 6379),
         ("QUEUE_URL", "amqp://localhost"),
-        ("NAMESPACE", ""),
         ("NAMESPACE", "a{b}"),
         ("NAMESPACE", "x" * 41),
         ("PARTITIONS", 0),
@@ -318,7 +419,8 @@ def test_a_value_that_is_not_valid_is_refused_by_key_and_type(
     message = refused(**{key: value})
     assert message.startswith(f"DURABLE_{key} must ") or "URL" in message
     assert f"DURABLE_{key}" in message
-    assert f"(it is of type {type(value).__name__})" in message
+    kind = f"(it is of type {type(value).__name__})"
+    assert (kind in message) is not isinstance(value, str)
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -421,13 +523,16 @@ def test_credentials_in_a_url_are_masked(url: str, masked: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "value"),
-    [(True, True), ("1", True), (" True ", True), (False, False), ("false", False)],
+    [
+        *((True, True), ("1", True), (" True ", True), (1, True)),
+        *((False, False), ("false", False), ("0", False), (0, False)),
+    ],
 )
 def test_a_flag_may_be_text(given: t.Any, value: bool) -> None:
     assert read(INNGEST_EVENT_API=given).inngest_event_api is value
 
 
-@pytest.mark.parametrize("given", ["", "yes", 1, 0, []])
+@pytest.mark.parametrize("given", ["yes", 2, 1.0, []])
 def test_what_is_no_flag_is_refused(given: t.Any) -> None:
     assert "must be True or False" in refused(INNGEST_EVENT_API=given)
 

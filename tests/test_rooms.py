@@ -54,6 +54,7 @@ HOMES = {
         "health",
         "queue",
         "redis_client",
+        "redis_connections",
         "redis_exchange",
         "scaler.introspectors.celery",
         "scaler.introspectors.dramatiq",

@@ -144,10 +144,49 @@ def test_a_new_event_key_has_the_form_that_is_asked_for() -> None:
     assert key != new_event_key()
 
 
-@pytest.mark.parametrize("key", ["", "evk_", "evk_" + "x" * 42, "x" * 47, "evk_\n"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "",
+            "evk_",
+            "evk_" + "x" * 42,
+            "evk_\n",
+            "evk_3f9c1ab77d5e42c09b8e6f10a2d4c5",
+        ),
+        *("3f9c1ab77d5e42c09b8e6f10a2d4c5e", "3f9c1ab77d5e42c0 9b8e6f10a2d4c5e7"),
+        *("3f9c1ab77d5e42c09b8e6f10a2d4c5e7\n", "3f9c1ab77d5e42c09b8e6f10a2d4c5eä7"),
+    ],
+)
 def test_an_event_key_of_another_form_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="evk_"):
         check_event_key(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "3f9c1ab77d5e42c09b8e6f10a2d4c5e7",
+        "94837261504839201758463920175846",
+        "signkey-prod-5f2b:/a81c,90d3{e7}64b9c2a1f0d8e",
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+    ],
+)
+def test_an_event_key_of_another_product_is_kept(key: str) -> None:
+    assert check_event_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("x" * 47, "changeme" * 4, "0123456789" * 4, "secret-event-key" * 2),
+        *("00000000-0000-0000-0000-000000000000", "abcdefghijklmnopqrstuvwxyz012345"),
+    ],
+)
+def test_an_event_key_that_is_a_pattern_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="random") as caught:
+        check_event_key(key)
+    assert key not in str(caught.value)
 
 
 def test_a_key_matches_only_its_own_hash() -> None:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import re
 import secrets
 import typing as t
@@ -26,6 +27,10 @@ SIGNING_SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 
+#: Characters that an event key of another product has at least.
+MIN_FOREIGN_KEY = 32
+
+_FOREIGN = re.compile(rf"[!-~]{{{MIN_FOREIGN_KEY},1024}}")
 _RANDOM = re.compile(r"[A-Za-z0-9_\-]{43}")
 
 
@@ -50,11 +55,35 @@ def new_signing_secret() -> str:
 
 
 def check_event_key(key: str) -> str:
-    """Return *key* when it has the form that :func:`new_event_key` gives.
+    """Return *key* when nobody can guess it.
 
-    :raises ValueError: It has not; the text never repeats the key.
+    It has the form that :func:`new_event_key` gives. Or it comes from elsewhere, as
+    with a team that moves here and keeps the key that its clients have.
+
+    :raises ValueError: It is too short, or like a pattern; the text never repeats it.
     """
-    return _check_form(key, EVENT_KEY_PREFIX)
+    if key.startswith(EVENT_KEY_PREFIX):
+        return _check_form(key, EVENT_KEY_PREFIX)
+    if not _FOREIGN.fullmatch(key):
+        raise ValueError(
+            f'"{EVENT_KEY_PREFIX}" and 43 characters of URL-safe base64, or of other '
+            f"text: at least {MIN_FOREIGN_KEY} characters of ASCII without spaces"
+        )
+    if _is_pattern(key):
+        raise ValueError("random characters, which a pattern is not")
+    return key
+
+
+def _is_pattern(key: str) -> bool:
+    """Return whether *key* repeats itself, or counts, as nothing random does.
+
+    Of 32 random digits, the poorest text that is taken, fewer than one in a million is
+    like that.
+    """
+    start = key[:64]
+    pairs = list(itertools.pairwise(start))
+    distances = {ord(second) - ord(first) for first, second in pairs}
+    return min(len(set(start)), len(distances)) < 6 or len(set(pairs)) * 2 < len(pairs)
 
 
 def check_push_secret(secret: str) -> str:

@@ -126,8 +126,8 @@ def read_queues(value: t.Any) -> dict[str, QueueOptions]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value or "{}")
-        except ValueError:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
             raise ValueError("must be a mapping, or JSON text of one") from None
     if not isinstance(value, t.Mapping):
         raise ValueError("must map names of queues to their options")

@@ -12,6 +12,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
+from ..redis_client import as_mapping
 from ..redis_client import ask_holder
 from ..redis_exchange import execute
 from .keys import Keys
@@ -95,7 +96,8 @@ class Directory:
         pipeline = self._server.client.pipeline(transaction=True)
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
-        found, functions = pipeline.execute()
+        found, reply = pipeline.execute()
+        functions = as_mapping(reply)
         published = Published(
             int(found or 0),
             {id: json.loads(text) for id, text in functions.items()},

@@ -9,13 +9,15 @@ import threading
 import typing as t
 from dataclasses import dataclass
 
-_LINE = re.compile(r"(?P<name>[^:|#]+):(?P<value>[^|]+)\|(?P<kind>c|ms|g)(?:\|#(.*))?")
+_LINE = re.compile(
+    r"(?:durable\.)?(?P<name>[^:|#]+):(?P<value>[^|]+)\|(?P<kind>c|ms|g)(?:\|#(.*))?"
+)
 KINDS = {"c": "counter", "ms": "timing", "g": "gauge"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One metric, its tags as DogStatsD writes them."""
+    """One metric without the prefix, its tags as DogStatsD writes them."""
 
     name: str
     kind: str

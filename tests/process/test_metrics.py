@@ -42,7 +42,6 @@ def packets() -> t.Iterator[Packets]:
 def statsd(packets: Packets) -> dict[str, str]:
     return {
         "FLASK_DURABLE_STATSD_URL": packets.url,
-        "FLASK_DURABLE_STATSD_PREFIX": "",
         "FLASK_DURABLE_STATSD_TAGS": "dogstatsd",
     }
 
