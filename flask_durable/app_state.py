@@ -122,12 +122,12 @@ class AppState:
         if self.settings.metrics_secrets:
             # The store is not there yet when middleware is made.
             sinks.append(Totals(lambda sums: self.metric_totals.add(sums)))
-        return tuple(Metrics(sink) for sink in sinks)
+        return tuple(Metrics(sink, self.functions.declares) for sink in sinks)
 
     @functools.cached_property
     def metric_totals(self) -> MetricTotals:
         """What all processes counted and timed, for Prometheus."""
-        return MetricTotals(self.server, self.store.keys)
+        return MetricTotals(self.server, self.store.keys, self.functions.declares)
 
     @functools.cached_property
     def statsd(self) -> Statsd | None:

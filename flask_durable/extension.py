@@ -46,6 +46,9 @@ if t.TYPE_CHECKING:
 #: Where an app keeps what it has of this extension.
 _STATE = "durable.state"
 
+#: Names of events that are told to have no function, in debug mode.
+MOST_WARNINGS = 1000
+
 _BACKOFF = Backoff()
 
 logger = logging.getLogger(__name__)
@@ -303,7 +306,8 @@ class Durable(Decorators):
                 self._warn_if_unheard(message.name)
 
     def _warn_if_unheard(self, name: str) -> None:
-        if name in self._warned or self.functions.matching(name):
+        told = name in self._warned or len(self._warned) >= MOST_WARNINGS
+        if told or self.functions.matching(name):
             return
         self._warned.add(name)
         known = [trigger for f in self.functions for trigger in f.triggers]

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+import types
 import typing as t
 
 import pytest
 
+from flask_durable import Event
+from flask_durable import EventData
+from flask_durable import Step
 from flask_durable.errors import UnavailableError
 from flask_durable.middleware import EventInfo
 from flask_durable.middleware import RoutedInfo
 from flask_durable.middleware import RouteInfo
 from flask_durable.middleware import SendInfo
+from flask_durable.observe import statsd as statsd_module
 from flask_durable.observe.metrics import Metrics
+from flask_durable.observe.metrics import MOST_NAMES
 from flask_durable.observe.statsd import LATE
+from flask_durable.observe.statsd import LOOK_UP
 from flask_durable.observe.statsd import Statsd
 
+from .harness import Harness
 from .process.packets import Packets
 from .process.packets import receiving
+from .servers import ValkeyServer
 from .servers import wait_until
 
 
@@ -139,7 +149,7 @@ def test_what_nobody_took_and_what_cannot_be_routed_is_counted(
     packets: Packets, make: t.Callable[..., Statsd]
 ) -> None:
     statsd = make()
-    metrics = Metrics(statsd)
+    metrics = Metrics(statsd, lambda name: False)
     events = [EventInfo("a/b", str(number), 0, {}) for number in range(3)]
     send = SendInfo(events)
     with metrics.around_send(send):
@@ -152,3 +162,83 @@ def test_what_nobody_took_and_what_cannot_be_routed_is_counted(
     assert [line.name for line in packets.lines] == [
         *("event.accepted", "event.spooled", "event.refused", "event.failed"),
     ]
+
+
+def test_names_from_outside_make_so_many_series_and_those_of_the_app_each_one(
+    packets: Packets, valkey: ValkeyServer, namespace: str
+) -> None:
+    harness = Harness(valkey.url, namespace, DURABLE_STATSD_URL=packets.url)
+
+    @harness.durable.function(on=["order/*", "order/placed"])
+    def placed(event: Event[t.Any], step: Step) -> None: ...
+
+    @harness.durable.event
+    class Shipped(EventData, name="order/shipped"): ...
+
+    names = [f"order/{number}" for number in range(MOST_NAMES + 20)]
+    with harness.app.app_context():
+        harness.durable.send_many([Event(name, {}) for name in names])
+        harness.durable.send_many([Event("order/placed", {}), Shipped()])
+        harness.durable.send(names[0])
+    wait_until(lambda: packets.total("durable.event.accepted.other") == 20)
+    for name in ("placed", "shipped"):
+        prefix = "durable.event.accepted.order_"
+        wait_until(lambda n=prefix + name: packets.total(n) == 1)
+    wait_until(lambda: packets.total("durable.event.accepted.order_0") == 2)
+    assert harness.state.statsd is not None
+    assert len(harness.state.statsd._series) == MOST_NAMES + 3
+    harness.close()
+
+
+def test_a_collector_that_moves_is_found_again(
+    packets: Packets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ["127.0.0.9"]  # where nobody listens
+    ahead = [0.0]
+    real, clock = socket.getaddrinfo, time.monotonic
+
+    def getaddrinfo(host: t.Any, *args: t.Any, **options: t.Any) -> t.Any:
+        if host == "collector":
+            if not here:
+                raise OSError("the name server is away")
+            host = here[0]
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    moved = types.SimpleNamespace(monotonic=lambda: clock() + ahead[0])
+    monkeypatch.setattr(statsd_module, "time", moved)
+    statsd = Statsd(packets.url.replace("127.0.0.1", "collector"), "", None)
+    statsd.count("before")
+    statsd.flush()
+
+    def send(name: str) -> bool:
+        ahead[0] += LOOK_UP + 1
+        statsd.count(name)
+        statsd.flush()
+        return packets.total(name) > 0
+
+    here[0] = "127.0.0.1"
+    wait_until(lambda: send("after"))
+    here.clear()
+    wait_until(lambda: send("still"))
+    statsd.close()
+    assert packets.total("before") == 0
+
+
+def test_a_collector_is_reached_over_ipv6_where_that_is_all_there_is() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("::1", 0))
+        receiver.settimeout(10)
+        port = receiver.getsockname()[1]
+        real = socket.getaddrinfo
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                socket,
+                "getaddrinfo",
+                lambda host, *args, **options: real("::1", *args, **options),
+            )
+            statsd = Statsd(f"statsd://collector:{port}", "", None)
+            statsd.count("sent")
+            statsd.flush()
+        assert receiver.recv(100) == b"sent:1|c"
+        statsd.close()

@@ -294,7 +294,7 @@ def test_a_process_that_ends_writes_what_it_counted(
 def test_series_beyond_the_limit_are_added_up_as_one(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metric_totals, "MOST", 5)
+    monkeypatch.setattr(metric_totals, "MOST_FROM_OUTSIDE", 5)
     store: MetricTotals = harness.state.metric_totals
     names = [f"event/{number}" for number in range(9)]
     for _ in range(2):
@@ -306,3 +306,32 @@ def test_series_beyond_the_limit_are_added_up_as_one(
     assert mine["durable_event_accepted_total", "other"] == 4 * 4
     assert len(mine) == 6
     assert sum(mine.values()) == 9 * 4
+
+
+def test_what_strangers_send_takes_no_room_from_what_the_app_names(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_totals, "MOST_FROM_OUTSIDE", 2)
+    store: MetricTotals = harness.state.metric_totals
+
+    def add(*names: str) -> None:
+        store.add({Total("event.accepted", (("event", name),)): 1 for name in names})
+
+    add("early", *(f"junk/{number}" for number in range(9)))
+
+    @harness.durable.function(on=["early", "fresh"])
+    def fresh(event: Event[t.Any], step: Step) -> None:
+        step.run("text", int)
+
+    add("early", "fresh", "junk/9")
+    harness.send("fresh")
+    harness.send("media/uploaded", {})
+    harness.settle()
+    flush(harness)
+    found = samples(harness.app)
+    # "early" was counted before the app named it, and once more afterwards.
+    assert found["durable_event_accepted_total", "early"] == 2
+    assert found["durable_event_accepted_total", "fresh"] == 2
+    assert found["durable_step_completed_total", "fresh"] == 1
+    assert found["durable_step_completed_total", "transcribe"] == 1
+    assert found["durable_event_accepted_total", "other"] == 9

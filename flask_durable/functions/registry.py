@@ -47,6 +47,10 @@ class FunctionRegistry:
         """Return the functions that an event called *name* starts."""
         return [self._functions[id] for id in self._index.match(name)]
 
+    def declares(self, name: str) -> bool:
+        """Return whether the code has an event called *name*: no wildcard counts."""
+        return self._index.has(name) or self.schemas.get(name) is not None
+
     def queues(self) -> list[str]:
         """Return the queues of all functions, sorted, each once."""
         return sorted({function.queue for function in self})

@@ -54,6 +54,10 @@ class TriggerIndex:
         else:
             self._exact.setdefault(pattern, []).append(function_id)
 
+    def has(self, name: str) -> bool:
+        """Return whether a function names *name* itself, not by a wildcard."""
+        return name in self._exact
+
     def match(self, name: str) -> list[str]:
         """Return the ids of the functions for an event called *name*, each once."""
         found = dict.fromkeys(self._exact.get(name, ()))

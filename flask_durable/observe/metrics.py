@@ -1,6 +1,9 @@
 """The metrics of what a process does itself; see the page on metrics.
 
-What has to add up is counted in the store by the scripts that do it.
+What has to add up is counted in the store by the scripts that do it. The names of
+events come from whoever sends them. Each would be a series of its own for as long as
+the process lives, so only names that the app declares, and the first
+:data:`MOST_NAMES` others, are told as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +18,12 @@ from ..middleware import SendInfo
 from .sink import Sink
 from .times import Measure
 
+#: Names of events that are told though the app declares none of them.
+MOST_NAMES = 1000
+
+#: The tag of all further ones.
+OTHER = "other"
+
 #: Takes a value of a series.
 Append = t.Callable[[float], None]
 
@@ -23,10 +32,13 @@ class Metrics(Middleware):
     """Tells a sink of sends, routings, attempts and steps.
 
     :param sink: Where it goes.
+    :param declares: Tells of an event's name whether the app's code has it.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, declares: t.Callable[[str], bool]) -> None:
         self._sink = sink
+        self._declares = declares
+        self._names: set[str] = set()
         self._steps: dict[tuple[str, str], tuple[Append, Append]] = {}
 
     @contextlib.contextmanager
@@ -34,7 +46,7 @@ class Metrics(Middleware):
         yield
         for event, outcome in zip(send.events, send.outcomes, strict=False):
             name = outcome if isinstance(outcome, str) else "refused"
-            self._sink.count(f"event.{name}", event=event.name)
+            self._count(f"event.{name}", event.name)
         self._sink.sent()
 
     @contextlib.contextmanager
@@ -43,11 +55,11 @@ class Metrics(Middleware):
         for routed in route.events:
             name = routed.event.name
             if routed.error is not None:
-                self._sink.count("event.failed", event=name)
+                self._count("event.failed", name)
             elif routed.existing and not routed.created:
-                self._sink.count("event.duplicate", event=name)
+                self._count("event.duplicate", name)
             else:
-                self._sink.count("event.routed", event=name)
+                self._count("event.routed", name)
 
     def timed(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
@@ -64,6 +76,19 @@ class Metrics(Middleware):
     def flush(self) -> None:
         """Send or write what was gathered."""
         self._sink.flush()
+
+    def _count(self, metric: str, event: str) -> None:
+        self._sink.count(metric, event=self._told(event))
+
+    def _told(self, event: str) -> str:
+        """Return the name that *event* is counted under."""
+        if event in self._names or self._declares(event):
+            return event
+        # A few more where several threads come at once.
+        if len(self._names) >= MOST_NAMES:
+            return OTHER
+        self._names.add(event)
+        return event
 
     def _step(self, function: str, outcome: str, took: float) -> None:
         # There are many: their series are not looked for by name and tags.

@@ -4,13 +4,18 @@ What run threads tell is noted, and made lines and packets of at the end of a se
 a worker's thread each second, and elsewhere by whoever comes late: a step costs no
 packet of its own, and a counter one line however often it was counted. A process that
 is killed takes along what it had gathered.
+
+A collector may move, and UDP does not tell: while something is sent, its name is looked
+up again each minute, by a thread, so that nothing waits for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import re
+import socket
 import threading
 import time
 import typing as t
@@ -28,8 +33,8 @@ PACKET = 1432
 #: Seconds between two sends of a worker's thread, and after which another one sends.
 LONGEST = 1.0
 LATE = 2.0
-#: Seconds before a host that did not resolve is looked up again.
-RETRY = 60.0
+#: Seconds after which a host is looked up again, whether it resolved or not.
+LOOK_UP = 60.0
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -59,6 +64,8 @@ class Series:
     def take(self) -> list[str]:
         """Return lines of what was appended: a counter's sum, a gauge's last value."""
         count = len(self._values)
+        if not count:
+            return []
         values = self._values[:count]
         # Others only append meanwhile: what they did is not among the first.
         del self._values[:count]
@@ -84,6 +91,7 @@ class Statsd(Sink):
         self._style = tags
         self._series: dict[tuple[t.Any, ...], Series] = {}
         self._made: t.Any = None
+        self._address = ""
         self.forget()
         forget_after_fork(self)
 
@@ -130,8 +138,9 @@ class Statsd(Sink):
     def close(self) -> None:
         """Send what was gathered, and close the socket; a later line opens one."""
         self.flush()
-        client, self._made = self._made, None
-        self._retry_at = 0.0
+        with self._lock:
+            client, self._made = self._made, None
+            self._look_up_at = 0.0
         if client is not None:
             client.close()
 
@@ -154,34 +163,71 @@ class Statsd(Sink):
         self._lock = threading.Lock()
         self._flushed = time.monotonic()
         self._made = None
-        self._retry_at = 0.0
+        self._look_up_at = 0.0
         # They stay the same objects: somebody has their methods.
         for series in self._series.values():
             series.take()
 
     def _client(self) -> t.Any:
         """Return the client, or ``None`` while the host does not resolve."""
-        if self._made is None and time.monotonic() >= self._retry_at:
-            first = not self._retry_at
-            self._retry_at = time.monotonic() + RETRY
-            try:
-                self._made = _make_client(self._url)
-            except (OSError, UnicodeError) as error:
-                if first:
-                    logger.warning(
-                        "No metrics are sent to statsd: %s",
-                        error,
-                        extra={"action": "statsd_unreachable"},
-                    )
+        if time.monotonic() < self._look_up_at:
+            return self._made
+        first = not self._look_up_at
+        self._look_up_at = time.monotonic() + LOOK_UP
+        if self._made is not None:
+            self._start_looking()
+            return self._made
+        try:
+            self._address = _address_of(self._url)
+            self._made = _make_client(self._url, self._address)
+        except (OSError, UnicodeError) as error:
+            if first:
+                logger.warning(
+                    "No metrics are sent to statsd: %s",
+                    error,
+                    extra={"action": "statsd_unreachable"},
+                )
         return self._made
 
+    def _start_looking(self) -> None:
+        thread = threading.Thread(target=self._follow, daemon=True)
+        # It cannot be started when the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
 
-def _make_client(url: str) -> t.Any:
+    def _follow(self) -> None:
+        """Send to where the host is now; as before, if that cannot be told."""
+        try:
+            address = _address_of(self._url)
+            if address == self._address:
+                return
+            made = _make_client(self._url, address)
+        except (OSError, UnicodeError):
+            return
+        # The lock: nobody sends by the one that is closed.
+        with self._lock:
+            if self._made is not None:
+                self._made, made, self._address = made, self._made, address
+        made.close()  # the old one; or this, if there is none since close()
+
+
+def _address_of(url: str) -> str:
+    """Return the address of the host of *url*: of several kinds, that of IPv4.
+
+    :raises OSError: The host does not resolve.
+    """
     place = urlsplit(url)
+    found = socket.getaddrinfo(place.hostname, place.port, type=socket.SOCK_DGRAM)
+    # "localhost" is often both, and collectors listen on IPv4.
+    found.sort(key=lambda info: info[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def _make_client(url: str, address: str) -> t.Any:
     statsd = import_statsd()
-    ipv6 = ":" in (place.hostname or "")
-    port = place.port or 8125
-    return statsd.StatsClient(place.hostname, port, maxudpsize=PACKET, ipv6=ipv6)
+    port = urlsplit(url).port or 8125
+    ipv6 = ":" in address
+    return statsd.StatsClient(address, port, maxudpsize=PACKET, ipv6=ipv6)
 
 
 def import_statsd() -> t.Any:
