@@ -41,6 +41,7 @@ from .functions.step_function import StepFunction as StepFunction
 from .log_line import LogLine as LogLine
 from .middleware import Middleware as Middleware
 from .runs import Run as Run
+from .runs import StepAttempt as StepAttempt
 from .runs import StepRecord as StepRecord
 from .status import RunStatus as RunStatus
 from .steps.step import Step as Step

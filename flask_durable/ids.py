@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 import os
 import time
 import uuid
 
 _SEPARATOR = "\x1f"
 
-#: Random for each process, and how many claims it made. A random text for each claim
-#: would ask the system each time, which lets go of the interpreter.
+#: Random for each process.
 _process = uuid.uuid4().hex
-_claims = itertools.count(1)
 
 
 def _after_fork() -> None:
@@ -50,8 +47,13 @@ def failure_run_id(parent: str, generation: int) -> str:
 
 
 def new_token() -> str:
-    """Return a fencing token: unique by its claimant alone, compared for equality."""
-    return f"{_process}.{next(_claims)}"
+    """Return a fencing token: unique by its claimant alone, compared for equality.
+
+    The system is asked for each one. Two processes that were restored from one image
+    share whatever this process remembers, a counter or a generator's state; they would
+    make the same token, and both would own the run.
+    """
+    return f"{_process}.{os.urandom(8).hex()}"
 
 
 def own_process() -> str:
@@ -60,7 +62,7 @@ def own_process() -> str:
 
 
 def process_of(token: str) -> str:
-    """Return which process made *token*: a text that no other one has."""
+    """Return which process made *token*: a text that only its copies share."""
     return token.partition(".")[0]
 
 

@@ -40,6 +40,20 @@ MAX_PAGES = 20
 _STEP_STATUS = {"tried": "retrying"}
 
 
+@dataclass(frozen=True)
+class StepAttempt:
+    """One attempt of a step.
+
+    :param number: Counted from 1.
+    :param started: When it began, by the state server's clock.
+    :param duration: Seconds that it took.
+    """
+
+    number: int
+    started: datetime
+    duration: float
+
+
 @dataclass(frozen=True, repr=False)
 class StepRecord:
     """What is kept of one step of a run.
@@ -51,11 +65,13 @@ class StepRecord:
     :param kind: ``run``, ``sleep`` or ``send_event``.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
-    :param started: When that attempt began, by its worker's clock.
+    :param started: When that attempt began, by the state server's clock.
     :param duration: Seconds that it took; ``None`` while a sleep goes on.
     :param due: When a sleep ends.
     :param value: The result, as JSON gives it back.
     :param failure: What the last attempt raised.
+    :param attempts: The attempts that left a trace, the newest 20, the oldest of these
+        first; empty for a sleep.
     """
 
     name: str
@@ -67,6 +83,7 @@ class StepRecord:
     due: datetime | None
     value: Stored[t.Any] = Stored()
     failure: Stored[Failure | None] = Stored()
+    attempts: tuple[StepAttempt, ...] = ()
 
     def __repr__(self) -> str:
         return f"<StepRecord {self.name!r}, {self.status}>"
@@ -97,11 +114,13 @@ class Run:
     :param dispatches: Claims since the last progress.
     :param attempt: The number of the body's attempt, counted from 1.
     :param version: The version of the code that ran it last.
-    :param steps: Its steps in the order they started; empty in a list of runs.
+    :param steps: Its steps in the order they began; empty in a list of runs.
     :param claims: Workers' claims of it, the newest 20, the oldest of these first.
     :param message_error: Why a queued run's message could not be processed, if one that
         was sent since it was queued failed; only of a single run. Whether that message
         is given back or dead, the sweeper sends another in time.
+    :param changed_step: The first step that was given its stored result although a
+        later execution of the body called it with other arguments.
     """
 
     id: str
@@ -124,6 +143,7 @@ class Run:
     steps: tuple[StepRecord, ...] = ()
     claims: tuple[Claim, ...] = ()
     message_error: str | None = None
+    changed_step: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.function!r}, {self.status}>"
@@ -320,6 +340,7 @@ class _Reader:
             attempt=int(record["attempt"]) + 1,
             version=record.get("version", ""),
             message_error=message_error,
+            changed_step=record.get("changed_step"),
             event=Deferred(lambda: self._event(record)),
             result=self._value(record.get("result")),
             failure=self._failure(record.get("failure")),
@@ -328,10 +349,8 @@ class _Reader:
         )
 
     def _steps(self, memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
-        steps = [self._step(name, memo) for name, memo in memos.items()]
-        last = datetime.max.replace(tzinfo=timezone.utc)
-        steps.sort(key=lambda step: step.started or step.due or last)
-        return tuple(steps)
+        in_order = sorted(memos.items(), key=lambda pair: pair[1].order)
+        return tuple([self._step(name, memo) for name, memo in in_order])
 
     def _step(self, name: str, memo: Memo) -> StepRecord:
         sleeps = memo.kind == "sleep"
@@ -341,11 +360,12 @@ class _Reader:
             kind=memo.kind,
             status=_STEP_STATUS.get(memo.status, memo.status),
             attempt=0 if sleeps else memo.number,
-            started=_moment(memo.started or None),
+            started=_moment(memo.tries[-1].started) if memo.tries else None,
             duration=_duration(memo),
             due=_moment(memo.number) if sleeps else None,
             value=self._value(memo.body if memo.status == "done" else None),
             failure=self._failure(memo.body if failed else None),
+            attempts=() if sleeps else _attempts(memo),
         )
 
     def _event(self, record: Record) -> Event[dict[str, t.Any]]:
@@ -371,12 +391,26 @@ def _not_found(id: str) -> RunNotFound:
     )
 
 
+def _attempts(memo: Memo) -> tuple[StepAttempt, ...]:
+    # An intent has no time of its own: it was written before the body was called.
+    last = memo.number - (memo.status == "intent")
+    return tuple(
+        [
+            StepAttempt(number, t.cast(datetime, _moment(began)), took / 1000)
+            for number, (began, took) in enumerate(
+                memo.tries, last - len(memo.tries) + 1
+            )
+        ]
+    )
+
+
 def _duration(memo: Memo) -> float | None:
-    if memo.kind != "sleep":
-        return memo.milliseconds / 1000
-    if memo.status != "done":
+    if not memo.tries:
         return None
-    return max(memo.number - memo.started, 0) / 1000
+    began, took = memo.tries[-1]
+    if memo.kind != "sleep":
+        return took / 1000
+    return max(memo.number - began, 0) / 1000 if memo.status == "done" else None
 
 
 def _moment(milliseconds: str | int | None) -> datetime | None:

@@ -35,6 +35,7 @@ _COLOURS = {
     "lost": "red",
     "paused": "yellow",
     "retrying": "yellow",
+    "tried": "yellow",
     "intent": "yellow",
     "running": "cyan",
     "waiting": "cyan",
@@ -70,6 +71,7 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
         "attempt": run.attempt,
         "version": run.version,
         "message_error": run.message_error,
+        "changed_step": run.changed_step,
     }
     if steps:
         found["steps"] = [_step_as_json(step, reader) for step in run.steps]
@@ -104,7 +106,7 @@ def describe(run: Run) -> list[str]:
     if run.claims:
         lines += ["", *aligned([_claim_row(claim) for claim in run.claims])]
     if run.steps:
-        lines += ["", *_timeline(run.steps, now)]
+        lines += ["", *_timeline(run, now)]
     try:
         if run.failure is not None:
             lines += ["", *_explain(run.failure, run.status)]
@@ -132,6 +134,9 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     if run.started:
         waited = (run.started - run.created).total_seconds()
         yield "started", f"{format_seconds(max(0.0, waited))} later"
+    if run.changed_step is not None:
+        text = f"{run.changed_step!r} was stored for a call with other arguments"
+        yield "replay", style(_cut(text), fg="yellow")
     if run.dispatches > 1:
         yield "claims", f"{run.dispatches} without progress since"
     if run.status == "completed":
@@ -153,15 +158,18 @@ def _claim_row(claim: Claim) -> list[str]:
     ]
 
 
-def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
-    starts = [step.started for step in steps if step.started]
-    begin = min(starts, default=now)
-    end = max((_end_of(step, now) for step in steps if step.started), default=now)
-    span = max((end - begin).total_seconds(), 0.001)
-    rows = [_row(step, begin, span, now) for step in steps]
+def _timeline(run: Run, now: datetime) -> list[str]:
+    """Return a line for each attempt of each step, counted from the run's creation."""
+    bars = [bar for step in run.steps for bar in _bars_of(step, now)]
+    end = max([bar.end for bar in bars if bar.end], default=now)
+    span = max((end - run.created).total_seconds(), 0.001)
+    rows = [_row(bar, run.created, span) for bar in bars]
     lines = []
-    for line, step in zip(aligned(rows), steps, strict=True):
+    for line, bar in zip(aligned(rows), bars, strict=True):
         lines.append(line)
+        step = bar.step
+        if not bar.last:
+            continue
         try:
             if step.failure is not None:
                 lines.append(f"{'':10}{_one_line(step.failure)}")
@@ -170,32 +178,71 @@ def _timeline(steps: t.Sequence[StepRecord], now: datetime) -> list[str]:
     return lines
 
 
-def _row(step: StepRecord, begin: datetime, span: float, now: datetime) -> list[str]:
-    if step.started is None:
-        return [" " * 8, _named(step), _state(step), _time_of(step), ""]
-    offset = max(0.0, (step.started - begin).total_seconds())
-    length = max(0.0, (_end_of(step, now) - step.started).total_seconds())
+@dataclasses.dataclass(frozen=True)
+class _Bar:
+    """One line of the timeline: an attempt of a step, or a sleep.
+
+    :param last: Whether it is the last one of its step, whose state is the step's.
+    """
+
+    step: StepRecord
+    number: int
+    status: str
+    time: str
+    started: datetime | None
+    end: datetime | None
+    last: bool
+
+
+def _bars_of(step: StepRecord, now: datetime) -> t.Iterator[_Bar]:
+    for attempt in step.attempts:
+        if attempt.number < step.attempt:
+            took = timedelta(seconds=attempt.duration)
+            yield _Bar(
+                step,
+                attempt.number,
+                "tried",
+                format_seconds(attempt.duration),
+                attempt.started,
+                attempt.started + took,
+                last=False,
+            )
+    # An attempt that is under way, at most once, has left no time yet.
+    known = step.started is not None and step.status != "intent"
+    yield _Bar(
+        step,
+        step.attempt,
+        step.status,
+        _time_of(step) if known or step.due else "",
+        step.started if known else None,
+        _end_of(step, now) if known else None,
+        last=True,
+    )
+
+
+def _row(bar: _Bar, begin: datetime, span: float) -> list[str]:
+    step = bar.step
+    state = bar.status + (f", attempt {bar.number}" if step.attempt > 1 else "")
+    if bar.started is None or bar.end is None:
+        return [" " * 8, _named(step), state, bar.time, ""]
+    offset = max(0.0, (bar.started - begin).total_seconds())
+    length = max(0.0, (bar.end - bar.started).total_seconds())
     start = min(int(offset / span * BAR_WIDTH), BAR_WIDTH - 1)
     width = max(1, min(round(length / span * BAR_WIDTH), BAR_WIDTH - start))
     full, light = bar_characters()
-    bar = " " * start + (light if step.kind == "sleep" else full) * width
-    colour = _COLOURS.get(step.status)
+    drawn = " " * start + (light if step.kind == "sleep" else full) * width
+    colour = _COLOURS.get(bar.status)
     return [
         f"{'+' + format_seconds(offset):>8}",
         _named(step),
-        style(_state(step), fg=colour),
-        _time_of(step),
-        style(bar, fg=colour),
+        style(state, fg=colour),
+        bar.time,
+        style(drawn, fg=colour),
     ]
 
 
 def _named(step: StepRecord) -> str:
     return step.name if step.kind == "run" else f"{step.name} ({step.kind})"
-
-
-def _state(step: StepRecord) -> str:
-    attempts = f", attempt {step.attempt}" if step.attempt > 1 else ""
-    return f"{step.status}{attempts}"
 
 
 def _time_of(step: StepRecord) -> str:
@@ -238,6 +285,10 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
         "started": iso(step.started),
         "duration": step.duration,
         "due": iso(step.due),
+        "attempts": [
+            {**dataclasses.asdict(attempt), "started": iso(attempt.started)}
+            for attempt in step.attempts
+        ],
         "value": reader.read(f"{place}.value", lambda: step.value),
         "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
     }

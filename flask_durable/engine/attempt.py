@@ -38,6 +38,7 @@ from .host import Host
 from .interruption import Body
 from .outbox import Outbox
 from .run_payloads import RunPayloads
+from .usage import changed_call
 from .usage import check_use
 from .usage import warn_if_changed
 
@@ -98,7 +99,7 @@ class Attempt:
         self._unseen = set(memos)
         self._memoized = bool(run.memos)
         self._uses: dict[str, int] = {}
-        self._sketches: dict[str, tuple[t.Any, ...]] = {}
+        self._sketches: dict[str, bytes] = {}
         self._renewed = run.claimed
         self._sealed: Signal | None = None
         self._thread = threading.get_ident()
@@ -106,29 +107,38 @@ class Attempt:
 
     # -- Steps ask ----------------------------------------------------------------
 
-    def enter(self, name: str, sketch: tuple[t.Any, ...] = ()) -> str:
+    @property
+    def server_time(self) -> int:
+        """The state server's time, milliseconds since 1970.
+
+        It is that of the claim and what the monotonic clock says since: this host's
+        time of day may be wrong, and may be set while the run goes on.
+        """
+        since = time.monotonic() - self.run.claimed
+        return self.info.claimed + int(since * 1000)
+
+    def enter(self, name: str) -> str:
         """Begin the step *name* and return its key: the n-th use is ``name#n``.
 
-        :param sketch: Of its call; compared with that of the first use of the name.
         :raises StepUsageError: It is used where it cannot be durable.
         """
         if not self.ended:
             self.check()
         check_use(self, name)
         used = self._uses[name] = self._uses.get(name, 0) + 1
-        if used == 1:
-            self._sketches[name] = sketch
-            return name
-        if used == 2:
-            warn_if_changed(name, self._sketches[name], sketch)
-        return f"{name}#{used}"
+        return name if used == 1 else f"{name}#{used}"
 
-    def recall(self, key: str, kind: str) -> Memo | None:
+    def recall(self, key: str, kind: str, sketch: bytes = b"") -> Memo | None:
         """Return the memo of a step, or ``None`` if it has none yet.
 
-        :raises Signal: Another kind of step is stored under that name; the run is
-            paused.
+        :param key: From :meth:`enter`, a moment ago.
+        :param sketch: From :func:`~.sketch.sketch_of`. It is compared with that of the
+            first use of the name, and with the call that the memo was made by.
+        :raises Signal: Another kind of step is stored under that name, or the result of
+            another call, so that the run is paused.
         """
+        if sketch:
+            self._compare_uses(key, sketch)
         text = self.memos.get(key)
         if text is None:
             self._unseen.clear()
@@ -147,6 +157,10 @@ class Attempt:
                 ),
                 key,
             )
+        # Without an outcome there is nothing that this call could be given by mistake.
+        compared = sketch and memo.final and memo.digest
+        if compared and self.host.payloads.differs(memo.digest, sketch):
+            self._replay_differs(key)
         return memo
 
     def check(self) -> None:
@@ -395,6 +409,32 @@ class Attempt:
     def _context(self) -> RunContext:
         assert self.context is not None, "steps are used inside the body only"
         return self.context
+
+    def _compare_uses(self, key: str, sketch: bytes) -> None:
+        name, _, used = key.rpartition("#") if key not in self._uses else (key, "", "")
+        if not used:
+            self._sketches[name] = sketch
+        elif used == "2" and name in self._sketches:
+            warn_if_changed(name, self._sketches[name], sketch)
+
+    def _replay_differs(self, key: str) -> None:
+        """Pause the run, or say once that a memo was made by another call.
+
+        A name that is used several times tells calls apart by their count alone: where
+        one is left out, all that follow get the results of others.
+        """
+        if key not in self._uses or f"{key}#2" in self.memos:
+            self.pause(changed_call(key), key)
+        if "changed_step" in self.record:
+            return
+        self._own(lambda: self.host.store.note_change(self.run_id, self.token, key))
+        self.record["changed_step"] = key
+        logger.warning(
+            "Step %r gets its stored result, but was called with other arguments when "
+            "that was stored.",
+            key,
+            extra={"action": "step_call_changed"},
+        )
 
     def _lease_after_step(self, now: float) -> float:
         """Return what a commit renews the lease to; 0 leaves it as it is."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import types
 import typing as t
 
+from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..functions.definition import MAX_STEP_NAME
 
@@ -70,28 +70,10 @@ def check_use(attempt: Attempt, name: str) -> None:
         )
 
 
-def sketch_of(
-    fn: t.Any, args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any]
-) -> tuple[t.Any, ...]:
-    """Return what is kept of a step's call in order to compare it with another.
-
-    Kept as they are, arguments would stay in memory until the attempt ends; and to
-    compare what is a user's calls the user's code. So plain values are compared.
-    """
-    name = fn.__qualname__ if type(fn) is types.FunctionType else None
-    return name, *map(_sketch, args), *kwargs, *map(_sketch, kwargs.values())
-
-
-def _sketch(value: t.Any) -> t.Any:
-    if type(value) in (str, bytes):
-        return hash(value)
-    return value if type(value) in (int, float, bool) else None
-
-
-def warn_if_changed(name: str, first: t.Any, second: t.Any) -> None:
+def warn_if_changed(name: str, first: bytes, second: bytes) -> None:
     """Warn about a name that is used for two different things.
 
-    :param first: From :func:`sketch_of`, as is *second*.
+    :param first: The sketch of a call, as is *second*.
     """
     if first != second:
         logger.warning(
@@ -101,3 +83,14 @@ def warn_if_changed(name: str, first: t.Any, second: t.Any) -> None:
             name,
             extra={"action": "step_name_reused"},
         )
+
+
+def changed_call(key: str) -> ReplayMismatch:
+    """Return the error of a replay that asks for another call's result."""
+    return ReplayMismatch(
+        f"Step {key!r} is called with other arguments than when its result was stored, "
+        "and its name is used several times: the result may be another call's.",
+        hint="Put what differs into the step's name; make what changes from replay to "
+        "replay, such as the time, in a step of its own. Deploy code that asks for "
+        "what is stored; then resume.",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib
 import os
 import re
@@ -13,6 +14,9 @@ from ..errors import PayloadLocked
 from . import ENCRYPTED
 
 _KEY = re.compile(r"[A-Za-z0-9_\-]{43}=")
+
+#: The beginning of a digest that was made with a key.
+KEYED = "k"
 
 
 def new_encryption_key() -> str:
@@ -47,11 +51,30 @@ class Cipher:
             ) from None
         self._fernet: t.Any = fernet.MultiFernet([fernet.Fernet(key) for key in keys])
         self._invalid: type[Exception] = fernet.InvalidToken
+        #: By the beginning of the digests that a key makes; the first makes new ones.
+        self._digest_keys = {
+            f"{KEYED}{_digest(b'which', key.encode(), 2)}-": key.encode()
+            for key in keys
+        }
 
     def encrypt(self, text: str) -> str:
         """Return *text* encrypted, with "encrypted:" before it."""
         token: bytes = self._fernet.encrypt(text.encode())
         return ENCRYPTED + token.decode()
+
+    def digest(self, content: bytes) -> str:
+        """Return a digest that tells nothing of *content* to who has no key."""
+        name, key = next(iter(self._digest_keys.items()))
+        return name + _digest(content, key, 5)
+
+    def knows(self, digest: str) -> bool:
+        """Return whether *digest* was made with one of the keys."""
+        return digest.partition("-")[0] + "-" in self._digest_keys
+
+    def is_digest_of(self, digest: str, content: bytes) -> bool:
+        """Return whether *digest*, of a key that is known, is that of *content*."""
+        name = digest.partition("-")[0] + "-"
+        return digest == name + _digest(content, self._digest_keys[name], 5)
 
     def decrypt(self, sealed: str) -> str:
         """Return the text that :meth:`encrypt` was given.
@@ -67,3 +90,7 @@ class Cipher:
                 hint="Add the key that it was encrypted with to the list.",
             ) from None
         return text.decode()
+
+
+def _digest(content: bytes, key: bytes, size: int) -> str:
+    return hashlib.blake2b(content, key=key, digest_size=size).hexdigest()

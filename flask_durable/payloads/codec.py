@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing as t
+import zlib
 
 from ..errors import DurableError
 from ..errors import PayloadLocked
@@ -41,6 +42,7 @@ from . import is_sealed
 from .blobs import BlobStore
 from .blobs import make_blob_store
 from .cipher import Cipher
+from .cipher import KEYED
 from .reference import EVENTS
 from .reference import folder_of
 from .reference import Reference
@@ -131,6 +133,26 @@ class Payloads:
     def seal_text(self, text: str) -> str:
         """Return *text*, which is short, as the state server keeps it."""
         return text if self._cipher is None else self._cipher.encrypt(text)
+
+    # -- Compared without being opened ---------------------------------------------
+
+    def digest(self, content: bytes) -> str:
+        """Return a short digest of *content*; with keys nobody else can guess by it."""
+        if self._cipher is not None:
+            return self._cipher.digest(content)
+        return f"{zlib.crc32(content):08x}"
+
+    def differs(self, digest: str, content: bytes) -> bool:
+        """Return whether *digest* is certainly that of something else than *content*.
+
+        Not certain: without the key that it was made with.
+        """
+        if not digest.startswith(KEYED):
+            return digest != f"{zlib.crc32(content):08x}"
+        cipher = self._cipher
+        if cipher is None or not cipher.knows(digest):
+            return False
+        return not cipher.is_digest_of(digest, content)
 
     # -- On the way in ------------------------------------------------------------
 

@@ -14,7 +14,6 @@ intent      an at-most-once body started and left no outcome: ``StepInterrupted`
 from __future__ import annotations
 
 import logging
-import time
 import typing as t
 from asyncio import CancelledError
 
@@ -24,7 +23,7 @@ from ..engine.control import ShutdownInterrupt
 from ..engine.control import TimeoutInterrupt
 from ..engine.interruption import Body
 from ..engine.retry import delay_after
-from ..engine.usage import sketch_of
+from ..engine.sketch import sketch_of
 from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..failure import Failure
@@ -38,6 +37,7 @@ from ..serialization import UnreadableValue
 from ..serialization import UnserializableValue
 from ..store.memo import Memo
 from ..store.memo import payload
+from ..store.memo import Try
 from ..store.run_store import after
 from .outcome import check_size
 from .outcome import error_of
@@ -63,9 +63,10 @@ def run(
     """Do what :meth:`flask_durable.Step.run` says."""
     if isinstance(fn, StepFunction):
         options = fn.options.merged(options)
-    key = attempt.enter(name, sketch_of(fn, args, kwargs))
-    execution = Execution(attempt, options, key, KIND, codec_for(fn))
-    return execution.resolve(attempt.recall(key, KIND), fn, args, kwargs)
+    key = attempt.enter(name)
+    sketch = sketch_of(fn, args, kwargs)
+    execution = Execution(attempt, options, key, KIND, codec_for(fn), sketch)
+    return execution.resolve(attempt.recall(key, KIND, sketch), fn, args, kwargs)
 
 
 class Execution:
@@ -78,6 +79,7 @@ class Execution:
         key: str,
         kind: str,
         codec: Codec,
+        sketch: bytes,
     ) -> None:
         self._attempt = attempt
         self._options = options
@@ -86,6 +88,9 @@ class Execution:
         self._codec = codec
         self._retries = options.effective_retries(attempt.function.retries)
         self._number = 1
+        self._sketch = sketch
+        #: The calls of the body before this one.
+        self._tries: tuple[Try, ...] = ()
 
     def resolve(
         self,
@@ -97,6 +102,8 @@ class Execution:
         if memo is not None and memo.final:
             return self._outcome(memo)
         previous = None
+        if memo is not None:
+            self._tries = memo.tries
         if memo is not None and memo.status == "tried":
             self._number = memo.number + 1
             previous = self._attempt.host.payloads.readable_failure(memo.body)
@@ -123,7 +130,7 @@ class Execution:
         info: StepInfo,
     ) -> tuple[Memo, t.Any]:
         """Call the body once; return the memo that stands, and what was returned."""
-        started = time.time()
+        started = self._attempt.server_time
         if self._options.at_most_once and (memo := self._intend()) is not None:
             return memo, None
         try:
@@ -169,7 +176,10 @@ class Execution:
         :returns: The memo of the failure, if it started before.
         """
         reply, _ = self._attempt.commit(
-            self._key, "intent", self._number, payload(self._kind, "null")
+            self._key,
+            "intent",
+            self._number,
+            payload(self._kind, "null", tries=self._tries),
         )
         if reply != "interrupted":
             return None
@@ -180,9 +190,9 @@ class Execution:
             attempt=self._number,
             code="step.interrupted",
         )
-        return self._commit_failure(interrupted, time.time())
+        return self._commit_failure(interrupted, self._attempt.server_time)
 
-    def _failed(self, error: BaseException, started: float, info: StepInfo) -> Memo:
+    def _failed(self, error: BaseException, started: int, info: StepInfo) -> Memo:
         """Suspend until the next attempt, or return the memo of the final failure."""
         payloads = self._attempt.host.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
@@ -226,22 +236,22 @@ class Execution:
             payload=self._payload(payloads.seal_failure(failure), started),
         )
 
-    def _commit_failure(self, failure: Failure, started: float, path: str = "") -> Memo:
+    def _commit_failure(self, failure: Failure, started: int, path: str = "") -> Memo:
         payloads = self._attempt.host.payloads
         if path:  # it has keys of the result in it
             path = payloads.seal_text(path)
         return self._commit("failed", payloads.seal_failure(failure), started, path)
 
-    def _commit(self, status: str, body: str, started: float, path: str = "") -> Memo:
+    def _commit(self, status: str, body: str, started: int, path: str = "") -> Memo:
         text = self._payload(body, started, path)
         return self._attempt.commit(self._key, status, self._number, text)[1]
 
-    def _payload(self, body: str, started: float, path: str = "") -> str:
+    def _payload(self, body: str, started: int, path: str = "") -> str:
         return payload(
             self._kind,
             body,
-            started=int(started * 1000),
-            milliseconds=int((time.time() - started) * 1000),
+            tries=(*self._tries, Try(started, self._attempt.server_time - started)),
+            digest=self._attempt.host.payloads.digest(self._sketch),
             path=path,
         )
 

@@ -7,6 +7,7 @@ import typing as t
 from ..engine.attempt import Attempt
 from ..engine.interruption import shielded
 from ..engine.sending import announced
+from ..engine.sketch import sketch_of
 from ..errors import UnavailableError
 from ..functions.options import StepOptions
 from ..ids import derived_id
@@ -26,7 +27,6 @@ def send_event(
 ) -> list[str]:
     """Do what :meth:`flask_durable.Step.send_event` says."""
     key = attempt.enter(name)
-    memo = attempt.recall(key, KIND)
     # Checked before the body, so that an invalid event is the caller's error and not
     # one to retry. An id that the user did not give depends on run, step and place:
     # were the process to die after the queue took the events and before the step is
@@ -36,10 +36,13 @@ def send_event(
         for i, event in enumerate(events)
     ]
 
+    sketch = sketch_of(None, [part for m in messages for part in (m.name, m.data)])
+    memo = attempt.recall(key, KIND, sketch)
+
     def send() -> list[str]:
         return _send(attempt, messages)
 
-    execution = Execution(attempt, options, key, KIND, codec_for(send))
+    execution = Execution(attempt, options, key, KIND, codec_for(send), sketch)
     return t.cast("list[str]", execution.resolve(memo, send, (), {}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 from datetime import datetime
 
@@ -10,6 +9,7 @@ from ..durations import Duration
 from ..durations import to_seconds
 from ..errors import StepUsageError
 from ..store.memo import payload
+from ..store.memo import Try
 from ..store.run_store import after
 from ..store.run_store import at
 
@@ -45,5 +45,5 @@ def _suspend(attempt: Attempt, name: str, due: str) -> None:
         return
     # The script fixes the end when this is first reached, by the server's clock; a
     # later call with another duration finds it fixed.
-    text = payload(KIND, "null", started=int(time.time() * 1000))
+    text = payload(KIND, "null", tries=[Try(attempt.server_time, 0)])
     attempt.suspend("sleep", due, reason="sleep", step=key, payload=text)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import typing as t
 from dataclasses import dataclass
 from urllib.parse import quote
 from urllib.parse import unquote
+
+#: Calls of a step's body whose times are kept, the newest.
+MAX_TRIES = 20
+
+
+class Try(t.NamedTuple):
+    """One call of a step's body.
+
+    :param started: When it began: milliseconds since 1970, by the state server's clock.
+    :param milliseconds: How long it took.
+    """
+
+    started: int
+    milliseconds: int
 
 
 @dataclass(frozen=True)
@@ -17,22 +32,26 @@ class Memo:
     :param number: The number of the step's attempt; of a sleep, when it ends
         (milliseconds since 1970).
     :param payload: JSON text, see :func:`payload`.
+    :param order: Its place among the run's memos, by their first writes. It has gaps.
+        The state server gives it, so a memo that was only sent there has 0.
     """
 
     status: str
     token: str
     number: int
     payload: str
+    order: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Memo:
         """Return the memo that a script stored as *text*."""
         head, _, body = text.partition("\n")
-        status, token, number = head.split(" ")
-        return cls(status, token, int(number), body)
+        status, token, number, order = head.split(" ")
+        return cls(status, token, int(number), body, int(order))
 
     def __str__(self) -> str:
-        return f"{self.status} {self.token} {self.number}\n{self.payload}"
+        head = f"{self.status} {self.token} {self.number} {self.order}"
+        return f"{head}\n{self.payload}"
 
     @property
     def final(self) -> bool:
@@ -45,14 +64,15 @@ class Memo:
         return self.payload.partition(" ")[0]
 
     @property
-    def started(self) -> int:
-        """When the attempt began: milliseconds since 1970, by its worker's clock."""
-        return int(self._parts[1])
+    def tries(self) -> tuple[Try, ...]:
+        """The newest calls of its body, oldest first; of a sleep, its begin."""
+        pairs = [part.split("+") for part in self._parts[1].split(",") if part]
+        return tuple([Try(int(began), int(took)) for began, took in pairs])
 
     @property
-    def milliseconds(self) -> int:
-        """How long the attempt took."""
-        return int(self._parts[2])
+    def digest(self) -> str:
+        """The digest of the call it was made by; empty if none is kept."""
+        return self._parts[2]
 
     @property
     def path(self) -> str:
@@ -70,13 +90,18 @@ class Memo:
 
 
 def payload(
-    kind: str, body: str, *, started: int = 0, milliseconds: int = 0, path: str = ""
+    kind: str,
+    body: str,
+    *,
+    tries: t.Sequence[Try] = (),
+    digest: str = "",
+    path: str = "",
 ) -> str:
     """Return a memo's payload: the operation, its times, and its JSON text.
 
-    :param started: When the attempt began: milliseconds since 1970, worker's clock
-        (for people only).
-    :param milliseconds: How long the attempt took.
+    :param tries: The calls of the step's body, oldest first.
+    :param digest: The digest of the call it was made by.
     :param path: Where in a result the value is that could not be kept.
     """
-    return f"{kind} {started} {milliseconds} {quote(path)} {body}"
+    times = ",".join([f"{began}+{took}" for began, took in tries[-MAX_TRIES:]])
+    return f"{kind} {times} {digest} {quote(path)} {body}"

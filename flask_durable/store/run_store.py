@@ -322,6 +322,13 @@ class RunStore:
         """
         self._own("run_hold", run_id, token)
 
+    def note_change(self, run_id: str, token: str, step: str) -> None:
+        """Note the first step that a replay called otherwise than it was stored.
+
+        :raises Refused: The run is not the caller's any more.
+        """
+        self._own("run_note", run_id, token, step)
+
     def expire(self, run_id: str, *, emptied: bool = False) -> Expiry:
         """Remove a finished run whose retention is over.
 

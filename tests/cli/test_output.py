@@ -18,6 +18,7 @@ from flask_durable import Event
 from flask_durable import Failure
 from flask_durable import Run
 from flask_durable import RunStatus
+from flask_durable import StepAttempt
 from flask_durable import StepRecord
 from flask_durable.cli import output
 from flask_durable.cli import timeline
@@ -75,7 +76,7 @@ def run(*steps: StepRecord, **changes: t.Any) -> Run:
         event_id="e1",
         event_name="greeting/asked",
         queue="default",
-        created=BEGIN - timedelta(seconds=2),
+        created=BEGIN,
         started=BEGIN,
         finished=BEGIN + timedelta(seconds=10),
         result={"a": 1},
@@ -164,6 +165,42 @@ def test_steps_are_bars_over_the_time_of_the_run() -> None:
     assert lines[-1] == f"{'+5s':>8}  second  done  5s  {' ' * half}{'█' * half}"
 
 
+def test_times_of_steps_count_from_the_creation_of_the_run() -> None:
+    created = BEGIN - timedelta(seconds=5)
+    line = timeline.describe(run(step("late", duration=5.0), created=created))[-1]
+    half = timeline.BAR_WIDTH // 2
+    assert line == f"{'+5s':>8}  late  done  5s  {' ' * half}{'█' * half}"
+
+
+def test_each_attempt_of_a_step_has_a_line_and_a_bar() -> None:
+    attempts = tuple(
+        [
+            StepAttempt(number, BEGIN + timedelta(seconds=4 * number - 4), 2.0)
+            for number in (1, 2, 3)
+        ]
+    )
+    last = attempts[-1].started
+    lines = timeline.describe(
+        run(step("charge", attempt=3, started=last, duration=2.0, attempts=attempts))
+    )[-3:]
+    assert [line.split()[:2] for line in lines] == [
+        ["+0ms", "charge"],
+        ["+4s", "charge"],
+        ["+8s", "charge"],
+    ]
+    assert ["attempt 1" in lines[0], "attempt 2" in lines[1], "attempt 3" in lines[2]]
+    assert [line.index("█") for line in lines] == sorted(
+        {line.index("█") for line in lines}
+    )
+    assert "done, attempt 3" in lines[2]
+    assert "done" not in lines[0]
+
+
+def test_a_replay_that_asks_for_another_call_is_told_of() -> None:
+    lines = timeline.describe(run(changed_step="load"))
+    assert "replay    'load' was stored for a call with other arguments" in lines
+
+
 def test_claims_are_lines_with_what_they_waited_for_and_came_to() -> None:
     claims = (
         Claim(9, BEGIN, 0.04, 3.0, "suspended"),
@@ -209,6 +246,7 @@ def test_a_sleep_shows_when_it_ends_and_does_not_squeeze_the_rest() -> None:
                 duration=None, attempt=0,
             ),
             status=RunStatus.SUSPENDED, reason="sleep", due=due, finished=None,
+            created=started,
         )
     )  # fmt: skip
     assert lines[-2].count("█") > timeline.BAR_WIDTH // 2
@@ -236,7 +274,7 @@ def test_a_run_as_json_can_be_encoded() -> None:
     failure = Failure("ValueError", "bad")
     shown = timeline.run_as_json(run(step("one", failure=failure), failure=failure))
     again = json.loads(json.dumps(shown))
-    assert again["created"] == "2026-11-21T11:59:58+00:00"
+    assert again["created"] == "2026-11-21T12:00:00+00:00"
     assert again["failure"]["type"] == "ValueError"
     assert again["steps"][0]["failure"]["message"] == "bad"
     assert "steps" not in timeline.run_as_json(run(), steps=False)

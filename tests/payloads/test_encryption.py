@@ -25,6 +25,7 @@ from flask_durable.config import MAX_INLINE_ENCRYPTED
 from flask_durable.config import Settings
 from flask_durable.payloads.cipher import Cipher
 from flask_durable.payloads.cipher import new_encryption_key
+from flask_durable.payloads.codec import Payloads
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.sqs_batch import MAX_BYTES
 from flask_durable.queue.sqs_client import make_client
@@ -439,3 +440,37 @@ def test_an_inline_limit_that_encryption_takes_beyond_sqs_is_refused() -> None:
 
     with pytest.raises(ValueError, match="encryption adds a third"):
         Settings.model_validate(values)
+
+
+def payloads(*keys: str) -> Payloads:
+    return Payloads(INLINE, cipher=Cipher(keys) if keys else None)
+
+
+def test_a_digest_tells_calls_apart_and_nothing_without_a_key() -> None:
+    digest = payloads(NEW).digest(b"pin 4711")
+
+    assert not payloads(NEW).differs(digest, b"pin 4711")
+    assert payloads(NEW).differs(digest, b"pin 4712")
+    assert digest != payloads(OTHER).digest(b"pin 4711")
+    assert digest != payloads().digest(b"pin 4711")
+
+
+def test_a_digest_is_known_after_the_keys_were_rotated() -> None:
+    digest = payloads(OLD).digest(b"pin 4711")
+
+    assert not payloads(NEW, OLD).differs(digest, b"pin 4711")
+    assert payloads(NEW, OLD).differs(digest, b"pin 4712")
+
+
+@pytest.mark.parametrize("keys", [(), (OTHER,)])
+def test_a_digest_of_a_key_that_is_not_here_says_nothing(keys: tuple[str, ...]) -> None:
+    digest = payloads(OLD).digest(b"pin 4711")
+
+    assert not payloads(*keys).differs(digest, b"anything")
+
+
+def test_a_digest_that_was_made_without_keys_is_compared_with_keys_too() -> None:
+    digest = payloads().digest(b"a call")
+
+    assert not payloads(NEW).differs(digest, b"a call")
+    assert payloads(NEW).differs(digest, b"another call")

@@ -122,7 +122,7 @@ class Kit:
         """Return status, token and number of a memo."""
         memo = self.memo(run_id, step)
         assert memo is not None
-        return memo.partition("\n")[0].split(" ")
+        return memo.partition("\n")[0].split(" ")[:3]
 
     def members(self, name: str, run_id: str = "") -> list[str]:
         """Return the members of a sorted set of a partition."""
@@ -194,9 +194,9 @@ class Kit:
         memos = t.cast("dict[str, str]", self.client.hgetall(key))
         for step, memo in memos.items():
             head, _, payload = memo.partition("\n")
-            status, token, due = head.split(" ")
+            status, token, due, order = head.split(" ")
             if status == "waiting":
-                moved = f"{status} {token} {int(due) - by}\n{payload}"
+                moved = f"{status} {token} {int(due) - by} {order}\n{payload}"
                 self.client.hset(key, step, moved)
 
     # -- Operations -------------------------------------------------------------------

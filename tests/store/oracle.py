@@ -28,10 +28,12 @@ class Memo:
     status: str
     token: str
     number: int
+    order: int
     payload: str
 
     def __str__(self) -> str:
-        return f"{self.status} {self.token} {self.number}\n{self.payload}"
+        head = f"{self.status} {self.token} {self.number} {self.order}"
+        return f"{head}\n{self.payload}"
 
     @property
     def size(self) -> int:
@@ -71,6 +73,8 @@ class Run:
     #: owned, and what that came to.
     claimed: list[list[t.Any]] = field(default_factory=list)
     memos: dict[str, Memo] = field(default_factory=dict)
+    #: Memos that retries removed.
+    removed: int = 0
     #: The token that let go of the run last, and what it was told.
     left: tuple[str, Reply] | None = None
     #: The claimant that was told that the run is paused now.
@@ -86,6 +90,10 @@ class Run:
     def claims(self) -> str | None:
         kept = list(enumerate(self.claimed, 1))[-CLAIMS:]
         return " ".join(":".join(map(str, [n, *claim])) for n, claim in kept) or None
+
+    def order_of(self, step: str) -> int:
+        memo = self.memos.get(step)
+        return memo.order if memo else len(self.memos) + self.removed
 
     @property
     def size(self) -> int:
@@ -225,7 +233,8 @@ class Oracle:
             self._owe(run, events)
             return reply
         if action == "retry":
-            run.memos.pop(run.failed_step or "", None)
+            if run.memos.pop(run.failed_step or "", None):
+                run.removed += 1
             run.failed_step = run.result = run.finished = None
             run.generation += 1
             self._count(run, "started")
@@ -259,7 +268,7 @@ class Oracle:
         interrupted = existing is not None and existing.token != token
         if interrupted and t.cast(Memo, existing).status == status == "intent":
             return ["interrupted"]
-        memo = Memo(status, token, number, payload)
+        memo = Memo(status, token, number, run.order_of(step), payload)
         if full := self._full(run, step, memo, most_steps, most_bytes):
             return ["full", full]
         run.memos[step] = memo
@@ -304,18 +313,19 @@ class Oracle:
         if existing is not None and existing.status in FINAL:
             self.leases[id] = self.now + lease
             return ["resolved", str(existing)]
+        order = run.order_of(step)
         if how == "retry":
-            memo = Memo("tried", token, number, payload)
+            memo = Memo("tried", token, number, order, payload)
             if existing and existing.status == "tried" and existing.number >= number:
                 memo = existing
         else:
             if existing and existing.status == "waiting":
                 due = existing.number
-            memo = Memo("waiting", token, due, payload)
+            memo = Memo("waiting", token, due, order, payload)
             if existing and existing.status == "waiting":
                 memo = existing
             if due <= self.now:
-                memo = Memo("done", token, due, payload)
+                memo = Memo("done", token, due, order, payload)
         if full := self._full(run, step, memo, most_steps, most_bytes):
             return ["full", full]
         run.memos[step] = memo

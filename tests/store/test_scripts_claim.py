@@ -71,7 +71,7 @@ def test_a_claim_brings_the_memos(kit: Kit) -> None:
     memos = kit.claim(run_id, "t2").memos
 
     assert len(memos) == 20
-    assert memos["step 7"] == "done t1 1\nrun 7"
+    assert memos["step 7"] == "done t1 1 7\nrun 7"
 
 
 def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:

@@ -19,7 +19,7 @@ def test_a_step_is_written_with_its_token_and_attempt(kit: Kit, status: str) -> 
 
     assert kit.commit(run_id, "a", status=status, number=3, payload="run x") == ["ok"]
 
-    assert kit.memo(run_id, "a") == f"{status} t1 3\nrun x"
+    assert kit.memo(run_id, "a") == f"{status} t1 3 0\nrun x"
 
 
 def test_a_commit_renews_the_lease(kit: Kit) -> None:
@@ -78,7 +78,7 @@ def test_an_intent_without_an_outcome_is_an_interruption_for_the_next(
     with kit.unchanged():
         assert kit.commit(run_id, "once", "t2", status="intent") == ["interrupted"]
     assert kit.commit(run_id, "once", "t2", status="failed", payload="run i") == ["ok"]
-    assert kit.memo(run_id, "once") == "failed t2 1\nrun i"
+    assert kit.memo(run_id, "once") == "failed t2 1 0\nrun i"
 
 
 @pytest.mark.parametrize("outcome", ["done", "failed"])
@@ -87,7 +87,7 @@ def test_an_intent_leads_to_an_outcome(kit: Kit, outcome: str) -> None:
     kit.commit(run_id, "once", status="intent")
 
     assert kit.commit(run_id, "once", status=outcome, payload="run o") == ["ok"]
-    assert kit.memo(run_id, "once") == f"{outcome} t1 1\nrun o"
+    assert kit.memo(run_id, "once") == f"{outcome} t1 1 0\nrun o"
 
 
 def test_an_intent_follows_a_failed_attempt(kit: Kit) -> None:

@@ -63,7 +63,7 @@ def test_the_same_attempt_is_told_the_same_after_the_run_went_on(kit: Kit) -> No
 def test_the_end_of_a_sleep_is_fixed_when_it_is_first_reached(kit: Kit) -> None:
     run_id = kit.running()
     _, due = kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
-    assert kit.memo(run_id, "nap") == f"waiting t1 {due}\nsleep null"
+    assert kit.memo(run_id, "nap") == f"waiting t1 {due} 0\nsleep null"
     kit.store.admin(run_id, "cancel")
     kit.store.admin(run_id, "retry")
     kit.claim(run_id, "t2")
@@ -73,7 +73,7 @@ def test_the_end_of_a_sleep_is_fixed_when_it_is_first_reached(kit: Kit) -> None:
     )
 
     assert reply == ["suspended", due]
-    assert kit.memo(run_id, "nap") == f"waiting t1 {due}\nsleep null"
+    assert kit.memo(run_id, "nap") == f"waiting t1 {due} 0\nsleep null"
     assert kit.score("timers", f"wake:{run_id}") == int(due)
 
 
@@ -102,7 +102,7 @@ def test_a_woken_sleep_keeps_when_it_ended(kit: Kit) -> None:
     kit.client.zadd(f"{kit.keys.root}:timers", {f"wake:{run_id}": 1})
     kit.sweep()
 
-    assert kit.memo(run_id, "nap") == f"done t1 {due}\nsleep null"
+    assert kit.memo(run_id, "nap") == f"done t1 {due} 0\nsleep null"
 
 
 @pytest.mark.parametrize("due", [after(0), at(0), at(-86400), at(1e9)])
@@ -161,7 +161,7 @@ def test_attempts_of_a_step_are_counted_one_by_one(kit: Kit) -> None:
             number=number,
             payload=f"run {number}",
         )
-        assert kit.memo(run_id, "flaky") == f"tried {token} {number}\nrun {number}"
+        assert kit.memo(run_id, "flaky") == f"tried {token} {number} 0\nrun {number}"
         kit.advance(11)
         kit.sweep()
         claim = kit.claim(run_id, f"t{number + 1}")
@@ -180,7 +180,7 @@ def test_an_attempt_that_was_counted_is_not_counted_down(kit: Kit) -> None:
 
     kit.suspend(run_id, "retry", after(1), "t2", step="a", number=2, payload="run old")
 
-    assert kit.memo(run_id, "a") == "tried t1 3\nrun third"
+    assert kit.memo(run_id, "a") == "tried t1 3 0\nrun third"
 
 
 def test_an_intent_becomes_a_failed_attempt(kit: Kit) -> None:
@@ -189,7 +189,7 @@ def test_an_intent_becomes_a_failed_attempt(kit: Kit) -> None:
 
     kit.suspend(run_id, "retry", after(1), step="a", number=1, payload="run f")
 
-    assert kit.memo(run_id, "a") == "tried t1 1\nrun f"
+    assert kit.memo(run_id, "a") == "tried t1 1 0\nrun f"
 
 
 # -- Body, handback, pause ------------------------------------------------------------

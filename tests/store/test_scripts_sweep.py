@@ -146,11 +146,11 @@ def test_a_wake_does_not_touch_an_outcome_that_is_there(kit: Kit) -> None:
     run_id = kit.running()
     kit.suspend(run_id, "sleep", after(60), step="nap", payload="sleep null")
     steps = f"{kit.keys.root}:steps:{run_id}"
-    kit.client.hset(steps, "nap", "done other 1\nsleep 1")
+    kit.client.hset(steps, "nap", "done other 1 0\nsleep 1")
     kit.advance(61)
     kit.sweep()
 
-    assert kit.memo(run_id, "nap") == "done other 1\nsleep 1"
+    assert kit.memo(run_id, "nap") == "done other 1 0\nsleep 1"
     assert kit.status(run_id) == "queued"
 
 

@@ -4,7 +4,8 @@
 -- script touches begins with it, so all of them live in one slot of a cluster.
 --
 --   <tag>:run:<id>        hash   the run
---   <tag>:steps:<id>      hash   step key -> memo, "<status> <token> <number>\n<opaque text>"
+--   <tag>:steps:<id>      hash   step key -> memo,
+--                                "<status> <token> <number> <order>\n<opaque text>"
 --   <tag>:log:<id>        list   its newest log lines, "<number> <token> <opaque text>"
 --   <tag>:runs            zset   every run by the time it was created
 --   <tag>:status:<s>      zset   the same, by status
@@ -58,21 +59,23 @@ local function terminal(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
 end
 
--- The status, token and number at the head of a memo.
+-- The status, token, number and order at the head of a memo.
 local function head(memo)
-  local status, token, number = string.match(memo, '^(%S+) (%S+) (%-?%d+)\n')
-  return status, token, tonumber(number)
+  local status, token, number, order =
+    string.match(memo, '^(%S+) (%S+) (%-?%d+) (%d+)\n')
+  return status, token, tonumber(number), order
 end
 
-local function memo(status, token, number, payload)
-  return status .. ' ' .. token .. ' ' .. text(number) .. '\n' .. payload
+-- A step's order is given at the first write of its memo, and kept: how many memos the
+-- run had by then, those that a retry removed included. So no two steps have the same,
+-- and it does not depend on a worker's clock.
+local function memo(status, token, number, order, payload)
+  return status .. ' ' .. token .. ' ' .. text(number) .. ' ' .. order .. '\n' .. payload
 end
 
 -- Whether a memo would take the run past its limits, and past which: "steps" or "bytes".
-local function excess(id, step, existing, value, bytes, max_steps, max_bytes)
-  if not existing and redis.call('HLEN', steps_key(id)) >= tonumber(max_steps) then
-    return 'steps'
-  end
+local function excess(existing, memos, value, bytes, max_steps, max_bytes)
+  if not existing and memos >= tonumber(max_steps) then return 'steps' end
   local grown = tonumber(bytes or '0') + #value - #(existing or '')
   if grown > tonumber(max_bytes) then return 'bytes' end
 end
@@ -85,8 +88,9 @@ end
 
 local function remove_memo(id, step)
   local length = redis.call('HSTRLEN', steps_key(id), step)
-  redis.call('HDEL', steps_key(id), step)
+  if redis.call('HDEL', steps_key(id), step) == 0 then return end
   redis.call('HINCRBY', run_key(id), 'bytes', -length)
+  redis.call('HINCRBY', run_key(id), 'removed', 1)
 end
 
 -- Further arguments are fields and values, to be written with the status.

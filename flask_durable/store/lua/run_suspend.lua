@@ -31,7 +31,7 @@
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches',
-  'bytes')
+  'bytes', 'removed')
 if run[2] ~= token then
   if run[3] == token then
     local to, when = string.match(run[4], '^(%S+) (%S+)$')
@@ -83,10 +83,12 @@ if how == 'body' then
 end
 
 local existing = redis.call('HGET', steps_key(id), step)
+local memos = redis.call('HLEN', steps_key(id))
 local was, number
+local order = text(memos + (run[8] or 0))
 if existing then
   local _
-  was, _, number = head(existing)
+  was, _, number, order = head(existing)
   if was == 'done' or was == 'failed' then
     redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
     return {'resolved', existing}
@@ -97,14 +99,14 @@ end
 -- reached, however often it is replayed.
 local value
 if how == 'retry' then
-  value = memo('tried', token, tonumber(ARGV[8]), ARGV[9])
+  value = memo('tried', token, tonumber(ARGV[8]), order, ARGV[9])
   if was == 'tried' and number >= tonumber(ARGV[8]) then value = existing end
 else
   if was == 'waiting' then due = number end
-  value = memo(due > now and 'waiting' or 'done', token, due, ARGV[9])
+  value = memo(due > now and 'waiting' or 'done', token, due, order, ARGV[9])
   if was == 'waiting' and due > now then value = existing end
 end
-local full = excess(id, step, existing, value, run[7], ARGV[10], ARGV[11])
+local full = excess(existing, memos, value, run[7], ARGV[10], ARGV[11])
 if full then return {'full', full} end
 
 write_memo(id, step, existing, value)

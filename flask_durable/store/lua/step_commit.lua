@@ -28,15 +28,17 @@
 
 local id, token, step, status = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local key, steps = tag .. ':run:' .. id, tag .. ':steps:' .. id
-local run = redis.call('HMGET', key, 'status', 'token', 'bytes', 'dispatches', 'attempt')
+local run = redis.call('HMGET', key, 'status', 'token', 'bytes', 'dispatches', 'attempt',
+  'removed')
 if run[2] ~= token then
   return {run[1] == 'cancelled' and 'cancelled' or 'lost'}
 end
 
-local value = status .. ' ' .. token .. ' ' .. ARGV[6] .. '\n' .. ARGV[7]
 local existing = redis.call('HGET', steps, step)
+local order
 if existing then
-  local was, by = string.match(existing, '^(%S+) (%S+) ')
+  local was, by
+  was, by, order = string.match(existing, '^(%S+) (%S+) %S+ (%d+)\n')
   if was == 'done' or was == 'failed' then
     if by == token then return {'ok'} end
     return {'exists', existing}
@@ -44,10 +46,13 @@ if existing then
   if was == 'intent' and by ~= token and status == 'intent' then
     return {'interrupted'}
   end
-elseif redis.call('HLEN', steps) >= tonumber(ARGV[8]) then
-  return {'full', 'steps'}
+else
+  local memos = redis.call('HLEN', steps)
+  if memos >= tonumber(ARGV[8]) then return {'full', 'steps'} end
+  order = memos + (run[6] or 0)
 end
 
+local value = status .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. order .. '\n' .. ARGV[7]
 local bytes = (run[3] or 0) + #value - #(existing or '')
 if bytes > tonumber(ARGV[9]) then return {'full', 'bytes'} end
 
