@@ -40,7 +40,7 @@ from .outbox import Outbox
 from .run_payloads import RunPayloads
 from .usage import changed_call
 from .usage import check_use
-from .usage import warn_if_changed
+from .usage import Uses
 
 if t.TYPE_CHECKING:
     from ..steps.step import Step
@@ -98,8 +98,7 @@ class Attempt:
         self.payloads = RunPayloads(self)
         self._unseen = set(memos)
         self._memoized = bool(run.memos)
-        self._uses: dict[str, int] = {}
-        self._sketches: dict[str, bytes] = {}
+        self._uses = Uses()
         self._renewed = run.claimed
         self._sealed: Signal | None = None
         self._thread = threading.get_ident()
@@ -125,8 +124,7 @@ class Attempt:
         if not self.ended:
             self.check()
         check_use(self, name)
-        used = self._uses[name] = self._uses.get(name, 0) + 1
-        return name if used == 1 else f"{name}#{used}"
+        return self._uses.enter(name)
 
     def recall(self, key: str, kind: str, sketch: bytes = b"") -> Memo | None:
         """Return the memo of a step, or ``None`` if it has none yet.
@@ -138,7 +136,7 @@ class Attempt:
             another call, so that the run is paused.
         """
         if sketch:
-            self._compare_uses(key, sketch)
+            self._uses.compare(key, sketch)
         text = self.memos.get(key)
         if text is None:
             self._unseen.clear()
@@ -410,20 +408,13 @@ class Attempt:
         assert self.context is not None, "steps are used inside the body only"
         return self.context
 
-    def _compare_uses(self, key: str, sketch: bytes) -> None:
-        name, _, used = key.rpartition("#") if key not in self._uses else (key, "", "")
-        if not used:
-            self._sketches[name] = sketch
-        elif used == "2" and name in self._sketches:
-            warn_if_changed(name, self._sketches[name], sketch)
-
     def _replay_differs(self, key: str) -> None:
         """Pause the run, or say once that a memo was made by another call.
 
         A name that is used several times tells calls apart by their count alone: where
         one is left out, all that follow get the results of others.
         """
-        if key not in self._uses or f"{key}#2" in self.memos:
+        if self._uses.repeats(key) or f"{key}#2" in self.memos:
             self.pause(changed_call(key), key)
         if "changed_step" in self.record:
             return

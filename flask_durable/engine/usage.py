@@ -70,19 +70,37 @@ def check_use(attempt: Attempt, name: str) -> None:
         )
 
 
-def warn_if_changed(name: str, first: bytes, second: bytes) -> None:
-    """Warn about a name that is used for two different things.
+class Uses:
+    """The uses of step names in one attempt."""
 
-    :param first: The sketch of a call, as is *second*.
-    """
-    if first != second:
-        logger.warning(
-            "The step name %r is used again with other arguments. Results are found by "
-            'name and count: put what differs into the name, such as f"%s-{row.id}".',
-            name,
-            name,
-            extra={"action": "step_name_reused"},
-        )
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._sketches: dict[str, bytes] = {}
+
+    def enter(self, name: str) -> str:
+        """Count a use of *name* and return its key: the n-th use is ``name#n``."""
+        used = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if used == 1 else f"{name}#{used}"
+
+    def repeats(self, key: str) -> bool:
+        """Return whether *key* is that of a second or later use of its name."""
+        return key not in self._counts
+
+    def compare(self, key: str, sketch: bytes) -> None:
+        """Warn if the second use of a name is another call than the first."""
+        if not self.repeats(key):
+            self._sketches[key] = sketch
+            return
+        name, _, used = key.rpartition("#")
+        if used == "2" and self._sketches.get(name, sketch) != sketch:
+            logger.warning(
+                "The step name %r is used again with other arguments. Results are "
+                "found by name and count: put what differs into the name, such as "
+                'f"%s-{row.id}".',
+                name,
+                name,
+                extra={"action": "step_name_reused"},
+            )
 
 
 def changed_call(key: str) -> ReplayMismatch:
