@@ -368,8 +368,7 @@ class AppState:
 
     def queues(self) -> list[str]:
         """Return the queues of the app, also of functions that others have."""
-        published = self.directory.current().functions.values()
-        others = {function["queue"] for function in published}
+        others = self.directory.current().queues
         return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
 
     def forget_collaborators(self) -> None:

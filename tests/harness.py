@@ -96,8 +96,7 @@ class Harness:
 
     def publish(self) -> None:
         """Publish the functions as a worker does when it starts."""
-        specs = {function.id: function.spec() for function in self.durable.functions}
-        self.state.directory.publish(specs)
+        self.state.directory.publish(self.durable.functions.specs())
         self.state.directory.current()
 
     def send(self, *args: t.Any, **kwargs: t.Any) -> str:

@@ -252,9 +252,12 @@ class Router:
 
     def _match(self, name: str, published: Published) -> list[str]:
         if self._index[0] is not published:
-            # What has its code here is known, even if the directory was lost.
-            patterns = {f.id: f.triggers for f in self._host.functions}
-            patterns |= {id: d["triggers"] for id, d in published.functions.items()}
+            # The union: what has its code here is known even if the directory was lost,
+            # and whichever version was published last hides nothing of the others.
+            patterns = {f.id: [*f.triggers] for f in self._host.functions}
+            for id, description in published.functions.items():
+                known = patterns.setdefault(id, [])
+                known += [p for p in description["triggers"] if p not in known]
             self._index = (published, TriggerIndex.of(patterns))
         return self._index[1].match(name)
 

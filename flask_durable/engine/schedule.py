@@ -5,9 +5,9 @@ function and its instant, and so is the id of the run: whoever comes first creat
 and whoever comes later finds it. The *mark* of a schedule (``cron_marks.lua``) says up
 to when that was done, by anybody.
 
-What is due is read from the directory, so that all workers follow the schedule that was
-published last; and only whoever has the code of a function carries its schedule out, so
-that one whose code is gone stops.
+What is due is read from the directory, so that all workers follow the schedule of the
+function's newest version; and only a process that has the code of a function carries
+its schedule out, so that one whose code is gone stops.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class Schedules:
         if not schedules or time.monotonic() < self._next_look:
             return
         now, marks = self._ask(schedules)
+        if marks is None:
+            return  # the directory changed: the next look reads it
         due = {
             schedule.key: _due(schedule.cron, marks[schedule.key], now)
             for schedule in schedules
@@ -131,9 +133,10 @@ class Schedules:
                         extra={"action": "schedule_deferred"},
                     )
 
-    def _ask(self, schedules: list[_Schedule]) -> tuple[int, dict[str, int]]:
+    def _ask(self, schedules: list[_Schedule]) -> tuple[int, dict[str, int] | None]:
         done = {schedule.key: self._done.get(schedule.key, 0) for schedule in schedules}
-        return self._host.directory.schedule_marks(done)
+        version = self._schedules[0].version
+        return self._host.directory.schedule_marks(done, version)
 
     def _create_due(
         self,

@@ -51,6 +51,10 @@ class FunctionRegistry:
         """Return whether the code has an event called *name*: no wildcard counts."""
         return self._index.has(name) or self.schemas.get(name) is not None
 
+    def specs(self) -> dict[str, dict[str, t.Any]]:
+        """Return what a process publishes of the functions, by their ids."""
+        return {function.id: function.spec() for function in self}
+
     def queues(self) -> list[str]:
         """Return the queues of all functions, sorted, each once."""
         return sorted({function.queue for function in self})

@@ -1,15 +1,25 @@
 """The directory of functions and workers: what every process of an app can run.
 
-A router matches an event against the union of what all processes published, so that a
-worker with older code does not swallow events for newer code.
+It describes *versions* of functions. A version is a digest of its description, and each
+process says every few seconds which ones it has::
+
+    published ──► alive ──(nobody has it, another version is alive: 3 min)──► forgotten
+                    └────(nobody has any version of the function: 1 h)──────► forgotten
+
+A router matches an event against the union of all versions, so that whichever worker
+routes it, and whichever was started last, it passes by no function. All else that only
+one can say, such as a schedule or a queue, is said by the newest version: the one that
+came to life last (``functions_publish.lua``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..errors import ConfigurationError
 from ..redis_client import as_mapping
@@ -22,6 +32,14 @@ from .server import StateServer
 #: enough for a deploy, short enough that a removed function stops getting runs.
 FORGET_AFTER = 3600 * 1000
 
+#: Milliseconds after which a version that nobody has is forgotten, where another one of
+#: its function is alive. Processes that only have a tick say so each minute.
+VERSION_GONE = 180 * 1000
+
+#: Milliseconds after which the versions of a process that left are forgotten, and that
+#: others have to say that they have them too.
+VERSION_LEFT = 15 * 1000
+
 #: Milliseconds after which a schedule that no process looked at is forgotten. Of what
 #: was missed in less the latest instant is made up.
 SCHEDULE_FORGOTTEN = 7 * 86400 * 1000
@@ -30,16 +48,67 @@ SCHEDULE_FORGOTTEN = 7 * 86400 * 1000
 WORKER_GONE = 15
 
 
+Description = dict[str, t.Any]
+
+
 @dataclass(frozen=True)
 class Published:
     """What is known of the functions of all processes.
 
     :param version: Changes with every change; compared for equality.
-    :param functions: Function id to its description (``Function.spec()``).
+    :param functions: Function id to its description (``Function.spec()``): that of the
+        newest version, with the triggers of all.
+    :param versions: Function id to the descriptions of its versions, the newest first.
+    :param names: The names of all versions.
     """
 
     version: int
-    functions: dict[str, dict[str, t.Any]]
+    functions: dict[str, Description]
+    versions: dict[str, list[Description]] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+    @property
+    def queues(self) -> set[str]:
+        """The queues of all functions, in any version."""
+        return {v["queue"] for found in self.versions.values() for v in found}
+
+
+def names_of(functions: t.Mapping[str, Description]) -> list[str]:
+    """Return the names that the versions of *functions* have in the directory.
+
+    :param functions: Function id to its description.
+    """
+    return [_name(id, _text(function)) for id, function in functions.items()]
+
+
+def _text(function: Description) -> str:
+    return json.dumps(function, sort_keys=True)
+
+
+def _name(id: str, text: str) -> str:
+    return f"{id} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _published(version: int, texts: t.Mapping[str, str]) -> Published:
+    """Return what is published.
+
+    :param texts: Names to descriptions, the oldest version first.
+    """
+    versions: dict[str, list[Description]] = {}
+    for name, text in texts.items():
+        versions.setdefault(name.partition(" ")[0], []).insert(0, json.loads(text))
+    functions = {id: _merged(found) for id, found in versions.items()}
+    return Published(version, functions, versions, frozenset(texts))
+
+
+def _merged(versions: list[Description]) -> Description:
+    newest = versions[0]
+    if len(versions) == 1:
+        return newest
+    triggers = [trigger for each in versions for trigger in each["triggers"]]
+    # Who executes a run that was not filtered asks whatever filter it has.
+    where = any(each["where"] for each in versions)
+    return {**newest, "triggers": list(dict.fromkeys(triggers)), "where": where}
 
 
 class Directory:
@@ -51,6 +120,8 @@ class Directory:
         self._tag = keys.root
         self._lock = threading.Lock()
         self._cached = Published(-1, {})
+        #: The texts that it was read from.
+        self._read: dict[str, str] = {}
 
     def claim_namespace(self, app_name: str) -> None:
         """Note whose namespace this is and how it is partitioned.
@@ -76,12 +147,25 @@ class Directory:
                 hint="Set DURABLE_PARTITIONS back, or use another DURABLE_NAMESPACE.",
             )
 
-    def publish(self, functions: t.Mapping[str, dict[str, t.Any]]) -> None:
+    def publish(self, functions: t.Mapping[str, Description]) -> None:
         """Say that this process has the code of *functions*."""
-        args: list[str | int] = [FORGET_AFTER]
+        args: list[str | int] = [FORGET_AFTER, VERSION_GONE]
         for id, description in functions.items():
-            args += [id, json.dumps(description, sort_keys=True)]
+            text = _text(description)
+            args += [_name(id, text), text]
         self._server.call("functions_publish", self._tag, *args)
+
+    def forget(self, id: str) -> bool:
+        """Forget a function, unless a process has it; return whether none has."""
+        alive = VERSION_GONE - VERSION_LEFT
+        reply = self._server.call("functions_forget", self._tag, id, alive)
+        return bool(reply[0] == "gone")
+
+    def alive(self) -> set[str]:
+        """Return the ids of the functions that a living process has the code of."""
+        since = self._now() * 1000 - VERSION_GONE + VERSION_LEFT
+        names = self._server.client.zrangebyscore(self._seen, f"({since}", "+inf")
+        return {name.partition(" ")[0] for name in t.cast("list[str]", names)}
 
     @property
     def version_command(self) -> tuple[str, str]:
@@ -96,31 +180,39 @@ class Directory:
         pipeline = self._server.client.pipeline(transaction=True)
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
-        found, reply = pipeline.execute()
-        functions = as_mapping(reply)
-        published = Published(
-            int(found or 0),
-            {id: json.loads(text) for id, text in functions.items()},
-        )
+        pipeline.zrange(f"{self._tag}:functions:first", 0, -1)
+        found, reply, names = pipeline.execute()
+        texts = as_mapping(reply)
+        version = int(found or 0)
+        # What lost its age in a failover counts as the oldest.
+        aged = dict.fromkeys([*(texts.keys() - set(names)), *names])
+        read = {name: texts[name] for name in aged if name in texts}
         with self._lock:
-            if published != self._cached:
-                self._cached = published
+            unchanged = list(read.items()) == list(self._read.items())
+            if not unchanged or version != self._cached.version:
+                self._cached, self._read = _published(version, read), read
             return self._cached
 
-    def schedule_marks(self, done: t.Mapping[str, int]) -> tuple[int, dict[str, int]]:
+    def schedule_marks(
+        self, done: t.Mapping[str, int], version: int
+    ) -> tuple[int, dict[str, int] | None]:
         """Note up to when schedules are carried out; return the time and the notes.
 
         :param done: Schedule to the time up to which each of its instants has a run,
             or 0. All times are milliseconds since 1970, the server's clock.
+        :param version: The version of the directory that the schedules are from.
+        :returns: No notes where the directory changed since: nothing was noted.
         """
-        args: list[str | int] = [SCHEDULE_FORGOTTEN]
+        args: list[str | int] = [SCHEDULE_FORGOTTEN, version]
         for schedule, time in done.items():
             args += [schedule, time]
         now, *marks = self._server.call("cron_marks", self._tag, *args)
+        if done and not marks:
+            return int(now), None
         return int(now), dict(zip(done, map(int, marks), strict=True))
 
     def forget_stale(self) -> None:
-        """Forget the functions that no process had the code of for an hour."""
+        """Forget the versions and functions that no process had for long enough."""
         self.publish({})
 
     @property
@@ -129,14 +221,14 @@ class Directory:
         return self._cached
 
     def beat(
-        self, worker: str, description: dict[str, t.Any], functions: t.Sequence[str]
+        self, worker: str, description: dict[str, t.Any], names: t.Sequence[str]
     ) -> None:
         """Say that a worker process is alive, what it serves, and what it can run.
 
-        What it can run is only kept alive here, not published again: of two versions
-        of a function that run side by side, the one that started last is described.
+        What it can run is only kept alive here, not published again.
 
-        :param functions: Ids of the functions whose code it has.
+        :param names: The versions of functions that it has the code of, as
+            :func:`names_of` says them.
         """
         client = self._server.client
         seconds = self._now()
@@ -146,12 +238,8 @@ class Directory:
         pipeline.zremrangebyscore(
             f"{self._tag}:workers:seen", "-inf", seconds - 10 * WORKER_GONE
         )
-        if functions:
-            pipeline.zadd(
-                f"{self._tag}:functions:seen",
-                dict.fromkeys(functions, seconds * 1000),
-                xx=True,
-            )
+        if names:
+            pipeline.zadd(self._seen, dict.fromkeys(names, seconds * 1000), xx=True)
         pipeline.zrange(f"{self._tag}:workers:seen", 0, -1)
         pipeline.hkeys(f"{self._tag}:workers")
         *_, seen, known = pipeline.execute()
@@ -159,11 +247,18 @@ class Directory:
         if gone:
             client.hdel(f"{self._tag}:workers", *gone)
 
-    def leave(self, worker: str) -> None:
-        """Say that a worker process has ended."""
+    def leave(self, worker: str, names: t.Sequence[str] = ()) -> None:
+        """Say that a worker process has ended.
+
+        :param names: The versions of functions that no other process is known to have.
+            One that has them keeps them alive with its next beat.
+        """
         pipeline = self._server.client.pipeline(transaction=True)
         pipeline.hdel(f"{self._tag}:workers", worker)
         pipeline.zrem(f"{self._tag}:workers:seen", worker)
+        if names:
+            left = self._now() * 1000 - VERSION_GONE + VERSION_LEFT
+            pipeline.zadd(self._seen, dict.fromkeys(names, left), xx=True, lt=True)
         pipeline.execute()
 
     def workers(self) -> list[dict[str, t.Any]]:
@@ -180,6 +275,10 @@ class Directory:
             return []
         found = t.cast("list[str | None]", client.hmget(f"{self._tag}:workers", alive))
         return [json.loads(text) for text in found if text]
+
+    @property
+    def _seen(self) -> str:
+        return f"{self._tag}:functions:seen"
 
     def _now(self) -> int:
         """The time in seconds by the clock that all workers' beats are measured by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ import typing as t
 
 from ..app_state import AppState
 from ..ids import own_process
+from ..store.directory import names_of
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
@@ -37,6 +39,8 @@ class Beat:
         self._queues = list(queues)
         self.unit = os.environ.get(UNIT) or socket.gethostname()
         self._ready_at = time.time()
+        #: The versions of functions that this process has the code of.
+        self._names: list[str] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="durable-beat", daemon=True
@@ -50,7 +54,8 @@ class Beat:
 
         :raises redis.RedisError: The server did not answer.
         """
-        specs = {function.id: function.spec() for function in self._state.functions}
+        specs = self._state.functions.specs()
+        self._names = names_of(specs)
         self._state.directory.publish(specs)
         self._state.directory.current()
         self._beat()
@@ -64,7 +69,7 @@ class Beat:
         self._stopping.set()
         self._thread.join()
         try:
-            self._state.directory.leave(self._worker)
+            self._leave()
             self._state.histograms.flush()
             self._state.efforts.flush()
         except TRANSIENT as error:
@@ -73,10 +78,23 @@ class Beat:
             )
 
     def _publish_again_if_forgotten(self) -> None:
-        # The server lost the directory, or nobody was alive for an hour.
-        known = self._state.directory.remembered.functions
-        if any(function.id not in known for function in self._state.functions):
+        # The server lost the directory, or this process was not heard of for minutes.
+        if not self._state.directory.remembered.names.issuperset(self._names):
             self.publish()
+
+    def _leave(self) -> None:
+        others = [
+            worker
+            for worker in self._state.directory.workers()
+            if worker.get("id") != self._worker
+        ]
+        kept = any(worker.get("release") == self._release for worker in others)
+        self._state.directory.leave(self._worker, () if kept else self._names)
+
+    @property
+    def _release(self) -> str:
+        """Changes with the functions that this process has."""
+        return hashlib.sha256("\n".join(self._names).encode()).hexdigest()[:12]
 
     def _beat(self) -> None:
         description = {
@@ -90,12 +108,9 @@ class Beat:
             "draining": self._state.host.draining.is_set(),
             "unit": self.unit,
             "ready_at": self._ready_at,
+            "release": self._release,
         }
-        self._state.directory.beat(
-            self._worker,
-            description,
-            [function.id for function in self._state.functions],
-        )
+        self._state.directory.beat(self._worker, description, self._names)
         self._state.histograms.flush()
         self._state.efforts.flush()
 

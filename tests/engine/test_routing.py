@@ -204,6 +204,49 @@ def test_a_router_with_older_code_leaves_nothing_out(
     old.close()
 
 
+@pytest.mark.parametrize("old_last", [False, True])
+def test_whichever_version_was_started_last_no_trigger_is_passed_by(
+    any_harness: Harness, valkey: t.Any, namespace: str, old_last: bool
+) -> None:
+    url = any_harness.app.config.get("DURABLE_QUEUE_URL")
+    old = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=url)
+
+    @old.durable.function(on=["order/placed", "order/dropped"], id="bill")
+    def before(event: Event[t.Any], step: Step) -> None: ...
+
+    @any_harness.durable.function(on=["order/placed", "order/changed"], id="bill")
+    def after(event: Event[t.Any], step: Step) -> None: ...
+
+    for each in (any_harness, old) if old_last else (old, any_harness):
+        each.start()
+    for router in (old, any_harness):
+        router.sweep()
+        names = ("placed", "dropped", "changed")
+        sent = [any_harness.send(f"order/{name}") for name in names]
+        while router.route():
+            pass
+        for event_id in sent:
+            assert any_harness.run_of(event_id).function == "bill"
+    old.close()
+
+
+def test_a_router_uses_its_own_triggers_where_the_directory_lost_them(
+    harness: Harness,
+) -> None:
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    harness.start()
+    root = harness.state.store.keys.root
+    harness.state.server.client.delete(f"{root}:functions", f"{root}:functions:version")
+    harness.sweep()
+    event_id = harness.send("a/b")
+    harness.settle()
+    harness.publish()
+
+    assert harness.run_of(event_id).function == "work"
+
+
 def test_an_event_delivered_again_changes_nothing(harness: Harness) -> None:
     calls: list[int] = []
 

@@ -23,11 +23,13 @@ from flask_durable import Run
 from flask_durable import Step
 from flask_durable.engine.schedule import ALL_MADE_UP
 from flask_durable.engine.sweeper import Sweeper
+from flask_durable.store.directory import names_of
 
 from ..harness import Harness
 from ..servers import ValkeyServer
 
 EVERY_MINUTE = "* * * * *"
+HOUR = 3600
 
 
 def scheduled(
@@ -97,9 +99,9 @@ def test_several_who_look_at_the_same_time_start_one_run(harness: Harness) -> No
     # Each is told the mark from before the others had moved it.
     told: t.Any = None
 
-    def stale(done: t.Any) -> t.Any:
+    def stale(*asked: t.Any) -> t.Any:
         nonlocal told
-        told = told or marks(done)
+        told = told or marks(*asked)
         return told
 
     state.directory.schedule_marks = stale  # type: ignore[method-assign]
@@ -127,12 +129,12 @@ def test_a_death_between_the_run_and_the_mark_leaves_one_run(harness: Harness) -
     marks = harness.state.directory.schedule_marks
     calls = 0
 
-    def dying(done: t.Any) -> t.Any:
+    def dying(*asked: t.Any) -> t.Any:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
-        return marks(done)
+        return marks(*asked)
 
     harness.state.directory.schedule_marks = dying  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
@@ -151,8 +153,8 @@ def test_a_clock_that_jumps_ahead_and_back_starts_no_instant_twice(
     marks = harness.state.directory.schedule_marks
     ahead = 0
 
-    def jumping(done: t.Any) -> t.Any:
-        now, noted = marks(done)
+    def jumping(*asked: t.Any) -> t.Any:
+        now, noted = marks(*asked)
         return now + ahead, noted
 
     harness.state.directory.schedule_marks = jumping  # type: ignore[method-assign]
@@ -292,6 +294,48 @@ def test_a_changed_schedule_makes_up_nothing_from_before_the_change(
         assert runs(new) == []
         look(new, 60)
         assert len(runs(new)) == 1
+    finally:
+        new.close()
+
+
+def test_a_schedule_that_comes_back_makes_up_nothing_of_the_time_between(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    scheduled(harness, Cron("0 */2 * * *"), Cron("30 0 1 1 *"))
+    begin(harness)
+    new = other_version(harness, valkey.url)
+    try:
+        scheduled(new, Cron("0 0 1 1 *"), Cron("30 0 1 1 *"))
+        begin(new)
+        # The old worker has not read the directory since, and looks once more.
+        harness.sweeper.schedules._next_look = 0.0
+        harness.sweeper.schedules.look()
+        look(new, 7 * HOUR)
+    finally:
+        new.close()
+    client, root = harness.state.server.client, harness.state.store.keys.root
+    for name in names_of(new.durable.functions.specs()):
+        client.zincrby(f"{root}:functions:seen", -HOUR * 1000, name)
+    harness.publish()
+    look(harness)
+    assert runs(harness) == []
+    look(harness, 2 * HOUR)
+    assert len(runs(harness)) == 1
+
+
+def test_of_two_versions_the_one_that_came_last_says_when(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    scheduled(harness, Cron(EVERY_MINUTE))
+    begin(harness)
+    new = other_version(harness, valkey.url)
+    try:
+        scheduled(new, Cron("0 0 1 1 *"))
+        begin(new)
+        harness.publish()  # one more process of the old release
+        look(new, 60)
+        look(harness, 60)
+        assert runs(harness) == []
     finally:
         new.close()
 

@@ -555,7 +555,8 @@ def test_a_function_is_started_by_its_schedule_without_any_worker(
 ) -> None:
     pushed.durable.function(on=Cron("* * * * *"), id="report")(lambda event, step: 1)
     pushed.publish()
-    pushed.state.directory.schedule_marks({"report * * * * * UTC": 0})
+    directory = pushed.state.directory
+    directory.schedule_marks({"report * * * * * UTC": 0}, directory.remembered.version)
     pushed.move_clock(60)
     assert daemon.task("tick", "2026-11-25T10:00:00Z") == 200
 

@@ -38,6 +38,7 @@ TIMES = (
     "outbox",
     "expire",
     "functions:seen",
+    "functions:first",
     "schedules",
 )
 

@@ -10,6 +10,8 @@ import pytest
 from flask_durable.errors import ConfigurationError
 from flask_durable.redis_exchange import execute
 from flask_durable.store.directory import Directory
+from flask_durable.store.directory import names_of
+from flask_durable.store.directory import VERSION_LEFT
 from flask_durable.store.directory import WORKER_GONE
 from flask_durable.store.keys import Keys
 
@@ -31,7 +33,7 @@ def other(kit: Kit, **given: t.Any) -> Directory:
 
 
 def spec(id: str, version: str = "1") -> dict[str, dict[str, t.Any]]:
-    return {id: {"id": id, "version": version, "triggers": ["a/*"]}}
+    return {id: {"id": id, "version": version, "triggers": ["a/*"], "where": False}}
 
 
 # -- Functions ------------------------------------------------------------------------
@@ -67,7 +69,7 @@ def test_a_version_lost_in_a_failover_is_not_given_again(
     before = kit.client.get(f"{key}:version")
     directory.publish(spec("b"))
     lost = directory.current()
-    kit.client.hdel(key, "b")
+    kit.client.hdel(key, *names_of(spec("b")))
     kit.client.set(f"{key}:version", str(before))
 
     wait_until(lambda: kit.now() > lost.version)
@@ -97,13 +99,88 @@ def test_publishing_the_same_again_is_no_change(kit: Kit, directory: Directory) 
     assert directory.current().version == first.version
 
 
-def test_a_new_description_takes_the_place_of_the_old(
+def version(number: int, *triggers: str, where: bool = False) -> dict[str, t.Any]:
+    common = {"id": "a", "queue": f"q{number}", "crons": [number]}
+    return {"a": {**common, "triggers": list(triggers), "where": where}}
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_all_versions_say_what_starts_a_function_and_the_newest_one_the_rest(
+    kit: Kit, directory: Directory, first: int
+) -> None:
+    versions = {1: version(1, "a/b", where=True), 2: version(2, "a/c", "a/b")}
+    directory.publish(versions[first])
+    kit.advance(1)
+    other(kit).publish(versions[3 - first])
+
+    published = directory.current()
+
+    function = published.functions["a"]
+    assert set(function["triggers"]) == {"a/b", "a/c"}
+    assert function["crons"] == [3 - first]
+    assert function["where"]
+    assert published.queues == {"q1", "q2"}
+    assert [v["crons"][0] for v in published.versions["a"]] == [3 - first, first]
+
+
+def test_a_version_whose_last_process_left_is_soon_forgotten(
     kit: Kit, directory: Directory
 ) -> None:
-    directory.publish(spec("a", "1"))
-    other(kit).publish(spec("a", "2"))
+    old, new = version(1, "a/b"), version(2, "a/c")
+    for each in (old, new):
+        directory.publish(each)
+        kit.advance(1)
+    directory.beat("w1", {}, names_of(old))
+    directory.beat("w2", {}, names_of(new))
+    directory.leave("w2", names_of(new))
 
-    assert directory.current().functions["a"]["version"] == "2"
+    kit.advance(VERSION_LEFT / 1000 - 1)
+    directory.beat("w1", {}, names_of(old))
+    directory.forget_stale()
+    assert directory.current().functions["a"]["crons"] == [2]
+    kit.advance(2)
+    directory.forget_stale()
+
+    assert directory.current().functions["a"] == old["a"]
+
+
+def test_a_version_that_another_process_has_stays_when_one_leaves(
+    kit: Kit, directory: Directory
+) -> None:
+    old, new = version(1, "a/b"), version(2, "a/c")
+    directory.publish(old)
+    directory.publish(new)
+    directory.leave("w2", names_of(new))
+    directory.beat("w3", {}, names_of(new))
+    kit.advance(VERSION_LEFT / 1000 + 1)
+    directory.forget_stale()
+
+    assert directory.current().names.issuperset(names_of(new))
+
+
+def test_a_function_is_alive_while_a_process_has_it(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(spec("a") | spec("b"))
+    assert directory.alive() == {"a", "b"}
+    directory.leave("w1", names_of(spec("a")))
+
+    assert directory.alive() == {"b"}
+    assert not directory.forget("b")
+    assert directory.forget("a")
+    assert set(directory.current().functions) == {"b"}
+
+
+def test_a_version_that_lost_its_age_counts_as_the_oldest(
+    kit: Kit, directory: Directory
+) -> None:
+    directory.publish(version(1, "a/b"))
+    kit.advance(1)
+    directory.publish(version(2, "a/c"))
+    name = names_of(version(2, "a/c"))[0]
+    kit.client.zrem(f"{kit.keys.root}:functions:first", name)
+
+    assert other(kit).current().functions["a"]["crons"] == [1]
 
 
 def test_before_anything_is_published_nothing_is_known(directory: Directory) -> None:
@@ -119,14 +196,14 @@ def test_a_function_lives_as_long_as_a_worker_that_can_run_it(
     directory.publish(spec("alive") | spec("dead"))
     for _ in range(3):
         kit.advance(HOUR * 0.7)
-        directory.beat("w1", {"id": "w1"}, ["alive"])
+        directory.beat("w1", {"id": "w1"}, names_of(spec("alive")))
     directory.publish(spec("new"))
 
     assert set(directory.current().functions) == {"alive", "new"}
 
 
 def test_a_beat_does_not_publish(kit: Kit, directory: Directory) -> None:
-    directory.beat("w1", {"id": "w1"}, ["unknown"])
+    directory.beat("w1", {"id": "w1"}, ["unknown 1"])
 
     assert kit.members("functions:seen") == []
     assert directory.current().functions == {}
@@ -218,8 +295,10 @@ def test_the_number_of_partitions_cannot_be_changed(
 def test_descriptions_are_stored_as_text_that_compares(
     kit: Kit, directory: Directory
 ) -> None:
-    directory.publish({"a": {"z": 1, "b": "ü"}})
+    function = {"z": 1, "b": "ü"}
+    directory.publish({"a": function})
 
-    stored = kit.client.hget(f"{kit.keys.root}:functions", "a")
+    (name,) = names_of({"a": function})
+    stored = kit.client.hget(f"{kit.keys.root}:functions", name)
 
     assert json.loads(str(stored)) == {"b": "ü", "z": 1}

@@ -24,6 +24,7 @@
 --                                to send again
 --   <tag>:outbox:events   hash   "event:<...>" and "spool:<...>" -> message text
 --   <tag>:schedules       zset   schedules by the time up to which they are carried out
+--   <tag>:functions       hash   the directory (see functions_publish.lua)
 --   <tag>:expire          zset   finished runs by the end of their retention
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
@@ -196,6 +197,27 @@ local function arm_timeouts(id, now, timeout, start_timeout)
   if start_timeout > 0 then
     redis.call('ZADD', tag .. ':timers', now + start_timeout, 'start:' .. id)
   end
+end
+
+-- Versions of functions that the directory looks at, at most.
+local VERSIONS = 10000
+
+-- The function of a version in the directory, "<function id> <version>".
+local function id_of(name) return string.match(name, '^%S+') end
+
+-- The schedules of a function by the names that their marks have. A description that is
+-- not understood has none: it is of other code.
+local function schedules_of(id, description)
+  local read, found = pcall(cjson.decode, description or '')
+  local crons = read and type(found) == 'table' and found.crons
+  local names = {}
+  for _, cron in ipairs(type(crons) == 'table' and crons or {}) do
+    if type(cron) == 'table' then
+      names[#names + 1] = id .. ' ' .. tostring(cron.expression) .. ' '
+        .. tostring(cron.timezone)
+    end
+  end
+  return names
 end
 
 -- A run that is new is found by all, and counted.
