@@ -114,8 +114,9 @@ class Settings(BaseModel):
         Whether the SDKs of Inngest may send events to ``/e/<event key>``.
         Default ``False``.
     ``DURABLE_PUSH_LOOPBACK``
-        Whether ``POST worker`` takes messages from this machine without a secret, as
-        Elastic Beanstalk's daemon sends them. Default ``False``.
+        Whether ``POST worker`` takes messages of Elastic Beanstalk's daemon on this
+        machine without a secret. It is no lock where a proxy on this machine passes
+        on requests of others without naming them. Default ``False``.
     ``DURABLE_PUSH_SECRETS``
         List of ``psh_`` secrets that may hand messages to ``POST worker``. Default
         none. While both are left out the route is closed.

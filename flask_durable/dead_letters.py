@@ -111,7 +111,7 @@ class Handled:
     :param failed: How many were not, and are still there.
     :param error: Why the last of those was not.
     :param complete: Whether all were looked at. One look at an SQS queue ends at
-        10,000 letters that do not fit.
+        10,000 letters that do not fit, and at ten of a group of a FIFO queue.
     """
 
     done: int = 0

@@ -17,6 +17,7 @@ from .app_state import AppState
 from .app_state import in_development
 from .config import Settings
 from .current import active_step
+from .errors import EventError
 from .errors import StepUsageError
 from .errors import UnavailableError
 from .events.endpoint import events_blueprint
@@ -295,6 +296,8 @@ class Durable(Decorators):
         failed = failures(outcomes)
         if failed:
             pairs = zip(messages, outcomes, strict=True)
+            if isinstance(failed[0], EventError) and len(failed) == len(messages):
+                raise failed[0]
             raise UnavailableError(
                 f"The queue did not take {len(failed)} of {len(messages)} event(s): "
                 f"{failed[0]}",

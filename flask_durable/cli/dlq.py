@@ -296,7 +296,10 @@ def _handle(
     if handled.error is not None:
         error = f"{handled.failed} dead letter(s) were not {done}: {handled.error}"
     elif not handled.complete:
-        error = "Not all dead letters were looked at: call it again."
+        error = (
+            "Not all dead letters were looked at: call it again. Of a FIFO queue, move "
+            "or delete those that come first in their group before."
+        )
     if as_json:
         echo_json(dataclasses.asdict(handled))
     else:

@@ -41,6 +41,9 @@ class MessageQueue(t.Protocol):
         :param patience: Seconds to go on while nothing is taken, if not the usual.
         """
 
+    def problem(self, body: str) -> Exception | None:
+        """Return why a message text is never taken, as far as is known here."""
+
     def is_transient(self, error: Exception) -> bool:
         """Return whether what failed to be sent with *error* may be taken later."""
 

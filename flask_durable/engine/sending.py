@@ -5,6 +5,7 @@
     checked ── no memory left, or nothing to confirm the state ──► failed
        │
     sealed ─── the blob store does not take what is large ───────► failed
+       │       with what was added to it too large for the queue ► EventError, for good
        │
        ▼
     queue takes it ──────────────────────────► accepted ─┐ DURABLE_FSYNC="step":
@@ -28,6 +29,7 @@ import typing as t
 from dataclasses import replace
 
 from ..errors import DurableError
+from ..errors import EventError
 from ..errors import PayloadUnavailable
 from ..errors import UnavailableError
 from ..events.sent import Outcome
@@ -37,6 +39,7 @@ from ..middleware import SendInfo
 from ..payloads.codec import Payloads
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import EventMessage
+from ..queue.envelope import MessageRefused
 from ..store.barrier import Barrier
 from ..store.memory import MemoryGuard
 from ..store.spool import Spool
@@ -102,6 +105,9 @@ class EventSender:
                 sealed.append((message.id, self._payloads.seal_event(message)))
             except PayloadUnavailable as error:
                 failed[number] = error
+            else:
+                # What was added to it counts: headers, its group, its encryption.
+                check_acceptable(self._queue, message, sealed[-1][1])
         sending.size = sum(len(text) for _, text in sealed)
         owned = iter(self._hand_over(sealed) if sealed else ())
         return [failed[n] if n in failed else next(owned) for n in range(len(messages))]
@@ -112,7 +118,12 @@ class EventSender:
         :param sealed: Id and text of each.
         """
         errors = self._queue.send(EVENT_QUEUE, [text for _, text in sealed])
-        outcomes: list[Outcome] = [error or "accepted" for error in errors]
+        outcomes: list[Outcome] = [
+            _refused(id, error)
+            if isinstance(error, MessageRefused)
+            else error or "accepted"
+            for (id, _), error in zip(sealed, errors, strict=True)
+        ]
         refused = [
             number
             for number, error in enumerate(errors)
@@ -132,6 +143,24 @@ class EventSender:
             extra={"action": "event_spooled"},
         )
         return outcomes
+
+
+def check_acceptable(queue: MessageQueue, message: EventMessage, text: str) -> None:
+    """Check that *queue* may take an event.
+
+    :param text: The event, as it is to be sent.
+    :raises EventError: It never does.
+    """
+    if (problem := queue.problem(text)) is not None:
+        raise _refused(message.id, problem)
+
+
+def _refused(id: str, problem: Exception) -> EventError:
+    return EventError(
+        f"The queue never takes the event {id}: {problem}.",
+        errors=[{"field": "data", "message": f"is not taken by the queue: {problem}"}],
+        hint="Send less data, or configure DURABLE_BLOB_URL for large events.",
+    )
 
 
 @contextlib.contextmanager

@@ -71,7 +71,9 @@ def is_local(environ: t.Mapping[str, t.Any]) -> bool:
     The ``Host`` header is looked at too: behind a tunnel or a proxy, and with a page
     whose name was rebound to 127.0.0.1, the peer alone looks local. And where a proxy
     names others that it speaks for, all of them have to be this machine: what a caller
-    adds to these headers can only make him a stranger.
+    adds to these headers can only make him a stranger. HTTP/1.0 is how nginx passes
+    requests on that was told nothing but where to: its ``Host`` is the address of the
+    app, and it names nobody.
 
     :param environ: Of the request, as WSGI has it.
     """
@@ -80,7 +82,8 @@ def is_local(environ: t.Mapping[str, t.Any]) -> bool:
     named = [environ[name].split(",") for name in _SPOKEN_FOR if name in environ]
     callers = [original.get("REMOTE_ADDR") or "", *itertools.chain(*named)]
     return (
-        not any(name in environ for name in _PROXIED)
+        environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        and not any(name in environ for name in _PROXIED)
         and all(_is_loopback(caller.strip()) for caller in callers)
         and _is_local_host(original.get("HTTP_HOST") or "")
     )

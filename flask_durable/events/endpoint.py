@@ -2,9 +2,10 @@
 
 ``POST <prefix>/events``
     One event or a list of at most 100. 202 with the ids once each of them is owned, by
-    the queue or the outbox; 4xx and nothing accepted when any is not valid; 503 with a
-    status for each event when they could not all be taken in time. Sending the same ids
-    again is harmless.
+    the queue or the outbox; 4xx and nothing accepted when any is not valid; 413 when
+    the queue never takes one, with what is added to it on the way; 503 with a status
+    for each event when they could not all be taken in time. Sending the same ids again
+    is harmless.
 ``GET <prefix>/healthz``
     200 while this process answers.
 ``GET <prefix>/readyz``
@@ -23,6 +24,7 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
+from ..errors import EventError
 from ..queue.envelope import EventMessage
 from .access import Credentials
 from .access import is_local
@@ -147,11 +149,28 @@ class _Routes:
         if not failed:
             ids = [message.id for message in messages]
             return json_response({"ids": ids, "events": events}, 202)
+        if all(isinstance(error, EventError) for error in failed):
+            return _never_taken(t.cast("list[EventError]", failed), events)
         log_refusal(logger, failed[0])
         body = _error("unavailable", "Send the failed events again with the same ids.")
         response = json_response({**body, "events": events}, 503)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
+
+
+def _never_taken(
+    failed: t.Sequence[EventError], events: list[dict[str, str]]
+) -> Response:
+    """Answer that the queue never takes events: they are too large."""
+    logger.warning(
+        "The queue never takes %d event(s): %s",
+        len(failed),
+        failed[0].message,
+        extra={"action": "events_refused"},
+    )
+    faults = [fault for error in failed for fault in error.errors]
+    body = _error("too_large", failed[0].message)
+    return json_response({**body, "errors": faults, "events": events}, 413)
 
 
 def _seed() -> str | None:
@@ -168,6 +187,7 @@ _CODES = {
     413: "too_large",
     415: "unsupported_type",
     422: "event.invalid",
+    503: "unavailable",
 }
 
 

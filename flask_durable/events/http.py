@@ -24,6 +24,8 @@ if t.TYPE_CHECKING:
     from ..config import Settings
     from .schemas import Schemas
 
+logger = logging.getLogger(__name__)
+
 #: Bytes of a body, at most.
 MAX_BODY = 10 * 2**20
 
@@ -86,11 +88,23 @@ def read_body(limit: int) -> bytes:
     """Return the request's body.
 
     :param limit: Bytes that it may have; the request's own limit is the same.
-    :raises Refused: It has more.
+    :raises Refused: It has more; or a hook of the app has read it before, and kept
+        nothing. What is left of it is not what was sent, which the sender must not
+        forget: so that is answered with 503.
     """
+    touched = "stream" in vars(request._get_current_object())  # type: ignore[attr-defined]
     body = request.get_data()
+    length = request.content_length
+    if len(body) < (length if length is not None else touched):
+        logger.error(
+            "Something read the body of a request to %s before its route could: have "
+            "it call request.get_data() without cache=False.",
+            request.endpoint,
+            extra={"action": "body_read_before"},
+        )
+        raise Refused(503, "The app has read the body of the request: send it again.")
     # Werkzeug cuts a chunked body at the limit without an error.
-    if request.content_length is None and len(body) >= limit:
+    if length is None and len(body) >= limit:
         raise Refused(413, f"A body may have {limit} bytes.")
     return body
 

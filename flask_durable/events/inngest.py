@@ -116,6 +116,8 @@ class _EventAPI:
         failed = failures(outcomes)
         if not failed:
             return json_response({"ids": ids, "status": 200}, 200)
+        if all(isinstance(error, EventError) for error in failed):
+            return _error(413, f"Not all was accepted: {failed[0]}", ids)
         log_refusal(logger, failed[0])
         response = _error(503, "The queue did not take all events: send again.", ids)
         response.headers["Retry-After"] = str(RETRY_AFTER)

@@ -57,7 +57,7 @@ _PASSING = (
 _LOGGERS = (_PACKAGE, "dramatiq")
 
 #: What has the key of an event API behind it.
-_KEY_IN_PATH = re.compile(r"(/e/)[^/\s?#\"'&]+")
+_KEY_IN_PATH = re.compile(r"(/e/|/psh_)[^/\s?#\"'&]+")
 
 #: Characters below which a text is no secret, but a word.
 _SHORTEST_SECRET = 8

@@ -163,6 +163,10 @@ class DurableBroker(dramatiq.Broker):
         """Return whether what failed to be sent with *error* may be taken later."""
         return self._sender.is_transient(error)
 
+    def problem(self, body: str) -> Exception | None:
+        """Return why the queues never take *body*, as far as is known here."""
+        return self.transport.problem(body)
+
     def send_dead(
         self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
     ) -> None:

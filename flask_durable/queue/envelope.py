@@ -29,6 +29,10 @@ class UndecodableMessage(ValueError):
     """Raised when a queue's message is none of ours; the text says why."""
 
 
+class MessageRefused(ValueError):
+    """Raised for a message that a queue never takes, such as one that is too large."""
+
+
 class UnknownForm(UndecodableMessage):
     """Raised for a message whose version or kind another release has.
 

@@ -160,6 +160,9 @@ class RedisTransport:
             return [error] * len(bodies)
         return [reply if isinstance(reply, Exception) else None for reply in replies]
 
+    def problem(self, body: str) -> Exception | None:
+        return None
+
     def is_transient(self, error: Exception) -> bool:
         return is_transient(error)
 

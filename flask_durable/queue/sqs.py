@@ -13,10 +13,13 @@ import typing as t
 import uuid
 
 from ..errors import ConfigurationError
+from .envelope import MessageRefused
 from .options import Queues
 from .options import SQSAddress
+from .sqs_batch import attributes_size
 from .sqs_batch import BATCH
 from .sqs_batch import Entry
+from .sqs_batch import is_about_message
 from .sqs_batch import is_repeatable
 from .sqs_batch import legal
 from .sqs_batch import LIMITS
@@ -24,6 +27,7 @@ from .sqs_batch import MAX_BYTES
 from .sqs_batch import outcome_of_receipt
 from .sqs_batch import problem
 from .sqs_batch import refusals
+from .sqs_batch import storable
 from .sqs_client import error_code
 from .sqs_client import is_transient
 from .sqs_client import LONGEST_POLL
@@ -40,10 +44,8 @@ from .transport import MAX_DELAY
 from .transport import MAX_RECEIVES
 from .transport import Outcome
 from .transport import QueueCounts
+from .transport import ReceiptLost
 from .transport import Received
-
-#: Bytes that a dead letter's attributes have at most.
-ATTRIBUTES_SIZE = 4096
 
 
 class SQSTransport:
@@ -88,6 +90,8 @@ class SQSTransport:
             max_receives=max_receives,
         )
         self._sending = self.queues.asking(self._sender)
+        #: Receipts of messages in hand that are dead letters, and not deleted yet.
+        self._half_moved: set[str] = set()
         self.dead_letters = SQSDeadLetters(
             self._client.get, self.queues.url, self.queues.find_dead
         )
@@ -132,13 +136,26 @@ class SQSTransport:
         sizes = [len(body.encode()) for body in bodies]
         for numbers in rounds:
             for batch in LIMITS.divide(numbers, sizes):
-                sent = [entries[number] for number in batch]
-                failed = self._call_batch(
-                    self._sending, queue, "send_message_batch", sent
-                )
+                failed = self._send_batch(queue, [entries[number] for number in batch])
                 for id, refused in failed.items():
                     outcomes[int(id)] = refused
         return outcomes
+
+    def _send_batch(self, queue: str, entries: list[Entry]) -> dict[str, Exception]:
+        """Send one batch; return why entries were not taken, by their ids.
+
+        One entry that the queue never takes has the whole batch refused: so each of
+        them is then sent alone.
+        """
+        failed = self._call_batch(self._sending, queue, "send_message_batch", entries)
+        about = [id for id, error in failed.items() if is_about_message(error)]
+        if len(about) == len(entries) > 1:
+            alone = [self._send_batch(queue, [entry]) for entry in entries]
+            return {id: error for one in alone for id, error in one.items()}
+        return failed | {id: MessageRefused(str(failed[id])) for id in about}
+
+    def problem(self, body: str) -> Exception | None:
+        return problem(body)
 
     def is_transient(self, error: Exception) -> bool:
         # A queue that is missing is made by the next call.
@@ -195,11 +212,16 @@ class SQSTransport:
         return self.extend(queue, receipts, min(delay, MAX_DELAY))
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
-        self._send_dead(
-            queue, received.body, reason, received.receive_count, received.sent
-        )
-        # A death between the two leaves a second dead letter, never none.
+        # A death between the two leaves a second dead letter, never none. While this
+        # process lives there is one, however often the message cannot be deleted.
+        if received.receipt not in self._half_moved:
+            self._send_dead(
+                queue, received.body, reason, received.receive_count, received.sent
+            )
+        self._half_moved.add(received.receipt)
         [error] = self.delete(queue, [received.receipt])
+        if error is None or isinstance(error, ReceiptLost):
+            self._half_moved.discard(received.receipt)
         if error is not None:
             raise error
 
@@ -216,10 +238,10 @@ class SQSTransport:
             "receives": str(receives),
             "sent": str(sent),
         }
-        text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+        text = storable(body)
         entry: Entry = {"MessageBody": text}
         # Attributes count: next to the largest body there is no room for them.
-        if len(text.encode()) < MAX_BYTES - ATTRIBUTES_SIZE:
+        if len(text.encode()) <= MAX_BYTES - attributes_size(attributes):
             entry["MessageAttributes"] = {
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .envelope import MessageRefused
+from .sqs_client import error_code
 from .sqs_client import THROTTLED
 from .transport import Outcome
 from .transport import ReceiptLost
@@ -13,10 +15,20 @@ from .transport import SendLimits
 #: Entries and bytes of one batch call.
 BATCH = 10
 MAX_BYTES = 2**20
+
+#: The text of a dead letter whose message had none.
+EMPTY = "(an empty message)"
+
 LIMITS = SendLimits(BATCH, MAX_BYTES, coalesced=True)
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOST = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
+
+_ABOUT_MESSAGE = {
+    "BatchRequestTooLong",
+    "InvalidMessageContents",
+    "InvalidParameterValue",
+}
 
 Entry = dict[str, t.Any]
 
@@ -71,13 +83,43 @@ def is_repeatable(error: Exception | None) -> bool:
     return isinstance(error, QueueRefused) and not error.final
 
 
-def problem(body: str) -> Exception | None:
+def problem(body: str) -> MessageRefused | None:
     """Return why SQS would refuse *body*; one such refuses a whole batch."""
     if not body or _ILLEGAL.search(body):
-        return ValueError("the message is empty, or has characters that SQS refuses")
-    if len(body.encode()) > MAX_BYTES:
-        return ValueError(f"the message has more than {MAX_BYTES} bytes")
+        return MessageRefused(
+            "the message is empty, or has characters that SQS refuses"
+        )
+    size = len(body.encode())
+    if size > MAX_BYTES:
+        return MessageRefused(f"it has {size} bytes, and SQS takes {MAX_BYTES}")
     return None
+
+
+def is_about_message(error: Exception) -> bool:
+    """Return whether SQS refused a call or an entry for what is in a message.
+
+    A queue may take less than SQS does (``MaximumMessageSize``).
+    """
+    code = error.code if isinstance(error, QueueRefused) else error_code(error)
+    return code.rpartition(".")[2] in _ABOUT_MESSAGE
+
+
+def attributes_size(attributes: t.Mapping[str, str]) -> int:
+    """Return the bytes that attributes of the type String add to a message."""
+    return sum(
+        len(f"{name}String{value}".encode()) for name, value in attributes.items()
+    )
+
+
+def storable(body: str | bytes) -> str:
+    """Return *body* as SQS can store it.
+
+    Only what could not be decoded is changed by that: it was pushed by somebody who
+    has it from elsewhere, and else could be neither served nor put aside.
+    """
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    cut = legal(text).encode()[:MAX_BYTES]
+    return cut.decode("utf-8", "ignore") or EMPTY
 
 
 def legal(text: str) -> str:

@@ -22,6 +22,7 @@ from .dead_letters import reaching
 from .sqs_batch import BATCH
 from .sqs_batch import Entry
 from .sqs_batch import LIMITS
+from .sqs_batch import MAX_BYTES
 from .sqs_batch import refusals
 from .sqs_client import DENIED
 from .sqs_client import error_code
@@ -32,6 +33,9 @@ MAX_HELD = 10_000
 
 #: Receives in a row that bring nothing new, after which a look ends.
 PATIENCE = 20
+
+#: Bytes of a letter from which on there may have been no room for a reason beside it.
+LARGEST_WITH_REASON = MAX_BYTES - 4096
 
 #: Codes of SQS for "not within 60 seconds of the last one".
 NOT_NOW = {"AWS.SimpleQueueService.PurgeQueueInProgress", "PurgeQueueInProgress"}
@@ -136,7 +140,7 @@ class SQSLook:
                 self._hide_for_longer()
                 messages = self._receive(limit)
                 if not messages:
-                    self.complete = True
+                    self.complete = not self._holds_up()
                     return []
                 if letters := self._take(messages):
                     return letters
@@ -186,6 +190,19 @@ class SQSLook:
             MessageSystemAttributeNames=["All"],
         )
         return list(reply.get("Messages", ()))
+
+    def _holds_up(self) -> bool:
+        """Return whether letters may wait behind those in hand.
+
+        A FIFO queue gives nothing more of a group before what was received of it is
+        deleted or given back: ten letters of each group are seen by one look.
+        """
+        if not self._held or not str(self._dead_url).endswith(".fifo"):
+            return False
+        found = self._client.get_queue_attributes(
+            QueueUrl=self._dead_url, AttributeNames=_COUNTS[:1]
+        )
+        return int(found["Attributes"][_COUNTS[0]]) > 0
 
     def _take(self, messages: list[dict[str, t.Any]]) -> list[Letter]:
         letters = []
@@ -297,11 +314,14 @@ def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:
         )
     # Moved by SQS itself: with its first time of sending, and a count that goes on.
     receives = max_receives or int(system["ApproximateReceiveCount"]) - 1
+    reason = f"received {receives} times without being deleted"
+    if len(message["Body"].encode()) > LARGEST_WITH_REASON:
+        receives, reason = 0, "not known: next to this message is no room for a reason"
     first = system.get("ApproximateFirstReceiveTimestamp")
     return Letter(
         id=message["MessageId"],
         body=message["Body"],
-        reason=f"received {receives} times without being deleted",
+        reason=reason,
         receives=receives,
         sent=sent,
         first_received=_number(first, 0) or None,

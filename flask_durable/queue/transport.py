@@ -154,6 +154,9 @@ class Transport(t.Protocol):
         longer than the transport was made to.
         """
 
+    def problem(self, body: str) -> Exception | None:
+        """Return why *body* is never taken, as far as is known without asking."""
+
     def is_transient(self, error: Exception) -> bool:
         """Return whether what failed to be sent with *error* may be taken later."""
 

@@ -7,7 +7,10 @@ import typing as t
 from ..engine.attempt import Attempt
 from ..engine.interruption import shielded
 from ..engine.sending import announced
+from ..engine.sending import check_acceptable
 from ..engine.sketch import sketch_of
+from ..errors import EventError
+from ..errors import NonRetriable
 from ..errors import UnavailableError
 from ..functions.options import StepOptions
 from ..ids import derived_id
@@ -50,6 +53,11 @@ def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
     host = attempt.host
     with shielded(), announced(host.middleware, messages) as (sending, told):
         bodies = [host.payloads.seal_event(message) for message in told]
+        for message, body in zip(told, bodies, strict=True):
+            try:
+                check_acceptable(host.queue, message, body)
+            except EventError as error:
+                raise NonRetriable(str(error)) from error
         sending.size = sum(map(len, bodies))
         outcomes = host.queue.send(EVENT_QUEUE, bodies)
         sending.outcomes = [error or "accepted" for error in outcomes]

@@ -9,7 +9,13 @@
     due. Of one whose name is that of a function with a schedule, this function is
     started as well.
 
-It is closed until it is said who may call it.
+``POST <prefix>/worker/<secret>``
+    The same, for a caller that can send no header of its own, as the daemon cannot.
+
+It is closed until it is said who may call it. A secret is the lock. Where the same
+machine is trusted no header is one: what stands between may say anything. So all of
+what the daemon's own requests have is asked for, and the documentation says where that
+is enough.
 """
 
 from __future__ import annotations
@@ -47,7 +53,8 @@ logger = logging.getLogger(__name__)
 def add_push_route(blueprint: Blueprint, state: AppState) -> None:
     """Add the route to *blueprint*, for the app of *state*."""
     view = _Route(state)
-    blueprint.add_url_rule("/worker", "worker", view.serve, methods=["POST"])
+    for rule in ("/worker", "/worker/<secret>"):
+        blueprint.add_url_rule(rule, "worker", view.serve, methods=["POST"])
 
 
 class _Route:
@@ -57,9 +64,9 @@ class _Route:
         self.hashes = [hash_event_key(secret) for secret in settings.push_secrets]
         self.loopback = settings.push_loopback
 
-    def serve(self) -> Response:
+    def serve(self, secret: str = "") -> Response:
         request.max_content_length = MAX_BODY
-        self._authorize()
+        self._authorize(secret)
         until = time.monotonic() + self.state.settings.push_budget
         task = request.headers.get("X-Aws-Sqsd-Taskname", "")
         done = self._tick(task, until) if task else self._work(until)
@@ -95,11 +102,13 @@ class _Route:
 
         return push_worker(self.state, lives_on=True)
 
-    def _authorize(self) -> None:
-        shown = bearer_of(request.headers.get("Authorization", ""))
+    def _authorize(self, secret: str) -> None:
+        shown = secret or bearer_of(request.headers.get("Authorization", ""))
         if matches_event_key(shown, self.hashes):
             return
-        if self.loopback and is_local(request.environ):
+        if secret:
+            raise Refused(401, "The push secret in the path is not known here.")
+        if self.loopback and is_local(request.environ) and _is_of_daemon():
             if not request.is_json:
                 # A page of another origin cannot send this type without being asked.
                 raise Refused(415, "Send it with Content-Type: application/json.")
@@ -108,10 +117,17 @@ class _Route:
             raise Refused(401, "A valid push secret is required.")
         raise Refused(
             403,
-            "This worker takes nothing from you. Configure DURABLE_PUSH_LOOPBACK for "
-            "requests that this machine makes itself, or DURABLE_PUSH_SECRETS; "
-            "`flask durable secret --kind push` makes one.",
+            "This worker takes nothing from you. Configure DURABLE_PUSH_SECRETS; "
+            "`flask durable secret --kind push` makes one. DURABLE_PUSH_LOOPBACK is "
+            "for what the daemon aws-sqsd of this machine sends itself.",
         )
+
+
+def _is_of_daemon() -> bool:
+    """Return whether a request looks as those of ``aws-sqsd`` do."""
+    headers = request.headers
+    agent = headers.get("User-Agent", "")
+    return agent.startswith("aws-sqsd/") and "X-Aws-Sqsd-Msgid" in headers
 
 
 def _receive_count(text: str) -> int:

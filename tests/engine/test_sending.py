@@ -7,9 +7,11 @@ import typing as t
 import pytest
 
 from flask_durable import Event
+from flask_durable import EventError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
+from flask_durable.events.keys import new_event_key
 from flask_durable.queue.sqs_batch import MAX_BYTES
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.spool import Spool
@@ -198,9 +200,51 @@ def test_what_the_queue_will_never_take_is_not_spooled(
 
     [error] = harness.state.send_messages([message])
 
-    assert isinstance(error, ValueError)
+    assert isinstance(error, EventError)
     assert harness.state.store.count_owed_events() == 0
     harness.close()
+
+
+def test_what_is_added_to_an_event_counts_for_what_the_queue_takes(
+    sqs: SQSServer, valkey: ValkeyServer, namespace: str
+) -> None:
+    key = new_event_key()
+    harness = Harness(
+        valkey.url,
+        namespace,
+        DURABLE_QUEUE_URL=sqs.url,
+        DURABLE_QUEUES={"events": {"group": "name"}},
+        DURABLE_INLINE_LIMIT=MAX_BYTES,
+        DURABLE_EVENT_KEYS=[key],
+        DURABLE_INNGEST_EVENT_API=True,
+    )
+    empty = len(harness.state.message("a/b", {"x": ""}, id="e1").encode())
+    # Nothing is wrong with the event: but for its group it has as much as SQS takes.
+    large = {"name": "a/b", "id": "e1", "data": {"x": "x" * (MAX_BYTES - empty)}}
+    try:
+        with pytest.raises(EventError, match="never takes the event e1"):
+            harness.send("a/b", large["data"], id="e1")
+
+        client = harness.app.test_client()
+        bearer = {"Authorization": f"Bearer {key}"}
+        # Nothing of a request is taken that has such a one.
+        events = [{"name": "a/b", "id": "e0", "data": {}}, large]
+        response = client.post("/durable/events", json=events, headers=bearer)
+        assert response.status_code == 413
+        assert "never takes the event e1" in response.json["message"]
+        assert {e["status"] for e in response.json["events"]} == {"failed"}
+        assert client.post(f"/e/{key}", json=large).status_code == 413
+        assert harness.state.broker.counts("events").waiting == 0
+
+        @harness.durable.function(on="c/d", retries=3)
+        def sends(event: Event[t.Any], step: Step) -> None:
+            step.send_event("more", Event("a/b", large["data"], id="e1"))
+
+        run = harness.send_and_settle("c/d")
+        assert run.status == "failed"
+        assert "never takes" in str(run.failure)
+    finally:
+        harness.close()
 
 
 def test_health_counts_what_waits_for_the_queue(make: Make) -> None:

@@ -380,6 +380,8 @@ def tick(address: str, function: str, at: str) -> None:
     """Call as Elastic Beanstalk's daemon does for a task of its schedule."""
     headers = {
         "Content-Type": "application/json",
+        "User-Agent": "aws-sqsd/3.0",
+        "X-Aws-Sqsd-Msgid": "task-1",
         "X-Aws-Sqsd-Taskname": function,
         "X-Aws-Sqsd-Scheduled-At": at,
     }

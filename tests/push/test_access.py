@@ -6,6 +6,7 @@ import json
 import typing as t
 
 import pytest
+from flask import request
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
@@ -47,23 +48,27 @@ def opened(valkey: ValkeyServer, namespace: str) -> t.Iterator[Open]:
 
 def post(
     harness: Harness,
-    headers: dict[str, str] | None = None,
+    headers: t.Mapping[str, str | None] | None = None,
     *,
     peer: str = "127.0.0.1",
     host: str = "localhost",
+    path: str = PATH,
+    protocol: str = "HTTP/1.1",
     **given: t.Any,
 ) -> TestResponse:
-    """Ask for a tick."""
+    """Ask for a tick; a header that is ``None`` is left out."""
+    sent = {
+        **AGENT,
+        "X-Aws-Sqsd-Msgid": "task-1",
+        "X-Aws-Sqsd-Taskname": "tick",
+        "Host": host,
+        **(headers or {}),
+    }
     return harness.app.test_client().post(
-        PATH,
-        headers={
-            **AGENT,
-            "X-Aws-Sqsd-Taskname": "tick",
-            "Host": host,
-            **(headers or {}),
-        },
+        path,
+        headers={name: value for name, value in sent.items() if value is not None},
         data=given.pop("data", b"elasticbeanstalk scheduled job"),
-        environ_overrides={"REMOTE_ADDR": peer},
+        environ_overrides={"REMOTE_ADDR": peer, "SERVER_PROTOCOL": protocol},
         **given,
     )
 
@@ -138,13 +143,41 @@ def test_the_daemon_of_the_same_machine_needs_none(
         # Through one that adds nothing, or a page whose name leads here.
         ("127.0.0.1", "app.example", {}),
         ("127.0.0.1", "localhost.app.example", {}),
+        # Through one that adds nothing and says that it is asked itself: so nothing
+        # is left to tell but who the caller says that he is.
+        ("127.0.0.1", "localhost", {"User-Agent": "curl/8.5.0"}),
+        ("127.0.0.1", "localhost", {"User-Agent": ""}),
+        ("127.0.0.1", "localhost", {"X-Aws-Sqsd-Msgid": None}),
     ],
 )
 def test_who_is_not_on_the_same_machine_does(
-    opened: Open, peer: str, host: str, headers: dict[str, str]
+    opened: Open, peer: str, host: str, headers: dict[str, str | None]
 ) -> None:
     response = post(opened(LOOPBACK=True), headers, peer=peer, host=host)
     assert (response.status_code, error_of(response)) == (403, "forbidden")
+
+
+def test_a_proxy_that_was_told_nothing_but_where_to_makes_nobody_local(
+    opened: Open,
+) -> None:
+    # As nginx passes it on by default, whatever the caller writes.
+    response = post(opened(LOOPBACK=True), protocol="HTTP/1.0")
+    assert (response.status_code, error_of(response)) == (403, "forbidden")
+
+
+def test_a_secret_in_the_path_opens_it_where_no_header_can_be_sent(
+    opened: Open,
+) -> None:
+    harness = opened(SECRETS=SECRETS, LOOPBACK=True)
+    for secret in SECRETS:
+        path = f"{PATH}/{secret}"
+        response = post(harness, peer=STRANGER, host="app.example", path=path)
+        assert response.status_code == 200
+    # Another one is wrong, whoever shows it.
+    for secret in (new_push_secret(), SECRETS[0][:-1]):
+        response = post(harness, bearer(SECRETS[0]), path=f"{PATH}/{secret}")
+        assert (response.status_code, error_of(response)) == (401, "unauthorized")
+        assert secret not in response.text
 
 
 @pytest.mark.parametrize("named", ["127.0.0.1", f"{STRANGER}, 127.0.0.1"])
@@ -180,6 +213,32 @@ def test_other_methods_and_bodies_that_are_too_large_are_answered(opened: Open) 
     assert (response.status_code, error_of(response)) == (405, "method_not_allowed")
     response = post(harness, {"X-Aws-Sqsd-Taskname": ""}, data=b"x" * (MAX_BODY + 1))
     assert (response.status_code, error_of(response)) == (413, "too_large")
+
+
+@pytest.mark.parametrize("how", ["whole", "part"])
+def test_a_message_that_a_hook_has_read_before_is_to_be_delivered_again(
+    opened: Open, how: str
+) -> None:
+    harness = opened(LOOPBACK=True)
+
+    @harness.app.before_request
+    def read() -> None:
+        if how == "whole":
+            request.get_data(cache=False)
+        else:
+            request.stream.read(5)
+
+    headers = {"X-Aws-Sqsd-Taskname": None}
+    response = post(harness, headers, data=b'{"v":1,"kind":"event"}')
+    assert (response.status_code, error_of(response)) == (503, "unavailable")
+    assert harness.state.broker.counts("events").dead == 0
+
+
+def test_a_message_that_a_hook_has_read_and_kept_is_served(opened: Open) -> None:
+    harness = opened(LOOPBACK=True)
+    harness.app.before_request(lambda: request.get_data() and None)
+    assert post(harness, {"X-Aws-Sqsd-Taskname": None}, data=b"x").status_code == 200
+    assert harness.state.broker.counts("events").dead == 1
 
 
 @pytest.mark.parametrize("count", ["", "-1", "many", "9" * 99, "²"])

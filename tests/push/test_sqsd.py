@@ -31,6 +31,7 @@ from ..servers import SQSServer
 from ..servers import valkey_server
 from ..servers import wait_until
 from .conftest import end
+from .sqsd import AGENT
 from .sqsd import body
 from .sqsd import Daemon
 from .sqsd import headers_of
@@ -271,6 +272,25 @@ def test_what_is_no_message_of_ours_is_dead_lettered_with_the_reason(
     ((letter, reason),) = daemon.dead()
     assert letter == text
     assert reason
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (b"", "(an empty message)"),
+        (b"a\0b", "a?b"),
+        (b"\xff" * 2**20, "\ufffd" * (2**20 // 3)),
+    ],
+    ids=["empty", "nul", "long"],
+)
+def test_what_sqs_cannot_store_is_dead_lettered_as_far_as_it_can(
+    pushed: Harness, daemon: Daemon, sent: bytes, kept: str
+) -> None:
+    headers = {**AGENT, "X-Aws-Sqsd-Msgid": "m1"}
+    assert daemon.post(PATH, headers, sent) == 200
+    [letter] = pushed.state.dead_letters.list()
+    assert letter.body == kept
+    assert ("no room" in letter.reason) is (len(kept) > 1000)
 
 
 @pytest.mark.parametrize("text", ['{"v":2,"kind":"run"}', '{"v":1,"kind":"branch"}'])

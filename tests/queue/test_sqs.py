@@ -7,6 +7,7 @@ import typing as t
 
 import pytest
 
+from flask_durable.queue.envelope import MessageRefused
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.sqs import SQSTransport
@@ -134,7 +135,9 @@ def test_bodies_that_sqs_would_refuse_do_not_take_others_with_them(
     transport = sqs_kit.transport(visibility=30)
     texts = ["", "a\x00b", "\ufffe", "x" * (MAX_BYTES + 1), body(1)]
     outcomes = transport.send(QUEUE, texts)
-    assert [type(outcome) for outcome in outcomes] == [ValueError] * 4 + [type(None)]
+    assert [type(outcome) for outcome in outcomes] == [MessageRefused] * 4 + [
+        type(None)
+    ]
     assert [text(item) for item in collect(transport, 1)] == [body(1)]
 
 

@@ -13,6 +13,7 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from flask_durable.errors import ConfigurationError
+from flask_durable.queue.envelope import MessageRefused
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
@@ -82,7 +83,8 @@ def test_a_send_to_a_missing_queue_ends_soon_whatever_hangs(
 def test_sends_ride_out_what_passes(
     proxied: SQSKit, proxy: Proxy, fault: Fault
 ) -> None:
-    broker = proxied.broker(visibility=30)
+    # Each new credentials make a new client, which takes a busy machine its time.
+    broker = proxied.broker(visibility=30, patience=60)
     broker.transport.declare(QUEUE)
     proxy.meets("SendMessageBatch", fault, fault, fault, fault)
     assert broker.send(QUEUE, bodies(3)) == [None] * 3
@@ -217,6 +219,36 @@ def test_a_dead_letter_that_sqs_does_not_confirm_stays_what_it_was(
     with pytest.raises(Exception, match="answer"):
         transport.dead_letter(QUEUE, received, "wrong")
     assert transport.counts(QUEUE) == QueueCounts(0, 1, 0, 1)
+
+
+def test_a_message_that_cannot_be_deleted_is_one_dead_letter(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    transport = proxied.transport(visibility=30)
+    send(transport, bodies(1))
+    [received] = collect(transport, 1)
+    proxy.meets("DeleteMessageBatch", *[Refuse((0,))] * 3)
+    for _ in range(3):
+        with pytest.raises(Exception, match="injected"):
+            transport.dead_letter(QUEUE, received, "wrong")
+    transport.dead_letter(QUEUE, received, "wrong")
+    assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+
+
+def test_one_message_that_a_queue_never_takes_takes_none_along(
+    prompt: Transport, proxy: Proxy
+) -> None:
+    # As where the queue's own MaximumMessageSize is smaller than that of SQS.
+    prompt.declare(QUEUE)
+    refused = Answer("AWS.SimpleQueueService.BatchRequestTooLong")
+    proxy.meets("SendMessageBatch", refused, Refuse(()), refused)
+    outcomes = Sender(prompt, 5).send(QUEUE, bodies(3))
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        MessageRefused,
+        type(None),
+    ]
+    assert prompt.counts(QUEUE).waiting == 2
 
 
 def test_a_letter_that_was_not_confirmed_to_be_moved_back_is_kept(

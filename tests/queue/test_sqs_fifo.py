@@ -173,6 +173,31 @@ def test_an_event_with_nothing_at_the_path_has_no_group(data: t.Any) -> None:
     assert group_of(EventMessage("x", data, "1", 1), "data.a.b") == ""
 
 
+def test_a_look_at_fifo_letters_that_others_wait_behind_is_not_complete(
+    transport: SQSTransport,
+) -> None:
+    def seen() -> tuple[int, bool]:
+        look = transport.dead_letters.look(EVENT_QUEUE, 30)
+        count = 0
+        while letters := look.next(10):
+            count += len(letters)
+        look.close()
+        return count, look.complete
+
+    assert seen() == (0, True)
+    for number in range(12):
+        transport.send_dead(EVENT_QUEUE, event(f"a{number}", "a"), "wrong")
+    count, complete = seen()
+    assert (0 < count < 12, complete) == (True, False)
+
+    look = transport.dead_letters.look(EVENT_QUEUE, 30)
+    while letters := look.next(10):
+        assert look.delete(letters) == [None] * len(letters)
+    assert look.complete
+    transport.send_dead(EVENT_QUEUE, event("b0", "b"), "wrong")
+    assert seen() == (1, True)
+
+
 @pytest.fixture
 def fifo(valkey: ValkeyServer, namespace: str, proxy: Proxy) -> t.Iterator[Harness]:
     made = Harness(
