@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import sys
 import typing as t
 import weakref
@@ -30,6 +29,7 @@ from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
 from .prometheus import add_metrics_route
+from .safe_logging import get_logger
 from .worker.push_endpoint import add_push_route
 
 if t.TYPE_CHECKING:
@@ -52,7 +52,7 @@ MOST_WARNINGS = 1000
 
 _BACKOFF = Backoff()
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Durable(Decorators):

@@ -19,7 +19,6 @@ attempt enters them anew: count what has to add up in the store, not here.
 from __future__ import annotations
 
 import contextlib
-import logging
 import typing as t
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,7 +28,9 @@ if t.TYPE_CHECKING:
     from .events.sent import Outcome
     from .failure import Failure
 
-logger = logging.getLogger(__name__)
+from .safe_logging import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)

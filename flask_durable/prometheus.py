@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import logging
 import typing as t
 from collections import defaultdict
 
@@ -31,6 +30,7 @@ from .observe.catalogue import Metric
 from .observe.catalogue import METRICS
 from .observe.totals import BOUNDS
 from .readings import readings
+from .safe_logging import get_logger
 from .store.run_counts import RUN_COUNTS
 
 #: What every name begins with.
@@ -40,7 +40,7 @@ _Labels = tuple[tuple[str, str], ...]
 #: The values of a metric: by labels, and of durations by the part of each.
 _Values = dict[_Labels, dict[str, float]]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def add_metrics_route(blueprint: Blueprint, state: AppState) -> None:

@@ -24,8 +24,10 @@ COMMON = {
         "durations",
         "ids",
         "log_line",
+        "loops",
         "middleware",
         "redaction",
+        "safe_logging",
     ),
     "status",
 }

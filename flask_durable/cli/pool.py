@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from ..safe_logging import get_logger
 from .children import Child
 from .output import note
 from .parameters import log_arguments
@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
 _POLL_INTERVAL = 0.2
 _LOOK_INTERVAL = 1.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @click.command("pool")

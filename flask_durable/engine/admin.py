@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from ..errors import RunStateError
 from ..payloads.codec import Payloads
 from ..queue.envelope import decode
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from ..status import RunStatus
 from ..store.directory import Directory
 from ..store.run_store import Record
@@ -20,7 +20,7 @@ from ..store.run_store import TRANSIENT
 from . import lifecycle
 from .outbox import Outbox
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class RunAdmin:

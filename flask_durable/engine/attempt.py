@@ -7,7 +7,6 @@ writes nothing more.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -21,6 +20,7 @@ from ..errors import StepUsageError
 from ..failure import Failure
 from ..functions.function import Function
 from ..ids import failure_run_id
+from ..safe_logging import get_logger
 from ..status import RunStatus
 from ..store.barrier import StateMayBeLost
 from ..store.memo import Memo
@@ -51,7 +51,7 @@ FRESH = 0.1
 
 T = t.TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Attempt:

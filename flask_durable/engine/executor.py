@@ -13,7 +13,6 @@ lost its lease       is somebody else's; nothing is written
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import typing as t
@@ -28,6 +27,7 @@ from ..functions.function import Function
 from ..ids import new_token
 from ..observe.logging import run_logger
 from ..queue.envelope import RunMessage
+from ..safe_logging import get_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
 from ..steps.outcome import check_size
@@ -46,7 +46,7 @@ from .retry import delay_after
 #: Errors that a chain of causes is followed through.
 MAX_CAUSES = 100
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Executor:

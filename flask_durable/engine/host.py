@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -17,6 +16,7 @@ from ..functions.registry import FunctionRegistry
 from ..middleware import MiddlewareChain
 from ..payloads.codec import Payloads
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from ..store.barrier import Barrier
 from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
@@ -27,7 +27,7 @@ from .run_logs import RunLogs
 
 T = t.TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class MessageQueue(t.Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
 from collections import defaultdict
 
+from ..loops import Loop
+from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
@@ -15,7 +16,7 @@ from ..store.run_store import RunStore
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Leases:
@@ -30,21 +31,15 @@ class Leases:
         self._held: set[Attempt] = set()
         #: Set while any attempt runs.
         self.busy = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("durable-leases", self._turn, self._failed)
 
     def start(self) -> None:
         """Renew every third of a lease, on a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._beat, name="durable-leases", daemon=True
-        )
-        self._thread.start()
+        self.loop.start(self._store.lease / 3)
 
     def stop(self) -> None:
         """End the thread. It is the last thing that a worker stops."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.loop.stop()
 
     def add(self, attempt: Attempt) -> None:
         """Renew the lease of *attempt* from now on."""
@@ -75,6 +70,7 @@ class Leases:
             by_tag[self._store.keys.tag_of(attempt.run_id)].append(attempt)
         for tag, attempts in by_tag.items():
             for start in range(0, len(attempts), RENEW_LIMIT):
+                self.loop.moved()
                 self._renew(tag, attempts[start : start + RENEW_LIMIT])
 
     def _renew(self, tag: str, attempts: list[Attempt]) -> None:
@@ -88,14 +84,12 @@ class Leases:
             else:
                 attempt.lose(cancelled=reply == "cancelled")
 
-    def _beat(self) -> None:
-        pause = self._store.lease / 3
-        while not self._stopping.wait(pause):
-            # After an outage the sweepers' second look comes a third of a lease after
-            # the first one: whoever waited as long again could come too late.
-            pause = self._store.lease / 12
-            try:
-                self.renew()
-                pause = self._store.lease / 3
-            except Exception as error:
-                log_failure(logger, "renew leases", error)
+    def _turn(self) -> float:
+        self.renew()
+        return self._store.lease / 3
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "renew leases", error)
+        # After an outage the sweepers' second look comes a third of a lease after the
+        # first one: a process that waited as long again could come too late.
+        return self._store.lease / 12

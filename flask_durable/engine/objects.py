@@ -11,13 +11,14 @@ later.
 
 from __future__ import annotations
 
-import logging
+import math
 import queue
-import threading
 import time
 
 from ..errors import PayloadUnavailable
+from ..loops import Loop
 from ..payloads.codec import Payloads
+from ..safe_logging import get_logger
 from ..store.run_store import Expiry
 from ..store.run_store import log_failure
 from ..store.run_store import RunStore
@@ -35,7 +36,7 @@ INTERVAL = 1.0
 #: Seconds to wait for the thread when the worker stops.
 JOIN = 2.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class ObjectRemover:
@@ -45,23 +46,20 @@ class ObjectRemover:
         self._store = store
         self._payloads = payloads
         self._waiting: queue.Queue[tuple[str, float]] = queue.Queue(MAX_WAITING)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        # The blob store may take its time: nothing but the removal waits for it.
+        self._loop = Loop(
+            "durable-objects", self._turn, self._failed, patience=math.inf
+        )
 
     def start(self) -> None:
         """Work on a thread of its own, if there is a blob store."""
         if self._payloads.has_blobs:
-            self._thread = threading.Thread(
-                target=self._run, name="durable-objects", daemon=True
-            )
-            self._thread.start()
+            self._loop.start(INTERVAL)
 
     def stop(self) -> None:
         """Let the thread end. What is left is named again."""
-        self._stopping.set()
-        if self._thread is not None:
-            # The blob store may hang for longer than a worker may take to stop.
-            self._thread.join(JOIN)
+        # The blob store may hang for longer than a worker may take to stop.
+        self._loop.stop(JOIN)
 
     def expire(self, run_id: str) -> None:
         """Remove a run whose retention is over; later, if it has objects.
@@ -112,7 +110,11 @@ class ObjectRemover:
         except Exception as error:
             log_failure(logger, f"remove run {run_id}", error)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL):
-            while self.work() and not self._stopping.is_set():
-                pass
+    def _turn(self) -> float:
+        while self.work() and not self._loop.stopping.is_set():
+            pass
+        return INTERVAL
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "remove objects of runs", error)
+        return INTERVAL

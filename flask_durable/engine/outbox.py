@@ -12,7 +12,6 @@ What was not sent meanwhile comes back with the sweeper.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
@@ -22,6 +21,7 @@ from dataclasses import replace
 from ..queue.envelope import decode
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import RunMessage
+from ..safe_logging import get_logger
 from ..store.run_store import RunStore
 from ..store.run_store import TRANSIENT
 from .host import MessageQueue
@@ -29,7 +29,7 @@ from .host import MessageQueue
 #: Seconds that a send goes on while the queue takes nothing: the sweeper goes on later.
 PATIENCE = 0.1
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Outbox:

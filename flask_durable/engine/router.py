@@ -17,7 +17,6 @@ for it comes back. Clocks of senders and of workers decide about nothing.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import typing as t
@@ -33,6 +32,7 @@ from ..ids import run_id
 from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from ..store.directory import Published
 from ..store.run_store import is_transient
 from ..store.run_store import NewRun
@@ -46,7 +46,7 @@ from .sending import event_info
 REDELIVERY = 5.0
 MAX_REDELIVERY = 900.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Delivery(t.Protocol):

@@ -14,18 +14,23 @@ not written at all.
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
 from collections import deque
 
 from ..log_line import LogLine
+from ..loops import Loop
 from ..observe.tail import tailed
 from ..payloads.codec import Payloads
+from ..safe_logging import get_logger
 from ..store.run_logs import RunLogStore
+from ..store.run_store import log_failure
 
 #: Seconds from the first line until it is written, with all that came meanwhile.
 PAUSE = 0.25
+
+#: Seconds that the thread waits for a line before it shows that it is there.
+IDLE = 5.0
 
 #: Attempts whose lines wait to be written; of more the newest.
 MAX_WAITING = 10_000
@@ -33,7 +38,7 @@ MAX_WAITING = 10_000
 #: Seconds that a process that ends waits for the last lines to be written.
 PATIENCE = 2.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _Tail:
@@ -68,9 +73,8 @@ class RunLogs:
         # Not an event or a lock: an interrupt into a step's body that logs could leave
         # it locked. Both of these are atomic.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._loop = Loop("durable-run-logs", self._turn, self._failed)
 
     def keeping(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Return what keeps the lines that this thread logs inside, with *run_id*."""
@@ -83,7 +87,7 @@ class RunLogs:
             if not tail.waits:
                 tail.waits = True
                 self._dirty.append(tail)
-                if self._thread is not None:
+                if self._loop.started:
                     self._wake.put(None)
 
         return tailed(keep)
@@ -91,19 +95,14 @@ class RunLogs:
     def start(self) -> None:
         """Write lines on a thread of its own from now on."""
         with self._lock:
-            if self._thread is None and self._store.lines:
-                self._thread = threading.Thread(
-                    target=self._run, name="durable-run-logs", daemon=True
-                )
-                self._thread.start()
+            if not self._loop.started and self._store.lines:
+                self._loop.start()
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
-        self._closing.set()
+        self._loop.stopping.set()
         self._wake.put(None)
-        with self._lock:
-            if self._thread is not None:
-                self._thread.join(PATIENCE)
+        self._loop.join(PATIENCE)
 
     def flush(self) -> None:
         """Write what waits, now; lines that the server does not take are lost."""
@@ -126,9 +125,14 @@ class RunLogs:
                 extra={"action": "run_log_lost"},
             )
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self._wake.get()
-            if self._dirty:
-                self._closing.wait(PAUSE)
+    def _turn(self) -> float:
+        with contextlib.suppress(queue.Empty):
+            self._wake.get(timeout=IDLE)
+        if self._dirty:
+            self._loop.stopping.wait(PAUSE)
             self.flush()
+        return 0
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "write log lines of runs", error)
+        return PAUSE

@@ -16,7 +16,6 @@ no answer             It waits and is tried again, however often: an outage of t
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from ..errors import PayloadUnavailable
 from ..failure import Failure
 from ..payloads import is_sealed
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -38,7 +38,7 @@ CROWDED = 4 * 1024 * 1024
 #: Seconds until a run that the blob store has no answer for is tried again.
 BLOB_RETRY = 30.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class RunPayloads:

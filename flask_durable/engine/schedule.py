@@ -13,7 +13,6 @@ its schedule out, so that one whose code is gone stops.
 from __future__ import annotations
 
 import json
-import logging
 import time
 import typing as t
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ..functions.cron import Cron
 from ..ids import derived_id
 from ..ids import run_id
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from ..store.directory import Published
 from ..store.run_store import is_transient
 from ..store.run_store import NewRun
@@ -45,7 +45,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Description = t.Mapping[str, t.Any]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ the first try, so sending it again makes no second run.
 from __future__ import annotations
 
 import contextlib
-import logging
 import typing as t
 from dataclasses import replace
 
@@ -40,13 +39,14 @@ from ..payloads.codec import Payloads
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import EventMessage
 from ..queue.envelope import MessageRefused
+from ..safe_logging import get_logger
 from ..store.barrier import Barrier
 from ..store.memory import MemoryGuard
 from ..store.spool import Spool
 from .host import MessageQueue
 from .interruption import shielded
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class EventSender:

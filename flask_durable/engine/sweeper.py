@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from ..errors import RunNotFound
+from ..loops import Loop
+from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
 from .admin import RunAdmin
@@ -20,7 +21,7 @@ INTERVAL = 1.0
 #: Sweeps of one partition in a row while there is more to do.
 MAX_ROUNDS = 100
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Sweeper:
@@ -36,22 +37,16 @@ class Sweeper:
         self.schedules = Schedules(host, outbox)
         self._lock = threading.Lock()
         self._empty: set[str] = set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = Loop("durable-sweeper", self._turn, self._failed)
 
     def start(self) -> None:
         """Sweep on a thread of its own."""
         self.objects.start()
-        self._thread = threading.Thread(
-            target=self._run, name="durable-sweeper", daemon=True
-        )
-        self._thread.start()
+        self._loop.start(INTERVAL)
 
     def stop(self) -> None:
         """End the thread, and confirm what was sent."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._loop.stop()
         self.objects.stop()
         try:
             self._outbox.confirm()
@@ -114,9 +109,10 @@ class Sweeper:
             # The timer comes back; the others are not to wait for it.
             log_failure(logger, f"time out run {run_id}", error)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL):
-            try:
-                self.sweep()
-            except Exception as error:
-                log_failure(logger, "sweep", error)
+    def _turn(self) -> float:
+        self.sweep()
+        return INTERVAL
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "sweep", error)
+        return INTERVAL

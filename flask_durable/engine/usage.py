@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import typing as t
@@ -10,6 +9,7 @@ import typing as t
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..functions.definition import MAX_STEP_NAME
+from ..safe_logging import get_logger
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
 _COUNTED = re.compile(r"#\d+$")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def check_name(name: t.Any) -> None:

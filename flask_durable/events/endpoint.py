@@ -16,7 +16,6 @@ Every answer is JSON; every error has a ``code`` and a ``message``.
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 from flask import Blueprint
@@ -26,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..errors import EventError
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from .access import Credentials
 from .access import is_local
 from .batch import BatchReader
@@ -42,7 +42,7 @@ from .http import trace_headers
 from .http import with_headers_of
 from .sent import failures
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Characters of an ``Idempotency-Key``.
 MAX_SEED = 255

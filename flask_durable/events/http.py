@@ -7,7 +7,6 @@ route, a hook of the app, or the app's routing before any route of ours was foun
 from __future__ import annotations
 
 import json
-import logging
 import typing as t
 
 from flask import Blueprint
@@ -17,6 +16,8 @@ from flask import Response
 from werkzeug.exceptions import HTTPException
 
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
+from ..safe_logging import SafeLogger
 from .batch import Refused
 from .sent import Outcome
 
@@ -24,7 +25,7 @@ if t.TYPE_CHECKING:
     from ..config import Settings
     from .schemas import Schemas
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Bytes of a body, at most.
 MAX_BODY = 10 * 2**20
@@ -73,7 +74,7 @@ def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Outcome]:
         return [error] * len(messages)
 
 
-def log_refusal(logger: logging.Logger, error: Exception) -> None:
+def log_refusal(logger: SafeLogger, error: Exception) -> None:
     """Log why the queue did not take the events of a request."""
     # Without the traceback: the variables of its frames are the events.
     logger.error(

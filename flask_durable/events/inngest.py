@@ -22,7 +22,6 @@ SDK judges by the body alone, and another takes an error without a text for a su
 from __future__ import annotations
 
 import dataclasses
-import logging
 import typing as t
 
 from flask import Blueprint
@@ -35,6 +34,7 @@ from ..errors import EventError
 from ..ids import derived_id
 from ..ids import new_event_id
 from ..queue.envelope import EventMessage
+from ..safe_logging import get_logger
 from .acceptance import check_message
 from .access import Credentials
 from .access import is_local
@@ -59,7 +59,7 @@ from .seed import Seed
 from .seed import SEED_HEADER
 from .sent import failures
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Where the API is; the SDKs do not let it be elsewhere.
 PATH = "/e/"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import typing as t
 
 from pydantic import ValidationError
 
 from ..errors import DefinitionError
 from ..errors import EventError
+from ..safe_logging import get_logger
 from .model import EventData
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Faults of one event that are reported.
 MAX_FAULTS = 20

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import re
 import socket
 import threading
@@ -22,6 +21,7 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from ..safe_logging import get_logger
 from .forks import forget_after_fork
 from .sink import Sink
 
@@ -41,7 +41,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 #: As statsd names them: a counter, a duration in milliseconds, a gauge.
 Kind = t.Literal["c", "ms", "g"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Series:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import threading
 import typing as t
 import weakref
@@ -18,6 +17,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections import deque
 
+from ..safe_logging import get_logger
 from ..store.metric_totals import Total
 from ..store.run_store import log_failure
 from .forks import forget_after_fork
@@ -43,7 +43,7 @@ Write = t.Callable[[t.Mapping[Total, float]], None]
 _Labels = tuple[tuple[str, str], ...]
 _Key = tuple[str, Kind, _Labels]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Series:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
 from collections import defaultdict
 
+from ..loops import Loop
+from ..safe_logging import get_logger
 from .delivery import DeadLetter
 from .delivery import Delete
 from .delivery import Failed
@@ -21,10 +22,13 @@ from .transport import Outcome
 from .transport import ReceiptLost
 from .transport import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Seconds that a settled message waits for others to share a call with.
 LINGER = 0.02
+
+#: Seconds that the thread waits for a message before it shows that it is there.
+IDLE = 5.0
 
 #: Seconds before the first repetition of what failed, and at most.
 FIRST_BACKOFF = 0.1
@@ -65,15 +69,17 @@ class Acknowledger:
         self._on_failed = on_failed
         self._condition = threading.Condition()
         self._settled: list[Held] = []
-        self._working = 0
+        #: What is being carried out; left for the next turn if that is cut off.
+        self._taken: list[Held] = []
         self._size = 0
+        self._backoff = FIRST_BACKOFF
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("durable-acknowledger", self._turn, self._failed)
 
     @property
     def backlog(self) -> int:
         """How many settled messages were not carried out yet."""
-        return len(self._settled) + self._working
+        return len(self._settled) + len(self._taken)
 
     @property
     def backlog_size(self) -> int:
@@ -86,11 +92,8 @@ class Acknowledger:
             self._settled.append(held)
             self._size += len(held.received.body)
             self._condition.notify_all()
-            if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(
-                    target=self._run, name="durable-acknowledger", daemon=True
-                )
-                self._thread.start()
+            if not self.loop.started and not self._closing.is_set():
+                self.loop.start()
 
     def flush(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds until all is carried out; return whether."""
@@ -104,42 +107,52 @@ class Acknowledger:
         self._closing.set()
         with self._condition:
             self._condition.notify_all()
-        if self._thread is not None:
-            self._thread.join(max(0.1, deadline - time.monotonic()))
+        self.loop.join(max(0.1, deadline - time.monotonic()))
 
-    def _run(self) -> None:
-        backoff = FIRST_BACKOFF
-        while batch := self._take():
-            try:
-                left = self._carry_out(batch)
-            except Exception:
-                logger.exception(
-                    "%d messages were not settled",
-                    len(batch),
-                    extra={"action": "message_not_settled"},
-                )
-                left = batch
-            with self._condition:
-                self._settled[:0] = left
-                self._working = 0
-                self._size -= _size(batch) - _size(left)
-                self._condition.notify_all()
-            if not left:
-                backoff = FIRST_BACKOFF
-            elif self._closing.wait(backoff):
-                return
-            else:
-                backoff = min(backoff * 2, MAX_BACKOFF)
+    def _turn(self) -> float:
+        if not self._taken:
+            self._take()
+        if self._taken:
+            self._put_back(self._carry_out(self._taken))
+        elif self._closing.is_set():
+            self.loop.stopping.set()
+        return 0
 
-    def _take(self) -> list[Held]:
-        """Return all that is settled; nothing means that the thread is to end."""
+    def _failed(self, error: BaseException) -> float:
+        logger.error(
+            "%d messages were not settled",
+            len(self._taken),
+            exc_info=error,
+            extra={"action": "message_not_settled"},
+        )
+        self._put_back(self._taken)
+        return 0
+
+    def _take(self) -> None:
+        """Take all that is settled, once there is something."""
         with self._condition:
-            self._condition.wait_for(lambda: self._settled or self._closing.is_set())
+            self._condition.wait_for(
+                lambda: self._settled or self._closing.is_set(), IDLE
+            )
+            if not self._settled:
+                return
         self._closing.wait(LINGER)
         with self._condition:
-            batch, self._settled = self._settled, []
-            self._working = len(batch)
-            return batch
+            self._taken, self._settled = self._settled, []
+
+    def _put_back(self, left: list[Held]) -> None:
+        """Keep *left* of what was taken, to be carried out after a pause."""
+        with self._condition:
+            self._settled[:0] = left
+            self._size -= _size(self._taken) - _size(left)
+            self._taken = []
+            self._condition.notify_all()
+        if not left:
+            self._backoff = FIRST_BACKOFF
+        elif self._closing.wait(self._backoff):
+            self.loop.stopping.set()
+        else:
+            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
 
     def _carry_out(self, batch: list[Held]) -> list[Held]:
         """Do what was decided about *batch*; return what is to be repeated."""

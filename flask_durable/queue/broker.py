@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 import typing as t
@@ -13,6 +12,7 @@ from collections import defaultdict
 import dramatiq
 from dramatiq.errors import QueueNotFound
 
+from ..safe_logging import get_logger
 from .acknowledger import Acknowledger
 from .consumer import Inbox
 from .consumer import LocalMessage
@@ -35,7 +35,7 @@ from .transport import Received
 from .transport import Transport
 from .window import Window
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Settled messages, and bytes of their bodies, that may wait to be carried out before
 #: receiving pauses. A barrier may take a second, which is many messages.
@@ -269,7 +269,7 @@ class DurableBroker(dramatiq.Broker):
             # So that what a read brings now is given back. A longer one is left alone:
             # its messages become visible again by themselves.
             for receiver in self._receivers:
-                receiver.join(max(0.0, deadline - time.monotonic()))
+                receiver.loop.join(max(0.0, deadline - time.monotonic()))
         self._acknowledger.close(FLUSH_TIMEOUT)
         self._hand.close()
         self.transport.close()
@@ -286,7 +286,7 @@ class DurableBroker(dramatiq.Broker):
             stopping=self._stopping,
         )
         self._receivers.append(receiver)
-        receiver.start()
+        receiver.loop.start()
 
     def _may_receive(self) -> bool:
         if self._stopping.is_set():

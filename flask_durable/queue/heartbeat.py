@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
 from collections import defaultdict
 
+from ..loops import Loop
+from ..safe_logging import get_logger
 from .delivery import Delete
 from .delivery import Held
 from .transport import ReceiptLost
 from .transport import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Seconds between two beats, at most.
 MAX_PAUSE = 0.5
@@ -41,8 +42,7 @@ class Hand:
         self._queues: set[str] = set()
         self._pause = MAX_PAUSE
         self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("durable-heartbeat", self._turn, self._failed)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -54,11 +54,8 @@ class Hand:
                 self._held.add(one)
                 if one.queue not in self._queues:
                     self._meet(one.queue)
-            if self._thread is None and self._held:
-                self._thread = threading.Thread(
-                    target=self._beat, name="durable-heartbeat", daemon=True
-                )
-                self._thread.start()
+            if not self.loop.started and self._held:
+                self.loop.start(self._pause)
 
     def remove(self, held: t.Iterable[Held]) -> None:
         """Answer for *held* no longer."""
@@ -94,9 +91,7 @@ class Hand:
 
     def close(self) -> None:
         """Stop extending."""
-        self._closed.set()
-        if self._thread is not None:
-            self._thread.join(1)
+        self.loop.stop(1)
 
     def _extend(self, queue: str, messages: list[Held]) -> None:
         if not messages:
@@ -126,13 +121,17 @@ class Hand:
         # extended at half of its visibility, and twice more before it runs out.
         self._pause = min(self._pause, self._transport.visibility(queue) / 6)
 
-    def _beat(self) -> None:
-        while not self._closed.wait(self._pause):
-            for act in (self.extend, self._each_beat):
-                try:
-                    act()
-                except Exception:
-                    logger.exception(
-                        "A beat over the messages in hand failed",
-                        extra={"action": "heartbeat_failed"},
-                    )
+    def _turn(self) -> float:
+        try:
+            self.extend()
+        finally:
+            self._each_beat()
+        return self._pause
+
+    def _failed(self, error: BaseException) -> float:
+        logger.error(
+            "A beat over the messages in hand failed",
+            exc_info=error,
+            extra={"action": "heartbeat_failed"},
+        )
+        return self._pause

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import typing as t
 
+from ..loops import Loop
+from ..safe_logging import get_logger
 from .transport import Received
 from .transport import Transport
 from .window import Window
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Seconds between two looks at whether receiving is allowed again.
 PAUSE = 0.25
@@ -23,7 +24,7 @@ MAX_BACKOFF = 5.0
 MOST = 10
 
 
-class Receiver(threading.Thread):
+class Receiver:
     """Receives as many messages as the window has room for.
 
     Waiting for a message reserves no slot: an idle queue would keep it from a busy one.
@@ -51,7 +52,8 @@ class Receiver(threading.Thread):
         empty: t.Callable[[str], None],
         stopping: threading.Event,
     ) -> None:
-        super().__init__(name=f"durable-receiver-{queue}", daemon=True)
+        name = f"durable-receiver-{queue}"
+        self.loop = Loop(name, self._turn, self._failed, stopping=stopping)
         self._queue = queue
         self._transport = transport
         self._window = window
@@ -59,34 +61,32 @@ class Receiver(threading.Thread):
         self._allowed = allowed
         self._accept = accept
         self._empty = empty
-        self._stopping = stopping
+        self._declared = False
+        self._backoff = FIRST_BACKOFF
 
-    def run(self) -> None:
-        declared = False
-        backoff = FIRST_BACKOFF
-        while not self._stopping.is_set():
-            ahead = self._ahead(self._queue)
-            if not self._window.wait_free(PAUSE, ahead):
-                continue
-            try:
-                if not self._allowed():
-                    self._stopping.wait(PAUSE)
-                    continue
-                if not declared:
-                    self._transport.declare(self._queue)
-                    declared = True
-                self._receive(ahead)
-            except Exception as error:
-                logger.warning(
-                    "Cannot receive from %s: %s",
-                    self._queue,
-                    error,
-                    extra={"action": "queue_away"},
-                )
-                self._stopping.wait(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF)
-            else:
-                backoff = FIRST_BACKOFF
+    def _turn(self) -> float:
+        ahead = self._ahead(self._queue)
+        if not self._window.wait_free(PAUSE, ahead):
+            return 0
+        if not self._allowed():
+            return PAUSE
+        if not self._declared:
+            self._transport.declare(self._queue)
+            self._declared = True
+        self._receive(ahead)
+        self._backoff = FIRST_BACKOFF
+        return 0
+
+    def _failed(self, error: BaseException) -> float:
+        logger.warning(
+            "Cannot receive from %s: %s",
+            self._queue,
+            error,
+            extra={"action": "queue_away"},
+        )
+        pause = self._backoff
+        self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+        return pause
 
     def _receive(self, ahead: int) -> None:
         room = self._window.free + ahead

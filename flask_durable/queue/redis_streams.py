@@ -8,7 +8,6 @@ trimmed: that would remove messages nobody received.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import os
 import socket
@@ -28,6 +27,7 @@ from redis.retry import Retry
 
 from ..redis_client import ClientFactory
 from ..redis_exchange import Exchange
+from ..safe_logging import get_logger
 from ..store.keys import queue_tag
 from ..store.run_store import is_transient
 from .process import PerProcess
@@ -43,7 +43,7 @@ from .transport import ReceiptLost
 from .transport import Received
 from .transport import SendLimits
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 GROUP = "workers"
 

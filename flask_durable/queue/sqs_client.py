@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import typing as t
 
 from ..errors import ConfigurationError
+from ..safe_logging import get_logger
 from .options import SQSAddress
 from .process import PerProcess
 
@@ -53,7 +53,7 @@ _ABSENT = (
     "UnauthorizedSSOTokenError",
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 #: What the answer to a call has in any case. botocore makes a reply of anything that

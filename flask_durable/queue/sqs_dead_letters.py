@@ -10,13 +10,13 @@ leaves both, which is harmless.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 import typing as t
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from ..safe_logging import get_logger
 from .dead_letters import Letter
 from .dead_letters import reaching
 from .sqs_batch import BATCH
@@ -48,7 +48,7 @@ _COUNTS = [
     "ApproximateNumberOfMessagesDelayed",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class SQSDeadLetters:

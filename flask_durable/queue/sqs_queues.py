@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import re
 import typing as t
 import zlib
 
 from ..errors import ConfigurationError
+from ..safe_logging import get_logger
 from .options import FIFO_SUFFIX
 from .options import QueueOptions
 from .options import Queues
@@ -43,7 +43,7 @@ DEAD = "-dlq"
 RETENTION = 7 * 86400
 DEAD_LETTERS_KEPT = 14 * 86400
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class SQSQueues:

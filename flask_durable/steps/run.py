@@ -13,7 +13,6 @@ intent      an at-most-once body started and left no outcome: ``StepInterrupted`
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from asyncio import CancelledError
 
@@ -30,6 +29,7 @@ from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
 from ..middleware import StepInfo
+from ..safe_logging import get_logger
 from ..serialization import check_arguments
 from ..serialization import Codec
 from ..serialization import codec_for
@@ -49,7 +49,7 @@ KIND = "run"
 #: cancelled inside ``asyncio.run``, and the end of its time.
 _RAISED = (Exception, SystemExit, CancelledError, TimeoutInterrupt)
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def run(

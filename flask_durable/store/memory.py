@@ -7,7 +7,6 @@ the rest.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
@@ -16,9 +15,10 @@ import redis
 
 from ..errors import UnavailableError
 from ..redis_client import ask_all
+from ..safe_logging import get_logger
 from .server import StateServer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: The part of ``maxmemory`` from which on new events are refused.
 LIMIT = 0.9

@@ -6,7 +6,6 @@ Every method may be repeated with the same arguments and gives its first answer 
 from __future__ import annotations
 
 import enum
-import logging
 import typing as t
 from dataclasses import dataclass
 from dataclasses import field
@@ -16,6 +15,7 @@ import redis
 from ..config import Settings
 from ..ids import new_token
 from ..redis_exchange import Argument
+from ..safe_logging import SafeLogger
 from .keys import Keys
 from .memo import Memo
 from .server import Call
@@ -462,7 +462,7 @@ TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
 _NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 
 
-def log_failure(logger: logging.Logger, what: str, error: Exception) -> None:
+def log_failure(logger: SafeLogger, what: str, error: BaseException) -> None:
     """Log that a periodic task could not do *what*; a traceback only if it is news."""
     if is_transient(error):
         logger.warning("Could not %s: %s", what, error, extra={"action": "task_failed"})

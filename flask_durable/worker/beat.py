@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import socket
-import threading
 import time
 import typing as t
 
 from ..app_state import AppState
 from ..ids import own_process
+from ..loops import Loop
+from ..safe_logging import get_logger
 from ..store.directory import names_of
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
@@ -24,7 +24,7 @@ INTERVAL = 3.0
 #: What a platform adds and removes is else the host.
 UNIT = "DURABLE_UNIT"
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Beat:
@@ -41,10 +41,7 @@ class Beat:
         self._ready_at = time.time()
         #: The versions of functions that this process has the code of.
         self._names: list[str] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="durable-beat", daemon=True
-        )
+        self._loop = Loop("durable-beat", self._turn, self._failed)
 
     def publish(self) -> None:
         """Say which functions this process has the code of.
@@ -62,12 +59,11 @@ class Beat:
 
     def start(self) -> None:
         """Beat on a thread of its own."""
-        self._thread.start()
+        self._loop.start(INTERVAL)
 
     def stop(self) -> None:
         """End the thread, and say that the worker is gone."""
-        self._stopping.set()
-        self._thread.join()
+        self._loop.stop()
         try:
             self._leave()
             self._state.histograms.flush()
@@ -114,14 +110,15 @@ class Beat:
         self._state.histograms.flush()
         self._state.efforts.flush()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL):
-            try:
-                self._publish_again_if_forgotten()
-                self._beat()
-                self._state.directory.forget_stale()
-                self._state.reachable = True
-            except Exception as error:
-                # A queue elsewhere goes on; what it gave us could not be kept now.
-                self._state.reachable = not is_transient(error)
-                log_failure(logger, "beat", error)
+    def _turn(self) -> float:
+        self._publish_again_if_forgotten()
+        self._beat()
+        self._state.directory.forget_stale()
+        self._state.reachable = True
+        return INTERVAL
+
+    def _failed(self, error: BaseException) -> float:
+        # A queue elsewhere goes on; what it gave us could not be kept now.
+        self._state.reachable = not is_transient(error)
+        log_failure(logger, "beat", error)
+        return INTERVAL

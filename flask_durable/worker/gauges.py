@@ -18,16 +18,16 @@ before the first leader ever came is not sent.
 from __future__ import annotations
 
 import json
-import logging
-import threading
 import time
 import typing as t
 import uuid
 
 from ..app_state import AppState
+from ..loops import Loop
 from ..observe.statsd import LONGEST
 from ..observe.statsd import Statsd
 from ..readings import readings
+from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 
 #: Seconds between two looks, and after which a leader that is silent is replaced.
@@ -51,7 +51,7 @@ _LEAVE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Gauges:
@@ -64,33 +64,34 @@ class Gauges:
         root = state.store.keys.root
         self._keys = (f"{root}:metrics:leader", f"{root}:metrics:sent")
         self._leads = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="durable-gauges", daemon=True
-        )
+        self._next_look = 0.0
+        self._loop = Loop("durable-gauges", self._turn, self._failed)
 
     def start(self) -> None:
         """Look at once, so that the first run is counted, and then on a thread."""
         self._try()
-        self._thread.start()
+        self._next_look = time.monotonic() + INTERVAL
+        self._loop.start(LONGEST)
 
     def stop(self) -> None:
         """End the thread, and let another worker lead."""
-        self._stopping.set()
-        self._thread.join()
+        self._loop.stop()
         self._try()
         try:
             self._state.server.client.eval(_LEAVE, 1, self._keys[0], self._token)
         except Exception as error:
             log_failure(logger, "leave the lead", error)
 
-    def _run(self) -> None:
-        next_look = time.monotonic() + INTERVAL
-        while not self._stopping.wait(LONGEST):
-            if time.monotonic() >= next_look or self._nobody_leads():
-                next_look = time.monotonic() + INTERVAL
-                self._try()
-            self._statsd.flush()
+    def _turn(self) -> float:
+        if time.monotonic() >= self._next_look or self._nobody_leads():
+            self._next_look = time.monotonic() + INTERVAL
+            self._try()
+        self._statsd.flush()
+        return LONGEST
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "send metrics", error)
+        return LONGEST
 
     def _nobody_leads(self) -> bool:
         try:

@@ -12,7 +12,6 @@ Heartbeats stop last: a run that is still being finished must not look abandoned
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -28,6 +27,7 @@ from ..engine.executor import Executor
 from ..engine.leases import Leases
 from ..engine.router import Router
 from ..engine.sweeper import Sweeper
+from ..safe_logging import get_logger
 from ..store.run_store import after
 from ..store.run_store import Refused
 from ..store.run_store import TRANSIENT
@@ -48,7 +48,7 @@ INTERRUPT_GRACE = 1.0
 #: gone by then.
 HANDBACK_DELAY = 1.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class WorkerProcess:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import logging
 import os
 import socket
 import threading
@@ -35,6 +34,7 @@ from ..engine.leases import Leases
 from ..engine.sweeper import Sweeper
 from ..observe.formats import set_up_pushed
 from ..queue.process import PerProcess
+from ..safe_logging import get_logger
 from .beat import Beat
 from .pushed import is_away
 from .pushed import PushedMessage
@@ -42,7 +42,7 @@ from .pushed import PushedMessages
 
 T = t.TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class PushWorker:

@@ -20,7 +20,6 @@ is enough.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 from datetime import datetime
@@ -40,6 +39,7 @@ from ..events.http import RETRY_AFTER
 from ..events.keys import bearer_of
 from ..events.keys import hash_event_key
 from ..events.keys import matches_event_key
+from ..safe_logging import get_logger
 
 if t.TYPE_CHECKING:
     from .push import PushWorker
@@ -47,7 +47,7 @@ if t.TYPE_CHECKING:
 #: Bytes of a body: as many as a message of SQS may have.
 MAX_BODY = 2**20
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def add_push_route(blueprint: Blueprint, state: AppState) -> None:

@@ -21,7 +21,6 @@ past the runs that wait there.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from ..queue.envelope import RunMessage
 from ..queue.envelope import UndecodableMessage
 from ..queue.envelope import UnknownForm
 from ..queue.transport import MAX_RECEIVES
+from ..safe_logging import get_logger
 from ..store.run_store import is_transient
 
 #: Receives from which on a message is sent anew while a server is away.
@@ -48,7 +48,7 @@ RENEWED_FROM = MAX_RECEIVES // 2
 #: The ending of the names of queues that keep an order.
 FIFO_SUFFIX = ".fifo"
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)

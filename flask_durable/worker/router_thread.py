@@ -6,16 +6,15 @@ it, the run is executed in place.
 
 from __future__ import annotations
 
-import logging
-import threading
-
 from dramatiq.errors import BrokerConnectionError
 
 from ..engine.router import Router
 from ..errors import ConfigurationError
+from ..loops import Loop
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
+from ..safe_logging import get_logger
 
 #: Events that are routed together, in one round trip.
 BATCH = 32
@@ -28,7 +27,7 @@ PATIENCE = 0.05
 WAIT = 1.0
 PAUSE = 1.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class RouterThread:
@@ -38,22 +37,18 @@ class RouterThread:
         self._broker = broker
         self._router = router
         self._patient = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="durable-router", daemon=True
-        )
+        self._loop = Loop("durable-router", self._turn, self._failed)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self, timeout: float) -> None:
         """Route what is in hand, and end.
 
         :param timeout: Seconds to wait for it.
         """
-        self._stopping.set()
-        self._thread.join(timeout)
+        self._loop.stop(timeout)
 
     def route(self, wait: float) -> int:
         """Route what arrives within *wait* seconds; return how many events.
@@ -62,12 +57,24 @@ class RouterThread:
         """
         limit = max(self._free() or BATCH, self._broker.transport.waiting_limit)
         deliveries = self._broker.deliveries(EVENT_QUEUE, min(limit, BATCH), wait)
+        try:
+            self._route_all(deliveries)
+        except BaseException:
+            # Left unsettled, they would be kept in hand by the heartbeat: hidden from
+            # everybody for as long as this process lives. A second settlement of those
+            # that were routed does nothing.
+            for delivery in deliveries:
+                delivery.release(PAUSE)
+            raise
+        return len(deliveries)
+
+    def _route_all(self, deliveries: list[Delivery]) -> None:
         routed = 0
         while routed < len(deliveries):
             size = self._free() or BATCH
             self._route_together(deliveries[routed : routed + size])
             routed += size
-        return len(deliveries)
+            self._loop.moved()
 
     def _free(self) -> int:
         """Return how many threads are free, if one is within a moment.
@@ -101,23 +108,23 @@ class RouterThread:
             logger.exception(
                 "Could not route an event.", extra={"action": "routing_failed"}
             )
-            # Left unsettled, it would be kept in hand by the heartbeat: hidden from
-            # everybody for as long as this process lives.
             delivery.failed(error, PAUSE)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.route(WAIT)
-            except (BrokerConnectionError, ConfigurationError) as error:
-                logger.warning(
-                    "The event queue cannot be reached: %s",
-                    error,
-                    extra={"action": "queue_away"},
-                )
-                self._stopping.wait(PAUSE)
-            except Exception:
-                logger.exception(
-                    "Could not route events.", extra={"action": "routing_failed"}
-                )
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> float:
+        self.route(WAIT)
+        return 0
+
+    def _failed(self, error: BaseException) -> float:
+        if isinstance(error, BrokerConnectionError | ConfigurationError):
+            logger.warning(
+                "The event queue cannot be reached: %s",
+                error,
+                extra={"action": "queue_away"},
+            )
+        else:
+            logger.error(
+                "Could not route events.",
+                exc_info=error,
+                extra={"action": "routing_failed"},
+            )
+        return PAUSE

@@ -16,6 +16,7 @@ from ..app_state import AppState
 from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
+from ..safe_logging import get_logger
 from .process import WorkerProcess
 
 #: Seconds past the grace after which the process exits whatever it is doing.
@@ -24,7 +25,7 @@ LAST_RESORT = 2.0
 #: Seconds between two looks for a signal that did not wake the process up.
 _LOOK_INTERVAL = 1.0
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def run_worker(

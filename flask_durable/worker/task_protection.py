@@ -15,7 +15,6 @@ Nothing waits for the agent, and a run goes on without protection if it is refus
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import typing as t
@@ -23,6 +22,9 @@ import typing as t
 from ..errors import PlatformError
 from ..http_api import HTTPAPI
 from ..http_api import Refusal
+from ..loops import Loop
+from ..safe_logging import get_logger
+from ..store.run_store import log_failure
 
 #: What ECS tells each container: where its agent is.
 AGENT = "ECS_AGENT_URI"
@@ -37,7 +39,7 @@ LINGER = 10.0
 AFTER_REFUSAL = 15.0
 _LOOK = 0.5
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class TaskProtection:
@@ -59,30 +61,30 @@ class TaskProtection:
         #: ``time.monotonic()`` of the next call for protection, and of the last run.
         self._renew_at = 0.0
         self._seen_busy = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="durable-task-protection", daemon=True
-        )
+        self._loop = Loop("durable-task-protection", self._turn, self._failed)
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End the thread. Without a run, the task may go at once."""
-        self._stopping.set()
-        self._thread.join()
+        self._loop.stop()
         if not self._busy.is_set():
             self._give_up()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            if self._busy.wait(_LOOK):
-                self._seen_busy = time.monotonic()
-                self._protect()
-                self._stopping.wait(_LOOK)
-            elif time.monotonic() - self._seen_busy > LINGER:
-                self._give_up()
+    def _turn(self) -> float:
+        if self._busy.wait(_LOOK):
+            self._seen_busy = time.monotonic()
+            self._protect()
+            return _LOOK
+        if time.monotonic() - self._seen_busy > LINGER:
+            self._give_up()
+        return 0
+
+    def _failed(self, error: BaseException) -> float:
+        log_failure(logger, "protect this task", error)
+        return AFTER_REFUSAL
 
     def _protect(self) -> None:
         now = time.monotonic()

@@ -7,7 +7,6 @@ the lease owns the run. A *claimed run* comes straight from this process's route
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 import dramatiq
@@ -19,8 +18,9 @@ from ..queue.broker import DurableBroker
 from ..queue.consumer import ACTOR
 from ..queue.delivery import Delivery
 from ..queue.envelope import RunMessage
+from ..safe_logging import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class RunThreads:

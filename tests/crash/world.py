@@ -214,8 +214,7 @@ class World:
         with acknowledger._condition:
             acknowledger._condition.notify_all()
         with self.operations.burial():
-            if acknowledger._thread is not None:
-                acknowledger._thread.join()
+            acknowledger.loop.join()
         broker._hand.close()
         broker.transport.close()
         process.state.server.close()

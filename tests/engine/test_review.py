@@ -430,8 +430,9 @@ def test_leases_are_renewed_soon_after_an_outage(
     pauses: list[float] = []
     outcomes = [redis.ConnectionError("gone"), None, None]
 
-    class Stopping:
-        def wait(self, timeout: float) -> bool:
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
             pauses.append(round(timeout, 3))
             return not outcomes
 
@@ -439,9 +440,10 @@ def test_leases_are_renewed_soon_after_an_outage(
         if error := outcomes.pop(0):
             raise error
 
-    monkeypatch.setattr(leases, "_stopping", Stopping())
+    leases.loop.stopping = Stopping()
     monkeypatch.setattr(leases, "renew", renew)
-    leases._beat()
+    leases.start()
+    leases.stop()
 
     assert pauses == [0.4, 0.1, 0.4, 0.4]
 
