@@ -6,15 +6,18 @@ import ast
 import contextlib
 import json
 import logging
+import logging.config
 import pathlib
 import re
 import typing as t
 
+import pytest
 from flask import Flask
 
 from flask_durable import Durable
 from flask_durable.observe.formats import JsonFormatter
 from flask_durable.observe.formats import set_up
+from flask_durable.observe.formats import set_up_pushed
 from flask_durable.observe.tail import TailHandler
 
 from .servers import ValkeyServer
@@ -123,6 +126,52 @@ def root_with(*handlers: logging.Handler) -> t.Iterator[logging.Logger]:
     finally:
         root.handlers[:] = before
         root.setLevel(level)
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_loggers_that_a_configuration_switched_off_are_on_in_a_worker(
+    pushed: bool,
+) -> None:
+    app_logger = logging.getLogger("test_logging.app")
+    ours = logging.getLogger("flask_durable.steps.run")
+    theirs = logging.getLogger("test_logging.theirs")
+    kept = _Kept()
+    with root_with() as root, loggers_as_they_are():
+        logging.config.dictConfig({"version": 1})
+        assert ours.disabled
+        assert theirs.disabled
+        root.addHandler(kept)
+        for _ in range(2):
+            set_up_pushed(app_logger) if pushed else set_up(app_logger)
+        ours.warning("the reason", extra={"action": "step_retry"})
+        assert not ours.disabled
+        assert theirs.disabled
+    told, reason = kept.records
+    assert "disable_existing_loggers" in told.getMessage()
+    assert reason.getMessage() == "the reason"
+
+
+@contextlib.contextmanager
+def loggers_as_they_are() -> t.Iterator[None]:
+    """Switch no logger off for longer than this."""
+    loggers = logging.getLogger().manager.loggerDict.values()
+    on = [x for x in loggers if isinstance(x, logging.Logger) and not x.disabled]
+    try:
+        yield
+    finally:
+        for logger in on:
+            logger.disabled = False
+
+
+class _Kept(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 def test_handlers_of_the_app_stay_unless_a_format_is_asked_for() -> None:

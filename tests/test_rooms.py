@@ -43,6 +43,7 @@ HOMES = {
         "events.endpoint",
         "events.http",
         "events.inngest",
+        "events.surroundings",
         "extension",
         "prometheus",
         "worker.push_endpoint",

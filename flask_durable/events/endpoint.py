@@ -34,13 +34,13 @@ from .http import EventSink
 from .http import json_response
 from .http import log_refusal
 from .http import MAX_BODY
-from .http import Outside
 from .http import read_body
 from .http import RETRY_AFTER
 from .http import send
 from .http import trace_headers
 from .http import with_headers_of
 from .sent import failures
+from .surroundings import Surroundings
 
 logger = get_logger(__name__)
 
@@ -62,8 +62,7 @@ def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint
     blueprint.add_url_rule("/healthz", "healthz", routes.healthz)
     blueprint.add_url_rule("/readyz", "readyz", routes.readyz)
     blueprint.register_error_handler(Refused, _refused)
-    blueprint.register_error_handler(HTTPException, _http_error)
-    Outside.install(blueprint, _paths_below(prefix), _http_error)
+    Surroundings.install(blueprint, _paths_below(prefix), _http_error)
     return blueprint
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import typing as t
 
-from flask import Blueprint
-from flask import current_app
 from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
@@ -134,54 +132,3 @@ def with_headers_of(error: HTTPException, response: Response) -> Response:
         if name.lower() != "content-type":
             response.headers[name] = value
     return response
-
-
-class Outside:
-    """Answers what fails before a route of ours is found, such as a wrong method.
-
-    Flask gives such errors to the app's handlers only, which may make HTML of them.
-
-    :param is_ours: Says of a path whether a route of the blueprint could be there.
-    :param answer: Makes an answer of the error.
-    """
-
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        is_ours: t.Callable[[str], bool],
-        answer: t.Callable[[HTTPException], Response],
-    ) -> None:
-        self._blueprint = blueprint
-        self._is_ours = is_ours
-        self._answer = answer
-
-    @classmethod
-    def install(
-        cls,
-        blueprint: Blueprint,
-        is_ours: t.Callable[[str], bool],
-        answer: t.Callable[[HTTPException], Response],
-    ) -> None:
-        """Answer for *blueprint*, and exempt it from checks for cookies."""
-        blueprint.record_once(lambda state: exempt_from_csrf(state.app, blueprint))
-        blueprint.before_app_request(cls(blueprint, is_ours, answer))
-
-    def __call__(self) -> Response | None:
-        # Flask-WTF may have been set up after this blueprint was registered.
-        exempt_from_csrf(current_app, self._blueprint)
-        error = request.routing_exception
-        if (
-            error is None
-            or (error.code or 500) < 400
-            or not self._is_ours(request.path)
-        ):
-            return None
-        return self._answer(error)
-
-
-def exempt_from_csrf(app: t.Any, blueprint: Blueprint) -> None:
-    """Exempt *blueprint* from Flask-WTF's check, where the app has it."""
-    # A key or signature authorizes a request here, never a cookie.
-    csrf = app.extensions.get("csrf")
-    if csrf is not None and hasattr(csrf, "exempt"):
-        csrf.exempt(blueprint)

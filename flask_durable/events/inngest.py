@@ -45,7 +45,6 @@ from .http import EventSink
 from .http import json_response
 from .http import log_refusal
 from .http import MAX_BODY
-from .http import Outside
 from .http import read_body
 from .http import RETRY_AFTER
 from .http import send
@@ -58,6 +57,7 @@ from .schemas import Schemas
 from .seed import Seed
 from .seed import SEED_HEADER
 from .sent import failures
+from .surroundings import Surroundings
 
 logger = get_logger(__name__)
 
@@ -89,9 +89,8 @@ def inngest_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprin
     api = _EventAPI(sink, open_ingest)
     blueprint.add_url_rule(f"{PATH}<key>", "send", api.accept, methods=["POST"])
     blueprint.register_error_handler(Refused, _refused)
-    blueprint.register_error_handler(HTTPException, _http_error)
     blueprint.register_error_handler(Exception, _crashed)
-    Outside.install(blueprint, lambda path: path.startswith(PATH), _http_error)
+    Surroundings.install(blueprint, lambda path: path.startswith(PATH), _http_error)
     return blueprint
 
 

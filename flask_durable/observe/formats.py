@@ -17,6 +17,9 @@ from .tail import install_tail
 
 LogFormat = t.Literal["console", "json"]
 
+#: Packages whose loggers a worker needs.
+_LOGGERS = (__package__.partition(".")[0], "dramatiq")
+
 #: What the standard library gives a record, and fields that have shorter names here.
 _KNOWN = {
     *vars(logging.makeLogRecord({})),
@@ -24,6 +27,9 @@ _KNOWN = {
     *("durable_run_id", "durable_function", "durable_step"),
     *("durable_attempt", "durable_event_id"),
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -65,6 +71,7 @@ def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> N
     """
     root = logging.getLogger()
     is_bare = not root.handlers
+    switched_off = _switch_on()
     if log_format is not None:
         _remove_handlers(root)
         if app_logger.propagate:
@@ -75,9 +82,8 @@ def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> N
         logging.getLogger("dramatiq").setLevel(logging.WARNING)
     if is_bare:
         root.setLevel(logging.INFO)
-    install_tail(root)
-    for each in (root, app_logger):
-        install(each)
+    _install(root, app_logger)
+    _tell_of(switched_off)
 
 
 def set_up_pushed(app_logger: logging.Logger) -> None:
@@ -89,9 +95,41 @@ def set_up_pushed(app_logger: logging.Logger) -> None:
     if not root.handlers and logging.lastResort is not None:
         # It writes while there is no handler, and a run's lines need one.
         root.addHandler(logging.lastResort)
+    switched_off = _switch_on()
+    _install(root, app_logger)
+    _tell_of(switched_off)
+
+
+def _install(root: logging.Logger, app_logger: logging.Logger) -> None:
     install_tail(root)
     for each in (root, app_logger):
         install(each)
+
+
+def _switch_on() -> list[str]:
+    """Switch our loggers on again; return the names of those that were off.
+
+    ``logging.config`` switches off all loggers that exist when it is called, unless it
+    is told otherwise: few mean that, and a worker could say nothing of what fails.
+    """
+    found = []
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        ours = name.partition(".")[0] in _LOGGERS
+        if ours and isinstance(logger, logging.Logger) and logger.disabled:
+            logger.disabled = False
+            found.append(name)
+    return found
+
+
+def _tell_of(switched_off: list[str]) -> None:
+    if switched_off:
+        logger.warning(
+            "%d loggers of this package were switched off by logging.config, and are "
+            'on again in this process. Write "disable_existing_loggers": False there: '
+            "in web processes they are still off.",
+            len(switched_off),
+            extra={"action": "loggers_switched_on"},
+        )
 
 
 def _handler(log_format: LogFormat) -> logging.Handler:

@@ -1,0 +1,197 @@
+"""What the app does around our routes: its rules for hosts, its hooks, its errors.
+
+A request to one of our routes passes through the app like any other:
+
+1. Flask looks for the route. Where the app has rules for hosts (``TRUSTED_HOSTS``,
+   ``host_matching``, ``subdomain_matching``), it finds none for a health check by
+   address, or for a daemon that says ``localhost``. Our routes look at credentials and
+   at no host, so theirs is found all the same.
+2. Hooks of the app run, and may answer: a redirect to a login page, a limit. That is
+   the app's right, and seldom its wish. So it is said once for each route and status.
+3. The route answers, or :class:`Surroundings` answers an error as JSON, also where the
+   app has a handler for it that makes HTML.
+4. Hooks of the app run again, and may change the answer. That is said as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from flask import Blueprint
+from flask import current_app
+from flask import Flask
+from flask import request
+from flask import request_finished
+from flask import request_started
+from flask import Response
+from werkzeug.exceptions import default_exceptions
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import SecurityError
+from werkzeug.routing import Map
+from werkzeug.routing import Rule
+
+#: Where a request has the status that the route answered, 0 before it did.
+_STATUS = "flask_durable.status"
+
+_PACKAGE = __package__.partition(".")[0]
+
+logger = logging.getLogger(__name__)
+
+
+class Surroundings:
+    """Keeps the app's rules for its own pages from a blueprint's routes, or tells.
+
+    :param is_ours: Says of a path whether a route of the blueprint could be there.
+    :param answer: Makes an answer of an error.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        is_ours: t.Callable[[str], bool],
+        answer: t.Callable[[HTTPException], Response],
+    ) -> None:
+        self._blueprint = blueprint
+        self._is_ours = is_ours
+        self._answer = answer
+        self._told: set[tuple[str | None, int]] = set()
+        self._routes: tuple[Map, dict[str, Rule]] | None = None
+
+    @classmethod
+    def install(
+        cls,
+        blueprint: Blueprint,
+        is_ours: t.Callable[[str], bool],
+        answer: t.Callable[[HTTPException], Response],
+    ) -> None:
+        """Answer for *blueprint*, and exempt it from checks for cookies."""
+        self = cls(blueprint, is_ours, answer)
+        blueprint.record_once(lambda state: self._begin(t.cast(Flask, state.app)))
+        blueprint.before_app_request(self.answer_routing_error)
+        # Of a blueprint's hooks these run next to the route: after the app's before
+        # it, and before the app's after it.
+        blueprint.before_request(_note_begin)
+        blueprint.after_request(_note_answer)
+        blueprint.register_error_handler(HTTPException, answer)
+        for status in default_exceptions:
+            # Else a handler of the app for one status would come first.
+            blueprint.register_error_handler(status, answer)
+
+    def answer_routing_error(self) -> Response | None:
+        """Answer what fails before a route of ours is found, such as a wrong method.
+
+        Flask gives such errors to the app's handlers only, which may make HTML of them.
+        """
+        # Flask-WTF may have been set up after this blueprint was registered.
+        exempt_from_csrf(current_app, self._blueprint)
+        error = request.routing_exception
+        if (
+            error is None
+            or (error.code or 500) < 400
+            or not self._is_ours(request.path)
+        ):
+            return None
+        return self._answer(error)
+
+    def _begin(self, app: Flask) -> None:
+        exempt_from_csrf(app, self._blueprint)
+        # Bound methods are held weakly; the app's hooks hold this object.
+        request_started.connect(self._find_route, app)
+        request_finished.connect(self._look_at_answer, app)
+
+    def _find_route(self, app: Flask, **_: object) -> None:
+        """Let a request reach its route that only the app's rules for hosts keep off.
+
+        Before any hook runs: they see the blueprint's name as ever.
+        """
+        error = request.routing_exception
+        by_host = isinstance(error, (NotFound, SecurityError))
+        if by_host and request.method != "OPTIONS" and (found := self._match(app)):
+            request.routing_exception = None
+            request.url_rule, request.view_args = found
+
+    def _match(self, app: Flask) -> tuple[Rule, dict[str, t.Any]] | None:
+        if self._routes is None:
+            self._routes = _without_hosts(app, self._blueprint.name)
+        routes, rules = self._routes
+        try:
+            endpoint, arguments = routes.bind("").match(request.path, request.method)
+        except HTTPException:
+            return None
+        return rules[endpoint], dict(arguments)
+
+    def _look_at_answer(self, app: Flask, response: Response, **_: object) -> None:
+        if request.blueprint != self._blueprint.name or request.method == "OPTIONS":
+            return
+        noted = request.environ.get(_STATUS)
+        if noted == response.status_code:
+            return
+        about = request.endpoint, response.status_code
+        if about in self._told:
+            return
+        self._told.add(about)
+        if noted is None:
+            _warn_of_hooks(app, self._blueprint.name, response)
+        else:
+            logger.warning(
+                "The answer of %s was changed by the app from %s to %s: by an "
+                "after_request hook. Have it leave requests alone whose "
+                "request.blueprint is %r.",
+                request.endpoint,
+                noted,
+                response.status,
+                self._blueprint.name,
+                extra={"action": "answer_changed"},
+            )
+
+
+def exempt_from_csrf(app: t.Any, blueprint: Blueprint) -> None:
+    """Exempt *blueprint* from Flask-WTF's check, where the app has it."""
+    # A key or signature authorizes a request here, never a cookie.
+    csrf = app.extensions.get("csrf")
+    if csrf is not None and hasattr(csrf, "exempt"):
+        csrf.exempt(blueprint)
+
+
+def _without_hosts(app: Flask, blueprint: str) -> tuple[Map, dict[str, Rule]]:
+    """Return the blueprint's routes as they are without a host, and the app's own."""
+    rules = {
+        rule.endpoint: rule
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.rpartition(".")[0] == blueprint
+    }
+    copies = [
+        Rule(rule.rule, endpoint=endpoint, methods=rule.methods)
+        for endpoint, rule in rules.items()
+    ]
+    return Map(copies), rules
+
+
+def _note_begin() -> None:
+    request.environ[_STATUS] = 0
+
+
+def _note_answer(response: Response) -> Response:
+    if _STATUS in request.environ:
+        request.environ[_STATUS] = response.status_code
+    return response
+
+
+def _warn_of_hooks(app: Flask, blueprint: str, response: Response) -> None:
+    hooks = [
+        getattr(hook, "__qualname__", type(hook).__qualname__)
+        for hook in app.before_request_funcs.get(None, ())
+        if not str(getattr(hook, "__module__", "")).startswith(f"{_PACKAGE}.")
+    ]
+    logger.warning(
+        "A request to %s was answered with %s by the app before it reached the route: "
+        "by a before_request hook (%s). Have it return None where request.blueprint is "
+        "%r: the route has credentials of its own.",
+        request.endpoint,
+        response.status,
+        ", ".join(hooks) or "or before it",
+        blueprint,
+        extra={"action": "route_not_reached"},
+    )
