@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import typing as t
+import zoneinfo
 from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
@@ -140,7 +141,10 @@ def test_intervals_run_on_in_real_time_when_clocks_are_changed() -> None:
 @given(
     st.sampled_from(["30 2 * * *", "*/30 * * * *", "15,45 1-3 * * *", "0 */2 * * SUN"]),
     st.sampled_from(
-        ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+        [
+            *("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"),
+            *("Pacific/Chatham", "America/Havana", "Africa/Casablanca"),
+        ]
     ),
     st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 1)),
     st.lists(st.integers(1, 7200), min_size=1, max_size=6),
@@ -158,6 +162,56 @@ def test_looking_in_pieces_finds_each_instant_once(
         look = following
     assert found == list(cron.instants(start, look))
     assert all(cron.has(instant) for instant in found)
+
+
+#: A zone, and a day on which its clocks are changed: by half an hour, at a quarter to
+#: three, at midnight, and for a month.
+CHANGES = [
+    ("Australia/Lord_Howe", at(2026, 10, 3)),
+    ("Australia/Lord_Howe", at(2026, 4, 4)),
+    ("Pacific/Chatham", at(2026, 9, 26)),
+    ("Pacific/Chatham", at(2026, 4, 4)),
+    ("America/Havana", at(2026, 3, 8)),
+    ("America/Havana", at(2026, 11, 1)),
+    ("Africa/Casablanca", at(2026, 2, 15)),
+]
+
+
+@pytest.mark.parametrize(("zone", "day"), CHANGES)
+@pytest.mark.parametrize(
+    ("expression", "minutes", "hours"),
+    [
+        ("0 */2 * * *", {0}, set(range(0, 24, 2))),
+        ("*/7 2 * * *", set(range(0, 60, 7)), {2}),
+        ("*/20 0,1,3 * * *", {0, 20, 40}, {0, 1, 3}),
+        ("50 * * * *", {50}, set(range(24))),
+    ],
+)
+def test_where_clocks_change_each_minute_that_fits_is_an_instant(
+    zone: str, day: datetime, expression: str, minutes: set[int], hours: set[int]
+) -> None:
+    cron = Cron(expression, timezone=zone)
+    local = zoneinfo.ZoneInfo(zone)
+    every = [day + timedelta(minutes=minute) for minute in range(1, 30 * 60)]
+    right = [
+        minute
+        for minute in every
+        if (time := minute.astimezone(local)).minute in minutes and time.hour in hours
+    ]
+    halves = timedelta(seconds=30)
+    small = [
+        instant
+        for minute in every
+        for half in (minute - 2 * halves, minute - halves)
+        for instant in cron.instants(half, half + halves)
+    ]
+    assert list(cron.instants(day, every[-1])) == right == small
+
+
+def test_a_change_between_two_rare_instants_is_not_passed_by() -> None:
+    cron = Cron("*/30 2 25 10 *", timezone="Europe/Berlin")
+    found = texts(cron, at(2025, 12, 1), days=400)
+    assert found == ["25 00:00", "25 00:30", "25 01:00", "25 01:30"]
 
 
 def test_a_delay_is_the_same_everywhere_and_spread_over_the_jitter() -> None:

@@ -39,17 +39,32 @@ def check_in(*args: t.Any, **given: t.Any) -> CheckIn:
     [
         ("report", 1, "report"),
         ("report", 2, "report-2"),
-        ("Reports.nightly", 1, "reports-nightly"),
-        ("größe", 1, "gr-e"),
-        ("é", 3, "function-3"),
-        ("x" * 80, 1, "x" * 50),
-        ("x" * 80, 12, "x" * 47 + "-12"),
+        ("report-2", 1, "report-2-"),
+        ("Reports.nightly", 1, "reports-nightly-"),
+        ("größe", 1, "gr-e-"),
+        ("é", 3, "function-3-"),
+        ("x" * 50, 1, "x" * 50),
+        ("x" * 80, 1, "x" * 41 + "-"),
+        ("x" * 80, 12, "x" * 38 + "-12-"),
     ],
 )
 def test_a_monitor_has_the_function_s_name_as_sentry_takes_it(
     function: str, number: int, slug: str
 ) -> None:
-    assert check_in(function, number=number).slug == slug
+    found = check_in(function, number=number).slug
+    assert found.startswith(slug)
+    assert len(found) == len(slug) + 8 * slug.endswith("-") <= 50
+
+
+def test_no_two_schedules_share_a_monitor() -> None:
+    long = "x" * 60
+    functions = ["a.b", "a-b", "A-b", "a_b", "a", "a-2", long + "1", long + "2"]
+    slugs = [
+        check_in(function, number=number).slug
+        for function in functions
+        for number in (1, 2)
+    ]
+    assert len(set(slugs)) == len(slugs)
 
 
 @pytest.mark.parametrize(

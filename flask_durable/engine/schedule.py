@@ -226,7 +226,7 @@ def _message_of(
         known = {"expression": cron.expression, "timezone": cron.timezone}
         tick = tick.model_copy(update=known)
         delay = cron.delay(id, instant)
-        headers = {SCHEDULE_HEADER: json.dumps(_schedule_of(function, cron))}
+        headers = _headers_of(function, cron)
     at = scheduled + round(delay * 1000)
     return EventMessage(
         name=str(CronTick.__event_name__),
@@ -238,12 +238,15 @@ def _message_of(
     )
 
 
-def _schedule_of(function: Description, cron: Cron) -> dict[str, t.Any]:
+def _headers_of(function: Description, cron: Cron) -> dict[str, str]:
     spec = cron.spec()
-    # Of a task it may be one that other code, which published last, does not have.
-    numbers = [n for n, each in enumerate(function["crons"], 1) if each == spec]
-    number = min(numbers, default=1)
-    return {**spec, "number": number, "timeout": function["timeout"]}
+    if spec not in function["crons"]:
+        # A task of older code: the newest version has no such schedule, and the number
+        # of another one would have its run check in as that one's.
+        return {}
+    number = function["crons"].index(spec) + 1
+    schedule = {**spec, "number": number, "timeout": function["timeout"]}
+    return {SCHEDULE_HEADER: json.dumps(schedule)}
 
 
 def _datetime(milliseconds: int) -> datetime:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone as fixed_timezone
+from datetime import tzinfo
 
 from ..durations import Duration
 from ..durations import format_seconds
@@ -28,6 +29,7 @@ MAX_JITTER = 3600.0
 MAX_EXPRESSION = 255
 
 _UTC = fixed_timezone.utc
+_SECOND = timedelta(seconds=1)
 
 #: Any time will do: an expression either has instants after it or has none at all.
 _SOME_TIME = datetime(2024, 1, 1, tzinfo=_UTC)
@@ -111,8 +113,34 @@ class Cron:
         return self.jitter * int.from_bytes(digest[:8], "big") / 2**64
 
     def _after(self, start: datetime) -> t.Iterator[datetime]:
-        last = start
         zone: zoneinfo.ZoneInfo | fixed_timezone = vars(self)["_zone"]
+        minute, hour = self.expression.split(" ")[:2]
+        if zone is not _UTC and (minute[0] == "*" or hour[0] == "*"):
+            return self._in_real_time(start, zone)
+        return self._at_fixed_times(start, zone)
+
+    def _in_real_time(self, start: datetime, zone: tzinfo) -> t.Iterator[datetime]:
+        """Yield each instant after *start* whose local time fits the fields.
+
+        The simulation walks in whole hours, and past a change that is not at a whole
+        hour, or not by one, it leaves some out. So it walks with one offset at a time.
+        """
+        last = start
+        while True:
+            offset = _offset(zone, last)
+            for found in _simulator(self.expression, last.astimezone(offset)):
+                instant = found.astimezone(_UTC)
+                change = _next_change(zone, last, instant)
+                if change is not None:
+                    last = change
+                    break
+                last = instant
+                yield instant
+            else:
+                return
+
+    def _at_fixed_times(self, start: datetime, zone: tzinfo) -> t.Iterator[datetime]:
+        last = start
         for found in _simulator(self.expression, start.astimezone(zone)):
             instant = found.astimezone(_UTC)
             # Of an hour that comes twice the simulation knows one only, which may be
@@ -120,6 +148,34 @@ class Cron:
             if instant > last:
                 last = instant
                 yield instant
+
+
+def _offset(zone: tzinfo, moment: datetime) -> fixed_timezone:
+    """Return the offset that *zone* has in the second after *moment*."""
+    local = (moment + _SECOND).astimezone(zone)
+    return fixed_timezone(local.utcoffset() or timedelta())
+
+
+def _next_change(zone: tzinfo, start: datetime, end: datetime) -> datetime | None:
+    """Return the last second after *start* before *zone* changes its offset.
+
+    :param end: The time after which a change does not matter.
+    :returns: ``None`` if there is none.
+    """
+    start, end = start.replace(microsecond=0), end - _SECOND
+    offset = _offset(zone, start)
+    while start < end:
+        # Day by day: no zone changes its offset and changes it back in a day.
+        later = min(start + timedelta(days=1), end)
+        if _offset(zone, later) != offset:
+            while later - start > _SECOND:
+                middle = start + (later - start) / 2
+                middle = middle.replace(microsecond=0)
+                same = _offset(zone, middle) == offset
+                start, later = (middle, later) if same else (start, middle)
+            return later
+        start = later
+    return None
 
 
 def _simulator(expression: str, start: datetime) -> t.Iterator[datetime]:

@@ -1,13 +1,16 @@
 """Which monitor of Sentry's a run of a schedule checks in at, and what it is to expect.
 
 A monitor has one schedule. So a function's first schedule is watched by the monitor
-that has the function's name, its second by one with ``-2`` behind it, and so on. The
-run that a schedule's instant started is one check-in, however many attempts it takes
-and in however many processes: its id follows from the run's.
+that has the function's name, its second by one with ``-2`` behind it, and so on. A name
+that Sentry does not take as it is has a digest behind what is left of it, which may be
+the same of two names; so has one that could be that of a second schedule. The run that a schedule's instant started is one check-in,
+however many attempts it takes and in however many processes: its id follows from the
+run's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -23,6 +26,7 @@ from ..middleware import AttemptInfo
 LONGEST_SLUG = 50
 LONGEST_RUN = 28 * 24 * 60
 
+_NUMBERED = re.compile(r"-[0-9]+$")
 _UNSAFE = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -55,8 +59,11 @@ class CheckIn:
 
 
 def _slug(function: str, number: int) -> str:
-    end = f"-{number}" if number > 1 else ""
     name = _UNSAFE.sub("-", function.lower()).strip("-") or "function"
+    end = f"-{number}" if number > 1 else ""
+    own = name == function and not _NUMBERED.search(name)
+    if not own or len(name + end) > LONGEST_SLUG:
+        end += "-" + hashlib.sha256(f"{function} {number}".encode()).hexdigest()[:8]
     return name[: LONGEST_SLUG - len(end)] + end
 
 
