@@ -26,6 +26,10 @@ class Ended(Signal):
     """The run was ended or paused from inside a step."""
 
 
+class GivenUp(Signal):
+    """A step's body did not end: the attempt was settled from another thread."""
+
+
 class Replayed(Signal):
     """The body is called again from the top, to show what it does outside steps."""
 
@@ -40,3 +44,7 @@ class TimeoutInterrupt(Interrupt):
 
 class ShutdownInterrupt(Interrupt):
     """The worker has to exit before the step's body is done."""
+
+
+class LossInterrupt(Interrupt):
+    """The run is not this worker's any more: it was cancelled, or taken over."""

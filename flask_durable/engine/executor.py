@@ -57,6 +57,9 @@ class Executor:
         self._outbox = outbox
         self._leases = leases
         self._processor = ProcessorTime()
+        #: The threads in bodies that were given up.
+        self.lost_threads = host.lost_threads
+        self.lost_threads.keepers.append(leases)
 
     def claim(
         self, message: RunMessage, *, until: float = math.inf
@@ -166,6 +169,7 @@ class Executor:
         finally:
             attempt.close()
             self._leases.remove(attempt)
+            self.lost_threads.came_back(attempt)
         return attempt
 
     def _execute(self, attempt: Attempt) -> None:

@@ -1,9 +1,22 @@
-"""Raising an interrupt into a thread that runs a step's body, and into nothing else.
+"""Interrupting a step's body in time, and giving up one that does not end.
 
-CPython delivers an asynchronous exception at some later bytecode of the thread. It
-could come when the body has returned and its result is being committed; so the end of
-a body and the raising of an interrupt exclude each other, and what was raised but not
-yet delivered is taken back. A body inside a C call is interrupted when that returns.
+::
+
+    running ──► overdue ──► interrupted ──► ended
+       │           │ ▲           │
+       │           │ └───────────┘ swallowed: again after 2 s
+       ▼           ▼
+     ended      given up, 5 s after its time was over
+
+A body is *overdue* when its timeout is over, the worker has to exit, or its run is lost
+or cancelled. The watchdog then looks at its thread, at first each millisecond, until it
+stands where an exception leaves nothing held (see ``safe_points``). Nothing outside the
+body is ever interrupted: neither a commit, nor the beginning or the end of the step's
+context. The end of a body and the raising of an interrupt exclude each other.
+
+A body that has not ended 5 s after its time was over is in a call that does not return,
+or does not let itself be interrupted. It is *given up*: its step settles the attempt
+from another thread, and the thread counts as lost until the body ends after all.
 
 Where a body calls us, the interrupt waits until our own I/O is done: between a command
 and its reply it would leave the reply in the connection, for whoever uses that next.
@@ -12,21 +25,33 @@ and its reply it would leave the reply in the connection, for whoever uses that 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import heapq
 import itertools
 import threading
 import time
 import typing as t
 
+from ..safe_logging import get_logger
 from .control import Interrupt
+from .control import ShutdownInterrupt
 from .control import TimeoutInterrupt
+from .safe_points import take_back
+from .safe_points import try_to_raise
 
-_raise = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_raise.argtypes = (ctypes.c_ulong, ctypes.py_object)
-_raise.restype = ctypes.c_int
-_NOTHING = ctypes.py_object()  # a NULL pointer: takes back what is pending
+#: Seconds from the end of its time until a body is given up.
+GRACE = 5.0
 
+#: Seconds until an interrupt that did not end the body is raised again.
+AGAIN = 2.0
+
+#: Seconds between two looks at a thread that could not be interrupted; they grow.
+FIRST_LOOK = 0.001
+LAST_LOOK = 0.02
+LOOKS_GROW = 1.1
+#: The same once the body was given up.
+RARE_LOOK = 0.1
+
+logger = get_logger(__name__)
 
 #: The body that the thread is in.
 _local = threading.local()
@@ -35,24 +60,39 @@ _local = threading.local()
 def shielded() -> contextlib.AbstractContextManager[None]:
     """Return what keeps interrupts out of our own I/O, in a body or elsewhere."""
     body: Body | None = getattr(_local, "body", None)
-    return contextlib.nullcontext() if body is None else body.shielded()
+    if body is None or not body.active:
+        return contextlib.nullcontext()
+    return body.shielded()
 
 
 class Body:
     """One execution of a step's body in the calling thread; a context manager.
 
     :param timeout: Seconds after which it is interrupted, or ``None``.
+    :param give_up: Called in a thread of its own, with the kind of interrupt, if the
+        body does not end; ``None`` if it is never given up.
     """
 
-    def __init__(self, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        timeout: float | None = None,
+        give_up: t.Callable[[type[Interrupt]], None] | None = None,
+    ) -> None:
         self._timeout = timeout
+        self._give_up = give_up
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
         self._active = False
         self._shields = 0
         self._outer: Body | None = None
-        #: The kind of interrupt that was raised into the body, if any.
+        #: When its time was over, and when it was last interrupted.
+        self._overdue = 0.0
+        self._raised = 0.0
+        self._look = FIRST_LOOK
+        #: The kind of interrupt that it is to end by, if any.
         self.interrupted: type[Interrupt] | None = None
+        #: Whether its attempt is settled by another thread.
+        self.given_up = False
 
     @property
     def active(self) -> bool:
@@ -65,7 +105,7 @@ class Body:
         _local.body = self
         if self._timeout is not None:
             try:
-                watchdog.add(self, self._timeout, TimeoutInterrupt)
+                watchdog.add(self, self._timeout)
             except BaseException:
                 self._end()  # no __exit__ follows
                 raise
@@ -82,15 +122,65 @@ class Body:
             _local.body = self._outer
             if self.interrupted is not None:
                 # Not delivered yet, or delivered already: then this does nothing.
-                _raise(self._thread, _NOTHING)
+                take_back(self._thread)
 
     def interrupt(self, kind: type[Interrupt]) -> None:
-        """Raise *kind* in the body's thread, if the body is still running."""
+        """Raise *kind* in the body's thread, as soon as that leaves nothing held.
+
+        The first kind stands. Nothing happens if the body is not running.
+        """
         with self._lock:
-            if self._active and self.interrupted is None:
-                self.interrupted = kind
-                if not self._shields:
-                    _raise(self._thread, kind)
+            if not self._active or self.interrupted is not None:
+                return
+            self._become_overdue(kind)
+        pause = self.press()
+        if pause is not None:
+            watchdog.add(self, pause)
+
+    def press(self) -> float | None:
+        """Interrupt the body, whose time is over, or give it up.
+
+        :returns: Seconds until this is to be done again, ``None`` if the body ended.
+        """
+        with self._lock:
+            if not self._active:
+                return None
+            now = time.monotonic()
+            if self.interrupted is None:
+                self._become_overdue(TimeoutInterrupt)
+            kind = self.interrupted
+            assert kind is not None
+            pause = self._raise(kind, now)
+            left = self._overdue + GRACE - now
+            if self._give_up is None or kind is ShutdownInterrupt:
+                return pause  # a drain hands its run back itself
+            if left > 0:
+                return min(pause, left)
+            # It talks to the state server; other bodies are not to wait for that. The
+            # end of the body waits for this lock, and finds that it was given up.
+            threading.Thread(
+                target=self._give_up, args=(kind,), name="durable-give-up", daemon=True
+            ).start()
+            self._give_up, self.given_up = None, True
+        return pause
+
+    def _become_overdue(self, kind: type[Interrupt]) -> None:
+        self.interrupted = kind
+        self._overdue = time.monotonic()
+
+    def _raise(self, kind: type[Interrupt], now: float) -> float:
+        """Raise *kind* if it may be; return seconds until the next look."""
+        if self._raised and now - self._raised < AGAIN:
+            return self._raised + AGAIN - now
+        if not self._shields and try_to_raise(self._thread, kind):
+            self._raised = now
+            self._look = FIRST_LOOK
+            return AGAIN
+        if now - self._overdue >= GRACE:
+            return RARE_LOOK
+        pause = self._look
+        self._look = min(pause * LOOKS_GROW, LAST_LOOK)
+        return pause
 
     @contextlib.contextmanager
     def shielded(self) -> t.Iterator[None]:
@@ -98,7 +188,7 @@ class Body:
         with self._lock:
             if self.interrupted is not None:
                 # It was raised a moment ago, and would be delivered inside.
-                _raise(self._thread, _NOTHING)
+                take_back(self._thread)
                 raise self.interrupted
             self._shields += 1
         try:
@@ -116,18 +206,18 @@ _MANY_ENDED = 1000
 
 
 class Watchdog:
-    """One thread that interrupts the bodies whose time is over."""
+    """One thread that presses the bodies whose time is over to end."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._ended = 0
-        self._deadlines: list[tuple[float, int, Body, type[Interrupt]]] = []
+        self._deadlines: list[tuple[float, int, Body]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
 
-    def add(self, body: Body, timeout: float, kind: type[Interrupt]) -> None:
-        """Interrupt *body* with *kind* in *timeout* seconds unless it ended before."""
-        entry = (time.monotonic() + timeout, next(self._order), body, kind)
+    def add(self, body: Body, seconds: float) -> None:
+        """Press *body* to end in some seconds, unless it ended before."""
+        entry = (time.monotonic() + seconds, next(self._order), body)
         with self._condition:
             heapq.heappush(self._deadlines, entry)
             if self._thread is None or not self._thread.is_alive():
@@ -156,13 +246,27 @@ class Watchdog:
             with self._condition:
                 while not self._deadlines:
                     self._condition.wait()
-                due, _, body, kind = self._deadlines[0]
+                due, _, body = self._deadlines[0]
                 left = due - time.monotonic()
                 if left > 0:
                     self._condition.wait(left)
                     continue
                 heapq.heappop(self._deadlines)
-            body.interrupt(kind)
+            self._press(body)
+
+    def _press(self, body: Body) -> None:
+        pause: float | None = LAST_LOOK
+        try:
+            pause = body.press()
+        except Exception as error:
+            # Such as no memory for a thread. All other bodies wait for this one.
+            logger.error(
+                "A body is not interrupted: %s",
+                error,
+                extra={"action": "interrupt_failed"},
+            )
+        if pause is not None:
+            self.add(body, pause)
 
 
 watchdog = Watchdog()

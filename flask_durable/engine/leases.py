@@ -54,6 +54,13 @@ class Leases:
             if not self._held:
                 self.busy.clear()
 
+    def lost(self, attempt: Attempt) -> None:
+        """Hold the lease of *attempt* no longer: it was given up."""
+        self.remove(attempt)
+
+    def came_back(self, attempt: Attempt) -> None:
+        """Do nothing: what was given up stays so."""
+
     @property
     def held(self) -> list[Attempt]:
         """The attempts that run now."""

@@ -13,15 +13,19 @@ intent      an at-most-once body started and left no outcome: ``StepInterrupted`
 
 from __future__ import annotations
 
+import copy
 import typing as t
 from asyncio import CancelledError
 
 from ..current import StepContext
 from ..engine.attempt import Attempt
+from ..engine.control import Interrupt
 from ..engine.control import ShutdownInterrupt
+from ..engine.control import Signal
 from ..engine.control import TimeoutInterrupt
 from ..engine.interruption import Body
 from ..engine.retry import delay_after
+from ..engine.safe_points import call
 from ..engine.sketch import sketch_of
 from ..errors import ReplayMismatch
 from ..errors import StepError
@@ -89,6 +93,8 @@ class Execution:
         self._retries = options.effective_retries(attempt.function.retries)
         self._number = 1
         self._sketch = sketch
+        #: When the body was called, by the state server's clock.
+        self._started = 0
         #: The calls of the body before this one.
         self._tries: tuple[Try, ...] = ()
 
@@ -130,7 +136,7 @@ class Execution:
         info: StepInfo,
     ) -> tuple[Memo, t.Any]:
         """Call the body once; return the memo that stands, and what was returned."""
-        started = self._attempt.server_time
+        started = self._started = self._attempt.server_time
         if self._options.at_most_once and (memo := self._intend()) is not None:
             return memo, None
         try:
@@ -151,24 +157,64 @@ class Execution:
         attempt = self._attempt
         context = attempt.context
         assert context is not None
-        body = attempt.body = Body(self._options.timeout)
+        body = attempt.body = Body(self._options.timeout, self._give_up)
         final = self._number > self._retries
         context.step = StepContext(self._key, self._number, final, attempt.run_id)
         try:
             # The context's end, where a database session is given back, belongs to
-            # the body: its failure is the step's, and comes before the commit.
+            # the body: its failure is the step's, and comes before the commit. But it
+            # is not interrupted: only what call() calls is.
             with body, attempt.host.scope():
-                result = self._codec.round_trip(fn(*args, **kwargs))
+                value = call(fn, args, kwargs)
+                result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
 
             check_size(result[0], attempt.host.max_value)
             if body.interrupted is TimeoutInterrupt:
                 raise body.interrupted  # the body swallowed it
-        except ShutdownInterrupt:
-            attempt.hand_back(delay=1.0)
+        except BaseException as error:
+            # The run may be somebody else's by now, or was given up: then nothing that
+            # the body came to counts.
+            attempt.check()
+            if isinstance(error, ShutdownInterrupt):
+                attempt.hand_back(delay=1.0)
+            raise
         finally:
             context.step = None
             attempt.body = None
         return result
+
+    def _give_up(self, kind: type[Interrupt]) -> None:
+        """Settle the attempt of a body that does not end, from a thread of its own."""
+        attempt = self._attempt
+        successor = attempt.replaced()
+        attempt.host.lost_threads.add(attempt)
+        logger.error(
+            "Step %r of run %s does not end although %s: its thread is lost.",
+            self._key,
+            attempt.run_id,
+            "its time is over" if kind is TimeoutInterrupt else "it was interrupted",
+            extra={"action": "thread_lost"},
+        )
+        if successor is None or kind is not TimeoutInterrupt:
+            return
+        stand_in = copy.copy(self)
+        stand_in._attempt = successor
+        with attempt.host.run_logs.keeping(attempt.run_id):
+            stand_in._time_out()
+
+    def _time_out(self) -> None:
+        """Store that the time of a body was over, and let the run go on elsewhere."""
+        info = StepInfo(self._attempt.info, self._key, self._kind, self._number)
+        try:
+            self._failed(TimeoutInterrupt(), self._started, info)
+            self._attempt.hand_back(reason="a step's body does not end")
+        except Signal as signal:
+            logger.debug(
+                "Run %s: %s",
+                self._attempt.run_id,
+                signal,
+                extra={"action": "attempt_end"},
+            )
 
     def _intend(self) -> Memo | None:
         """Say that the body is about to start, so that it never starts twice.

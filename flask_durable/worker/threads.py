@@ -3,15 +3,21 @@
 A run reaches a thread in one of two ways. A *run message* comes through its queue and
 is claimed here; it is deleted as soon as the claim is durable, because from then on
 the lease owns the run. A *claimed run* comes straight from this process's router.
+
+A thread that is lost in a step's body (see ``engine.lost_threads``) is replaced by a
+new one. Should it come back, it ends.
 """
 
 from __future__ import annotations
 
+import threading
 import typing as t
 
 import dramatiq
 from dramatiq.worker import Worker
+from dramatiq.worker import WorkerThread
 
+from ..engine.attempt import Attempt
 from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor
 from ..queue.broker import DurableBroker
@@ -46,6 +52,8 @@ class RunThreads:
             self._execute
         )
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
+        self._stopping = False
+        executor.lost_threads.keepers.append(self)
 
     def start(self) -> None:
         """Start to receive run messages."""
@@ -56,6 +64,7 @@ class RunThreads:
 
         :param timeout: Seconds to wait.
         """
+        self._stopping = True
         self._worker.stop(timeout=max(0, int(timeout * 1000)))
 
     def serves(self, queue: str) -> bool:
@@ -64,6 +73,23 @@ class RunThreads:
         None of a queue that orders them: it would overtake those that wait there.
         """
         return self._broker.serves(queue) and not self._broker.is_ordered(queue)
+
+    def lost(self, attempt: Attempt) -> None:
+        """Start a thread in the place of the one that executes *attempt*."""
+        # Nobody waits for it at the end either.
+        self._worker.workers = [
+            thread for thread in self._worker.workers if thread.ident != attempt.thread
+        ]
+        if not self._stopping:
+            self._worker._add_worker()
+        self._broker.window.release()
+
+    def came_back(self, attempt: Attempt) -> None:
+        """End the calling thread, which was replaced."""
+        self._broker.window.take(1)  # its message frees the slot a second time
+        thread = threading.current_thread()
+        if isinstance(thread, WorkerThread):
+            thread.stop()
 
     def reserve(self) -> bool:
         """Take a free thread; return whether there was one."""

@@ -1,0 +1,56 @@
+"""The threads of this process whose attempts were given up, and that still go on.
+
+A step's body that does not end keeps its thread. The attempt is settled by another
+thread (see ``interruption``); this one counts as lost until the body ends after all.
+"""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+if t.TYPE_CHECKING:
+    from .attempt import Attempt
+
+
+class ThreadKeeper(t.Protocol):
+    """Something that reckons with the threads of this process."""
+
+    def lost(self, attempt: Attempt) -> None:
+        """Go on without the thread of *attempt*. Called from another thread."""
+
+    def came_back(self, attempt: Attempt) -> None:
+        """Note that it came back after all. Called from that thread."""
+
+
+class LostThreads:
+    """Counts them, and tells those who reckon with them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lost: set[Attempt] = set()
+        #: All are told, in this order.
+        self.keepers: list[ThreadKeeper] = []
+
+    def __len__(self) -> int:
+        return len(self._lost)
+
+    def add(self, attempt: Attempt) -> None:
+        """Count the thread of *attempt* as lost, unless it has come back already."""
+        # The attempt has ended before came_back() takes this lock: so either it is
+        # seen here, or came_back() finds the attempt.
+        with self._lock:
+            if attempt.ended:
+                return
+            self._lost.add(attempt)
+            for keeper in self.keepers:
+                keeper.lost(attempt)
+
+    def came_back(self, attempt: Attempt) -> None:
+        """Note that the thread of *attempt*, which has ended, is there."""
+        with self._lock:
+            if attempt not in self._lost:
+                return
+            self._lost.remove(attempt)
+            for keeper in self.keepers:
+                keeper.came_back(attempt)

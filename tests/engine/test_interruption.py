@@ -1,0 +1,450 @@
+"""Interrupts leave nothing held, and a body that does not end is given up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sys
+import threading
+import time
+import typing as t
+
+import pytest
+
+from flask_durable import Event
+from flask_durable import Step
+from flask_durable import StepError
+from flask_durable import StepTimeout
+from flask_durable.engine import interruption
+from flask_durable.engine import safe_points
+from flask_durable.engine.control import Interrupt
+from flask_durable.engine.control import LossInterrupt
+from flask_durable.engine.control import ShutdownInterrupt
+from flask_durable.engine.control import TimeoutInterrupt
+from flask_durable.engine.interruption import Body
+from flask_durable.engine.interruption import shielded
+from flask_durable.status import RunStatus
+
+from ..harness import Harness
+
+PATIENCE = 20.0
+
+
+def poll(look: t.Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+class InThread:
+    """Calls a body in a thread, and tells what it ended by."""
+
+    def __init__(
+        self,
+        fn: t.Callable[[], object],
+        timeout: float | None = None,
+        give_up: t.Callable[[type[Interrupt]], None] | None = None,
+    ) -> None:
+        self.ended_by: BaseException | None = None
+        self.body: Body | None = None
+        self._args = (fn, timeout, give_up)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def ident(self) -> int:
+        assert self._thread.ident is not None
+        return self._thread.ident
+
+    def _run(self) -> None:
+        fn, timeout, give_up = self._args
+        self.body = Body(timeout, give_up)
+        try:
+            with self.body:
+                safe_points.call(fn, (), {})
+        except BaseException as error:
+            self.ended_by = error
+
+    def interrupt(self, kind: type[Interrupt] = TimeoutInterrupt) -> None:
+        poll(lambda: self.body is not None and self.body.active)
+        assert self.body is not None
+        self.body.interrupt(kind)
+
+    def join(self) -> BaseException | None:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        return self.ended_by
+
+
+def stands_in(thread: InThread, name: str) -> bool:
+    """Return whether the innermost frame of *thread* is of a function of that name."""
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code.co_name == name
+
+
+class Slow(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        time.sleep(0.0005)
+
+
+def log_lines() -> None:
+    while True:
+        logging.getLogger("tests.interruption").info("a line")
+
+
+LINES: queue.Queue[int] = queue.Queue()
+
+
+def pass_through_a_queue() -> None:
+    while True:
+        LINES.put(1)
+        with contextlib.suppress(queue.Empty):
+            LINES.get_nowait()
+
+
+NEVER = threading.Event()
+
+
+def wait_for_an_event() -> None:
+    while True:
+        NEVER.wait(0.0005)
+
+
+def sort_of_compute() -> None:
+    numbers = list(range(100))
+    while True:
+        numbers = sorted(numbers, key=lambda n: -n)
+
+
+def free(lock: t.Any) -> bool:
+    """Return whether another thread can take *lock*."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(lock.acquire(timeout=PATIENCE))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "times"),
+    [
+        (log_lines, 20),
+        (pass_through_a_queue, 3),
+        (wait_for_an_event, 20),
+        (sort_of_compute, 5),
+    ],
+)
+def test_bodies_interrupted_in_the_middle_of_library_calls_leave_no_lock_held(
+    body: t.Callable[[], None], times: int
+) -> None:
+    log, handler = logging.getLogger("tests.interruption"), Slow()
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        for _ in range(times):
+            for thread in [InThread(body, timeout=0.002) for _ in range(2)]:
+                assert isinstance(thread.join(), TimeoutInterrupt)
+        assert free(handler.lock)
+        assert free(LINES.mutex)
+        assert free(NEVER._cond)  # type: ignore[attr-defined]
+        assert not NEVER._cond._waiters  # type: ignore[attr-defined]
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+
+
+def test_a_lock_that_is_taken_in_the_call_of_acquire_is_not_lost() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+
+    def body() -> None:
+        lock.acquire()
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            lock.release()
+
+    thread = InThread(body)
+    poll(lambda: stands_in(thread, "body"))
+    thread.interrupt()
+    looks = thread.body
+    assert looks is not None
+    poll(lambda: looks._look > interruption.FIRST_LOOK)  # it was looked at, and left
+    assert thread.ended_by is None
+    lock.release()
+
+    assert isinstance(thread.join(), TimeoutInterrupt)
+    assert free(lock)
+
+
+@pytest.mark.parametrize("end", ["__enter__", "__exit__"])
+def test_what_a_body_enters_and_leaves_is_entered_and_left_whole(end: str) -> None:
+    went_on = threading.Event()
+    steps: list[str] = []
+
+    class Slow:
+        def __enter__(self) -> None:
+            if end == "__enter__":
+                stand_here()
+            steps.append("entered")
+
+        def __exit__(self, *_: object) -> None:
+            if end == "__exit__":
+                stand_here()
+            steps.append("left")
+
+    def stand_here() -> None:
+        while not went_on.is_set():
+            time.sleep(0.001)
+
+    def body() -> None:
+        with Slow():
+            pass
+        while True:
+            time.sleep(0.001)
+
+    thread = InThread(body)
+    thread.interrupt()
+    overdue = thread.body
+    assert overdue is not None
+    poll(lambda: overdue._look > interruption.FIRST_LOOK * 1.5)
+    assert (thread.ended_by, steps) == (None, ["entered"][: end == "__exit__"])
+    went_on.set()
+
+    assert isinstance(thread.join(), TimeoutInterrupt)
+    assert steps[:1] == ["entered"]
+    assert steps.count("left") == 1
+
+
+def test_a_body_is_not_interrupted_before_it_begins_nor_after_its_end() -> None:
+    thread = threading.get_ident()
+    raised: list[bool] = []
+
+    def try_from_outside() -> None:
+        other = threading.Thread(
+            target=lambda: raised.append(
+                safe_points.try_to_raise(thread, TimeoutInterrupt)
+            )
+        )
+        other.start()
+        other.join()
+
+    with Body() as body:
+        try_from_outside()
+        assert body.active
+
+    assert raised == [False]
+
+
+def test_a_thread_that_moved_on_since_it_was_looked_at_is_not_interrupted() -> None:
+    go_on = threading.Event()
+
+    def body() -> None:
+        while not go_on.is_set():
+            time.sleep(0.001)
+
+    thread = InThread(body)
+    poll(lambda: stands_in(thread, "body"))
+    frame = sys._current_frames()[thread.ident]
+    assert not safe_points._raise_at(thread.ident, TimeoutInterrupt, frame, 0)
+    go_on.set()
+    assert thread.join() is None
+
+
+def test_an_interrupt_that_is_swallowed_is_raised_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interruption, "AGAIN", 0.01)
+    swallowed: list[int] = []
+
+    def body() -> None:
+        while len(swallowed) < 3:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except BaseException:
+                swallowed.append(1)
+
+    thread = InThread(body)
+    thread.interrupt()
+
+    thread.join()
+    assert len(swallowed) == 3
+
+
+def test_a_dead_body_shields_nothing() -> None:
+    with Body() as body:
+        body.interrupted = TimeoutInterrupt
+        interruption._local.body = body
+    interruption._local.body = body  # as an interrupt in its end would leave it
+    try:
+        with shielded():
+            pass
+    finally:
+        del interruption._local.body
+
+
+@pytest.mark.parametrize("kind", [TimeoutInterrupt, LossInterrupt, ShutdownInterrupt])
+def test_a_body_that_does_not_end_is_given_up_but_not_by_a_shutdown(
+    kind: type[Interrupt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interruption, "GRACE", 0.0)
+    given_up: queue.SimpleQueue[type[Interrupt]] = queue.SimpleQueue()
+    go_on = threading.Lock()
+    go_on.acquire()
+
+    def body() -> None:
+        with go_on:
+            pass
+
+    thread = InThread(body, give_up=given_up.put)
+    thread.interrupt(kind)
+    if kind is not ShutdownInterrupt:
+        assert given_up.get(timeout=PATIENCE) is kind
+    assert thread.body is not None
+    assert thread.body.given_up == (kind is not ShutdownInterrupt)
+    go_on.release()
+    thread.join()
+    assert given_up.empty()
+
+
+class Blocked:
+    """A run whose step is in a call that does not return until the test says so."""
+
+    def __init__(self, harness: Harness, **options: t.Any) -> None:
+        self.harness = harness
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.calls: list[int] = []
+        self.caught: list[str] = []
+
+        def blocks() -> str:
+            self.calls.append(len(self.calls))
+            if len(self.calls) == 1:
+                with self.gate:
+                    pass
+            return "late"
+
+        @harness.durable.function(on="a/b", retries=0)
+        def work(event: Event[t.Any], step: Step) -> str:
+            try:
+                return step.options(timeout="10ms", **options).run("blocks", blocks)
+            except StepError as error:
+                self.caught.append(type(error).__name__)
+                raise
+
+        self.event = harness.send("a/b")
+        harness.route()
+        self.thread = threading.Thread(target=harness.execute)
+        self.thread.start()
+
+    def open(self) -> None:
+        self.gate.release()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "GRACE", 0.05)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_run_goes_on_when_a_body_of_it_does_not_return(harness: Harness) -> None:
+    blocked = Blocked(harness, retries=0)
+    lost = harness.state.host.lost_threads
+    poll(lambda: harness.run_of(blocked.event).status == RunStatus.QUEUED)
+    poll(lambda: len(lost) == 1 and not harness.leases.held)
+
+    def has_failed() -> bool:
+        harness.settle()  # its message is sent a moment after it was queued
+        return bool(harness.run_of(blocked.event).status == RunStatus.FAILED)
+
+    poll(has_failed)
+    run = harness.run_of(blocked.event)
+    assert run.failure is not None
+    assert run.failure.type == "StepTimeout"
+    assert (blocked.calls, blocked.caught) == ([0], [StepTimeout.__name__])
+    blocked.open()
+    assert len(lost) == 0
+    assert harness.run_of(blocked.event).failure == run.failure
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_the_late_result_of_a_body_that_was_given_up_is_refused(
+    harness: Harness,
+) -> None:
+    blocked = Blocked(harness, retries=1)
+    poll(lambda: harness.run_of(blocked.event).status == RunStatus.SUSPENDED)
+
+    blocked.open()
+
+    run = harness.run_of(blocked.event)
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
+    assert [step.status for step in run.steps] == ["retrying"]
+    harness.advance(60)
+    assert harness.run_of(blocked.event).result == "late"
+    assert blocked.calls == [0, 1]
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_the_body_of_a_cancelled_run_is_interrupted(harness: Harness) -> None:
+    ended: list[str] = []
+
+    def endless() -> None:
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            ended.append("interrupted")
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        with contextlib.suppress(Exception):
+            step.run("endless", endless)
+        ended.append("went on")
+
+    event = harness.send("a/b")
+    harness.route()
+    thread = threading.Thread(target=harness.execute)
+    thread.start()
+    poll(lambda: [a for a in harness.leases.held if a.body is not None])
+    harness.runs.cancel(harness.run_of(event).id)
+    harness.leases.renew()
+    thread.join(PATIENCE)
+
+    assert not thread.is_alive()
+    assert ended == ["interrupted"]
+    assert harness.run_of(event).status == RunStatus.CANCELLED
+
+
+def test_the_end_of_a_steps_context_is_not_interrupted(harness: Harness) -> None:
+    order: list[str] = []
+
+    @harness.app.teardown_appcontext
+    def slow(error: BaseException | None) -> None:
+        order.append("begins")
+        for _ in range(20):
+            time.sleep(0.001)
+        order.append("ends")
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        with contextlib.suppress(StepError):
+            step.options(timeout="5ms", retries=0).run("quick", lambda: None)
+
+    order.clear()
+    run = harness.send_and_settle("a/b")
+
+    assert run.status == RunStatus.COMPLETED
+    assert order == ["begins", "ends"] * (len(order) // 2)
