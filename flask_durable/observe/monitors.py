@@ -3,9 +3,9 @@
 A monitor has one schedule. So a function's first schedule is watched by the monitor
 that has the function's name, its second by one with ``-2`` behind it, and so on. A name
 that Sentry does not take as it is has a digest behind what is left of it, which may be
-the same of two names; so has one that could be that of a second schedule. The run that a schedule's instant started is one check-in,
-however many attempts it takes and in however many processes: its id follows from the
-run's.
+the same of two names; so has one that could be that of a second schedule. The run that
+a schedule's instant started is one check-in, however many attempts it takes and in
+however many processes: its id follows from the run's.
 """
 
 from __future__ import annotations
