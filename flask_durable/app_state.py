@@ -371,6 +371,12 @@ class AppState:
         others = self.directory.current().queues
         return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
 
+    def reconnect(self) -> None:
+        """Use new connections to the state server from now on."""
+        for name in ("server", "impatient_server", "barrier", "_senders_barrier"):
+            if name in vars(self):
+                vars(self)[name].reconnect()
+
     def forget_collaborators(self) -> None:
         """Make them anew on the next use.
 

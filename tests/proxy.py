@@ -38,6 +38,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._cuts: list[Moment | None] = []
         self._open: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self._closed = False
         #: Whether connections are refused, and whether they are left without an answer.
         self.down = False
@@ -65,6 +66,11 @@ class Proxy:
         """Refuse connections from now on, and close those that there are."""
         self.down = True
         self._close_all()
+
+    def forget(self) -> None:
+        """Leave the connections that there are without an answer, not new ones."""
+        with self._lock:
+            self._forgotten |= self._open
 
     def bring_up(self) -> None:
         """Forward everything again."""
@@ -142,7 +148,7 @@ class _Connection:
     def _read(self, source: socket.socket) -> t.Iterator[bytes]:
         source.settimeout(IDLE)
         while data := source.recv(65536):
-            if self._proxy.silent:
+            if self._proxy.silent or source in self._proxy._forgotten:
                 self._proxy.swallowed = True
             else:
                 yield data

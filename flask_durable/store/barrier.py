@@ -163,6 +163,13 @@ class Barrier:
         if self._losses != since:
             raise StateMayBeLost
 
+    def reconnect(self) -> None:
+        """Use a new connection from now on."""
+        with self._turn:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def follower(self) -> t.Callable[[], bool]:
         """Return a wait for one thread, which is told of each loss once.
 

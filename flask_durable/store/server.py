@@ -149,6 +149,15 @@ class StateServer:
         ]
         return self._exchange(self.client, [*scripts, *commands])
 
+    def reconnect(self) -> None:
+        """Use new connections from now on, in every thread of this process.
+
+        Those that are in use end as they do. Idle ones are not waited for: a network
+        that has forgotten them would take a whole timeout to say so.
+        """
+        with self._lock:
+            self._client = self._pid = None
+
     def close(self) -> None:
         """Close this process's connections."""
         if self._client is not None and self._pid == os.getpid():

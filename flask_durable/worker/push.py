@@ -42,6 +42,10 @@ from .pushed import PushedMessages
 
 T = t.TypeVar("T")
 
+#: Seconds between two calls for which connections are trusted, where processes are
+#: frozen in between.
+SHORT_REST = 1.0
+
 logger = get_logger(__name__)
 
 
@@ -69,6 +73,7 @@ class PushWorker:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._started = False
+        self._rest = _Rest()
 
     def handle(self, messages: t.Sequence[PushedMessage], until: float) -> list[str]:
         """Serve *messages*; return the ids of those that are to be delivered again.
@@ -117,6 +122,17 @@ class PushWorker:
 
     def _durably(self, work: t.Callable[[], T], until: float) -> T:
         """Return what *work* does once the state that it led to is durable."""
+        state = self.state
+        if not self._lives_on and self._rest.is_over():
+            # The network may have forgotten the connections without a word, and each
+            # would cost a whole timeout of the time that is left.
+            state.reconnect()
+        try:
+            return self._do_durably(work, until)
+        finally:
+            self._rest.begin()
+
+    def _do_durably(self, work: t.Callable[[], T], until: float) -> T:
         state = self.state
         state.host.insist(self._start, until=until)
         waits = state.settings.fsync != "off"
@@ -182,6 +198,26 @@ class PushWorker:
             else:
                 if not counts.waiting:
                     self._sweeper.saw_empty(queue)
+
+
+class _Rest:
+    """The time between two calls, in which a process may have stood still.
+
+    Each clock may stand still too, or jump: the later one counts.
+    """
+
+    def __init__(self) -> None:
+        self._began: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        self._began = time.monotonic(), time.time()
+
+    def is_over(self) -> bool:
+        """Return whether it was long enough for connections to be forgotten."""
+        if self._began is None:
+            return False
+        monotonic, wall = self._began
+        return max(time.monotonic() - monotonic, time.time() - wall) > SHORT_REST
 
 
 def push_worker(state: AppState, *, lives_on: bool) -> PushWorker:

@@ -21,9 +21,11 @@ from flask_durable import UnavailableError
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.envelope import EventMessage
 from flask_durable.queue.envelope import RunMessage
+from flask_durable.worker import push
 from flask_durable.worker.pushed import RENEWED_FROM
 
 from ..harness import Harness
+from ..proxy import proxy
 from ..servers import SQSServer
 from ..servers import valkey_server
 from ..servers import ValkeyServer
@@ -442,6 +444,37 @@ def test_while_the_state_server_is_away_the_whole_batch_comes_again(
             valkey.start()
             assert mapping.invoke(messages) == []
             assert states(harness, ids) == ["completed"] * 3
+        finally:
+            end(harness)
+
+
+def test_connections_that_the_network_forgot_between_two_calls_are_not_waited_for(
+    sqs: SQSServer,
+    valkey: ValkeyServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(push, "SHORT_REST", 0.0)
+    with proxy(valkey.port, b"") as network:
+        harness = Harness(
+            f"redis://127.0.0.1:{network.port}",
+            namespace,
+            DURABLE_QUEUE_URL=sqs.url,
+            DURABLE_FSYNC="ack",
+        )
+        mapping = Mapping(harness, sqs)
+        try:
+            steps(harness, 1)
+            ids = send(harness, 2)
+            assert mapping.serve(EVENT_QUEUE) == 2
+            messages = [EventMessage("work/asked", {}, f"e{n}", 1) for n in range(2)]
+            harness.state.broker.send(EVENT_QUEUE, [m.encode() for m in messages])
+            network.forget()
+            assert mapping.serve(EVENT_QUEUE) == 2
+            assert mapping.failed == []
+            assert not network.swallowed
+            ids += [message.id for message in messages]
+            assert states(harness, ids) == ["completed"] * 4
         finally:
             end(harness)
 
