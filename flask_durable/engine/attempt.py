@@ -30,7 +30,6 @@ from ..store.service_times import Ending
 from . import lifecycle
 from .claimed_run import ClaimedRun
 from .control import Ended
-from .control import GivenUp
 from .control import LossInterrupt
 from .control import OwnershipLost
 from .control import Replayed
@@ -228,7 +227,7 @@ class Attempt:
         if self.committed and time.monotonic() >= self.until:
             self.hand_back(reason="slice over")
         if lease is not None:
-            self.lease = lease
+            self.lease = max(lease, self.host.store.lease)  # renewed no more often
         elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
             return
         self.host.insist(self._renew)
@@ -390,21 +389,8 @@ class Attempt:
         if self.context is not None:
             self.context.cancel_requested = cancelled
         self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
-        body = self.body
-        if body is not None:
+        if (body := self.body) is not None:
             body.interrupt(LossInterrupt)
-
-    def replaced(self) -> Attempt | None:
-        """Seal the attempt, whose step's body does not end; return one in its stead.
-
-        It has the same token, and belongs to the calling thread.
-
-        :returns: ``None`` if the run is not ours any more.
-        """
-        signal = GivenUp("a step's body does not end")
-        if self.seal(signal) is not signal:
-            return None
-        return Attempt(self.host, self.outbox, self.function, self.run, self.memos)
 
     def seal(self, signal: Signal) -> Signal:
         """Make *signal* the end of this attempt; the first one stands."""

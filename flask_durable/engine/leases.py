@@ -16,6 +16,13 @@ from ..store.run_store import RunStore
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
+#: Renewals in the time of a lease; and in the same time while the server is away. After
+#: an outage, or a jump of the server's clock, all leases are over at once, and the
+#: sweepers' second look comes a third of a lease after their first: a renewal, and its
+#: way to the server, have to fit between the two.
+RENEWALS = 4
+AFTER_FAILURE = 12
+
 logger = get_logger(__name__)
 
 
@@ -34,8 +41,8 @@ class Leases:
         self.loop = Loop("durable-leases", self._turn, self._failed)
 
     def start(self) -> None:
-        """Renew every third of a lease, on a thread of its own."""
-        self.loop.start(self._store.lease / 3)
+        """Renew every quarter of a lease, on a thread of its own."""
+        self.loop.start(self._store.lease / RENEWALS)
 
     def stop(self) -> None:
         """End the thread. It is the last thing that a worker stops."""
@@ -93,10 +100,8 @@ class Leases:
 
     def _turn(self) -> float:
         self.renew()
-        return self._store.lease / 3
+        return self._store.lease / RENEWALS
 
     def _failed(self, error: BaseException) -> float:
         log_failure(logger, "renew leases", error)
-        # After an outage the sweepers' second look comes a third of a lease after the
-        # first one: a process that waited as long again could come too late.
-        return self._store.lease / 12
+        return self._store.lease / AFTER_FAILURE

@@ -19,6 +19,7 @@ from asyncio import CancelledError
 
 from ..current import StepContext
 from ..engine.attempt import Attempt
+from ..engine.control import GivenUp
 from ..engine.control import Interrupt
 from ..engine.control import ShutdownInterrupt
 from ..engine.control import Signal
@@ -186,7 +187,7 @@ class Execution:
     def _give_up(self, kind: type[Interrupt]) -> None:
         """Settle the attempt of a body that does not end, from a thread of its own."""
         attempt = self._attempt
-        successor = attempt.replaced()
+        successor = self._successor()
         attempt.host.lost_threads.add(attempt)
         logger.error(
             "Step %r of run %s does not end although %s: its thread is lost.",
@@ -201,6 +202,17 @@ class Execution:
         stand_in._attempt = successor
         with attempt.host.run_logs.keeping(attempt.run_id):
             stand_in._time_out()
+
+    def _successor(self) -> Attempt | None:
+        """Seal the attempt; return one with its token that belongs to this thread.
+
+        :returns: ``None`` if the run is not ours any more.
+        """
+        signal = GivenUp("a step's body does not end")
+        old = self._attempt
+        if old.seal(signal) is not signal:
+            return None
+        return Attempt(old.host, old.outbox, old.function, old.run, old.memos)
 
     def _time_out(self) -> None:
         """Store that the time of a body was over, and let the run go on elsewhere."""

@@ -33,6 +33,7 @@ from ..store.run_store import Refused
 from ..store.run_store import TRANSIENT
 from .beat import Beat
 from .gauges import Gauges
+from .real_threads import check_threads
 from .router_thread import RouterThread
 from .task_protection import AGENT
 from .task_protection import TaskProtection
@@ -93,10 +94,11 @@ class WorkerProcess:
     def start(self) -> None:
         """Publish this process's functions, and start to work.
 
-        :raises ConfigurationError: The namespace is another app's, or the state server
-            may lose what it is given.
+        :raises ConfigurationError: The namespace is another app's, the state server may
+            lose what it is given, or threads are not real ones.
         :raises redis.RedisError: The state server cannot be reached.
         """
+        check_threads()
         self.state.directory.claim_namespace(self.state.app.name)
         self.state.barrier.promise()
         self._beat.publish()

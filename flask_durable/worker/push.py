@@ -39,6 +39,7 @@ from .beat import Beat
 from .pushed import is_away
 from .pushed import PushedMessage
 from .pushed import PushedMessages
+from .real_threads import check_threads
 
 T = t.TypeVar("T")
 
@@ -152,6 +153,7 @@ class PushWorker:
         with self._lock:
             if self._started:
                 return
+            check_threads()
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
             set_up_pushed(self.state.app.logger)

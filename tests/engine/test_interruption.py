@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 import time
+import types
 import typing as t
 
 import pytest
@@ -24,7 +25,11 @@ from flask_durable.engine.control import ShutdownInterrupt
 from flask_durable.engine.control import TimeoutInterrupt
 from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import shielded
+from flask_durable.errors import ConfigurationError
 from flask_durable.status import RunStatus
+from flask_durable.worker.process import WorkerProcess
+from flask_durable.worker.push import PushWorker
+from flask_durable.worker.real_threads import check_threads
 
 from ..harness import Harness
 
@@ -448,3 +453,52 @@ def test_the_end_of_a_steps_context_is_not_interrupted(harness: Harness) -> None
 
     assert run.status == RunStatus.COMPLETED
     assert order == ["begins", "ends"] * (len(order) // 2)
+
+
+def test_a_step_that_asks_for_a_short_lease_gets_the_usual_one(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases: list[float] = []
+    renew = harness.state.store.renew
+
+    def noted(tag: str, held: t.Sequence[tuple[str, str, float]]) -> list[str]:
+        leases.extend(lease for _, _, lease in held)
+        return renew(tag, held)
+
+    monkeypatch.setattr(harness.state.store, "renew", noted)
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.options(lease="1s").run("short", lambda: None)
+        step.options(lease="2m").run("long", lambda: None)
+
+    assert harness.send_and_settle("a/b").status == RunStatus.COMPLETED
+    assert leases == [harness.state.store.lease, 120.0]
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "asks"),
+    [
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ],
+)
+def test_a_worker_does_not_start_where_greenlets_have_replaced_threads(
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    module: str,
+    asks: str,
+) -> None:
+    patched = {"threading", "thread"}
+    fake = types.ModuleType(module)
+    setattr(fake, asks, lambda name: name in patched)
+    monkeypatch.setitem(sys.modules, module, fake)
+    worker = WorkerProcess(harness.state, queues=["default"], threads=1, grace=1)
+
+    with pytest.raises(ConfigurationError, match=library):
+        worker.start()
+    with pytest.raises(ConfigurationError, match=library):
+        PushWorker(harness.state, lives_on=True).tick(time.monotonic() + 1)
+    patched.clear()
+    check_threads()

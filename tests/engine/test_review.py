@@ -445,7 +445,7 @@ def test_leases_are_renewed_soon_after_an_outage(
     leases.start()
     leases.stop()
 
-    assert pauses == [0.4, 0.1, 0.4, 0.4]
+    assert pauses == [0.3, 0.1, 0.3, 0.3]
 
 
 def test_a_worker_survives_a_storm_of_signals(
