@@ -143,7 +143,8 @@ def test_a_request_to_a_route_of_ours_is_told_without_body_and_key(
     site: Harness, make_client: t.Callable[..., Kept], kind: str
 ) -> None:
     kept = make_client(send_default_pii=True)
-    for path in ("/durable/events", "/durable/worker", "/e/of-another-app", "/x/e/k"):
+    paths = ("events", "worker", "worker/not-known")
+    for path in (*(f"/durable/{x}" for x in paths), "/e/of-another-app", "/x/e/k"):
         capture(
             type=kind,
             transaction=path,
@@ -156,7 +157,8 @@ def test_a_request_to_a_route_of_ours_is_told_without_body_and_key(
     for item in kept.items:
         assert item["request"].keys() == {"url", "headers"}
         assert item["request"]["headers"]["Accept"] == "*/*"
-    assert not any(x in kept.text for x in (PRIVATE, "of-another-app", "e/k", "other"))
+    hidden = (PRIVATE, "of-another-app", "e/k", "other", "not-known")
+    assert not any(text in kept.text for text in hidden)
 
 
 def test_a_request_to_a_route_of_the_application_is_told_as_it_is(

@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_durable import Durable
 from flask_durable.events.keys import new_event_key
+from flask_durable.events.keys import new_push_secret
 
 from .servers import ValkeyServer
 
@@ -23,7 +24,9 @@ from .servers import ValkeyServer
 pytestmark = pytest.mark.filterwarnings("ignore:Current server name:UserWarning")
 
 KEY = new_event_key()
+PUSH = new_push_secret()
 BEARER = {"Authorization": f"Bearer {KEY}"}
+DAEMON = {"User-Agent": "aws-sqsd/3.0", "X-Aws-Sqsd-Msgid": "task"}
 
 #: Ways of an app to keep requests off that are not to its own name.
 HOST_RULES: dict[str, tuple[dict[str, t.Any], dict[str, t.Any]]] = {
@@ -42,6 +45,7 @@ def make_app(
         DURABLE_NAMESPACE=namespace,
         DURABLE_EVENT_KEYS=KEY,
         DURABLE_PUSH_LOOPBACK=True,
+        DURABLE_PUSH_SECRETS=PUSH,
         DURABLE_INNGEST_EVENT_API=True,
         **dict(config),
     )
@@ -84,9 +88,11 @@ def test_our_routes_answer_whatever_host_is_asked_for(
         answer = client.post(path, json=event, headers=headers | BEARER)
         assert answer.status_code == status, answer.text
     tick = headers | {"X-Aws-Sqsd-Taskname": "tick"}
-    answer = client.post("/durable/worker", json={}, headers=tick)
+    answer = client.post(f"/durable/worker/{PUSH}", json={}, headers=tick)
+    assert answer.status_code == 200
+    answer = client.post("/durable/worker", json={}, headers=tick | DAEMON)
     # Only this machine's own name is asked of a daemon without a secret.
-    assert answer.status_code == (200 if host.startswith("localhost") else 403)
+    assert answer.status_code == (200 if host.startswith("localhost") else 401)
     # Hooks see whose route it is, as for any other request.
     assert set(blueprints) == {"durable", "durable_inngest"}
     # The application's own pages have its rules.
@@ -194,6 +200,22 @@ def test_handlers_of_the_app_do_not_make_pages_of_our_errors(
     answer = answers[status]()
     assert answer.is_json
     assert answer.status_code == (401 if status == 500 else status)
+
+
+@pytest.mark.parametrize("path", ["/durable/worker/{push}", "/e/{key}"])
+def test_a_hook_that_crashes_is_answered_without_the_secret_of_the_path_in_the_log(
+    app: Flask, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def crash() -> None:
+        raise LookupError("no database")
+
+    app.before_request(crash)
+    answer = app.test_client().post(path.format(push=PUSH, key=KEY), json={})
+    assert answer.status_code == 500
+    assert answer.is_json
+    assert "no database" in caplog.text
+    assert PUSH not in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_an_app_that_is_gone_is_not_kept(valkey: ValkeyServer, namespace: str) -> None:

@@ -89,7 +89,6 @@ def inngest_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprin
     api = _EventAPI(sink, open_ingest)
     blueprint.add_url_rule(f"{PATH}<key>", "send", api.accept, methods=["POST"])
     blueprint.register_error_handler(Refused, _refused)
-    blueprint.register_error_handler(Exception, _crashed)
     Surroundings.install(blueprint, lambda path: path.startswith(PATH), _http_error)
     return blueprint
 
@@ -226,16 +225,6 @@ def _http_error(error: HTTPException) -> Response:
     if isinstance(error, NotFound):
         text = f"There is nothing here. Events are sent to {PATH}<event key>."
     return with_headers_of(error, _error(error.code or 500, text))
-
-
-def _crashed(error: Exception) -> Response:
-    # Flask would log the path, and with it the key.
-    logger.error(
-        "A request to the event API failed.",
-        exc_info=error,
-        extra={"action": "request_failed"},
-    )
-    return _error(500, "Something went wrong here: send again.")
 
 
 def _error(status: int, text: str, ids: t.Sequence[str] = ()) -> Response:

@@ -27,6 +27,7 @@ from flask import request_started
 from flask import Response
 from werkzeug.exceptions import default_exceptions
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import InternalServerError
 from werkzeug.exceptions import NotFound
 from werkzeug.exceptions import SecurityError
 from werkzeug.routing import Map
@@ -78,6 +79,7 @@ class Surroundings:
         for status in default_exceptions:
             # Else a handler of the app for one status would come first.
             blueprint.register_error_handler(status, answer)
+        blueprint.register_error_handler(Exception, self._answer_crash)
 
     def answer_routing_error(self) -> Response | None:
         """Answer what fails before a route of ours is found, such as a wrong method.
@@ -94,6 +96,16 @@ class Surroundings:
         ):
             return None
         return self._answer(error)
+
+    def _answer_crash(self, error: Exception) -> Response:
+        # Flask would log the path, and with it the key that may be there.
+        logger.error(
+            "A request to %s failed.",
+            request.endpoint,
+            exc_info=error,
+            extra={"action": "request_failed"},
+        )
+        return self._answer(InternalServerError("Something went wrong here."))
 
     def _begin(self, app: Flask) -> None:
         exempt_from_csrf(app, self._blueprint)
@@ -117,10 +129,10 @@ class Surroundings:
             self._routes = _without_hosts(app, self._blueprint.name)
         routes, rules = self._routes
         try:
-            endpoint, arguments = routes.bind("").match(request.path, request.method)
+            number, arguments = routes.bind("").match(request.path, request.method)
         except HTTPException:
             return None
-        return rules[endpoint], dict(arguments)
+        return rules[number], dict(arguments)
 
     def _look_at_answer(self, app: Flask, response: Response, **_: object) -> None:
         if request.blueprint != self._blueprint.name or request.method == "OPTIONS":
@@ -158,13 +170,13 @@ def exempt_from_csrf(app: t.Any, blueprint: Blueprint) -> None:
 def _without_hosts(app: Flask, blueprint: str) -> tuple[Map, dict[str, Rule]]:
     """Return the blueprint's routes as they are without a host, and the app's own."""
     rules = {
-        rule.endpoint: rule
-        for rule in app.url_map.iter_rules()
+        str(number): rule
+        for number, rule in enumerate(app.url_map.iter_rules())
         if rule.endpoint.rpartition(".")[0] == blueprint
     }
     copies = [
-        Rule(rule.rule, endpoint=endpoint, methods=rule.methods)
-        for endpoint, rule in rules.items()
+        Rule(rule.rule, endpoint=number, methods=rule.methods)
+        for number, rule in rules.items()
     ]
     return Map(copies), rules
 

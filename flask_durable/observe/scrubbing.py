@@ -9,7 +9,7 @@ before the application's ``before_send``.
 ========================================  ============================================
 of every issue and transaction            the secrets of the settings and the addresses
                                           of forwards are replaced, and what follows
-                                          ``/e/`` in an address
+                                          ``/e/`` or ``/worker/`` in an address
 of a request to one of our routes         the body is removed
 of an issue that comes from this package  variables of our frames and of the libraries
                                           that we call are removed; of what remains,
@@ -56,8 +56,9 @@ _PASSING = (
 #: Loggers that write about messages.
 _LOGGERS = (_PACKAGE, "dramatiq")
 
-#: What has the key of an event API behind it.
-_KEY_IN_PATH = re.compile(r"(/e/|/psh_)[^/\s?#\"'&]+")
+#: What has the key of an event API behind it, and what a key is in a path.
+_EVENT_API = "/e/"
+_KEY = r"[^/\s?#\"'&]+"
 
 #: Characters below which a text is no secret, but a word.
 _SHORTEST_SECRET = 8
@@ -84,10 +85,21 @@ class Confidential:
     url_prefix: str
     namespace: str
 
+    def pattern(self) -> re.Pattern[str]:
+        """Return what fits the secrets, and paths with one: these up to it, grouped."""
+        known = {text for text in self.secrets() if len(text) >= _SHORTEST_SECRET}
+        # The longer first: one may begin with another.
+        texts = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
+        places = [_EVENT_API]
+        if self.url_prefix:
+            places.append(f"{self.url_prefix.rstrip('/')}/worker/")
+        before = "|".join(map(re.escape, places))
+        return re.compile(rf"({before}){_KEY}" + (f"|{texts}" if texts else ""))
+
     def owns_path(self, url: str) -> bool:
         """Return whether one of the app's routes may be at *url*."""
         path = url.partition("?")[0]
-        if _KEY_IN_PATH.search(path):
+        if _EVENT_API in path:
             return True
         prefix = self.url_prefix.rstrip("/")
         if prefix:
@@ -260,15 +272,12 @@ def _scrub_command(shown: Tree, confidential: Confidential) -> None:
 
 def _hider(confidential: Confidential) -> t.Callable[[t.Any], t.Any]:
     """Return what replaces the secrets in a value, however deep they are."""
-    texts = {text for text in confidential.secrets() if len(text) >= _SHORTEST_SECRET}
-    # The longer first: one may begin with another.
-    known = sorted(texts, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, known)) or r"(?!)")
+    pattern = confidential.pattern()
 
     def hide(value: t.Any) -> t.Any:
         if not isinstance(value, str):
             return value
-        return _KEY_IN_PATH.sub(rf"\1{REDACTED}", pattern.sub(REDACTED, value))
+        return pattern.sub(lambda found: f"{found[1] or ''}{REDACTED}", value)
 
     return lambda value: _mapped(value, hide)
 
