@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import pathlib
+import sys
 import traceback as traceback_module
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -38,12 +41,9 @@ class Failure:
     ) -> Failure:
         """Make a failure from *error*."""
         kind = type(error)
-        name = kind.__qualname__
-        if kind.__module__ not in ("builtins", "__main__"):
-            name = f"{kind.__module__}.{name}"
         return cls(
-            type=name,
-            message=_shorten(_text_of(error), MAX_MESSAGE),
+            type=_name_of(kind),
+            message=_shorten(text_of(error), MAX_MESSAGE),
             traceback=_shorten(_traceback_of(error), MAX_TRACEBACK),
             step=step,
             attempt=attempt,
@@ -64,24 +64,79 @@ class Failure:
         )
 
 
+def _name_of(kind: type[BaseException]) -> str:
+    """Return the name that *kind* has in every process that has the same code."""
+    module = _attribute(kind, "__module__")
+    if module in ("__main__", "__mp_main__"):
+        module = _main_module()
+    name = _attribute(kind, "__qualname__")
+    return f"{module}.{name}" if module not in ("", "builtins") else name
+
+
+def _attribute(kind: type[BaseException], name: str) -> str:
+    try:
+        value = getattr(kind, name)
+    except BaseException:  # a metaclass may do anything there
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+@functools.cache
+def _main_module() -> str:
+    """Return the name by which others import what runs as the main program.
+
+    ``python shop/app.py`` runs as ``__main__`` what a worker imports as ``shop.app``,
+    or as ``app`` if ``shop`` is no package: the same rule as that of ``flask --app``.
+
+    :returns: An empty text if there is no file of it.
+    """
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    if not file:
+        return ""
+    path = pathlib.Path(file).resolve()
+    parts = [] if path.stem == "__init__" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
 def _code_of(kind: type[BaseException]) -> str:
     # Errors of other libraries have codes too, which are not ours.
-    ours = kind.__module__.partition(".")[0] == __package__
+    ours = _attribute(kind, "__module__").partition(".")[0] == __package__
     return str(getattr(kind, "code", "user")) if ours else "user"
 
 
-def _text_of(error: BaseException) -> str:
+# Describing an error runs the user's code: its ``__str__``, its notes, its source.
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of *error*, or what stands for it if it has none.
+
+    For use outside a step's body only: an interrupt would be taken for its text's.
+    """
     try:
-        return str(error)
-    except Exception:  # a user's __str__ may itself be broken
-        return f"<unprintable {type(error).__name__}>"
+        return str.__str__(str(error))  # a plain text, of a subclass too
+    except BaseException:
+        return f"<unprintable {_attribute(type(error), '__name__')}>"
 
 
 def _traceback_of(error: BaseException) -> str:
-    try:
-        return "".join(traceback_module.format_exception(error))
-    except Exception:
-        return ""
+    for describe in (traceback_module.format_exception, _frames_of):
+        try:
+            return "".join(describe(error))
+        except BaseException:  # the frames alone, without what cannot be printed
+            continue
+    return ""
+
+
+def _frames_of(error: BaseException) -> list[str]:
+    return traceback_module.format_tb(error.__traceback__)
 
 
 def _shorten(text: str, limit: int) -> str:

@@ -128,6 +128,8 @@ def _reply(connection: AbstractConnection) -> t.Any:
     try:
         return connection.read_response()
     except redis.ResponseError as error:
+        # Its frames lead to it, and its context to whatever was being handled here.
+        error.__traceback__ = error.__context__ = None
         return error
 
 

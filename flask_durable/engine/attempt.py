@@ -16,31 +16,36 @@ from ..current import RunContext
 from ..errors import DurableError
 from ..errors import PayloadLocked
 from ..errors import ReplayMismatch
-from ..errors import StepUsageError
 from ..failure import Failure
 from ..functions.function import Function
 from ..ids import failure_run_id
 from ..safe_logging import get_logger
 from ..status import RunStatus
 from ..store.barrier import StateMayBeLost
+from ..store.large_writes import guarded
+from ..store.large_writes import LARGE
 from ..store.memo import Memo
 from ..store.run_store import after
 from ..store.run_store import Refused
 from ..store.service_times import Ending
 from . import lifecycle
 from .claimed_run import ClaimedRun
+from .control import BrokenOff
 from .control import Ended
 from .control import LossInterrupt
 from .control import OwnershipLost
 from .control import Replayed
 from .control import Signal
 from .control import Suspended
+from .endings import ending_of
 from .host import Host
 from .interruption import Body
 from .outbox import Outbox
 from .run_payloads import RunPayloads
+from .seal import Seal
 from .usage import changed_call
 from .usage import check_use
+from .usage import limit_reached
 from .usage import Uses
 
 if t.TYPE_CHECKING:
@@ -95,15 +100,18 @@ class Attempt:
         self.committed = False
         #: Whether the attempt is over.
         self.ended = False
+        #: What ends this process, raised by a signal's handler inside the body.
+        self.process_end: BaseException | None = None
         #: What it stores and reads of the user's data.
         self.payloads = RunPayloads(self)
         self._unseen = set(memos)
         self._memoized = bool(run.memos)
         self._uses = Uses()
         self._renewed = run.claimed
-        self._sealed: Signal | None = None
-        self._thread = threading.get_ident()
-        self._lock = threading.Lock()
+        #: What ended the attempt, if it has ended.
+        self.end = Seal()
+        #: The thread that the run's body is called in.
+        self.thread = threading.get_ident()
 
     # -- Steps ask ----------------------------------------------------------------
 
@@ -164,54 +172,23 @@ class Attempt:
 
     def check(self) -> None:
         """Raise again what sealed this attempt, if something did."""
-        if self._sealed is not None:
-            raise self._sealed
+        self.end.check()
 
     @property
     def sealed(self) -> bool:
         """Whether this attempt writes nothing more."""
-        return self._sealed is not None
-
-    @property
-    def to_be_replayed(self) -> bool:
-        """Whether the body is to be called again from the top."""
-        return isinstance(self._sealed, Replayed)
+        return self.end.signal is not None
 
     @property
     def ending(self) -> Ending | None:
-        """How the delivery ended, as far as its service time tells anything.
-
-        Not if it was cut off or lost the run, nor if it only replayed what is memoized.
-        """
-        if isinstance(self._sealed, Ended):
-            done = str(self._sealed) == RunStatus.COMPLETED.value
-            return "done" if done else "failed"
-        if not isinstance(self._sealed, Suspended):
-            return None
-        reason = str(self._sealed)
-        if reason == "retry":
-            return "failed"
-        if reason == "sleep" and (self.committed or not self._memoized):
-            return "done"
-        return None
-
-    def conclude(self) -> None:
-        """Tell middleware how the attempt ended."""
-        info, sealed = self.info, self._sealed
-        info.reason = str(sealed)
-        if isinstance(sealed, Ended):
-            info.outcome = "failed" if self.ending == "failed" else "completed"
-            info.reason = ""
-        elif isinstance(sealed, Suspended):
-            info.outcome = "suspended"
+        """How the delivery ended, see :func:`~.endings.ending_of`."""
+        fresh = self.committed or not self._memoized
+        return ending_of(self.end.signal, progress=fresh)
 
     def close(self) -> None:
         """Note that the attempt has ended: its step tools are of no use any more."""
         self.ended = True
-        if self._sealed is not None:
-            # It leads to the frames of the body, which lead here: without this they,
-            # and what they hold, would stay until the garbage collector comes.
-            self._sealed.__traceback__ = None
+        self.end.release()
 
     def before_body(self, lease: float | None) -> None:
         """Stop at a step boundary if it is time to, and be sure of the lease.
@@ -247,7 +224,8 @@ class Attempt:
         reply = self._own(
             lambda: self.host.store.commit(
                 self.run_id, self.token, key, status, number, payload, lease
-            )
+            ),
+            size=len(payload),
         )
         if lease and reply[0] == "ok":
             self.renewed(sent)
@@ -303,7 +281,16 @@ class Attempt:
             self.committed = True
             return Memo.parse(reply[1])
         if reply[0] == "queued":
-            self._announce(int(reply[1]))
+            self.outbox.send_runs(
+                [
+                    (
+                        self.run_id,
+                        self.record["function"],
+                        self.record["queue"],
+                        int(reply[1]),
+                    )
+                ]
+            )
         raise self.seal(Suspended(reason))
 
     def hand_back(
@@ -316,17 +303,26 @@ class Attempt:
         self.suspend("handback", after(delay), reason=reason)
         raise AssertionError("a run that is handed back has nothing to resolve")
 
-    def pause(self, error: DurableError, step: str | None = None) -> t.NoReturn:
+    def pause(
+        self,
+        reason: DurableError,
+        step: str | None = None,
+        *,
+        error: BaseException | None = None,
+    ) -> t.NoReturn:
         """Set the run aside for a person, with its state kept.
 
-        :param error: Says why; its text is readable by whoever lists runs.
+        :param reason: Its text is readable by whoever lists runs.
+        :param error: What it comes from. It may quote the user's data, so it is in the
+            failure alone.
         :raises Signal: Always.
         """
-        failure = Failure.of(error, step=step)
+        reason.__cause__ = error
+        failure = Failure.of(reason, step=step)
         # This process may lack the keys that others have, who are to read this.
-        locked = isinstance(error, PayloadLocked)
+        locked = isinstance(reason, PayloadLocked)
         seal = Failure.to_json if locked else self.host.payloads.seal_failure
-        self.suspend("pause", after(0), reason=str(error), payload=seal(failure))
+        self.suspend("pause", after(0), reason=str(reason), payload=seal(failure))
         raise AssertionError("a paused run has nothing to resolve")
 
     def hold(self) -> None:
@@ -371,7 +367,8 @@ class Attempt:
                 reason=reason,
                 handler=handler_run,
                 events=events,
-            )
+            ),
+            size=len(sealed),
         )
         self.seal(Ended(status.value))
         if queued:
@@ -394,17 +391,9 @@ class Attempt:
 
     def seal(self, signal: Signal) -> Signal:
         """Make *signal* the end of this attempt; the first one stands."""
-        with self._lock:
-            if self._sealed is None:
-                self._sealed = signal
-            return self._sealed
+        return self.end.put(signal)
 
     # -- Inside -------------------------------------------------------------------
-
-    @property
-    def thread(self) -> int:
-        """The thread that the run's body is called in."""
-        return self._thread
 
     @property
     def _context(self) -> RunContext:
@@ -448,12 +437,16 @@ class Attempt:
         else:
             self.lose(cancelled=reply == "cancelled")
 
-    def _own(self, call: t.Callable[[], T]) -> T:
+    def _own(self, call: t.Callable[[], T], *, size: int = 0) -> T:
         """Write, and wait for the disk where that is asked for.
 
-        :raises Signal: The run is not ours any more, or what was written may be lost.
+        :param size: Characters of the text that is written.
+        :raises Signal: The run is not ours any more, what was written may be lost, or
+            it cannot be written.
         """
         self.check()
+        if size >= LARGE:
+            call = guarded(call, self._renew)
         try:
             mark = self.host.mark()
             reply = self.host.insist(call)
@@ -464,37 +457,32 @@ class Attempt:
         except StateMayBeLost as error:
             # The body must not go on from what may be gone. The run is taken over
             # from what the server still has.
+            self.seal(OwnershipLost("its state may be lost"))
             logger.warning(
                 "Run %s is let go of: %s",
                 self.run_id,
                 error,
                 extra={"action": "run_let_go"},
             )
-            self.seal(OwnershipLost("its state may be lost"))
         except Exception as error:
-            # As an error of the step it could be caught, and the body would go on
-            # without the memo. Nobody renews the lease any more: the run is taken over.
+            # Sealed before it is told: what a filter of the log raises would reach the
+            # body, which could catch it and go on without the memo.
+            if self.end.was_broken_off:
+                # How it ended cannot be written either. Nobody renews the lease any
+                # more: the run is taken over.
+                self.seal(OwnershipLost(f"a write failed: {error}"))
+            else:
+                self.seal(BrokenOff(error))
             logger.exception(
                 "A write of run %s failed.",
                 self.run_id,
                 extra={"action": "run_write_failed"},
             )
-            self.seal(OwnershipLost(f"a write failed: {error}"))
         self.check()
         raise AssertionError("a lost attempt is sealed")
 
-    def _announce(self, queued: int) -> None:
-        record = self.record
-        self.outbox.send_runs(
-            [(self.run_id, record["function"], record["queue"], queued)]
-        )
-
     def _fail_over_limit(self, what: str) -> t.NoReturn:
-        limit = "10,000 steps" if what == "steps" else "32 MiB of step results"
-        error = StepUsageError(
-            f"The run has reached its limit of {limit}.",
-            hint="Split the work over several runs, or return less from each step.",
-        )
+        error = limit_reached(what)
         self.info.error = error
         self.finish(failed=True, outcome=Failure.of(error).to_json())
         raise self.seal(Ended(str(error)))

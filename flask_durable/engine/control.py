@@ -34,6 +34,20 @@ class Replayed(Signal):
     """The body is called again from the top, to show what it does outside steps."""
 
 
+class BrokenOff(Signal):
+    """A step could not be settled by what it needs of us: its result is not stored.
+
+    As an error of the step it could be caught, and the body would go on as if the step
+    had failed. So it ends the attempt, and counts as a failure of it.
+
+    :param error: What went wrong.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"broken off by {type(error).__name__}")
+        self.error = error
+
+
 class Interrupt(BaseException):
     """Base class of what is raised into a step's body from another thread."""
 

@@ -9,10 +9,17 @@ raises otherwise     is tried again under the function's retries, then FAILED
 is suspended         was let go of by the step that suspended it
 lost its lease       is somebody else's; nothing is written
 ===================  =======================================================
+
+A body returns only when its app context has ended: what the end of the context raises
+is an error of the body. Whatever is raised past the body, where a result is stored or
+a failure described, cannot be seen by the body. It counts as a failure of the attempt;
+and if not even that can be written, the run is PAUSED with it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 import time
 import typing as t
@@ -21,30 +28,36 @@ from datetime import timezone
 
 from ..current import _context
 from ..current import RunContext
+from ..errors import DurableError
+from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..failure import Failure
 from ..functions.function import Function
 from ..ids import new_token
 from ..observe.logging import run_logger
 from ..queue.envelope import RunMessage
+from ..queue.envelope import UndecodableMessage
 from ..safe_logging import get_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
 from ..steps.outcome import check_size
+from ..steps.outcome import refused_by_server
 from ..steps.step import Step
 from ..store.run_store import after
 from .attempt import Attempt
+from .causes import causes_of
 from .claimed_run import ClaimedRun
+from .control import BrokenOff
 from .control import Interrupt
+from .control import Replayed
 from .control import Signal
+from .endings import tell
 from .host import Host
 from .leases import Leases
 from .outbox import Outbox
+from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
 from .retry import delay_after
-
-#: Errors that a chain of causes is followed through.
-MAX_CAUSES = 100
 
 logger = get_logger(__name__)
 
@@ -142,9 +155,9 @@ class Executor:
         around = self._host.middleware.around_attempt(run.info)
         with measured as computed, kept, around:
             attempt = self._attempt(function, run, memos, until)
-            while attempt.to_be_replayed:
+            while isinstance(attempt.end.signal, Replayed):
                 attempt = self._attempt(function, run, memos, until)
-            attempt.conclude()
+            tell(run.info, attempt.end.signal, attempt.ending)
         # Its frames lead here: a cycle, until the garbage collector came.
         run.info.error = None
         if attempt.ending is not None:
@@ -161,63 +174,157 @@ class Executor:
         attempt = Attempt(self._host, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
-            self._execute(attempt)
+            # In a context of its own: what a body sets of the variables of a library,
+            # such as a tenant for log lines, is not there in the next run.
+            contextvars.copy_context().run(self._execute, attempt)
         except Signal as signal:
             logger.debug(
                 "Run %s: %s", run.run_id, signal, extra={"action": "attempt_end"}
             )
+        except BaseException as error:
+            self._set_aside(attempt, error)
         finally:
             attempt.close()
             self._leases.remove(attempt)
             self.lost_threads.came_back(attempt)
+        if attempt.process_end is not None:
+            raise attempt.process_end
         return attempt
 
+    def _set_aside(self, attempt: Attempt, error: BaseException) -> None:
+        """Pause the run: what it needs of us fails, and would fail again.
+
+        Without this its lease would be waited for, claim by claim, and its state would
+        not say why.
+        """
+        name = type(error).__name__
+        with contextlib.suppress(BaseException):
+            attempt.end.reopen()
+            attempt.pause(
+                DurableError(
+                    f"The attempt could not be settled: {name}.",
+                    hint="The failure has the traceback; mend it, then resume.",
+                ),
+                error=error,
+            )
+        logger.error(
+            "Run %s of %s could not be settled.",
+            attempt.run_id,
+            attempt.function.id,
+            exc_info=error,
+            extra={"action": "run_set_aside"},
+        )
+
     def _execute(self, attempt: Attempt) -> None:
-        try:
-            event = attempt.payloads.event()
-        except Exception as error:
-            # The event's data does not fit this function: trying again cannot help.
-            return self._fail(attempt, error)
+        event = self._event_of(attempt)
         attempt.tools = Step(attempt)
         attempt.context = _new_context(attempt, event)
-        reset = _context.set(attempt.context)
+        _context.set(attempt.context)
+        try:
+            if self._is_filtered_out(attempt, event):
+                result, reason = "null", "filtered"
+            else:
+                result, reason = self._call(attempt, event), ""
+            # Only now: the end of the body's context, where an app may commit what the
+            # body wrote, is a part of the attempt.
+            self._complete(attempt, result, reason)
+        except BrokenOff as broken:
+            attempt.end.reopen()
+            attempt.check()
+            self._raised(attempt, broken.error)
+
+    def _event_of(self, attempt: Attempt) -> t.Any:
+        """Return the run's event.
+
+        :raises Signal: It does not fit the code. A run that did nothing yet is FAILED:
+            trying again cannot help. One that has steps is PAUSED, as where one of
+            their results does not fit, since code that fits it was here.
+        """
+        try:
+            return attempt.payloads.event()
+        except UndecodableMessage as error:
+            attempt.pause(
+                ReplayMismatch(
+                    "The run's event cannot be decoded by this version of the package.",
+                    hint="Deploy the version that stored it, or a later one; then "
+                    "resume.",
+                ),
+                error=error,
+            )
+        except Exception as error:
+            if attempt.memos:
+                attempt.pause(
+                    ReplayMismatch(
+                        "The run's event does not fit its model any more.",
+                        hint="Deploy code that takes it, such as a default for a new "
+                        "field; then resume.",
+                    ),
+                    error=error,
+                )
+            self._fail(attempt, error)
+            attempt.check()
+            raise AssertionError("a run that ended is sealed") from error
+
+    def _is_filtered_out(self, attempt: Attempt, event: t.Any) -> bool:
+        """Ask the function's ``where``, if the router did not have it to ask.
+
+        A run that got anywhere was let in: what its steps did may have changed the
+        answer.
+
+        :raises Signal: It raises; then the run is FAILED at once.
+        """
+        where = attempt.function.where
+        if where is None or attempt.memos or "unfiltered" not in attempt.record:
+            return False
         try:
             with self._host.scope():
-                self._call(attempt, event)
-        except Exception as error:
-            if not attempt.sealed:
-                return self._raised(attempt, error)  # the context could not begin
-            logger.exception(
-                "The end of a context of %s failed.",
-                attempt.function.id,
-                extra={"action": "context_end_failed"},
-            )
-        finally:
-            _context.reset(reset)
-
-    def _call(self, attempt: Attempt, event: t.Any) -> None:
-        try:
-            filtered_out = _is_filtered_out(attempt, event)
+                return not where(event)
         except BaseException as error:
-            return self._fail(attempt, error)
-        if filtered_out:
-            return attempt.finish(failed=False, outcome="null", reason="filtered")
-        try:
-            # Before the body: an annotation that says nothing must not cost an effect.
-            codec = codec_for(attempt.function.body)
-            result = _call_body(attempt, event)
+            self._fail(attempt, error)
             attempt.check()
-            outcome = codec.dump(result)
-            check_size(outcome, self._host.max_value)
+            raise AssertionError("a run that ended is sealed") from error
+
+    def _call(self, attempt: Attempt, event: t.Any) -> str:
+        """Call the body in a context; return its result as JSON text.
+
+        :raises Signal: The attempt is over.
+        """
+        try:
+            with self._host.scope():
+                # Before the body: an annotation that says nothing must not cost an
+                # effect.
+                codec = codec_for(attempt.function.body)
+                result = _call_body(attempt, event)
+                attempt.check()
+                outcome = codec.dump(result)
+                check_size(outcome, self._host.max_value)
+            return outcome
         except Signal:
             raise
         except Interrupt:
             attempt.hand_back(delay=1.0)
         except BaseException as error:
-            # What follows a signal that the body swallowed is not the body's to say.
+            if attempt.sealed:
+                # What follows a signal that the body swallowed is not the body's to
+                # say, nor what the end of its context raises.
+                logger.warning(
+                    "An error of %s changes nothing: its attempt had ended.",
+                    attempt.function.id,
+                    exc_info=error,
+                    extra={"action": "error_after_end"},
+                )
+                attempt.check()
+            hand_back_if_ending(attempt, error)
+            self._raised(attempt, error)
             attempt.check()
-            return self._raised(attempt, error)
-        attempt.finish(failed=False, outcome=outcome)
+            raise AssertionError("a body that raised seals its attempt") from error
+
+    def _complete(self, attempt: Attempt, outcome: str, reason: str) -> None:
+        try:
+            attempt.finish(failed=False, outcome=outcome, reason=reason)
+        except BrokenOff as broken:
+            attempt.end.reopen_if_refused(broken, len(outcome))
+            self._fail(attempt, refused_by_server(outcome, broken.error))
 
     def _raised(self, attempt: Attempt, error: BaseException) -> None:
         number = int(attempt.record["attempt"]) + 1
@@ -286,17 +393,6 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
     )
 
 
-def _is_filtered_out(attempt: Attempt, event: t.Any) -> bool:
-    """Ask the function's ``where``, if the router did not have it to ask.
-
-    A run that got anywhere was let in: what its steps did may have changed the answer.
-    """
-    where = attempt.function.where
-    if where is None or attempt.memos or "unfiltered" not in attempt.record:
-        return False
-    return not where(event)
-
-
 def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
     arguments = [event, attempt.tools]
     if "cause" in attempt.record:
@@ -308,13 +404,9 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, UnserializableValue) or _step_error_of(error) is not None
 
 
-def _step_error_of(error: BaseException | None) -> StepError | None:
-    """Return the failure of a step that *error* is, or was raised from.
+def _step_error_of(error: BaseException) -> StepError | None:
+    """Return the failure of a step that *error* is, or comes from.
 
     The step had its retries; to run the body again would meet its memo again.
     """
-    for _ in range(MAX_CAUSES):
-        if error is None or isinstance(error, StepError):
-            return error
-        error = error.__cause__
-    return None
+    return next((e for e in causes_of(error) if isinstance(e, StepError)), None)

@@ -1,15 +1,37 @@
-"""Whether, and when, something that failed is tried again."""
+"""When something that failed is tried again, if it is.
+
+======================  =========================================================
+the error has in it     the next attempt
+======================  =========================================================
+``NonRetriable``        none; the same for errors that say that the code is wrong
+a ``non_retriable``     none, where it is the error itself, a cause that ``from``
+                        names, or a member of a group
+``RetryAfter``          after its delay; after the longest of several
+nothing of these        after the backoff's delay
+======================  =========================================================
+
+An error that was only being handled (``__context__``) counts for what the user raises
+on purpose. For a class in ``non_retriable`` it does not: ``except KeyError: fetch()``
+says nothing about what ``fetch`` raises.
+"""
 
 from __future__ import annotations
+
+import math
+import typing as t
 
 from ..errors import DefinitionError
 from ..errors import NonRetriable
 from ..errors import RetryAfter
 from ..errors import StepUsageError
 from ..functions.backoff import Backoff
+from ..safe_logging import get_logger
+from .causes import causes_of
 
-#: Errors that say that the code is wrong: the next attempt would run the same code.
-_WRONG_CODE = (StepUsageError, DefinitionError)
+#: Errors after which the next attempt would fail likewise: the same code would run.
+_FINAL = (NonRetriable, StepUsageError, DefinitionError)
+
+logger = get_logger(__name__)
 
 
 def delay_after(
@@ -25,12 +47,34 @@ def delay_after(
     :param attempt: The number of the attempt that failed, counted from 1.
     :param retries: How many attempts may follow the first.
     """
-    if isinstance(error, (NonRetriable, *_WRONG_CODE)):
-        return None
-    if non_retriable and isinstance(error, non_retriable):
-        return None
     if attempt > retries:
         return None
-    if isinstance(error, RetryAfter):
-        return error.delay
-    return backoff.delay(attempt)
+    found = list(causes_of(error))
+    if any(isinstance(one, _FINAL) for one in found):
+        return None
+    if non_retriable and _is_any_of(error, non_retriable):
+        return None
+    delays = [delay for one in found if (delay := _delay_of(one)) is not None]
+    return max(delays) if delays else backoff.delay(attempt)
+
+
+def _is_any_of(error: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
+    try:
+        return any(isinstance(one, classes) for one in causes_of(error, implied=False))
+    except BaseException as broken:  # the class decides by code of its own
+        logger.warning(
+            "A class in non_retriable cannot say what is one of it: %s",
+            type(broken).__name__,
+            extra={"action": "non_retriable_broken"},
+        )
+        return False
+
+
+def _delay_of(error: BaseException) -> float | None:
+    if not isinstance(error, RetryAfter):
+        return None
+    # A subclass may have forgotten to call ours, or set it to anything.
+    delay: t.Any = getattr(error, "delay", None)
+    if not isinstance(delay, (int, float)) or not math.isfinite(delay):
+        return None
+    return max(float(delay), 0.0)

@@ -56,13 +56,16 @@ class RunPayloads:
     def event(self) -> t.Any:
         """Return the run's event as its function gets it.
 
+        A failure handler is told of its run whatever became of the event: as a plain
+        dict where the model does not take it, and empty where it is lost.
+
         :raises EventError: Its data does not fit the function.
         :raises Signal: It cannot be read.
         """
         record, function = self._attempt.record, self._attempt.function
         message = self._event = self._attempt.run.message
         if not isinstance(message.data, str):
-            return function.event_for(message)
+            return self._as_expected(message)
         # What is told of it if it cannot be read.
         self._event = replace(message, data={})
         with self._reading():
@@ -77,9 +80,17 @@ class RunPayloads:
             except PayloadMissing:
                 if "cause" not in record:
                     raise
-                # A handler is told of the failure even if it is this very one.
-                return function.event_without_data(message)
-        return function.event_for(self._event)
+                return function.event_without_model(self._event)
+        return self._as_expected(self._event)
+
+    def _as_expected(self, message: EventMessage) -> t.Any:
+        function = self._attempt.function
+        try:
+            return function.event_for(message)
+        except Exception:
+            if "cause" not in self._attempt.record:
+                raise
+            return function.event_without_model(message)
 
     def opened_event(self) -> EventMessage:
         """Return the message of :meth:`event`, without data if that is lost."""

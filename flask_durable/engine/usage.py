@@ -112,3 +112,15 @@ def changed_call(key: str) -> ReplayMismatch:
         "replay, such as the time, in a step of its own. Deploy code that asks for "
         "what is stored; then resume.",
     )
+
+
+def limit_reached(what: str) -> StepUsageError:
+    """Return the error of a run that cannot have more.
+
+    :param what: ``"steps"`` or ``"bytes"``.
+    """
+    limit = "10,000 steps" if what == "steps" else "32 MiB of step results"
+    return StepUsageError(
+        f"The run has reached its limit of {limit}.",
+        hint="Split the work over several runs, or return less from each step.",
+    )

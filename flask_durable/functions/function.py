@@ -174,9 +174,9 @@ class Function(t.Generic[D, R]):
             data = load(schema, data)
         return _event(message, data)
 
-    def event_without_data(self, message: EventMessage) -> Event[t.Any]:
-        """Return the event that a failure handler gets whose event's data is lost."""
-        return _event(message, {})
+    def event_without_model(self, message: EventMessage) -> Event[t.Any]:
+        """Return the event with its data as it was sent, as a plain dict."""
+        return _event(message, message.opened)
 
     def spec(self) -> dict[str, t.Any]:
         """Return what a process publishes about the function, as a JSON object."""

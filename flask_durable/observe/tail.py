@@ -61,7 +61,8 @@ def _line_of(record: logging.LogRecord) -> LogLine:
     if record.exc_info and record.exc_info[1] is not None:
         # Its traceback is kept with the failure.
         error = record.exc_info[1]
-        message = f"{_cut(message, MAX_LINE // 2)}\n{type(error).__name__}: {error}"
+        message = f"{_cut(message, MAX_LINE // 2)}\n{type(error).__name__}: "
+        message += _text_of(error)
     fields: t.Any = record
     return LogLine(
         number=0,
@@ -72,6 +73,14 @@ def _line_of(record: logging.LogRecord) -> LogLine:
         attempt=fields.durable_attempt,
         message=_cut(message, MAX_LINE),
     )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    # By name: an interrupt into the step's body that logs this is none of its text's.
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
+        return "<unprintable>"
 
 
 def _cut(text: str, limit: int) -> str:

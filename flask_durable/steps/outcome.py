@@ -33,6 +33,19 @@ def check_size(text: str, limit: int) -> None:
         )
 
 
+def refused_by_server(text: str, error: BaseException) -> UnserializableValue:
+    """Return the error of a result that the server does not take for its size.
+
+    :param error: What the server, or the client, said.
+    """
+    return UnserializableValue(
+        "",
+        f"of {len(text)} characters is refused by the state server: {error}.",
+        "Store it elsewhere and return where it is, set DURABLE_BLOB_URL, or let the "
+        "server take more (proto-max-bulk-len).",
+    )
+
+
 def failure_of(
     error: BaseException, step: str, attempt: int, timeout: float | None
 ) -> Failure:

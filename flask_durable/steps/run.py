@@ -9,22 +9,28 @@ done        the stored result is returned
 failed      the stored failure is raised
 intent      an at-most-once body started and left no outcome: ``StepInterrupted``
 ==========  ======================================================================
+
+Whatever a body raises is the failure of its step, whatever its class: libraries derive
+timeouts and crashes from ``BaseException``. Two things are not the body's: our own
+signals, and interruptions, see :meth:`Execution._interrupted`. Past the body nothing is
+an error of the step any more; it breaks the attempt off.
 """
 
 from __future__ import annotations
 
 import copy
 import typing as t
-from asyncio import CancelledError
 
 from ..current import StepContext
 from ..engine.attempt import Attempt
+from ..engine.control import BrokenOff
 from ..engine.control import GivenUp
 from ..engine.control import Interrupt
 from ..engine.control import ShutdownInterrupt
 from ..engine.control import Signal
 from ..engine.control import TimeoutInterrupt
 from ..engine.interruption import Body
+from ..engine.process_end import hand_back_if_ending
 from ..engine.retry import delay_after
 from ..engine.safe_points import call
 from ..engine.sketch import sketch_of
@@ -47,12 +53,9 @@ from ..store.run_store import after
 from .outcome import check_size
 from .outcome import error_of
 from .outcome import failure_of
+from .outcome import refused_by_server
 
 KIND = "run"
-
-#: What counts as a failure of the body, besides errors: ``sys.exit()``, something
-#: cancelled inside ``asyncio.run``, and the end of its time.
-_RAISED = (Exception, SystemExit, CancelledError, TimeoutInterrupt)
 
 logger = get_logger(__name__)
 
@@ -119,11 +122,13 @@ class Execution:
         info = StepInfo(
             self._attempt.info, self._key, self._kind, self._number, previous
         )
-        with self._attempt.host.middleware.around_step(info):
-            memo, value = self._execute(fn, args, kwargs, info)
-            info.outcome = "failed" if memo.status == "failed" else "completed"
-        # Its frames lead here: a cycle, until the garbage collector came.
-        info.error = None
+        try:
+            with self._attempt.host.middleware.around_step(info):
+                memo, value = self._execute(fn, args, kwargs, info)
+                info.outcome = "failed" if memo.status == "failed" else "completed"
+        finally:
+            # Its frames lead here: a cycle, until the garbage collector came.
+            info.error = None
         if memo.status == "failed" or memo.token != self._attempt.token:
             value = self._outcome(memo)  # also where somebody else's outcome stands
         self._attempt.after_step()
@@ -141,12 +146,19 @@ class Execution:
         if self._options.at_most_once and (memo := self._intend()) is not None:
             return memo, None
         try:
-            text, value = self._call(fn, args, kwargs)
-            text = self._attempt.payloads.seal(text)
-        except _RAISED as error:
-            info.error = error
-            return self._failed(error, started, info), None
-        return self._commit("done", text, started), value
+            try:
+                text, value = self._call(fn, args, kwargs)
+                text = self._attempt.payloads.seal(text)
+            except Signal:
+                raise
+            except BaseException as error:
+                info.error = error
+                return self._failed(error, started, info), None
+            return self._commit_result(text, started, info), value
+        except Signal:
+            raise
+        except BaseException as error:
+            raise self._attempt.seal(BrokenOff(error)) from None
 
     def _call(
         self,
@@ -168,21 +180,38 @@ class Execution:
             with body, attempt.host.scope():
                 value = call(fn, args, kwargs)
                 result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
-
-            check_size(result[0], attempt.host.max_value)
-            if body.interrupted is TimeoutInterrupt:
-                raise body.interrupted  # the body swallowed it
         except BaseException as error:
             # The run may be somebody else's by now, or was given up: then nothing that
             # the body came to counts.
             attempt.check()
-            if isinstance(error, ShutdownInterrupt):
-                attempt.hand_back(delay=1.0)
+            self._interrupted(error, body)
             raise
         finally:
             context.step = None
             attempt.body = None
+        check_size(result[0], attempt.host.max_value)
+        if body.interrupted is TimeoutInterrupt:
+            raise body.interrupted  # the body swallowed it
         return result
+
+    def _interrupted(self, error: BaseException, body: Body) -> None:
+        """Hand the run back if *error* is none of the body's: the step begins again.
+
+        A body, or a driver that it was using, may turn an interrupt into an error of
+        its own. It would not have raised that without.
+
+        :raises Signal: The run was handed back.
+        """
+        attempt = self._attempt
+        if isinstance(error, Signal):
+            return
+        if body.interrupted is ShutdownInterrupt:
+            attempt.hand_back(delay=1.0)
+        if body.interrupted is TimeoutInterrupt:
+            if not isinstance(error, TimeoutInterrupt):
+                raise TimeoutInterrupt from error
+            return
+        hand_back_if_ending(attempt, error)
 
     def _give_up(self, kind: type[Interrupt]) -> None:
         """Settle the attempt of a body that does not end, from a thread of its own."""
@@ -294,6 +323,15 @@ class Execution:
             payload=self._payload(payloads.seal_failure(failure), started),
         )
 
+    def _commit_result(self, text: str, started: int, info: StepInfo) -> Memo:
+        """Commit the result; or, if the server does not take it, that it does not."""
+        try:
+            return self._commit("done", text, started)
+        except BrokenOff as broken:
+            self._attempt.end.reopen_if_refused(broken, len(text))
+            info.error = refused = refused_by_server(text, broken.error)
+        return self._failed(refused, started, info)
+
     def _commit_failure(self, failure: Failure, started: int, path: str = "") -> Memo:
         payloads = self._attempt.host.payloads
         if path:  # it has keys of the result in it
@@ -321,14 +359,15 @@ class Execution:
         try:
             return self._codec.load(text)
         except UnreadableValue as error:
-            mismatch = ReplayMismatch(
-                f"What is stored of step {self._key!r} does not fit its type now.",
-                hint="Give the changed step another name, or deploy code that can "
-                "read it; then resume.",
+            self._attempt.pause(
+                ReplayMismatch(
+                    f"What is stored of step {self._key!r} does not fit its type now.",
+                    hint="Give the changed step another name, or deploy code that can "
+                    "read it; then resume.",
+                ),
+                self._key,
+                error=error,
             )
-            # It quotes the value, so it is in the failure and not in the reason.
-            mismatch.__cause__ = error
-            self._attempt.pause(mismatch, self._key)
 
     def _error(self, memo: Memo) -> StepError:
         text = self._attempt.payloads.open(memo.body, self._key)

@@ -146,11 +146,11 @@ def test_a_write_that_fails_cannot_be_caught_by_the_body(
     event_id = harness.send("a/b")
     harness.settle()
     assert calls == ["first"]
-    assert harness.run_of(event_id).status == RunStatus.RUNNING
+    run = harness.run_of(event_id)
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
 
     monkeypatch.setattr(harness.state.store, "commit", commit)
-    harness.expire_leases()
-    harness.settle()
+    harness.advance(60)
     assert harness.run_of(event_id).status == RunStatus.COMPLETED
     assert calls == ["first", "first", "second"]
 

@@ -27,6 +27,7 @@ from flask_durable import StepInterrupted
 from flask_durable import StepTimeout
 from flask_durable import StepUsageError
 from flask_durable import UnserializableResult
+from flask_durable.engine.control import Signal
 from flask_durable.engine.control import TimeoutInterrupt
 from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import shielded
@@ -294,7 +295,7 @@ def test_an_at_most_once_step_without_an_outcome_is_interrupted(
     calls: list[int] = []
     errors: list[StepInterrupted] = []
 
-    class PowerCut(BaseException):
+    class PowerCut(Signal):
         pass
 
     def charge() -> None:
@@ -311,7 +312,8 @@ def test_an_at_most_once_step_without_an_outcome_is_interrupted(
 
     run = run_body(harness, body)
     assert run.steps[0].status == "intent"
-    harness.advance(60)
+    harness.expire_leases()
+    harness.settle()
 
     assert harness.runs.get(run.id).result == "unknown"
     assert calls == [1]
