@@ -25,6 +25,7 @@ from .errors import ConfigurationError
 from .events.acceptance import to_message
 from .health import HealthCheck
 from .health import HealthChecks
+from .health import Readiness
 from .middleware import AttemptInfo
 from .middleware import Middleware
 from .middleware import MiddlewareChain
@@ -359,8 +360,15 @@ class AppState:
 
     def ready(self) -> list[str]:
         """Return what keeps this process from accepting events; empty if nothing."""
-        checks = HealthChecks(self).readiness()
-        return [f"{check.name}: {check.detail}" for check in checks if not check.ok]
+        return self._readiness.problems()
+
+    @functools.cached_property
+    def _readiness(self) -> Readiness:
+        def look() -> list[str]:
+            checks = HealthChecks(self).readiness()
+            return [f"{check.name}: {check.detail}" for check in checks if not check.ok]
+
+        return Readiness(look)
 
     def health(self) -> list[HealthCheck]:
         """Look at everything that runs need."""

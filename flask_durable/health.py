@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import typing as t
 from dataclasses import dataclass
 
@@ -16,6 +18,10 @@ if t.TYPE_CHECKING:
     from .app_state import AppState
 
 
+#: Seconds that a look at the readiness of a process is believed.
+READINESS_BELIEVED = 3.0
+
+
 @dataclass(frozen=True)
 class HealthCheck:
     """One thing that runs need, and whether it is there.
@@ -28,6 +34,40 @@ class HealthCheck:
     name: str
     ok: bool
     detail: str
+
+
+class Readiness:
+    """What keeps a process from accepting events, remembered for some seconds.
+
+    Anybody may ask, as often as he likes, and a look costs a write to the state server
+    and a call to the queue, which is paid for on SQS. So one thread looks at a time;
+    the others are told what was seen last.
+
+    :param look: Returns what is wrong.
+    """
+
+    def __init__(self, look: t.Callable[[], list[str]]) -> None:
+        self._look = look
+        self._lock = threading.Lock()
+        self._seen: list[str] | None = None
+        self._look_at = 0.0
+
+    def problems(self) -> list[str]:
+        """Return what is wrong; empty if nothing."""
+        # Only the first answer is waited for.
+        if time.monotonic() > self._look_at and self._lock.acquire(
+            blocking=self._seen is None
+        ):
+            try:
+                if time.monotonic() > self._look_at:
+                    self._seen = self._look()
+            except Exception:
+                self._seen = ["the check failed"]
+                raise
+            finally:
+                self._look_at = time.monotonic() + READINESS_BELIEVED
+                self._lock.release()
+        return self._seen or []
 
 
 class HealthChecks:
@@ -69,7 +109,7 @@ class HealthChecks:
     def _check_server(self, server: StateServer | None = None) -> HealthCheck:
         name = "state server"
         try:
-            (server or self._state.server).ping()
+            (server or self._state.server).check(self._state.store.keys.tags)
         except (redis.RedisError, DurableError) as error:
             return HealthCheck(name, False, str(error))
         return HealthCheck(name, True, mask_url(self._state.server.url))

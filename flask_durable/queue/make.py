@@ -10,7 +10,6 @@ import dramatiq
 from .. import redis_client
 from ..config import Settings
 from ..errors import ConfigurationError
-from ..redaction import mask_url
 from ..redis_client import ClientFactory
 from .broker import DurableBroker
 from .options import SQSAddress
@@ -88,6 +87,4 @@ def client_factory(url: str | None) -> ClientFactory:
     try:
         return redis_client.client_factory(url)
     except ValueError as error:
-        raise ConfigurationError(
-            f"The queue's URL {mask_url(url)!r} cannot be used: {error}."
-        ) from None
+        raise ConfigurationError(f"The queue's URL {error}.") from None

@@ -17,15 +17,15 @@ import threading
 import typing as t
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import redis
 
-from ..errors import ConfigurationError
 from ..errors import UnavailableError
-from ..redis_client import ask_all
 from ..redis_client import holders
 from ..redis_exchange import execute
+from .promise import ask_server
+from .promise import Promise
+from .promise import run_id_of
 from .scripts import load
 from .server import StateServer
 
@@ -42,46 +42,6 @@ class StateMayBeLost(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("The state server was started again: state may be lost.")
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What the server is able to keep, as far as it can be asked.
-
-    :param aof: Whether it has an append-only file.
-    :param fsync: Its ``appendfsync`` policy, or ``"unknown"``.
-    :param waitaof: Whether it can be asked to wait for the file.
-    :param replicas: How many replicas are waited for.
-    """
-
-    aof: bool
-    fsync: str
-    waitaof: bool
-    replicas: int
-
-    @property
-    def waits_for_file(self) -> bool:
-        """Whether there is a write to the disk to wait for, and one that comes.
-
-        With ``appendfsync no`` the server never learns of it, and never confirms.
-        """
-        return self.aof and self.waitaof and self.fsync not in ("always", "no")
-
-    def __str__(self) -> str:
-        if not self.aof:
-            kept = "memory only: a restart of the server loses all state"
-        elif self.fsync == "no":
-            kept = (
-                "written to the append-only file, synced when the operating system "
-                "likes (appendfsync no)"
-            )
-        elif self.fsync == "always":
-            kept = "on disk at each write"
-        elif self.waitaof:
-            kept = f"on disk before a message is deleted (appendfsync {self.fsync})"
-        else:
-            kept = f"on disk within about a second (appendfsync {self.fsync})"
-        return kept + (f", on {self.replicas} replica(s)" if self.replicas else "")
 
 
 class Barrier:
@@ -119,7 +79,8 @@ class Barrier:
     def promise(self) -> Promise:
         """Ask the server what it keeps; remembered after the first answer.
 
-        :raises ConfigurationError: Its ``maxmemory-policy`` may evict state.
+        :raises ConfigurationError: It is too old, its ``maxmemory-policy`` may evict
+            state, or the account may not do what barriers need.
         """
         promise = self._promise
         if promise is None:
@@ -264,7 +225,7 @@ class Barrier:
         *replies, info = pipeline.execute()
         if waits:
             self._check(replies[1])
-        return _run_id(info)
+        return run_id_of(info)
 
     def _check(self, reply: t.Any) -> None:
         """Check what ``WAITAOF`` or ``WAIT`` replied."""
@@ -273,63 +234,12 @@ class Barrier:
             raise UnavailableError("the server did not confirm the write in time")
 
     def _ask(self) -> Promise:
-        client = self._server.client
-        configs = _configs(client)
-        for policy in {config["maxmemory-policy"] for config in configs}:
-            if policy != "noeviction":
-                raise ConfigurationError(
-                    f"The state server may evict what it was given to keep "
-                    f"(maxmemory-policy {policy}).",
-                    hint="Set its maxmemory-policy to noeviction.",
-                )
-        run_ids = {_run_id(info) for info in ask_all(client, "INFO", "server")}
+        promise, run_ids = ask_server(self._server.client, self._tags, self._replicas)
         with self._lock:
             # The first answer stands: a later one may be that of another server.
             self._run_ids = self._run_ids or run_ids
-        return Promise(
-            aof=all(config["appendonly"] == "yes" for config in configs),
-            fsync=min((config["appendfsync"] for config in configs), key=_strength),
-            waitaof=_knows(client, "WAITAOF"),
-            replicas=self._replicas,
-        )
+        return promise
 
 
 def _not_durable(error: Exception) -> UnavailableError:
     return UnavailableError(f"The state is not durable yet: {error}.")
-
-
-def _run_id(info: dict[str, t.Any]) -> str:
-    return str(info.get("run_id", ""))
-
-
-def _configs(client: redis.Redis) -> list[dict[str, str]]:
-    """Return what decides about durability, of each server."""
-    names = ("appendonly", "appendfsync", "maxmemory-policy")
-    try:
-        answers = ask_all(client, "CONFIG GET", *names)
-    except redis.ResponseError:
-        # Managed servers forbid CONFIG; INFO says most of it.
-        return [
-            {
-                "appendonly": "yes" if info.get("aof_enabled") else "no",
-                "appendfsync": "unknown",
-                "maxmemory-policy": info.get("maxmemory_policy", "noeviction"),
-            }
-            for info in ask_all(client, "INFO")
-        ]
-    defaults = dict(zip(names, ("no", "unknown", "noeviction"), strict=True))
-    return [{**defaults, **config} for config in answers]
-
-
-def _strength(fsync: str) -> int:
-    return ("no", "unknown", "everysec", "always").index(fsync)
-
-
-def _knows(client: redis.Redis, command: str) -> bool:
-    try:
-        answers = ask_all(client, "COMMAND", "INFO", command)
-    except redis.ResponseError:
-        return False
-    return all(
-        any(found.values() if isinstance(found, dict) else found) for found in answers
-    )

@@ -15,6 +15,8 @@ from ..errors import ConfigurationError
 from ..redaction import mask_url
 from ..redis_client import ask_all
 from ..redis_client import client_factory
+from ..redis_client import ClientFactory
+from ..redis_client import holders
 from ..redis_exchange import Argument
 from ..redis_exchange import Command
 from ..redis_exchange import Exchange
@@ -53,6 +55,7 @@ class StateServer:
         self._client: redis.Redis | None = None
         self._pid: int | None = None
         self._exchange = Exchange()
+        self._factory: ClientFactory | None = None
 
     def __repr__(self) -> str:
         return f"<StateServer {mask_url(self.url)}>"
@@ -90,20 +93,26 @@ class StateServer:
 
         :raises ConfigurationError: The URL is malformed.
         """
-        try:
-            connect = client_factory(self.url)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"DURABLE_REDIS_URL {mask_url(self.url)!r} cannot be used: {error}."
-            ) from None
-        return connect(**options)
+        if self._factory is None:
+            # One for all clients: they share what one learns of dead connections.
+            try:
+                self._factory = client_factory(self.url)
+            except ValueError as error:
+                raise ConfigurationError(f"DURABLE_REDIS_URL {error}.") from None
+        return self._factory(**options)
 
-    def ping(self) -> None:
-        """Check that the server answers, or every primary of the cluster.
+    def check(self, tags: t.Sequence[str]) -> None:
+        """Check that the server answers and takes writes, or every primary does.
+
+        Of a cluster those take a small write that hold one of *tags*. A server that has
+        become a replica answers everything else.
 
         :raises redis.RedisError: It does not.
         """
-        ask_all(self.client, "PING")
+        client = self.client
+        ask_all(client, "PING")
+        for _, tag in holders(client, tags):
+            self.call("barrier", tag)
 
     def call(self, name: str, tag: str, *args: Argument) -> t.Any:
         """Run the script *name* on the keys of *tag* in one round trip.

@@ -178,12 +178,12 @@ def _handled(node: ValkeyServer) -> int:
 def test_the_barrier_waits_on_each_server_that_holds_state(
     cluster: ValkeyCluster, harness: Harness
 ) -> None:
+    promise = harness.state.barrier.promise()
     before = [_calls(node, "waitaof") for node in cluster.nodes]
     harness.state.barrier.wait()
     after = [_calls(node, "waitaof") for node in cluster.nodes]
 
     assert after == [count + 1 for count in before]
-    promise = harness.state.barrier.promise()
     assert (promise.aof, promise.fsync, promise.waitaof) == (True, "everysec", True)
 
 
@@ -194,6 +194,7 @@ def test_the_barrier_covers_the_server_of_the_event_queue(
     (tag,) = harness.state.store.keys.tags
     queue = queue_tag("alone", EVENT_QUEUE)
     holders = {cluster.node_of(tag).port, cluster.node_of(queue).port}
+    harness.send("a/b")  # asks every server whether it can wait
     before = [_calls(node, "waitaof") for node in cluster.nodes]
     harness.send("a/b")
     after = [_calls(node, "waitaof") for node in cluster.nodes]
@@ -266,7 +267,7 @@ def test_one_server_that_is_down_makes_the_state_unavailable(
         with pytest.raises(UnavailableError):
             barrier.wait()
         with pytest.raises(redis.ConnectionError):
-            harness.state.server.ping()
+            harness.state.server.check(harness.state.store.keys.tags)
         assert harness.state.ready()
         # Once the others notice, they refuse what they hold themselves.
         wait_until(lambda: "state:fail" in ask(alive, "CLUSTER", "INFO"), "CLUSTERDOWN")
@@ -360,7 +361,7 @@ def test_any_one_of_the_named_nodes_is_enough_to_find_the_cluster(
     assert server.call("sweep", "{any:0}", 10_000, 10) == [[], [], [], [], 0]
     server.close()
     with pytest.raises(redis.ConnectionError):
-        StateServer(f"redis+cluster://127.0.0.1:{gone.port}").ping()
+        StateServer(f"redis+cluster://127.0.0.1:{gone.port}").check(["a"])
 
 
 def test_a_single_server_is_not_taken_for_a_cluster(valkey: ValkeyServer) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import EventError
+from flask_durable import health
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
@@ -289,8 +290,9 @@ def test_what_nobody_owns_is_not_waited_for(
 
 
 def test_a_server_that_hangs_is_found_not_ready_without_asking_its_queue(
-    namespace: str,
+    namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "READINESS_BELIEVED", 0)
     with valkey_server() as server:
         harness = Harness(server.url, namespace, DURABLE_ACCEPT_TIMEOUT="1s")
         assert harness.state.ready() == []

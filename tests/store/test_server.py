@@ -205,7 +205,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr("flask_durable.store.server.SOCKET_TIMEOUT", 0.2)
     monkeypatch.setattr("flask_durable.store.server.CLIENT_RETRIES", 0)
     server = StateServer(mortal.url)
-    server.call("functions_publish", "{n:0}", 1000)
+    server.call("barrier", "{n:0}")
     client = server.new_client(retries=0, timeout=0.2)
     mortal.pause()
     try:
