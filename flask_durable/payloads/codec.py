@@ -45,6 +45,7 @@ from .cipher import Cipher
 from .cipher import KEYED
 from .reference import EVENTS
 from .reference import folder_of
+from .reference import HEALTH
 from .reference import Reference
 
 if t.TYPE_CHECKING:
@@ -243,12 +244,17 @@ class Payloads:
         self._store.remove_folder(folder_of(run_id))
 
     def check(self) -> None:
-        """Ask the blob store for something, whether it is there or not.
+        """Do with the blob store what events and runs do: store, read, remove.
 
-        :raises PayloadUnavailable: It does not answer, or refuses.
+        :raises PayloadUnavailable: It does not answer, or refuses one of them.
         """
         if self._blobs is not None:
-            self._blobs.get(f"{EVENTS}/health")
+            # One object for all who look. What another one removes meanwhile is no
+            # fault, and what cannot be removed does not become more.
+            key = f"{HEALTH}/object"
+            self._blobs.put(key, b"health")
+            self._blobs.get(key)
+            self._blobs.remove_folder(HEALTH)
 
     # -- Inside -------------------------------------------------------------------
 

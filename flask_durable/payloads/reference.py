@@ -12,6 +12,9 @@ from . import BLOB
 #: Where the data of events is, below the prefix of the store.
 EVENTS = "events"
 
+#: Folder of what a look at the blob store writes.
+HEALTH = "health"
+
 _REFERENCE = re.compile(
     BLOB + r"((?:events|runs/[0-9a-v]{1,64}(?:\.failure(?:-[0-9]+)?)?)/[0-9a-f]{64})"
     r" ([0-9]{1,12})"

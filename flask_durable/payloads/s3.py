@@ -20,6 +20,17 @@ TRIES = 2
 
 _MISSING = {"NoSuchKey", "404"}
 
+#: Statuses of HTTP by which a server refuses a kind of call, not what it is about.
+_UNKNOWN_CALL = {400, 404, 405, 411, 501}
+
+#: What is not sent or asked for where it is not required: servers that are not Amazon's
+#: refuse checksums that are newer than they are. What is stored is compared with its
+#: hash whenever it is read.
+_LENIENT = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
 
 class S3Store:
     """Keeps each object under the prefix of the address.
@@ -41,6 +52,8 @@ class S3Store:
         self._lock = threading.Lock()
         self._made: t.Any = None
         self._pid: int | None = None
+        #: Whether the server has refused to remove many objects by one call.
+        self._one_by_one = False
 
     def put(self, key: str, content: bytes) -> None:
         """Store an object, see :class:`~flask_durable.payloads.blobs.BlobStore`."""
@@ -70,6 +83,21 @@ class S3Store:
                     self._remove(bucket, keys)
 
     def _remove(self, bucket: str, keys: list[dict[str, str]]) -> None:
+        if not self._one_by_one:
+            try:
+                return self._remove_at_once(bucket, keys)
+            except self._botocore.ClientError as error:
+                status = error.response.get("ResponseMetadata", {}).get(
+                    "HTTPStatusCode"
+                )
+                if status not in _UNKNOWN_CALL:
+                    raise
+                # The call's checksum is too new for it, or the call itself.
+        for key in keys:
+            self._client.delete_object(Bucket=bucket, **key)
+        self._one_by_one = True
+
+    def _remove_at_once(self, bucket: str, keys: list[dict[str, str]]) -> None:
         reply = self._client.delete_objects(
             Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
         )
@@ -108,6 +136,8 @@ class S3Store:
         return self._made
 
     def _new_client(self) -> t.Any:
+        known = self._config.Config.OPTION_DEFAULTS
+        lenient = {key: value for key, value in _LENIENT.items() if key in known}
         return self._session.Session().client(
             "s3",
             region_name=self._address.region,
@@ -118,5 +148,6 @@ class S3Store:
                 connect_timeout=CONNECT_TIMEOUT,
                 read_timeout=READ_TIMEOUT,
                 max_pool_connections=32,
+                **lenient,
             ),
         )

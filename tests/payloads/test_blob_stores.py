@@ -6,8 +6,11 @@ import os
 import pathlib
 import sys
 import threading
+import typing as t
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.awsrequest import AWSResponse
 
 from flask_durable import ConfigurationError
 from flask_durable import PayloadMissing
@@ -19,6 +22,8 @@ from flask_durable.payloads.s3 import S3Store
 
 from ..servers import free_port
 from ..servers import SQSServer
+from .conftest import Bucket
+from .conftest import Make
 from .conftest import Objects
 
 KEY = "events/" + "a" * 64
@@ -153,3 +158,104 @@ def test_a_reference_is_read_as_it_was_written() -> None:
     for other in (b"Large", b"larg", b""):
         with pytest.raises(PayloadMissing, match="not what was stored"):
             reference.check(other)
+
+
+# -- Servers that are not Amazon's ------------------------------------------------
+
+
+class _Refusal(t.NamedTuple):
+    """What is in the body of an answer, as botocore reads it."""
+
+    body: bytes
+
+    def stream(self) -> t.Iterator[bytes]:
+        yield self.body
+
+
+def _refuse(
+    store: t.Any,
+    refuses: t.Callable[[AWSPreparedRequest], bool],
+    status: int,
+    code: str,
+) -> list[str]:
+    """Have the store's requests that are meant refused; return those that are sent."""
+    sent: list[str] = []
+
+    def answer(request: AWSPreparedRequest, **_: t.Any) -> AWSResponse | None:
+        sent.append(request.method)
+        if not refuses(request):
+            return None
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        return AWSResponse(request.url, status, {}, _Refusal(body))
+
+    store._client.meta.events.register("before-send.s3", answer)
+    return sent
+
+
+def _removes_many(request: AWSPreparedRequest) -> bool:
+    return bool(request.method == "POST")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "MissingContentMD5"), (501, "NotImplemented"), (405, "MethodNotAllowed")],
+)
+def test_a_bucket_that_does_not_remove_many_objects_at_once_removes_each(
+    bucket: Bucket, status: int, code: str
+) -> None:
+    store = make_blob_store(bucket.url)
+    sent = _refuse(store, _removes_many, status, code)
+    for number in range(2):
+        for key in ("a", "b"):
+            store.put(f"runs/r{number}/{key}", b"large")
+    store.put("events/a", b"large")
+
+    store.remove_folder("runs/r0")
+    store.remove_folder("runs/r1")
+
+    assert bucket.keys() == ["events/a"]
+    assert sent.count("DELETE") == 4
+    assert sent.count("POST") == 1
+
+
+def test_a_bucket_that_forbids_to_remove_is_not_asked_for_each(bucket: Bucket) -> None:
+    store = make_blob_store(bucket.url)
+    sent = _refuse(store, _removes_many, 403, "AccessDenied")
+    store.put("runs/r/a", b"large")
+    with pytest.raises(PayloadUnavailable, match="AccessDenied"):
+        store.remove_folder("runs/r")
+    assert "DELETE" not in sent
+
+
+def test_no_checksum_is_sent_that_a_bucket_may_not_know(bucket: Bucket) -> None:
+    store = make_blob_store(bucket.url)
+
+    def has_checksum(request: AWSPreparedRequest) -> bool:
+        names = [name.lower() for name in request.headers]
+        return request.method == "PUT" and any("checksum" in name for name in names)
+
+    _refuse(store, has_checksum, 501, "NotImplemented")
+    store.put(KEY, b"large")
+    assert bucket.keys() == [KEY]
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+def test_health_tries_what_events_and_runs_do(
+    make: Make, bucket: Bucket, method: str
+) -> None:
+    harness = make(DURABLE_BLOB_URL=bucket.url)
+    store = harness.state.payloads._blobs
+
+    def blob_store() -> bool:
+        (check,) = [c for c in harness.state.health() if c.name == "blob store"]
+        return check.ok
+
+    assert blob_store()
+    assert bucket.keys() == []
+    _refuse(
+        store,
+        lambda request: request.method in (method, "POST")[: 1 + (method == "DELETE")],
+        403,
+        "AccessDenied",
+    )
+    assert not blob_store()
