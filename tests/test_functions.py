@@ -245,6 +245,45 @@ def test_an_id_has_letters_digits_and_few_signs(durable: App, id: t.Any) -> None
         durable.function(on="a/b", id=id)(plain)
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("order/placed", 'on="order/placed"'),
+        (Uploaded, "on=Uploaded"),
+        (["a/b", "c/d"], "on=['a/b', 'c/d']"),
+    ],
+)
+def test_an_event_that_is_given_by_place_is_told_where_it_goes(
+    durable: App, given: t.Any, written: str
+) -> None:
+    function: t.Any = durable.function
+    with pytest.raises(DefinitionError) as caught:
+        function(given)
+    assert written in str(caught.value)
+    assert "parentheses" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "known"),
+    [
+        ("function", "concurrency", "on, id, where, queue, retries"),
+        ("function", "retry", "Did you mean retries?"),
+        ("function", "event", "There are: on, id"),
+        ("step", "retry", "Did you mean retries?"),
+        ("step", "queue", "retries, backoff, non_retriable, timeout, lease"),
+    ],
+)
+def test_an_option_that_there_is_not_is_answered_with_those_that_there_are(
+    durable: App, kind: str, option: str, known: str
+) -> None:
+    declare: t.Any = getattr(durable, kind)
+    given = {option: 5} | ({"on": "a/b"} if kind == "function" else {})
+    with pytest.raises(TypeError) as caught:
+        declare(**given)(bare if kind == "function" else int)
+    assert f"A {kind} has no option {option!r}" in str(caught.value)
+    assert known in str(caught.value)
+
+
 def test_the_decorator_without_parentheses_is_refused(durable: App) -> None:
     with pytest.raises(DefinitionError, match=r'"@durable.function\(on=...\)"'):
         durable.function(plain)  # type: ignore[call-overload]

@@ -42,12 +42,14 @@ _PATIENCE = 2.0
 def _read_data(
     ctx: click.Context, param: click.Parameter, value: str
 ) -> dict[str, t.Any]:
+    text = _read(value, ctx, param)
     try:
-        found = json.loads(_read(value), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise click.BadParameter(
-            f'{error}. Write it as \'{{"key": "value"}}\'.', ctx, param
-        ) from None
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        source = {"-": "Standard input", "@": value[1:]}.get(value[:1])
+        problem = f"{source} is not JSON: {error}." if source else f"{error}."
+        advice = "" if source else ' Write it as \'{"key": "value"}\'.'
+        raise click.BadParameter(problem + advice, ctx, param) from None
     if not isinstance(found, dict):
         raise click.BadParameter("An event's data is a JSON object.", ctx, param)
     return found
@@ -174,10 +176,21 @@ def _outcome(run: Run) -> str:
     return run.reason or ""
 
 
-def _read(text: str) -> str:
+def _read(text: str, ctx: click.Context, param: click.Parameter) -> str:
     if text == "-":
         return sys.stdin.read()
-    return Path(text[1:]).read_text("utf-8") if text.startswith("@") else text
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise click.BadParameter(
+            f"The file {text[1:]!r} cannot be read: {reason}. DATA that begins with @ "
+            "names a file with a JSON object in it.",
+            ctx,
+            param,
+        ) from None
 
 
 def _refuse_constant(name: str) -> t.NoReturn:

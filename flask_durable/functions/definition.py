@@ -97,11 +97,19 @@ def define_step(
     return StepFunction(body, name=name, keywords=keywords)
 
 
-def refuse_bare(body: t.Any) -> t.NoReturn:
-    """Refuse ``@durable.function`` without parentheses."""
+def refuse_bare(given: t.Any) -> t.NoReturn:
+    """Refuse what ``@durable.function`` was given by place, or a function bare."""
+    if inspect.isroutine(given):
+        raise DefinitionError(
+            f"{given.__name__!r} is declared without parentheses.",
+            hint='Write "@durable.function(on=...)".',
+        )
+    shown = given.__name__ if isinstance(given, type) else repr(given)
+    if isinstance(given, str):
+        shown = f'"{given}"'
     raise DefinitionError(
-        f"{getattr(body, '__name__', body)!r} is declared without parentheses.",
-        hint='Write "@durable.function(on=...)".',
+        f"What starts a function is given by name, not by place: {shown}.",
+        hint=f"Write @durable.function(on={shown}).",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import typing as t
 from dataclasses import dataclass
+from dataclasses import fields
 from dataclasses import replace
 
 from ..durations import Duration
@@ -67,7 +69,11 @@ class FunctionOptions:
 
     @classmethod
     def of(cls, keywords: t.Mapping[str, t.Any]) -> FunctionOptions:
-        """Return the options that *keywords* ask for, checked."""
+        """Return the options that *keywords* ask for, checked.
+
+        :raises TypeError: There is no option of a name.
+        """
+        _check_names("function", keywords, ("on", "id", "where"), cls)
         return cls(**keywords)
 
     def for_failure_handler(self) -> FunctionOptions:
@@ -109,7 +115,11 @@ class StepOptions:
 
     @classmethod
     def of(cls, keywords: t.Mapping[str, t.Any]) -> StepOptions:
-        """Return the options that *keywords* ask for, checked."""
+        """Return the options that *keywords* ask for, checked.
+
+        :raises TypeError: There is no option of a name.
+        """
+        _check_names("step", keywords, (), cls)
         return cls(**keywords)
 
     def __post_init__(self) -> None:
@@ -144,6 +154,28 @@ class StepOptions:
         if self.retries is not None:
             return self.retries
         return 0 if self.at_most_once else function_retries
+
+
+def _check_names(
+    kind: str,
+    keywords: t.Mapping[str, t.Any],
+    others: tuple[str, ...],
+    options: type[FunctionOptions | StepOptions],
+) -> None:
+    """Check that there is an option for each name.
+
+    :param others: What is no option, and given beside them.
+    :raises TypeError: As Python does for any call; it names those that there are.
+    """
+    names = (*others, *(field.name for field in fields(options)))
+    for name in keywords:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise TypeError(
+                f"A {kind} has no option {name!r}. "
+                + (f"Did you mean {near[0]}? " if near else "")
+                + f"There are: {', '.join(names)}."
+            )
 
 
 def check_queue(name: t.Any) -> None:

@@ -201,6 +201,23 @@ def test_data_that_is_not_a_json_object_is_wrong_usage(
     assert said in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b'{"a": ', "event.json is not JSON"), (b"\xff\xfe", "not text in UTF-8")],
+)
+def test_advice_on_data_in_a_file_is_about_the_file(
+    run: Run, tmp_path: pathlib.Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "event.json"
+    path.write_bytes(content)
+    for data in (f"@{path}", f"@{path.with_name('missing.json')}"):
+        result = run("send", "greeting/asked", data)
+        assert result.exit_code == 2
+        assert data[1:] in "".join(result.stderr.split("\n"))
+        assert "Write it as" not in result.stderr
+        assert said in result.stderr or "missing" in data
+
+
 def test_an_event_that_is_refused_is_answered_field_by_field(run: Run) -> None:
     result = run("send", "bad name!", "{}")
     assert result.exit_code == 1
