@@ -15,11 +15,16 @@ autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
 default_role = "code"
 
+_SOURCE = "https://github.com/flask-durable/flask-durable"
+
 html_theme = "flask"
 html_title = f"Flask-Durable {version}"
 html_show_sourcelink = False
 html_context = {
     "project_links": [
+        ProjectLink("Source", _SOURCE),
+        ProjectLink("Changes", f"{_SOURCE}/blob/main/CHANGES.md"),
+        ProjectLink("Issues", f"{_SOURCE}/issues"),
         ProjectLink("Flask", "https://flask.palletsprojects.com/"),
         ProjectLink("Dramatiq", "https://dramatiq.io/"),
     ]

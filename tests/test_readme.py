@@ -170,3 +170,36 @@ def test_what_readme_links_to_exists() -> None:
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
     return {**kept, "NO_COLOR": "1"}
+
+
+# Links, also where README is the page of the package
+
+
+def project_urls() -> dict[str, str]:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    lines = setup["metadata"]["project_urls"].strip().splitlines()
+    return dict(tuple(line.split(" = ")) for line in lines)
+
+
+def test_each_link_leads_to_a_page_or_a_file_that_is_there() -> None:
+    urls = project_urls()
+    links = dict(re.findall(r"^\[([a-z-]+)\]: (\S+)$", README, re.M))
+    assert set(re.findall(r"\]\[([a-z-]+)\]", README)) == set(links)
+    docs, source = f"{urls['Documentation']}en/latest/", f"{urls['Source']}/"
+    for link in links.values():
+        if link.startswith(docs):
+            found = ROOT / "docs" / f"{link.removeprefix(docs).rstrip('/')}.rst"
+        else:
+            path = link.removeprefix(source)
+            found = ROOT / re.sub("^(tree|blob)/main/", "", path)
+        assert found.exists(), link
+
+
+def test_no_link_is_relative() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert [each for each in targets if not each.startswith("https://")] == []
+
+
+def test_the_metadata_has_the_places_that_people_look_for() -> None:
+    assert project_urls().keys() >= {"Documentation", "Source", "Changes", "Issues"}
