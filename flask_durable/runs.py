@@ -273,14 +273,18 @@ class Runs:
             self._admin.cancel(id, reason)
         return self.get(id)
 
-    def retry(self, id: str) -> Run:
+    def retry(self, id: str, *, steps: t.Sequence[str] = ()) -> Run:
         """Queue a FAILED or CANCELLED run again, from the step that failed.
 
+        :param steps: The names of further failed steps to run again. A step that runs
+            at most once, and failed the run because nobody knows what came of it, runs
+            again only if it is named here.
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is neither failed nor cancelled.
+        :raises RunStateError: It is neither failed nor cancelled, a step that is named
+            has not failed, or one with an unknown outcome is not named.
         """
         with shielded():
-            self._admin.retry(id)
+            self._admin.retry(id, steps)
         return self.get(id)
 
     def resume(self, id: str) -> Run:

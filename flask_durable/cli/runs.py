@@ -148,15 +148,28 @@ def cancel_command(ids: tuple[str, ...], reason: str, as_json: bool) -> None:
 
 @runs.command("retry")
 @_ids_argument
+@click.option(
+    "--step",
+    "steps",
+    multiple=True,
+    metavar="NAME",
+    callback=check_text,
+    help="Run this failed step again too. Repeat it for several.",
+)
 @_json_option
-def retry_command(ids: tuple[str, ...], as_json: bool) -> None:
+def retry_command(ids: tuple[str, ...], steps: tuple[str, ...], as_json: bool) -> None:
     """Run failed or cancelled runs again, from the step that failed.
 
+    A step that runs at most once, and was begun without an outcome, runs again only if
+    --step names it.
+
     \b
-    Example:
+    Examples:
       flask durable runs list --status failed | cut -f1 | xargs flask durable runs retry
+      flask durable runs retry 0b5a6v8f3c9e2d7g1h4k0m5n8p --step launch
     """
-    _change(ids, current_durable().runs.retry, as_json)
+    durable = current_durable()
+    _change(ids, lambda id: durable.runs.retry(id, steps=steps), as_json)
 
 
 @runs.command("resume")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import typing as t
 from dataclasses import replace
 
@@ -68,16 +69,20 @@ class RunAdmin:
         """
         self._requeue(run_id, "resume", "only a paused run can be resumed")
 
-    def retry(self, run_id: str) -> None:
+    def retry(self, run_id: str, steps: t.Sequence[str] = ()) -> None:
         """Queue a FAILED or CANCELLED run again, from the step that failed.
 
         Steps that were done are not run again; a failed step that the function caught
-        keeps its failure.
+        keeps its failure, unless it is named.
 
+        :param steps: The names of failed steps that are to run again as well.
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is neither failed nor cancelled.
+        :raises RunStateError: It is neither failed nor cancelled; a step that is named
+            has not failed; or the one that failed the run ran at most once, left no
+            outcome, and is not named.
         """
-        self._requeue(run_id, "retry", "only a failed or cancelled run can be retried")
+        rule = "only a failed or cancelled run can be retried"
+        self._requeue(run_id, "retry", rule, steps)
 
     def _events(self, run_id: str, record: Record) -> list[str]:
         message = decode(record["event"])
@@ -107,12 +112,27 @@ class RunAdmin:
         )
         return [self._payloads.seal_event(message) for message in messages]
 
-    def _requeue(self, run_id: str, action: str, rule: str) -> None:
-        reply = self._store.admin(run_id, action)
+    def _requeue(
+        self, run_id: str, action: str, rule: str, steps: t.Sequence[str] = ()
+    ) -> None:
+        reply = self._store.admin(run_id, action, steps=steps)
         if reply[0] == "missing":
             raise _not_found(run_id)
         if reply[0] == "state":
             raise RunStateError(f"Run {run_id} is {reply[1]}: {rule}.")
+        if reply[0] == "step":
+            raise RunStateError(
+                f"Run {run_id} has no failed step {reply[1]!r}.",
+                hint="Only a failed step runs again; name it as the run shows it.",
+            )
+        if reply[0] == "unknown":
+            raise RunStateError(
+                f"Step {reply[1]!r} of run {run_id} runs at most once, and was begun: "
+                "it may have had its effect.",
+                hint="Look there first. To run it again, name it: "
+                f"steps=[{reply[1]!r}], or --step {shlex.quote(reply[1])} on the "
+                "command line.",
+            )
         record, _ = self._store.read(run_id)
         if record:
             queued = int(reply[1])

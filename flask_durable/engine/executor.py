@@ -31,6 +31,7 @@ from ..current import RunContext
 from ..errors import DurableError
 from ..errors import ReplayMismatch
 from ..errors import StepError
+from ..errors import StepInterrupted
 from ..failure import Failure
 from ..functions.function import Function
 from ..ids import new_token
@@ -129,7 +130,15 @@ class Executor:
             lambda: self._host.store.admin(run_id, "retry", generation=generation),
             until=until,
         )
-        if answer[0] != "ok":
+        if answer[0] == "unknown":
+            logger.error(
+                "Run %s is not retried: its step %r runs at most once, and may have "
+                "had its effect. To run it again, name it to runs.retry().",
+                run_id,
+                answer[1],
+                extra={"action": "retry_refused"},
+            )
+        elif answer[0] != "ok":
             logger.info(
                 "The dead letter of run %s finds it %s.",
                 run_id,
@@ -198,7 +207,8 @@ class Executor:
         not say why.
         """
         name = type(error).__name__
-        with contextlib.suppress(BaseException):
+        # Only errors: what ends the process here as well is for the caller.
+        with contextlib.suppress(Signal, Exception):
             attempt.end.reopen()
             attempt.pause(
                 DurableError(
@@ -375,7 +385,13 @@ class Executor:
             exc_info=error,
             extra={"action": "run_failed"},
         )
-        attempt.finish(failed=True, outcome=failure.to_json(), failed_step=failed_step)
+        attempt.finish(
+            failed=True,
+            outcome=failure.to_json(),
+            failed_step=failed_step,
+            # See run_admin.lua: it is not begun a second time unless it is named.
+            reason="outcome unknown" if isinstance(cause, StepInterrupted) else "",
+        )
 
 
 def _new_context(attempt: Attempt, event: t.Any) -> RunContext:

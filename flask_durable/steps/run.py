@@ -114,6 +114,8 @@ class Execution:
         previous = None
         if memo is not None:
             self._tries = memo.tries
+        if memo is not None and memo.status == "intent":
+            self._number = memo.number  # the attempt that left no outcome
         if memo is not None and memo.status == "tried":
             self._number = memo.number + 1
             previous = self._attempt.host.payloads.readable_failure(memo.body)

@@ -291,12 +291,15 @@ class RunStore:
         reason: str = "",
         events: t.Sequence[str] = (),
         generation: int | None = None,
+        steps: t.Sequence[str] = (),
     ) -> list[str]:
         """Cancel, resume or retry a run, see ``run_admin.lua``.
 
         :param events: What a cancelled run owes.
         :param generation: The one to retry, where a later one is to be left alone.
+        :param steps: The failed steps that are retried by their names.
         """
+        retried = (generation if generation is not None else "", *steps)
         return self._call(
             "run_admin",
             run_id,
@@ -305,7 +308,7 @@ class RunStore:
             reason,
             self._failed_retention,
             *events,
-            *(() if generation is None else (generation,)),
+            *(retried if action == "retry" else ()),
         )
 
     def sweep(self, tag: str, empty_queues: t.Iterable[str] = ()) -> Swept:

@@ -10,11 +10,15 @@
 -- ARGV[3] token, unique by the caller
 -- ARGV[4] reason
 -- ARGV[5] retention, milliseconds (cancel)
--- ARGV[6..] event messages to send (cancel); the generation that ended, or nothing for
---         whichever it is (retry)
+-- ARGV[6..] cancel: event messages to send
+--         retry: the generation that ended, or "" for whichever it is; then the names
+--         of failed steps to run again, besides the one that failed the run
 --
 -- Reply   {"ok", time}        time: when it was queued, or "0"
 --         {"state", status}   the run is in no state for it; nothing was changed
+--         {"unknown", step}   the step that failed the run ran at most once, and may have
+--                             had its effect: it is run again only if it is named
+--         {"step", name}      a step that is named has not failed
 --         {"missing"}
 --
 -- Cancelling voids the owner's token in the same write, so that nothing its owner does
@@ -24,7 +28,7 @@
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
-  'admin_token', 'admin_reply', 'expiring', 'function')
+  'admin_token', 'admin_reply', 'expiring', 'function', 'reason')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -53,10 +57,18 @@ else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
   -- Its objects in the blob store are being removed: it is as good as gone.
   if run[9] then return {'missing'} end
-  if ARGV[6] and ARGV[6] ~= run[3] then return {'state', status} end
+  if (ARGV[6] or '') ~= '' and ARGV[6] ~= run[3] then return {'state', status} end
+  local named = {}
+  for n = 7, #ARGV do
+    local memo = redis.call('HGET', steps_key(id), ARGV[n])
+    if not memo or string.match(memo, '^%S+') ~= 'failed' then return {'step', ARGV[n]} end
+    named[ARGV[n]] = true
+  end
+  if run[11] == 'outcome unknown' and not named[run[4]] then return {'unknown', run[4]} end
   -- Only the step that ended the run is tried again. A failed step that the function
   -- caught keeps its memo: the function has already gone another way because of it.
   if run[4] and run[4] ~= '' then remove_memo(id, run[4]) end
+  for n = 7, #ARGV do remove_memo(id, ARGV[n]) end
   redis.call('HDEL', run_key(id), 'failed_step', 'result', 'finished', 'reason')
   redis.call('ZREM', tag .. ':expire', id)
   put(id, 'generation', text(tonumber(run[3]) + 1))

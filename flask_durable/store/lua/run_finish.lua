@@ -9,7 +9,8 @@
 -- ARGV[4]  result, or failure
 -- ARGV[5]  retention, milliseconds
 -- ARGV[6]  the step whose failure ended the run, or ""
--- ARGV[7]  reason, or "" (why a completed run did nothing)
+-- ARGV[7]  reason, or "" (why a completed run did nothing, or that nobody
+--          knows what came of the step that failed the run, see run_admin.lua)
 -- ARGV[8]  id of the failure handler's run, or ""
 -- ARGV[9]  its function
 -- ARGV[10] its queue
