@@ -56,6 +56,7 @@ from .endings import tell
 from .host import Host
 from .leases import Leases
 from .outbox import Outbox
+from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
 from .retry import delay_after
@@ -74,6 +75,7 @@ class Executor:
         #: The threads in bodies that were given up.
         self.lost_threads = host.lost_threads
         self.lost_threads.keepers.append(leases)
+        self._probation = Probation(host, leases)
 
     def claim(
         self, message: RunMessage, *, until: float = math.inf
@@ -183,6 +185,7 @@ class Executor:
         attempt = Attempt(self._host, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
+            self._probation.begin(attempt)
             # In a context of its own: what a body sets of the variables of a library,
             # such as a tenant for log lines, is not there in the next run.
             contextvars.copy_context().run(self._execute, attempt)

@@ -35,7 +35,7 @@ end
 local overdue = redis.call('ZRANGEBYSCORE', tag .. ':leases', '-inf', now, 'LIMIT', 0,
   limit * 10)
 for _, id in ipairs(overdue) do
-  local run = get(id, 'status', 'token', 'created')
+  local run = get(id, 'status', 'token', 'created', 'claimed_at')
   if run[1] ~= 'running' then
     redis.call('ZREM', tag .. ':leases', id)
   else
@@ -47,6 +47,8 @@ for _, id in ipairs(overdue) do
     if token_and_end == seen then
       if now - tonumber(first) >= lease / 3 then
         disown(id, 'lost', now)
+        -- How long its process lived with it: it renewed the lease a moment before.
+        put(id, 'lived', text(math.max(ends - lease * 2 / 3 - (run[4] or now), 0)))
         enqueue(id, run[1], run[3], now)
         redis.call('ZADD', tag .. ':outbox', now, 'run:' .. id)
       end

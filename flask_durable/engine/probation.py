@@ -1,0 +1,107 @@
+"""Finding the run that kills its process, and no other one.
+
+A claim counts against a run until it makes progress, and a run that was claimed too
+often is PAUSED. When a process dies, all runs that were in it have lost a claim, and
+only one is to blame. So a run that comes back after such a loss is a *suspect*, and in
+each process suspects are tried one at a time:
+
+==================================  ================================================
+a run begins, and …                 then
+==================================  ================================================
+it is no suspect                    it begins; while a suspect is on trial, it is
+                                    excused
+it is a suspect, none is on trial   it is on trial; all others of the process are
+                                    excused
+it is a suspect, one is on trial    it is handed back, which takes its claim back too
+==================================  ================================================
+
+To be *excused* is to have no claim counted: such a run is no suspect the next time. A
+trial ends when the run makes progress or ends, and else when it has lasted as long as
+its process lived with it the last time. It did not kill for that long, and the next
+suspect is tried beside it.
+
+So each death of a process counts against one run, the one on trial. The run that is to
+blame is on trial when it kills its process, since its trial lasts as long as that took
+before, and it is PAUSED after ``DURABLE_MAX_DISPATCHES``; those that were beside it are
+not. All this costs nothing while there is no suspect.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+from ..safe_logging import get_logger
+from .host import Host
+from .leases import Leases
+
+if t.TYPE_CHECKING:
+    from .attempt import Attempt
+
+#: Claims without progress, this one included, from which on a run is a suspect.
+SUSPECT = 2
+
+#: Seconds until a suspect that had to wait may try again, at least and at most.
+MIN_DELAY = 0.5
+MAX_DELAY = 5.0
+
+logger = get_logger(__name__)
+
+
+class Probation:
+    """Tries the suspects among the runs of one process, one at a time.
+
+    :param leases: The runs of the process.
+    """
+
+    def __init__(self, host: Host, leases: Leases) -> None:
+        self._host = host
+        self._leases = leases
+        self._lock = threading.Lock()
+        self._on_trial: Attempt | None = None
+        self._until = 0.0
+
+    def begin(self, attempt: Attempt) -> None:
+        """Let the run of *attempt* begin, or hand it back. Called before its body is.
+
+        :raises Signal: It was handed back: another suspect is on trial.
+        """
+        suspect = int(attempt.record.get("dispatches", "1")) >= SUSPECT
+        if not suspect and self._on_trial is None:
+            return
+        with self._lock:
+            left = self._left(attempt)
+            if suspect and not left:
+                self._on_trial = attempt
+                lived = int(attempt.record.get("lived", "0")) / 1000
+                self._until = time.monotonic() + lived + self._host.store.lease / 3
+        if not suspect:
+            self._excuse([attempt] if left else [])
+        elif not left:
+            self._excuse([held for held in self._leases.held if held is not attempt])
+        else:
+            logger.info(
+                "Run %s waits: another run that may have ended a process is tried.",
+                attempt.run_id,
+                extra={"action": "suspect_waits"},
+            )
+            delay = min(max(left, MIN_DELAY), MAX_DELAY)
+            attempt.hand_back(delay, reason="another suspect is tried")
+
+    def _left(self, attempt: Attempt) -> float:
+        """Return the seconds that another one's trial lasts at most; 0 for none."""
+        tried = self._on_trial
+        if tried is None:
+            return 0.0
+        left = self._until - time.monotonic()
+        if tried.ended or tried.committed or left <= 0:
+            self._on_trial = None
+            return 0.0
+        # In development the same run has several attempts in one claim.
+        return 0.0 if tried.token == attempt.token else left
+
+    def _excuse(self, attempts: t.Sequence[Attempt]) -> None:
+        held = [(attempt.run_id, attempt.token) for attempt in attempts]
+        if held:
+            self._host.insist(lambda: self._host.store.excuse(held))
