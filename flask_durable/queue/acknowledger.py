@@ -240,7 +240,7 @@ class Acknowledger:
         left = []
         for (queue, delay), group in _by(messages, self._release_key):
             receipts = [held.received.receipt for held in group]
-            with self._hand.changing:
+            with self._hand.changing(queue):
                 outcomes = self._transport.release(queue, receipts, delay)
             left += _failed(group, outcomes)
         return left

@@ -1,11 +1,14 @@
-"""The messages in hand, and the thread that keeps them hidden from others."""
+"""The messages in hand, and the threads that keep them hidden from others.
+
+Each queue has a thread of its own: a call about one queue that is not answered delays
+the extensions of no other.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 import typing as t
-from collections import defaultdict
 
 from ..loops import Loop
 from ..safe_logging import get_logger
@@ -24,7 +27,7 @@ class Hand:
     """What this process received and has not deleted or given back yet.
 
     A message whose visibility is a third over is extended, also while it waits to be
-    deleted. One that another consumer has by then is marked lost.
+    deleted. One whose visibility ran out by then is marked lost.
 
     :param transport: Where the messages are from.
     :param each_beat: Called about once a second while anything is held.
@@ -33,93 +36,129 @@ class Hand:
     def __init__(
         self, transport: Transport, each_beat: t.Callable[[], None] = lambda: None
     ) -> None:
-        #: Held while visibilities change, so that an extension on its way cannot hide
-        #: a message that was just released.
-        self.changing = threading.Lock()
         self._transport = transport
         self._each_beat = each_beat
-        self._held: set[Held] = set()
-        self._queues: set[str] = set()
-        self._pause = MAX_PAUSE
         self._lock = threading.Lock()
-        self.loop = Loop("durable-heartbeat", self._turn, self._failed)
+        self._queues: dict[str, _QueueHand] = {}
+        self._closed = False
 
     def __len__(self) -> int:
-        return len(self._held)
+        return sum(len(each.held) for each in [*self._queues.values()])
+
+    def changing(self, queue: str) -> threading.Lock:
+        """Return what is held while visibilities of *queue* change.
+
+        An extension on its way cannot hide a message then that was just released.
+        """
+        return self._of(queue).changing
 
     def add(self, held: t.Iterable[Held]) -> None:
         """Answer for *held* from now on."""
-        with self._lock:
-            for one in held:
-                self._held.add(one)
-                if one.queue not in self._queues:
-                    self._meet(one.queue)
-            if not self.loop.started and self._held:
-                self.loop.start(self._pause)
+        for one in held:
+            self._of(one.queue).add(one)
 
     def remove(self, held: t.Iterable[Held]) -> None:
         """Answer for *held* no longer."""
-        with self._lock:
-            self._held.difference_update(held)
+        for one in held:
+            self._of(one.queue).remove(one)
 
     def doubt(self) -> None:
         """Let nothing that is held now be deleted: it is given back instead."""
-        with self._lock:
-            held = list(self._held)
-        for one in held:
-            one.doubt()
+        for each in [*self._queues.values()]:
+            for one in each.snapshot():
+                one.doubt()
 
     def extend(self) -> None:
         """Extend what was last received or extended a third of its visibility ago."""
-        queues: dict[str, list[Held]] = defaultdict(list)
-        with self._lock:
-            for held in self._held:
-                queues[held.queue].append(held)
-        now = time.monotonic()
-        with self.changing:
-            for queue, messages in queues.items():
-                before = now - self._transport.visibility(queue) / 3
-                self._extend(
-                    queue,
-                    [
-                        held
-                        for held in messages
-                        if held.renewed <= before
-                        and held.settlement in (None, Delete())
-                    ],
-                )
+        for each in [*self._queues.values()]:
+            each.extend()
 
     def close(self) -> None:
         """Stop extending."""
-        self.loop.stop(1)
+        with self._lock:
+            self._closed = True
+            loops = [each.loop for each in self._queues.values()]
+        for loop in loops:
+            loop.stopping.set()
+        deadline = time.monotonic() + 1
+        for loop in loops:
+            loop.join(max(deadline - time.monotonic(), 0))
 
-    def _extend(self, queue: str, messages: list[Held]) -> None:
-        if not messages:
-            return
+    def _of(self, queue: str) -> _QueueHand:
+        # Read without the lock: nothing is ever taken out.
+        found = self._queues.get(queue)
+        if found is None:
+            with self._lock:
+                found = self._queues.get(queue)
+                if found is None:
+                    found = _QueueHand(queue, self._transport, self._each_beat)
+                    if self._closed:
+                        found.loop.stopping.set()
+                    self._queues[queue] = found
+        return found
+
+
+class _QueueHand:
+    """The messages of one queue."""
+
+    def __init__(
+        self, queue: str, transport: Transport, each_beat: t.Callable[[], None]
+    ) -> None:
+        self.changing = threading.Lock()
+        self.held: set[Held] = set()
+        self._queue = queue
+        self._transport = transport
+        self._each_beat = each_beat
+        self._lock = threading.Lock()
+        # Half of the age at which a message is due: one that just missed a beat is
+        # extended at half of its visibility, and twice more before it runs out.
+        self._pause = min(MAX_PAUSE, transport.visibility(queue) / 6)
+        self.loop = Loop(f"durable-heartbeat-{queue}", self._turn, self._failed)
+
+    def add(self, held: Held) -> None:
+        with self._lock:
+            self.held.add(held)
+            if not self.loop.started:
+                self.loop.start(self._pause)
+
+    def remove(self, held: Held) -> None:
+        with self._lock:
+            self.held.discard(held)
+
+    def snapshot(self) -> list[Held]:
+        with self._lock:
+            return list(self.held)
+
+    def extend(self) -> None:
+        visibility = self._transport.visibility(self._queue)
+        with self.changing:
+            before = time.monotonic() - visibility / 3
+            due = [
+                held
+                for held in self.snapshot()
+                if held.renewed <= before and held.settlement in (None, Delete())
+            ]
+            if due:
+                self._extend(due, visibility)
+
+    def _extend(self, messages: list[Held], visibility: float) -> None:
         now = time.monotonic()
         receipts = [held.received.receipt for held in messages]
-        visibility = self._transport.visibility(queue)
-        outcomes = self._transport.extend(queue, receipts, visibility)
+        outcomes = self._transport.extend(self._queue, receipts, visibility)
         for held, error in zip(messages, outcomes, strict=True):
             if error is None:
                 held.renewed = now
             elif isinstance(error, ReceiptLost):
                 # What was deleted meanwhile is not there any more, which is no loss.
                 held.lost = held.settlement is None
-                self.remove([held])
+                self.remove(held)
             else:
                 logger.warning(
                     "A message of %s was not extended: %s",
-                    queue,
+                    self._queue,
                     error,
                     extra={"action": "message_not_extended"},
                 )
-
-    def _meet(self, queue: str) -> None:
-        self._queues.add(queue)
-        # Half of the age at which a message is due: one that just missed a beat is
-        # extended at half of its visibility, and twice more before it runs out.
-        self._pause = min(self._pause, self._transport.visibility(queue) / 6)
 
     def _turn(self) -> float:
         try:

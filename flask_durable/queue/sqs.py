@@ -78,8 +78,8 @@ class SQSTransport:
     ) -> None:
         self.answer_within = answer_within
         self._client = SQSClient(address)
-        # Nobody waits for a send as long as for a long poll, and what failed is sent
-        # again by those who know for how long.
+        # For all but long polls, and queues that are to be made: what failed is
+        # repeated by those who know for how long.
         self._sender = SQSClient(address, answer_within=answer_within)
         self.queues = SQSQueues(
             self._client,
@@ -250,8 +250,8 @@ class SQSTransport:
             # Not under the event's name: a second letter is better than none.
             entry |= fifo_fields(text) | {"MessageDeduplicationId": uuid.uuid4().hex}
         try:
-            url = self.queues.dead_url(queue)
-            self._client.call("send_message", QueueUrl=url, **entry)
+            url = self._sending.dead_url(queue)
+            self._sender.call("send_message", QueueUrl=url, **entry)
         except Exception as error:
             self._forget_missing(queue, error)
             raise
@@ -288,7 +288,9 @@ class SQSTransport:
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
                 for number, receipt in enumerate(receipts[start : start + BATCH])
             ]
-            failed = self._call_batch(self.queues, queue, operation, entries)
+            # By the client that does not wait: who settles or extends repeats what
+            # failed, and a call that hangs would keep the next one from being made.
+            failed = self._call_batch(self._sending, queue, operation, entries)
             outcomes += [
                 outcome_of_receipt(failed.get(entry["Id"])) for entry in entries
             ]

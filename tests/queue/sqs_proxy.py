@@ -64,6 +64,8 @@ class Proxy:
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._failing: set[str] = set()
         self._hanging: dict[str, threading.Event] = {}
+        #: The address of the queue whose calls hang, if not those of all.
+        self._hung_queue: dict[str, str] = {}
         self._lock = threading.Lock()
         #: Calls by operation, whatever became of them.
         self.calls: Counter[str] = Counter()
@@ -85,8 +87,12 @@ class Proxy:
         """Let every call of *operation* fail, until :meth:`heals`."""
         self._failing.add(operation)
 
-    def hangs(self, operation: str) -> None:
-        """Let no call of *operation* be answered, until :meth:`heals`."""
+    def hangs(self, operation: str, queue_url: str = "") -> None:
+        """Let no call of *operation* be answered, until :meth:`heals`.
+
+        :param queue_url: The queue whose calls are meant, if not those of all.
+        """
+        self._hung_queue[operation] = queue_url
         self._hanging[operation] = threading.Event()
 
     def heals(self) -> None:
@@ -115,8 +121,10 @@ class Proxy:
         self.calls[operation] += 1
         self.requests[operation].append(request)
         if (healed := self._hanging.get(operation)) is not None:
-            healed.wait()
-            return None
+            only = self._hung_queue[operation]
+            if not only or request.get("QueueUrl") == only:
+                healed.wait()
+                return None
         fault = self._next_fault(operation)
         if isinstance(fault, Answer):
             said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": "injected"}

@@ -235,6 +235,32 @@ def test_a_message_that_cannot_be_deleted_is_one_dead_letter(
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
+def test_a_call_that_hangs_keeps_the_messages_of_no_other_queue_from_being_hidden(
+    proxied: SQSKit, proxy: Proxy
+) -> None:
+    broker = proxied.broker(visibility=30)
+    held: dict[str, t.Any] = {}
+    for queue in ("one", "two"):
+        assert broker.transport.send(queue, bodies(1)) == [None]
+
+        def received(queue: str = queue) -> bool:
+            for delivery in broker.deliveries(queue, 1, 1):
+                held[queue] = delivery
+            return queue in held
+
+        wait_until(received)
+    hung = broker.transport.queues.url("one")  # type: ignore[attr-defined]
+    proxy.hangs("ChangeMessageVisibilityBatch", hung)
+    began = {queue: delivery.renewed for queue, delivery in held.items()}
+    for delivery in held.values():
+        delivery.renewed -= 15  # half of the visibility is over
+    wait_until(lambda: held["two"].renewed >= began["two"], "the other one's turn")
+    # Its settlement waits for nothing of the other queue either.
+    held["two"].release()
+    wait_until(lambda: len(broker._hand) == 1, "the other one's settlement")
+    assert held["one"].renewed < began["one"]
+
+
 def test_one_message_that_a_queue_never_takes_takes_none_along(
     prompt: Transport, proxy: Proxy
 ) -> None:
@@ -284,7 +310,7 @@ def test_a_message_whose_visibility_ran_out_before_it_was_begun_is_not_deleted(
     with working(broker, blocked, threads=1):
         assert started.wait(20)
         wait_until(lambda: broker.window.free == 0)
-        for held in broker._hand._held:
+        for held in broker._hand._of(QUEUE).held:
             held.renewed = 0.0
         proxy.meets(
             "ChangeMessageVisibilityBatch", Refuse((0, 1), "MessageNotInflight", True)
