@@ -32,6 +32,7 @@ from ..ids import run_id
 from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
 from ..queue.envelope import EventMessage
+from ..queue.redelivery import pause_before
 from ..safe_logging import get_logger
 from ..store.directory import Published
 from ..store.run_store import is_transient
@@ -40,11 +41,6 @@ from .claimed_run import ClaimedRun
 from .host import Host
 from .outbox import Outbox
 from .sending import event_info
-
-#: Seconds until an event that could not be routed is delivered again: this, twice as
-#: long each time, up to the most that a queue keeps it back.
-REDELIVERY = 5.0
-MAX_REDELIVERY = 900.0
 
 logger = get_logger(__name__)
 
@@ -142,7 +138,7 @@ class Router:
         self._host.settle(mark, until=until)
         for routing in routings:
             if routing.info.error is not None:
-                delay = _pause_before(routing.delivery.receive_count)
+                delay = pause_before(routing.delivery.receive_count)
                 routing.delivery.failed(routing.info.error, delay)
             else:
                 routing.delivery.done()
@@ -332,15 +328,6 @@ class Router:
             and threads.serves(queue)
             and threads.reserve()
         )
-
-
-def _pause_before(receive_count: int) -> float:
-    """Return the seconds until another delivery.
-
-    They double, since an event is received ten times at most, and what is in its way
-    may take an hour to mend.
-    """
-    return min(REDELIVERY * 2.0 ** min(receive_count - 1, 16), MAX_REDELIVERY)
 
 
 def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:

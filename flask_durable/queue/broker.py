@@ -29,6 +29,7 @@ from .receiver import PAUSE
 from .receiver import Receiver
 from .sender import Sender
 from .service_times import ServiceTimes
+from .transport import connection_closed
 from .transport import Outcome
 from .transport import QueueCounts
 from .transport import Received
@@ -110,6 +111,8 @@ class DurableBroker(dramatiq.Broker):
         self._waiting: weakref.WeakSet[LocalMessage] = weakref.WeakSet()
         #: What is to be processed once more, of queues that Dramatiq does not read.
         self._repeated: dict[str, list[Delivery]] = defaultdict(list)
+        #: The queues that were declared before the first receive.
+        self._declared: set[str] = set()
         self._stopping = threading.Event()
         self._seen_empty: dict[str, float] = {}
 
@@ -228,6 +231,7 @@ class DurableBroker(dramatiq.Broker):
         with self._lock:
             if repeated := self._repeated.pop(queue, []):
                 return repeated
+        self._declare(queue)
         received = self.transport.receive(queue, limit, wait)
         if not received:
             self._found_empty(queue)
@@ -237,6 +241,18 @@ class DurableBroker(dramatiq.Broker):
                 delivery.release()
             return []
         return deliveries
+
+    def _declare(self, queue: str) -> None:
+        """Have *queue* made, and what it is read, before it is received from first."""
+        if queue in self._declared:
+            return
+        try:
+            self.transport.declare(queue)
+        except Exception as error:
+            if self.transport.is_transient(error):
+                raise connection_closed(error) from error
+            raise
+        self._declared.add(queue)
 
     def counts(self, queue: str) -> QueueCounts:
         """Return how many messages *queue* holds in which state."""

@@ -8,16 +8,11 @@ import typing as t
 from dataclasses import dataclass
 
 from .envelope import Message
-from .transport import MAX_DELAY
+from .redelivery import pause_before
 from .transport import Received
 
 #: Characters of a reason that are kept.
 MAX_REASON = 500
-
-#: Seconds until a message that nothing here can process is received again: this, twice
-#: as long each time, up to the most that a queue keeps it back. Ten receives last for
-#: more than half an hour.
-FIRST_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -136,8 +131,7 @@ class Held:
 
         After its last receive it goes to the dead-letter queue, with *why*.
         """
-        pause = min(FIRST_PAUSE * 2.0 ** min(self.receive_count - 1, 16), MAX_DELAY)
-        self._decide(Failed(pause, kept(why), ""))
+        self._decide(Failed(pause_before(self.receive_count), kept(why), ""))
 
     def _decide(self, settlement: Settlement) -> None:
         with self._lock:

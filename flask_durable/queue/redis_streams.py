@@ -31,11 +31,11 @@ from ..safe_logging import get_logger
 from ..store.keys import queue_tag
 from ..store.run_store import is_transient
 from .process import PerProcess
+from .redelivery import MAX_DELAY
 from .redis_dead_letters import RedisDeadLetters
 from .transport import ANSWER_WITHIN
 from .transport import bad_delay
 from .transport import connection_closed
-from .transport import MAX_DELAY
 from .transport import MAX_RECEIVES
 from .transport import Outcome
 from .transport import QueueCounts

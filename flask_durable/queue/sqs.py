@@ -16,6 +16,7 @@ from ..errors import ConfigurationError
 from .envelope import MessageRefused
 from .options import Queues
 from .options import SQSAddress
+from .redelivery import MAX_DELAY
 from .sqs_batch import attributes_size
 from .sqs_batch import BATCH
 from .sqs_batch import Entry
@@ -40,7 +41,6 @@ from .sqs_queues import SQSQueues
 from .transport import ANSWER_WITHIN
 from .transport import bad_delay
 from .transport import connection_closed
-from .transport import MAX_DELAY
 from .transport import MAX_RECEIVES
 from .transport import Outcome
 from .transport import QueueCounts

@@ -14,12 +14,10 @@ from dataclasses import field
 from dramatiq.errors import ConnectionClosed
 
 from .dead_letters import DeadLetterQueues
+from .redelivery import MAX_DELAY
 
 #: How often a message is received before it goes to the dead-letter queue instead.
 MAX_RECEIVES = 10
-
-#: Seconds that a message may be delayed or released for, at most.
-MAX_DELAY = 900.0
 
 #: Seconds that a send waits for the queue's server, unless told otherwise.
 ANSWER_WITHIN = 2.0

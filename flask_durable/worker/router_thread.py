@@ -14,6 +14,7 @@ from ..loops import Loop
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
+from ..queue.redelivery import pause_before
 from ..safe_logging import get_logger
 
 #: Events that are routed together, in one round trip.
@@ -108,7 +109,7 @@ class RouterThread:
             logger.exception(
                 "Could not route an event.", extra={"action": "routing_failed"}
             )
-            delivery.failed(error, PAUSE)
+            delivery.failed(error, pause_before(delivery.receive_count))
 
     def _turn(self) -> float:
         self.route(WAIT)

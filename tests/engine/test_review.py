@@ -30,6 +30,8 @@ from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import Watchdog
 from flask_durable.engine.leases import Leases
 from flask_durable.engine.router import Router
+from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.redelivery import pause_before
 from flask_durable.store.run_store import after
 from flask_durable.worker.router_thread import RouterThread
 
@@ -198,6 +200,12 @@ def test_an_event_that_cannot_be_routed_takes_no_slot_and_no_other_with_it(
     assert routed == 3
     assert slots.free == 2
     assert [harness.run_of(id).status for id in good] == [RunStatus.RUNNING] * 2
+    # It comes again as what could not be routed for another reason does: after pauses
+    # that double, so that its receives last.
+    assert harness.state.broker.flush_settled(5)
+    counts = harness.state.broker.counts(EVENT_QUEUE)
+    assert (counts.delayed, pause_before(1), pause_before(2)) == (1, 5.0, 10.0)
+    assert sum(map(pause_before, range(1, 10))) > 1800
 
 
 def test_a_filter_is_not_asked_again_after_the_run_did_something(

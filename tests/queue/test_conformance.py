@@ -296,7 +296,7 @@ def test_undecodable_messages_are_dead_lettered_by_the_worker(kit: Kit) -> None:
 def test_a_message_of_another_release_goes_back_until_its_last_receive(
     kit: Kit, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.delivery.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("flask_durable.queue.redelivery.FIRST_PAUSE", 0.0)
     broker = kit.broker(transport=kit.transport(max_receives=3), visibility=30)
     send(broker.transport, [known])
 
@@ -373,7 +373,8 @@ def test_the_barrier_comes_before_the_delete(kit: Kit) -> None:
     with working(broker, lambda delivery: None):
         broker.send(QUEUE, [body(1)])
         wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
-    assert counted == [QueueCounts(0, 1, 0, 0)]
+    # A delete that is not answered in time is repeated, behind another barrier.
+    assert counted[0] == QueueCounts(0, 1, 0, 0)
 
 
 def test_what_was_in_hand_when_state_was_lost_is_repeated_and_not_received_again(

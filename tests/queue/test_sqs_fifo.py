@@ -229,7 +229,7 @@ def test_runs_of_a_group_start_in_the_order_of_their_events(fifo: Harness) -> No
 def test_a_run_message_that_was_not_taken_holds_its_group_up(
     fifo: Harness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.engine.router.REDELIVERY", 0.0)
+    monkeypatch.setattr("flask_durable.queue.redelivery.FIRST_PAUSE", 0.0)
     begun = []
 
     @fifo.durable.function(on="order/changed", queue="media")

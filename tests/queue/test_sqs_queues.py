@@ -8,6 +8,7 @@ import typing as t
 import pytest
 
 from flask_durable.errors import ConfigurationError
+from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.options import read_queues
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sqs import SQSTransport
@@ -115,6 +116,23 @@ def test_a_message_is_given_up_before_an_existing_queue_drops_it_without_a_reaso
     made = transport(sqs_kit, media={"queue": url})
     made.declare(QUEUE)
     assert made.max_receives(QUEUE) == 4
+
+
+def test_the_event_queue_is_known_before_its_first_event_as_every_queue_is(
+    sqs_kit: SQSKit, caplog: pytest.LogCaptureFixture
+) -> None:
+    arn = f"arn:aws:sqs:us-east-1:123456789012:{sqs_kit.namespace}-other-dlq"
+    transport(sqs_kit).declare("other")
+    policy = {"deadLetterTargetArn": arn, "maxReceiveCount": 3}
+    _, place = existing(sqs_kit, RedrivePolicy=json.dumps(policy))
+    broker = sqs_kit.broker(transport=transport(sqs_kit, events={"queue": place}))
+    assert broker.deliveries(EVENT_QUEUE, 1, 0) == []
+    assert broker.transport.max_receives(EVENT_QUEUE) == 3
+
+    bare = transport(sqs_kit, events={"queue": place.replace("theirs", "bare")})
+    sqs_kit.client.create_queue(QueueName=f"{sqs_kit.namespace}-bare")
+    sqs_kit.broker(transport=bare).deliveries(EVENT_QUEUE, 1, 0)
+    assert "exists without a redrive policy" in caplog.text
 
 
 def test_an_existing_queue_without_dead_letters_says_what_it_lacks(
