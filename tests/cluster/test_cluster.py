@@ -223,7 +223,7 @@ def test_the_promise_is_that_of_the_weakest_server(
     cluster: ValkeyCluster, harness: Harness, name: str, value: str, field: str
 ) -> None:
     node = cluster.nodes[1]
-    usual = ask(node, "CONFIG", "GET", name)[name]
+    usual = ask(node, "CONFIG GET", name)[name]
     ask(node, "CONFIG", "SET", name, value)
     try:
         promise = harness.state.barrier.promise()
