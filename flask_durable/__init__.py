@@ -9,6 +9,7 @@ from .errors import DeadLetterNotFound as DeadLetterNotFound
 from .errors import DefinitionError as DefinitionError
 from .errors import DurableError as DurableError
 from .errors import EventError as EventError
+from .errors import FilterTimeout as FilterTimeout
 from .errors import NonRetriable as NonRetriable
 from .errors import PayloadError as PayloadError
 from .errors import PayloadLocked as PayloadLocked

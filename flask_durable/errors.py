@@ -179,6 +179,15 @@ class DeadLetterNotFound(DurableError):
     code = "dead_letter.not_found"
 
 
+class FilterTimeout(DurableError):
+    """Raised in a run whose function's ``where=`` did not answer in time.
+
+    The run fails. One that is tried again asks the filter again.
+    """
+
+    code = "filter.timeout"
+
+
 class StepUsageError(DurableError):
     """Raised when a step is used where it cannot be kept durable."""
 

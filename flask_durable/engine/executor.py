@@ -29,6 +29,7 @@ from datetime import timezone
 from ..current import _context
 from ..current import RunContext
 from ..errors import DurableError
+from ..errors import FilterTimeout
 from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..errors import StepInterrupted
@@ -287,9 +288,16 @@ class Executor:
         :raises Signal: It raises; then the run is FAILED at once.
         """
         where = attempt.function.where
-        if where is None or attempt.memos or "unfiltered" not in attempt.record:
+        unfiltered = attempt.record.get("unfiltered")
+        if where is None or attempt.memos or unfiltered is None:
             return False
         try:
+            if unfiltered == "late" and attempt.record["generation"] == "0":
+                # Asked here it would hang again, and keep a run thread for each event.
+                raise FilterTimeout(
+                    f"where= of {attempt.function.id!r} did not answer in time.",
+                    hint="Give what it waits for a timeout, or look it up in a step.",
+                )
             with self._host.scope():
                 return not where(event)
         except BaseException as error:

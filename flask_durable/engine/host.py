@@ -23,6 +23,7 @@ from ..store.directory import Directory
 from ..store.run_store import is_transient
 from ..store.run_store import RunStore
 from ..store.service_times import ServiceTimes
+from .asking import Asker
 from .lost_threads import LostThreads
 from .run_logs import RunLogs
 
@@ -98,6 +99,7 @@ class Host:
     write_through: bool = False
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
+    asker: Asker = field(default_factory=Asker)
     #: The threads whose steps' bodies were given up and go on.
     lost_threads: LostThreads = field(default_factory=LostThreads)
 

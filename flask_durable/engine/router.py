@@ -17,6 +17,7 @@ for it comes back. Clocks of senders and of workers decide about nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import typing as t
@@ -26,6 +27,7 @@ from dataclasses import field
 from ..errors import EventError
 from ..errors import UnavailableError
 from ..functions.function import Function
+from ..functions.triggers import matches
 from ..functions.triggers import TriggerIndex
 from ..ids import new_token
 from ..ids import run_id
@@ -37,12 +39,18 @@ from ..safe_logging import get_logger
 from ..store.directory import Published
 from ..store.run_store import is_transient
 from ..store.run_store import NewRun
+from .asking import Answer
+from .asking import Question
 from .claimed_run import ClaimedRun
 from .host import Host
 from .outbox import Outbox
 from .sending import event_info
 
 logger = get_logger(__name__)
+
+
+#: The answer of a function that has no filter.
+_ADMITTED = Answer(True)
 
 
 class Delivery(t.Protocol):
@@ -115,7 +123,9 @@ class Router:
             does not answer.
         """
         told = RouteInfo([])
-        routings = [r for d in deliveries if (r := self._accept(d, told)) is not None]
+        opened = [r for d in deliveries if (r := self._open(d)) is not None]
+        told.events += [routing.info for routing in opened]
+        routings = self._checked(opened, until)
         with self._host.middleware.around_route(told):
             try:
                 self._route(routings, until)
@@ -143,21 +153,82 @@ class Router:
             else:
                 routing.delivery.done()
 
-    def _accept(self, delivery: Delivery, told: RouteInfo) -> _Routing | None:
+    def _open(self, delivery: Delivery) -> _Routing | None:
         message = delivery.message
         if not isinstance(message, EventMessage):
             delivery.dead("not an event")
             return None
         size = len(delivery.text)
         info = RoutedInfo(event_info(message), delivery.receive_count, size)
-        told.events.append(info)
+        return _Routing(delivery, message, delivery.text, info)
+
+    def _checked(self, routings: list[_Routing], until: float) -> list[_Routing]:
+        """Return those whose data fits their schemas; the others are settled."""
+        hangs = self._host.functions.schemas.may_hang
+        answers = self._host.asker.ask(
+            [
+                Question(
+                    f"schema {routing.message.name}",
+                    functools.partial(self._host.check_event, routing.message),
+                )
+                for routing in routings
+                if hangs(routing.message.name)
+            ]
+        )
+        asked = iter(answers)
+        fitting = []
+        for routing in routings:
+            if hangs(routing.message.name):
+                answer = next(asked)
+            else:
+                answer = self._check(routing.message)
+            if answer == Answer():
+                fitting.append(routing)
+            else:
+                self._turn_away(routing, answer, until)
+        return fitting
+
+    def _check(self, message: EventMessage) -> Answer:
         try:
             self._host.check_event(message)
         except EventError as error:
-            info.error = error
-            delivery.dead(str(error))
-            return None
-        return _Routing(delivery, message, delivery.text, info)
+            return Answer(error=error)
+        return Answer()
+
+    def _turn_away(self, routing: _Routing, answer: Answer, until: float) -> None:
+        """Settle an event that does not fit its schema, or cannot be checked.
+
+        It is dead if it fits in no release: where another version of its functions has
+        another schema for it, it goes back for a worker that has that.
+        """
+        name = routing.message.name
+        if isinstance(answer.error, EventError):
+            error = answer.error
+            published = self._host.insist(
+                lambda: self._host.directory.current(), until=until
+            )
+            is_dead = not self._has_other_schema(name, published)
+        else:
+            what = "did not answer in time"
+            if not answer.late:
+                what = f"raised {answer.error!r}"  # as one does that exits
+            error, is_dead = EventError(f"The schema of {name!r} {what}."), False
+        routing.info.error = error
+        if is_dead:
+            routing.delivery.dead(str(error))
+        else:
+            pause = pause_before(routing.delivery.receive_count)
+            routing.delivery.failed(error, pause)
+
+    def _has_other_schema(self, name: str, published: Published) -> bool:
+        """Return whether the events *name* have another schema in some release."""
+        own = self._host.functions.schema_version(name)
+        return any(
+            version.get("schemas", {}).get(name) != own
+            for versions in published.versions.values()
+            for version in versions
+            if any(matches(trigger, name) for trigger in version["triggers"])
+        )
 
     def _create(
         self,
@@ -169,9 +240,8 @@ class Router:
         planned: list[tuple[_Routing, NewRun]] = []
         command = self._host.directory.version_command
         try:
-            for routing in routings:
-                for run in self._plan(routing, published):
-                    planned.append((routing, run))
+            for routing, run in self._plan(routings, published):
+                planned.append((routing, run))
             calls = [self._host.store.creation(run) for _, run in planned]
             sent = time.monotonic()
             # A worker that stops leaves the events to the next one.
@@ -235,16 +305,35 @@ class Router:
         runs[run.function] = run.id
         return bool(reply[0] == "queued")
 
-    def _plan(self, routing: _Routing, published: Published) -> t.Iterator[NewRun]:
-        for id in self._match(routing.message.name, published):
-            if id in routing.functions:
-                continue
-            routing.functions.add(id)
+    def _plan(
+        self, routings: list[_Routing], published: Published
+    ) -> t.Iterator[tuple[_Routing, NewRun]]:
+        """Yield the runs to create. All filters are asked before the first one.
+
+        So while they are, no thread is taken for a run.
+        """
+        wanted: list[tuple[_Routing, str]] = []
+        for routing in routings:
+            for id in self._match(routing.message.name, published):
+                if id not in routing.functions:
+                    routing.functions.add(id)
+                    wanted.append((routing, id))
+        answers = iter(self._host.asker.ask([*self._questions(wanted)]))
+        for routing, id in wanted:
             function = self._host.functions.get(id)
             if function is None:
-                yield self._remote_run(routing, published.functions[id])
-            elif (run := self._local_run(routing, function)) is not None:
-                yield run
+                yield routing, self._remote_run(routing, published.functions[id])
+                continue
+            answer = _ADMITTED if function.where is None else next(answers)
+            if (run := self._local_run(routing, function, answer)) is not None:
+                yield routing, run
+
+    def _questions(self, wanted: list[tuple[_Routing, str]]) -> t.Iterator[Question]:
+        for routing, id in wanted:
+            function = self._host.functions.get(id)
+            if function is not None and function.where is not None:
+                ask = functools.partial(self._admits, function, routing.message)
+                yield Question(f"where {id}", ask)
 
     def _match(self, name: str, published: Published) -> list[str]:
         if self._index[0] is not published:
@@ -269,10 +358,9 @@ class Router:
         )
 
     def _local_run(
-        self, routing: _Routing, function: Function[t.Any, t.Any]
+        self, routing: _Routing, function: Function[t.Any, t.Any], answer: Answer
     ) -> NewRun | None:
-        admitted = self._admits(function, routing.message)
-        if admitted is False:
+        if answer.value is False:
             return None
         return self._new_run(
             routing,
@@ -280,7 +368,8 @@ class Router:
             function.queue,
             timeout=function.timeout,
             start_timeout=function.start_timeout,
-            unfiltered=admitted is None,
+            unfiltered=answer.value is None,
+            late=answer.late,
             version=function.version,
             token=new_token() if self._may_run_here(function.queue) else "",
         )
@@ -303,22 +392,18 @@ class Router:
     def _admits(
         self, function: Function[t.Any, t.Any], message: EventMessage
     ) -> bool | None:
-        """Ask the function's ``where``; ``None`` if it raised, or cannot be asked here.
+        """Ask the function's ``where``; ``None`` if it cannot be asked here.
 
-        Then the run asks it again and fails with its error, as any run fails: with its
-        failure handler, and heard by those who listen. An event whose data is in the
-        blob store is not read here: no other event is to wait for that.
+        Then, and where it raises, the run asks it again and fails with its error, as
+        any run fails: with its failure handler, and heard by those who listen. An event
+        whose data is in the blob store is not read here: no other event is to wait for
+        that.
         """
-        if function.where is None:
-            return True
-        try:
-            opened = self._host.payloads.open_inline_event(message)
-            if opened is None:
-                return None
-            with self._host.scope():
-                return bool(function.where(function.event_for(opened)))
-        except BaseException:  # SystemExit would end the router's thread
+        opened = self._host.payloads.open_inline_event(message)
+        if opened is None or function.where is None:
             return None
+        with self._host.scope():
+            return bool(function.where(function.event_for(opened)))
 
     def _may_run_here(self, queue: str) -> bool:
         threads = self._threads
@@ -342,5 +427,5 @@ def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
         "started": started,
     }
     if run.unfiltered:
-        record["unfiltered"] = "1"
+        record["unfiltered"] = run.unfiltered_as
     return ClaimedRun(run.id, run.token, record, {}, sent)

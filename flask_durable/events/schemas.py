@@ -27,6 +27,7 @@ class Schemas:
 
     def __init__(self) -> None:
         self._by_name: dict[str, type[EventData]] = {}
+        self._may_hang: dict[type[EventData], bool] = {}
 
     def add(self, schema: type[EventData]) -> None:
         """Remember *schema* under its event's name. Repeating it is harmless.
@@ -51,6 +52,22 @@ class Schemas:
         """Return the schema of the event *name*, if there is one."""
         return self._by_name.get(name)
 
+    def names(self) -> list[str]:
+        """Return the names of the events that have a schema."""
+        return list(self._by_name)
+
+    def may_hang(self, name: str) -> bool:
+        """Return whether code of the application checks the data of the event *name*.
+
+        Compiled code checks plain models, in a time that their data bounds.
+        """
+        schema = self._by_name.get(name)
+        if schema is None:
+            return False
+        if schema not in self._may_hang:
+            self._may_hang[schema] = _runs_code(schema)
+        return self._may_hang[schema]
+
     def validate(self, name: str, data: dict[str, t.Any]) -> dict[str, t.Any]:
         """Return *data* unchanged when it fits the schema of *name*, or has none.
 
@@ -62,6 +79,28 @@ class Schemas:
         if schema is not None:
             load(schema, data)
         return data
+
+
+def _runs_code(schema: type[EventData]) -> bool:
+    """Return whether checking data calls Python code, as far as can be told.
+
+    In doubt it does: the core schema of a class that is completed later is not there.
+    """
+    core = getattr(schema, "__pydantic_core_schema__", None)
+    return not isinstance(core, dict) or _has_code(core)
+
+
+def _has_code(core: t.Any) -> bool:
+    if isinstance(core, (list, tuple)):
+        return any(map(_has_code, core))
+    if not isinstance(core, dict):
+        return False
+    called = ("custom_init", "post_init", "missing")
+    if str(core.get("type")).startswith("function") or any(map(core.get, called)):
+        return True
+    if core.get("default_factory") not in (None, list, dict, set):
+        return True
+    return any(_has_code(part) for key, part in core.items() if key != "metadata")
 
 
 S = t.TypeVar("S", bound=EventData)

@@ -9,7 +9,9 @@ from ..events.model import EventData
 from ..events.schemas import Schemas
 from .function import FAILURE_SUFFIX
 from .function import Function
+from .schema_versions import schema_version
 from .step_function import StepFunction
+from .triggers import matches
 from .triggers import TriggerIndex
 
 AnyFunction = Function[t.Any, t.Any]
@@ -26,6 +28,7 @@ class FunctionRegistry:
         self._steps: dict[str, StepFunction[..., t.Any]] = {}
         self._groups: set[str] = set()
         self._index = TriggerIndex()
+        self._schema_versions: dict[type[EventData], str] = {}
 
     def __iter__(self) -> t.Iterator[AnyFunction]:
         return iter(self._functions.values())
@@ -52,8 +55,31 @@ class FunctionRegistry:
         return self._index.has(name) or self.schemas.get(name) is not None
 
     def specs(self) -> dict[str, dict[str, t.Any]]:
-        """Return what a process publishes of the functions, by their ids."""
-        return {function.id: function.spec() for function in self}
+        """Return what a process publishes of the functions, by their ids.
+
+        Beside what each says of itself that is which schemas its events have to fit.
+        """
+        versions = {name: self.schema_version(name) for name in self.schemas.names()}
+        return {
+            function.id: {
+                **function.spec(),
+                "schemas": {
+                    name: version
+                    for name, version in versions.items()
+                    if any(matches(trigger, name) for trigger in function.triggers)
+                },
+            }
+            for function in self
+        }
+
+    def schema_version(self, name: str) -> str | None:
+        """Return the version of the schema of the event *name*, if there is one."""
+        schema = self.schemas.get(name)
+        if schema is None:
+            return None
+        if schema not in self._schema_versions:
+            self._schema_versions[schema] = schema_version(schema)
+        return self._schema_versions[schema]
 
     def queues(self) -> list[str]:
         """Return the queues of all functions, sorted, each once."""

@@ -70,6 +70,7 @@ class NewRun:
     :param token: Claims the run for the caller; ``""`` queues it.
     :param start_at: Not to start before this time, milliseconds since 1970; 0 for now.
     :param unfiltered: Whether the function's ``where`` is still to be asked.
+    :param late: Whether it was asked, and did not answer in time: the run fails.
     """
 
     id: str
@@ -83,7 +84,13 @@ class NewRun:
     start_timeout: float | None = None
     start_at: int = 0
     unfiltered: bool = False
+    late: bool = False
     version: str = ""
+
+    @property
+    def unfiltered_as(self) -> str:
+        """The record's ``unfiltered``, if it has one."""
+        return "late" if self.late else "1"
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class RunStore:
         fields = ["function", run.function, "queue", run.queue, "event", run.event]
         fields += ["event_id", run.event_id, "event_name", run.event_name]
         if run.unfiltered:
-            fields += ["unfiltered", "1"]
+            fields += ["unfiltered", run.unfiltered_as]
         if run.version:
             fields += ["version", run.version]
         args: list[Argument] = [

@@ -81,7 +81,7 @@ class WorkerProcess:
             state.broker, executor, queues=self.queues, threads=threads
         )
         self._router = RouterThread(
-            state.broker, Router(host, state.outbox, self._threads)
+            state.broker, Router(host, state.outbox, self._threads), state.failures
         )
         self._sweeper = Sweeper(host, state.outbox, state.admin)
         self._beat = Beat(state, self.id, self.queues, threads)

@@ -2,9 +2,23 @@
 
 It executes no runs, and waits for none but for a moment: where a thread becomes free in
 it, the run is executed in place.
+
+An event may end the process that routes it: a filter crashes in C code, or takes all
+memory. All events that the process had in hand come back then, and one of them is to
+blame. So events that come back are routed in ever smaller batches, and at last alone::
+
+    receive   1 ── 2 ── 3 ── 4 … ── 10 ── dead letter
+    together  32   8    2    1
+
+One that goes alone is noted before, where a dead letter's error is kept too. Those that
+have such a note come after the others, so that the next process gets past the good ones
+first; and what was routed before is deleted first, so that it does not come back.
 """
 
 from __future__ import annotations
+
+import contextlib
+import itertools
 
 from dramatiq.errors import BrokerConnectionError
 
@@ -16,6 +30,8 @@ from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.redelivery import pause_before
 from ..safe_logging import get_logger
+from ..store.failures import MessageFailures
+from ..store.run_store import TRANSIENT
 
 #: Events that are routed together, in one round trip.
 BATCH = 32
@@ -28,15 +44,30 @@ PATIENCE = 0.05
 WAIT = 1.0
 PAUSE = 1.0
 
+#: Seconds that what was routed has to be deleted before an event goes alone.
+FLUSH = 1.0
+
+#: What is noted of an event before it goes alone. It stands if the process ends.
+SUSPECTED = "The process that routed it ended, or was cut off from the state server."
+
 logger = get_logger(__name__)
 
 
 class RouterThread:
-    """Receives events and routes them until it is stopped."""
+    """Receives events and routes them until it is stopped.
 
-    def __init__(self, broker: DurableBroker, router: Router) -> None:
+    :param failures: Keeps what an event is suspected of; ``None`` if nothing does.
+    """
+
+    def __init__(
+        self,
+        broker: DurableBroker,
+        router: Router,
+        failures: MessageFailures | None = None,
+    ) -> None:
         self._broker = broker
         self._router = router
+        self._failures = failures
         self._patient = True
         self._loop = Loop("durable-router", self._turn, self._failed)
 
@@ -70,12 +101,60 @@ class RouterThread:
         return len(deliveries)
 
     def _route_all(self, deliveries: list[Delivery]) -> None:
+        if all(delivery.receive_count == 1 for delivery in deliveries):
+            return self._route_in_batches(deliveries, BATCH)
+        for size, group in itertools.groupby(self._in_order(deliveries), self._size):
+            if size > 1:
+                self._route_in_batches(list(group), size)
+            else:
+                for delivery in group:
+                    self._route_suspect(delivery)
+
+    def _route_in_batches(self, deliveries: list[Delivery], most: int) -> None:
         routed = 0
         while routed < len(deliveries):
-            size = self._free() or BATCH
+            size = min(self._free() or BATCH, most)
             self._route_together(deliveries[routed : routed + size])
             routed += size
             self._loop.moved()
+
+    def _size(self, delivery: Delivery) -> int:
+        """Return with how many others of its kind an event is routed, itself included.
+
+        A queue may give up its messages sooner than after ten receives.
+        """
+        receives = delivery.receive_count
+        if receives >= max(self._broker.transport.max_receives(EVENT_QUEUE) // 2, 2):
+            return 1
+        return max(BATCH >> 2 * (receives - 1), 1)
+
+    def _in_order(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Return *deliveries* with those last that may end the process."""
+        if self._broker.transport.is_ordered(EVENT_QUEUE):
+            return deliveries
+        alone = [d.message.key for d in deliveries if self._size(d) == 1]
+        noted = self._noted(alone)
+        return sorted(
+            deliveries, key=lambda d: (-self._size(d), d.message.key in noted)
+        )
+
+    def _noted(self, keys: list[str]) -> set[str]:
+        if self._failures is None:
+            return set()
+        try:
+            found = self._failures.of(keys)
+        except TRANSIENT:
+            return set()  # routing finds out by itself that the server is away
+        return {key for key, failure in found.items() if failure.error == SUSPECTED}
+
+    def _route_suspect(self, delivery: Delivery) -> None:
+        self._broker.flush_settled(FLUSH)
+        if self._failures is not None:
+            # Refused, or lost, it costs the good ones behind this one some receives.
+            with contextlib.suppress(Exception):
+                self._failures.note({delivery.message.key: SUSPECTED})
+        self._route_together([delivery])
+        self._loop.moved()
 
     def _free(self) -> int:
         """Return how many threads are free, if one is within a moment.

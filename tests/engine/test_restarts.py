@@ -16,7 +16,6 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.middleware import RouteInfo
 from flask_durable.store.barrier import StateMayBeLost
 from flask_durable.worker.router_thread import RouterThread
 
@@ -109,10 +108,9 @@ def test_a_message_is_not_deleted_when_the_run_that_it_led_to_is_lost(
     event_id = harness.send("a/b")
     mains.remember()
     deliveries = harness.state.broker.deliveries("events", 10, 5)
-    told = RouteInfo([])
     # The run is created and answered for, but nothing was confirmed yet.
     harness.router._create(
-        [r for d in deliveries if (r := harness.router._accept(d, told)) is not None],
+        [r for d in deliveries if (r := harness.router._open(d)) is not None],
         harness.state.directory.remembered,
     )
     assert len(harness.runs.of_event(event_id)) == 1

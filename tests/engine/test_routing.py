@@ -15,6 +15,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.envelope import EventMessage
+from flask_durable.store.directory import names_of
 
 from ..harness import Harness
 
@@ -226,6 +227,50 @@ def test_whichever_version_was_started_last_no_trigger_is_passed_by(
             pass
         for event_id in sent:
             assert any_harness.run_of(event_id).function == "bill"
+    old.close()
+
+
+class Order(EventData, name="order/placed"):
+    kind: t.Literal["a", "b"]
+
+
+class NewOrder(EventData, name="order/placed"):
+    kind: t.Literal["a", "b", "c"]
+
+
+@pytest.mark.parametrize("old_last", [False, True])
+def test_what_fits_in_another_release_alone_goes_back_and_what_fits_in_none_is_dead(
+    any_harness: Harness, valkey: t.Any, namespace: str, old_last: bool
+) -> None:
+    url = any_harness.app.config.get("DURABLE_QUEUE_URL")
+    old = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=url)
+    for harness, schema in ((old, Order), (any_harness, NewOrder)):
+
+        @harness.durable.function(on=schema, id="bill")
+        def bill(event: Event[t.Any], step: Step) -> None: ...
+
+    for each in (any_harness, old) if old_last else (old, any_harness):
+        each.start()
+    broker = any_harness.state.broker
+    event_id = any_harness.send("order/placed", {"kind": "c"})
+    while not old.route():
+        pass
+    old.state.broker.flush_settled(5)
+    assert broker.counts(EVENT_QUEUE).dead == 0
+
+    client, root = old.state.server.client, old.state.store.keys.root
+    for name in names_of(old.durable.functions.specs()):
+        client.zincrby(f"{root}:functions:seen", -3_600_000, name)
+    any_harness.publish()
+    wrong = EventMessage("order/placed", {"kind": "d"}, "e2", 1)
+    broker.send(EVENT_QUEUE, [wrong.encode()])
+    while not any_harness.route():
+        pass
+    broker.flush_settled(5)
+    assert broker.counts(EVENT_QUEUE).dead == 1
+    (letter,) = any_harness.state.dead_letters.list()
+    assert letter.event_id == "e2"
+    assert any_harness.runs.of_event(event_id) == []
     old.close()
 
 

@@ -131,8 +131,6 @@ class Served(EventData, name="meal/served"):
         # No ValueError: not the event is wrong, but this code.
         if dish == "hot" and not antidote().exists():
             raise RuntimeError("the taster burnt their tongue")
-        if dish == "toxin" and not antidote().exists():
-            raise SystemExit("the taster fainted")
         return dish
 
 

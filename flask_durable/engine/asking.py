@@ -1,0 +1,181 @@
+"""The application's code that routing asks: ``where=``, and validators of schemas.
+
+Such code may hang: a lookup without a timeout, a loop without an end. The thread that
+routes must not hang with it, since all other events wait behind. So it asks on another
+thread, all questions about the events in hand in one go::
+
+    asked ──► answered
+      │
+      ├─(5 s)──► interrupted ──► late
+      └─(6 s)──► left alone with its thread, since no interrupt reaches it ──► late
+
+What was late once rests for a minute, and for as long as the call that was left alone
+does not come back: it is late without being asked. So a function that hangs costs the
+router some seconds a minute, and the process one thread, however many of its events
+come.
+
+Only code that may hang is asked here. The data of most schemas is checked by compiled
+code alone, in the thread that has it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .interruption import Body
+
+#: Seconds that one question may take, and then until it is left alone.
+ANSWER_WITHIN = 5.0
+GRACE = 1.0
+
+#: Seconds that nothing is asked that was late.
+REST = 60.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something to ask.
+
+    :param key: What is asked, the same for all events; it rests if it is late.
+    :param ask: Asks it about one event.
+    """
+
+    key: str
+    ask: t.Callable[[], t.Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question.
+
+    :param value: What it returned.
+    :param error: What it raised.
+    :param late: Whether there was no answer in time.
+    """
+
+    value: t.Any = None
+    error: BaseException | None = None
+    late: bool = False
+
+
+class Asker:
+    """Asks on threads of its own. May be used from several threads at once."""
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[_Round]] = []
+        #: What is not asked, and until when.
+        self._resting: dict[str, float] = {}
+
+    def ask(self, questions: t.Sequence[Question]) -> list[Answer]:
+        """Return the answers to *questions*, in their order."""
+        answers: list[Answer] = []
+        while len(answers) < len(questions):
+            answers += self._ask(questions[len(answers) :])
+        return answers
+
+    def _ask(self, questions: t.Sequence[Question]) -> list[Answer]:
+        """Return the answers up to the first question that is left alone."""
+        round = _Round(questions, self._answer, self._came_back)
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = _start_thread()
+        inbox.put(round)
+        while not round.done.wait(round.time_left()):
+            if (answers := round.leave_alone()) is not None:
+                self._resting[questions[len(answers)].key] = math.inf
+                round.left_alone.set()
+                return [*answers, Answer(late=True)]
+        self._idle.append(inbox)
+        return round.answers
+
+    def _answer(self, question: Question) -> Answer:
+        if time.monotonic() < self._resting.get(question.key, 0.0):
+            return Answer(late=True)
+        body = Body(ANSWER_WITHIN)
+        try:
+            with body:
+                value = question.ask()
+        except BaseException as error:  # SystemExit would end the thread
+            if body.interrupted is None:
+                return Answer(error=error)
+            self._resting[question.key] = time.monotonic() + REST
+            return Answer(late=True)
+        self._resting.pop(question.key, None)
+        return Answer(value)
+
+    def _came_back(self, question: Question) -> None:
+        self._resting[question.key] = time.monotonic() + REST
+
+
+class _Round:
+    """Questions that one thread asks, until it is done or left alone."""
+
+    def __init__(
+        self,
+        questions: t.Sequence[Question],
+        answer: t.Callable[[Question], Answer],
+        came_back: t.Callable[[Question], None],
+    ) -> None:
+        self.answers: list[Answer] = []
+        self.done = threading.Event()
+        #: Set when the question that is left alone rests.
+        self.left_alone = threading.Event()
+        self._questions = questions
+        self._answer = answer
+        self._came_back = came_back
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._is_left = False
+
+    def run(self) -> bool:
+        """Ask; return whether the thread is to ask more."""
+        for question in self._questions:
+            self._began = time.monotonic()
+            answer = self._answer(question)
+            with self._lock:
+                # Closes the race with leave_alone(): the answer counts or is late.
+                if not self._is_left:
+                    self.answers.append(answer)
+                    self._began = time.monotonic()
+                    continue
+            self.left_alone.wait()
+            self._came_back(question)
+            return False
+        self.done.set()
+        return True
+
+    def time_left(self) -> float:
+        """Return the seconds until the present question may be left alone."""
+        return max(self._began + ANSWER_WITHIN + GRACE - time.monotonic(), 0.01)
+
+    def leave_alone(self) -> list[Answer] | None:
+        """Give up the present question if its time is over.
+
+        :returns: The answers to those before it, or ``None`` if it has time.
+        """
+        with self._lock:
+            due = self._began + ANSWER_WITHIN + GRACE
+            if len(self.answers) == len(self._questions) or time.monotonic() < due:
+                return None
+            self._is_left = True
+            return self.answers
+
+
+def _start_thread() -> queue.SimpleQueue[_Round]:
+    inbox: queue.SimpleQueue[_Round] = queue.SimpleQueue()
+    thread = threading.Thread(
+        target=_serve, args=(inbox,), name="durable-asker", daemon=True
+    )
+    thread.start()
+    return inbox
+
+
+def _serve(inbox: queue.SimpleQueue[_Round]) -> None:
+    while inbox.get().run():
+        pass
