@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import logging
@@ -14,6 +16,9 @@ from .ids import derived_id
 if t.TYPE_CHECKING:
     from .events.model import Event
     from .steps.step import Step
+
+
+T = t.TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,9 @@ class RunContext:
     started_at: datetime
     log: logging.LoggerAdapter[logging.Logger]
     tools: Step
-    step: StepContext | None = None
+    #: Whether a step's body is running, for other threads. The step itself is in a
+    #: variable of its own: a copied context keeps the step that it was copied in.
+    in_step: bool = False
     cancel_requested: bool = False
     replaying: bool = False
 
@@ -61,6 +68,10 @@ class RunContext:
 
 
 _context: ContextVar[RunContext | None] = ContextVar("flask_durable.run", default=None)
+_step: ContextVar[StepContext | None] = ContextVar("flask_durable.step", default=None)
+
+#: The runs whose bodies are executed in this process, by the identity of their context.
+_bodies: dict[int, RunContext] = {}
 
 
 class CurrentRun:
@@ -124,7 +135,8 @@ class CurrentRun:
     @property
     def step(self) -> StepContext | None:
         """The step whose body is running, or ``None`` between steps."""
-        return self._get().step
+        self._get()
+        return _step.get()
 
     def _get(self) -> RunContext:
         context = _context.get()
@@ -145,9 +157,52 @@ def run_context() -> RunContext | None:
     return _context.get()
 
 
+def step_context() -> StepContext | None:
+    """Return the step whose body the calling code belongs to, if any."""
+    return _step.get()
+
+
 def active_step() -> Step | None:
     """Return the step tools in a run's body outside any step, else ``None``."""
     context = _context.get()
-    if context is None or context.step is not None:
+    if context is None or _step.get() is not None:
         return None
     return context.tools
+
+
+@contextlib.contextmanager
+def entered(context: RunContext) -> t.Iterator[None]:
+    """Make *context* that of the calling thread, whose context is the run's own."""
+    _context.set(context)
+    _step.set(None)
+    _bodies[id(context)] = context
+    try:
+        yield
+    finally:
+        del _bodies[id(context)]
+
+
+def call_in_step(context: RunContext, step: StepContext, call: t.Callable[[], T]) -> T:
+    """Return what *call* does as the body of *step*.
+
+    What it sets of context variables ends with it: a replay, which does not call it
+    again, would not have them either.
+    """
+
+    def inside() -> T:
+        _step.set(step)
+        return call()
+
+    context.in_step = True
+    try:
+        return contextvars.copy_context().run(inside)
+    finally:
+        context.in_step = False
+
+
+def run_between_steps() -> RunContext | None:
+    """Return a run of this process whose body is executed outside any step."""
+    for context in list(_bodies.values()):
+        if not context.in_step:
+            return context
+    return None

@@ -657,9 +657,12 @@ def test_a_declared_step_is_a_plain_call_inside_another_step(
     durable: App, body: RecordedStep
 ) -> None:
     fetch = durable.step("fetch")(lambda: "called")
-    context: t.Any = current._context.get()
-    context.step = "a step's context"
-    assert fetch() == "called"
+    step = current.StepContext("fetch", 1, False, "run")
+    reset = current._step.set(step)
+    try:
+        assert fetch() == "called"
+    finally:
+        current._step.reset(reset)
     assert body.asked == []
 
 

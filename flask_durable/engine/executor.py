@@ -26,7 +26,7 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
-from ..current import _context
+from ..current import entered
 from ..current import RunContext
 from ..errors import DurableError
 from ..errors import FilterTimeout
@@ -233,7 +233,10 @@ class Executor:
         event = self._event_of(attempt)
         attempt.tools = Step(attempt)
         attempt.context = _new_context(attempt, event)
-        _context.set(attempt.context)
+        with entered(attempt.context):
+            self._settle(attempt, event)
+
+    def _settle(self, attempt: Attempt, event: t.Any) -> None:
         try:
             if self._is_filtered_out(attempt, event):
                 result, reason = "null", "filtered"

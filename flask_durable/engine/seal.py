@@ -7,6 +7,8 @@ import threading
 from ..store.large_writes import is_refusal
 from .control import BrokenOff
 from .control import Signal
+from .stubborn import MAX_CATCHES
+from .stubborn import stop_body
 
 
 class Seal:
@@ -21,10 +23,17 @@ class Seal:
         self.signal: Signal | None = None
         #: Whether it was broken off once, and reopened to write how it ended.
         self.was_broken_off = False
+        self._raised = 0
 
     def check(self) -> None:
-        """Raise again what ended the attempt, if something did."""
+        """Raise again what ended the attempt, if something did.
+
+        A body that catches it each time, in a loop, is stopped.
+        """
         if self.signal is not None:
+            self._raised += 1
+            if self._raised > MAX_CATCHES:
+                stop_body(self.signal, self._raised)
             raise self.signal
 
     def put(self, signal: Signal) -> Signal:

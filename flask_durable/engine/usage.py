@@ -6,6 +6,7 @@ import re
 import threading
 import typing as t
 
+from ..current import step_context
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..functions.definition import MAX_STEP_NAME
@@ -25,6 +26,11 @@ def check_name(name: t.Any) -> None:
 
     :raises StepUsageError: It is empty, too long, or looks like a counted name.
     """
+    if callable(name):
+        raise StepUsageError(
+            "A step was given a function in the place of its name.",
+            hint='Give the name first, such as step.run("charge", charge, order_id).',
+        )
     if not isinstance(name, str) or not name or len(name) > MAX_STEP_NAME:
         raise StepUsageError(
             f"{name!r} is not a step's name.",
@@ -41,6 +47,20 @@ def check_name(name: t.Any) -> None:
         raise StepUsageError(
             f"The step name {name!r} ends like the n-th use of another name.",
             hint='Leave out "#" before the number.',
+        )
+
+
+def check_function(name: str, fn: t.Any) -> None:
+    """Check that a step was given something to call.
+
+    :raises StepUsageError: Most often the function was called already.
+    """
+    if not callable(fn):
+        raise StepUsageError(
+            f"Step {name!r} was given a value of the type {type(fn).__name__} in the "
+            "place of a function.",
+            hint="Give the function and its arguments, and do not call it: "
+            f"step.run({name!r}, fn, 1) in the place of step.run({name!r}, fn(1)).",
         )
 
 
@@ -61,8 +81,8 @@ def check_use(attempt: Attempt, name: str) -> None:
             f"Step {name!r} is used in another thread than its run.",
             hint="Call steps in the function's own thread.",
         )
-    inside = attempt.context and attempt.context.step
-    if inside:
+    inside = step_context()
+    if inside is not None:
         raise StepUsageError(
             f"Step {name!r} is used inside step {inside.name!r}.",
             hint="A step cannot contain steps: call the function plainly, or move the "

@@ -7,14 +7,19 @@ import types
 import typing as t
 
 from ..current import active_step
+from ..current import run_between_steps
+from ..current import run_context
 from ..errors import DefinitionError
 from ..errors import StepUsageError
+from ..safe_logging import get_logger
 from .options import StepKeywords
 from .options import StepOptions
 from .signatures import place_of
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
+
+logger = get_logger(__name__)
 
 
 class StepFunction(t.Generic[P, R]):
@@ -51,14 +56,37 @@ class StepFunction(t.Generic[P, R]):
         except StepUsageError as error:
             raise DefinitionError(f"The step {name!r}: {error}") from None
         self.defined_at = place_of(function)
+        self._has_warned = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run as a step in a run's body, else call the plain function."""
         step = active_step()
         if step is None:
+            self._warn_if_no_step()
             return self.function(*args, **kwargs)
         step = step.options(**self._keywords)
         return step.run(self.name, self.function, *args, **kwargs)
+
+    def _warn_if_no_step(self) -> None:
+        """Say once that a thread which a body may have started calls no step.
+
+        Threads do not inherit the run, and nothing tells which body started one: so it
+        is said where one could have.
+        """
+        if self._has_warned or run_context() is not None:
+            return
+        run = run_between_steps()
+        if run is None:
+            return
+        self._has_warned = True
+        logger.warning(
+            "%r was called plainly, in a thread that belongs to no run. If the body "
+            "of %r started the thread, this is no step: it runs again at each replay. "
+            "Call steps in the body's own thread.",
+            self.name,
+            run.function,
+            extra={"action": "step_outside_run"},
+        )
 
     def __get__(self, instance: object, owner: type | None = None) -> t.Any:
         # Declared in a class, it is a method like any function there.

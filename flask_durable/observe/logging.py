@@ -11,6 +11,7 @@ import logging
 import typing as t
 
 from ..current import run_context
+from ..current import step_context
 
 #: Format of the worker's console lines.
 CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s%(durable_suffix)s"
@@ -28,7 +29,7 @@ class RunFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; return whether the record is new."""
         context = run_context()
-        step = context.step if context else None
+        step = step_context() if context else None
         record.durable_run_id = context.id if context else None
         record.durable_function = context.function if context else None
         record.durable_step = step.name if step else None
@@ -61,7 +62,7 @@ class _RunAdapter(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:
         context = run_context()
-        if context is not None and context.replaying and context.step is None:
+        if context is not None and context.replaying and step_context() is None:
             return False
         return super().isEnabledFor(level)
 
@@ -74,11 +75,13 @@ class _RunAdapter(logging.LoggerAdapter[logging.Logger]):
 def _attempt(context: t.Any) -> int | None:
     if context is None:
         return None
-    return int(context.step.attempt if context.step else context.attempt)
+    step = step_context()
+    return int(step.attempt if step else context.attempt)
 
 
 def _suffix(context: t.Any) -> str:
     if context is None:
         return ""
-    place = context.function + (f"/{context.step.name}" if context.step else "")
+    step = step_context()
+    place = context.function + (f"/{step.name}" if step else "")
     return f" [{place} run={context.id} attempt={_attempt(context)}]"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing as t
+from collections import deque
 from datetime import datetime
+from datetime import time
 from datetime import timezone
 from enum import Enum
 
@@ -79,6 +81,7 @@ def _compare_items(
             raise Refused(
                 f"has the key {key!r}, which would come back as {other!r}.", _HINT
             )
+        _check_zone(key)
         try:
             compare(item, back, depth + 1)
         except Refused as error:
@@ -86,8 +89,37 @@ def _compare_items(
 
 
 def _compare_leaf(value: t.Any, loaded: t.Any) -> None:
+    _check_zone(value)
+    if isinstance(value, (set, frozenset, deque)):
+        for item in value:
+            _check_zone(item)
     if not _is_kept(value, loaded) or not _is_equal(value, loaded):
         raise _changed(value, loaded)
+
+
+def _check_zone(value: t.Any) -> None:
+    """Refuse a time whose zone is more than an offset from UTC.
+
+    What comes back has the offset alone, so that a day later, when the zone's clocks
+    have changed, it would be another hour.
+    """
+    if not isinstance(value, (datetime, time)) or value.tzinfo is None:
+        return
+    try:
+        fixed = value.tzinfo.utcoffset(None) is not None
+    except Exception:  # a zone that has to be given a time
+        fixed = False
+    if fixed:
+        return
+    in_utc = (
+        "in UTC, value.astimezone(timezone.utc),"
+        if isinstance(value, datetime)
+        else ("without its zone")
+    )
+    raise Refused(
+        f"has the time zone {value.tzinfo}, which would come back as an offset.",
+        f"Return it {in_utc} and the zone's name beside it.",
+    )
 
 
 def _is_kept(value: t.Any, loaded: t.Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import typing as t
+from datetime import datetime
+from datetime import time
 from enum import Enum
 
 from .refusal import MAX_DEPTH
@@ -12,6 +14,7 @@ from .refusal import place_in_container
 from .refusal import refuse_depth
 from .refusal import refuse_orm_object
 from .refusal import Refused
+from .refusal import UnserializableValue
 
 #: Types of values that hold no others.
 ATOMS = frozenset({str, int, float, bool, type(None)})
@@ -82,10 +85,16 @@ def _items(value: t.Any) -> t.Iterable[tuple[t.Any, t.Any]]:
 
 def _check_key(key: t.Any) -> None:
     if not isinstance(key, str) or isinstance(key, Enum):
-        kind = "Any" if key is None else type(key).__name__
+        kind = type(key)
+        annotated = f"Annotate the step's function, such as \"-> dict[{kind.__name__}, "
         raise Refused(
             f"has the key {key!r}, which would come back as text.",
-            f'Annotate the step\'s function, such as "-> dict[{kind}, Any]".',
+            _if_it_works(
+                f'{annotated}Any]".',
+                dict[kind, t.Any],  # type: ignore[valid-type]
+                {key: None},
+                "Make text of the keys.",
+            ),
         )
 
 
@@ -98,8 +107,27 @@ def _check_subclass(value: t.Any) -> None:
         name = type(value).__name__
         raise Refused(
             f"is of the type {name}, which JSON does not have.",
-            f'Annotate the step\'s function: "-> {name}", or a type that has it.',
+            _if_it_works(
+                f'Annotate the step\'s function: "-> {name}", or a type that has it.',
+                type(value),
+                value,
+                "Return what it holds as text, numbers, lists and dicts.",
+            ),
         )
+
+
+def _if_it_works(advice: str, annotation: t.Any, value: t.Any, otherwise: str) -> str:
+    """Return *advice*, if the value can be stored with that annotation."""
+    from .typed import TypedCodec
+
+    try:
+        TypedCodec(annotation).round_trip(value)
+    except UnserializableValue as error:
+        # An annotation is not all that is needed.
+        return error.hint if isinstance(value, (datetime, time)) else otherwise
+    except Exception:  # also what the type's own code raises
+        return otherwise
+    return advice
 
 
 def _locate(value: t.Any, error: ValueError) -> Refused:
@@ -114,7 +142,8 @@ def _unwritable(value: t.Any) -> Refused | None:
     if isinstance(value, float) and not math.isfinite(value):
         return Refused(
             f"is {value}, which JSON does not have.",
-            'Return None in its place, or annotate the step\'s function "-> float".',
+            'Return None in its place, or annotate the step\'s function: "-> float", '
+            'or what has it, such as "-> list[float]".',
         )
     if isinstance(value, int):
         return _too_large(value)

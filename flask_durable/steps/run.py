@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import typing as t
 
+from ..current import call_in_step
 from ..current import StepContext
 from ..engine.attempt import Attempt
 from ..engine.control import BrokenOff
@@ -34,6 +35,7 @@ from ..engine.process_end import hand_back_if_ending
 from ..engine.retry import delay_after
 from ..engine.safe_points import call
 from ..engine.sketch import sketch_of
+from ..engine.usage import check_function
 from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..failure import Failure
@@ -72,6 +74,7 @@ def run(
     if isinstance(fn, StepFunction):
         options = fn.options.merged(options)
     key = attempt.enter(name)
+    check_function(name, fn)
     sketch = sketch_of(fn, args, kwargs)
     execution = Execution(attempt, options, key, KIND, codec_for(fn), sketch)
     return execution.resolve(attempt.recall(key, KIND, sketch), fn, args, kwargs)
@@ -174,14 +177,11 @@ class Execution:
         assert context is not None
         body = attempt.body = Body(self._options.timeout, self._give_up)
         final = self._number > self._retries
-        context.step = StepContext(self._key, self._number, final, attempt.run_id)
+        step = StepContext(self._key, self._number, final, attempt.run_id)
         try:
-            # The context's end, where a database session is given back, belongs to
-            # the body: its failure is the step's, and comes before the commit. But it
-            # is not interrupted: only what call() calls is.
-            with body, attempt.host.scope():
-                value = call(fn, args, kwargs)
-                result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
+            result = call_in_step(
+                context, step, lambda: self._inside(body, fn, args, kwargs)
+            )
         except BaseException as error:
             # The run may be somebody else's by now, or was given up: then nothing that
             # the body came to counts.
@@ -189,11 +189,25 @@ class Execution:
             self._interrupted(error, body)
             raise
         finally:
-            context.step = None
             attempt.body = None
         check_size(result[0], attempt.host.max_value)
         if body.interrupted is TimeoutInterrupt:
             raise body.interrupted  # the body swallowed it
+        return result
+
+    def _inside(
+        self,
+        body: Body,
+        fn: t.Callable[..., t.Any],
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+    ) -> tuple[str, t.Any]:
+        # The context's end, where a database session is given back, belongs to the
+        # body: its failure is the step's, and comes before the commit. But it is not
+        # interrupted: only what call() calls is.
+        with body, self._attempt.host.scope():
+            value = call(fn, args, kwargs)
+            result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
         return result
 
     def _interrupted(self, error: BaseException, body: Body) -> None:

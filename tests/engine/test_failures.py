@@ -12,12 +12,14 @@ import sys
 import threading
 import typing as t
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 from flask import g
 
 from flask_durable import Backoff
+from flask_durable import current_run
 from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import Failure
@@ -29,6 +31,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import StepTimeout
+from flask_durable import StepUsageError
 from flask_durable.engine.causes import causes_of
 from flask_durable.engine.control import ShutdownInterrupt
 from flask_durable.engine.control import Signal
@@ -517,6 +520,125 @@ def test_a_context_variable_of_one_run_is_not_set_in_the_next(harness: Harness) 
     harness.send("a/b", {"tenant": "beta"})
     harness.settle()
     assert found == ["none", "none"]
+
+
+def test_a_context_that_is_copied_in_a_step_stays_in_that_step(
+    harness: Harness,
+) -> None:
+    copied: list[contextvars.Context] = []
+
+    def name() -> str | None:
+        return current_run.step and current_run.step.name
+
+    def body(event: AnyEvent, step: Step) -> list[str | None]:
+        step.run("first", lambda: copied.append(contextvars.copy_context()))
+        step.run("second", lambda: None)
+        inside = step.run("third", lambda: copied[0].run(name))
+        return [inside, copied[0].run(name), name()]
+
+    assert body_runs(harness, body).result == ["first", "first", None]
+
+
+def test_what_a_step_sets_of_context_variables_ends_with_it_as_at_a_replay(
+    harness: Harness,
+) -> None:
+    tenant: contextvars.ContextVar[str] = contextvars.ContextVar("t", default="none")
+    found: list[str] = []
+
+    def body(event: AnyEvent, step: Step) -> None:
+        step.run("load", lambda: tenant.set("alpha") and None)
+        found.append(tenant.get())
+        step.sleep("nap", "1h")
+        found.append(tenant.get())
+
+    body_runs(harness, body)
+    assert found == ["none", "none", "none"]
+
+
+def test_a_step_function_in_a_thread_of_the_body_is_told_of(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    charged: list[int] = []
+
+    @harness.durable.step
+    def charge(number: int) -> None:
+        charged.append(number)
+
+    def in_pool() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(charge, [1, 2]))
+
+    def of_step(event: AnyEvent, step: Step) -> None:
+        step.run("all", in_pool)
+
+    def of_body(event: AnyEvent, step: Step) -> None:
+        in_pool()
+
+    charge(0)
+    harness.durable.function(on="a/step")(of_step)
+    harness.durable.function(on="a/body")(of_body)
+    harness.send_and_settle("a/step")
+    assert "plainly" not in caplog.text
+    harness.send_and_settle("a/body")
+    assert caplog.text.count("'charge' was called plainly") == 1
+    assert charged.count(1) == 2
+
+
+def test_a_slip_in_a_step_says_what_to_write(harness: Harness) -> None:
+    def body(event: AnyEvent, step: Step) -> None:
+        untyped = t.cast(t.Any, step)
+        with pytest.raises(StepUsageError, match=r"step.run\('charge', fn, 1\)"):
+            untyped.run("charge", len("called"))
+        with pytest.raises(StepUsageError, match="Give the name first"):
+            untyped.run(len, "called")
+
+    assert body_runs(harness, body).status == RunStatus.COMPLETED
+
+
+def test_a_body_that_catches_everything_in_a_loop_is_stopped(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    loops: list[int] = []
+
+    def poll(step: Step) -> bool:
+        while True:
+            loops.append(1)
+            try:
+                step.sleep("wait", "1h")
+                return True
+            except:  # noqa: E722
+                assert len(loops) < 1000
+
+    def body(event: AnyEvent, step: Step) -> str:
+        poll(step)
+        return "done"
+
+    harness.durable.function(on="a/b")(body)
+    run = harness.send_and_settle("a/b")
+    assert run.status == RunStatus.SUSPENDED
+    assert len(loops) < 100
+    assert sys.gettrace() is None or "coverage" in repr(sys.gettrace())
+    assert "catches everything" in caplog.text
+    assert __file__ in caplog.text
+    harness.advance(3600)
+    assert harness.runs.get(run.id).result == "done"
+
+
+def test_steps_in_clean_up_code_do_not_stop_the_clean_up(harness: Harness) -> None:
+    ended: list[str] = []
+
+    def body(event: AnyEvent, step: Step) -> None:
+        try:
+            try:
+                step.sleep("wait", "1h")
+            finally:
+                step.run("inner", lambda: None)
+        finally:
+            ended.append("outer")
+
+    harness.durable.function(on="a/b")(body)
+    harness.send_and_settle("a/b")
+    assert ended == ["outer"]
 
 
 # Trying again

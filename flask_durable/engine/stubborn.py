@@ -1,0 +1,86 @@
+"""Bodies that catch every signal, in a loop.
+
+::
+
+    while True:
+        try:
+            step.sleep("wait", "1h")
+            return
+        except:  # also catches the signal that the run is suspended
+            pass
+
+Nothing can be raised that a bare ``except:`` does not catch. But an error that is
+raised *in its handler* is outside its ``try``. So once a body has caught the signal
+more often than clean-up code ever does, its frames are traced, and the signal is raised
+again at the next line that any of them executes: that is in the handler. The thread is
+free then. Where even that is caught by a loop around the loop, each turn waits.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+import typing as t
+
+from ..safe_logging import get_logger
+from .control import Signal
+
+#: Times that a body may meet the signal again. Steps in ``finally`` blocks do, once for
+#: each block.
+MAX_CATCHES = 20
+
+#: Seconds that each further catch takes: no core is to be busy with them.
+PAUSE_SECONDS = 0.5
+
+logger = get_logger(__name__)
+
+
+def stop_body(signal: Signal, catches: int) -> None:
+    """Have *signal* raised again wherever the calling body catches it.
+
+    To be called by what raises it next. A body in C code cannot be stopped so.
+
+    :param catches: Times that the body has caught it.
+    """
+    if catches > MAX_CATCHES * 2:
+        time.sleep(PAUSE_SECONDS)
+    frames = _body_frames(sys._getframe(1))
+    if not frames:
+        return
+    innermost = frames[0]
+    logger.error(
+        "A body goes on after its run was let go of: what is around line %d of %s "
+        'catches everything. Write "except Exception:".',
+        innermost.f_lineno,
+        innermost.f_code.co_filename,
+        extra={"action": "signal_swallowed"},
+    )
+    before = sys.gettrace()
+
+    def raise_again(frame: types.FrameType, event: str, arg: t.Any) -> t.Any:
+        if event != "line" or frame not in frames:
+            return raise_again
+        for one in frames:
+            one.f_trace = None
+        sys.settrace(before)
+        raise signal
+
+    for frame in frames:
+        frame.f_trace = raise_again
+    # A new call is not traced: only the frames that are there are.
+    sys.settrace(lambda *_: None)
+
+
+def _body_frames(frame: types.FrameType | None) -> list[types.FrameType]:
+    """Return the frames of the user's code below the executor's, inmost first."""
+    package = __name__.partition(".")[0] + "."
+    found: list[types.FrameType] = []
+    while frame is not None:
+        ours = str(frame.f_globals.get("__name__", "")).startswith(package)
+        if not ours:
+            found.append(frame)
+        elif frame.f_code.co_name == "_call_body":
+            return found
+        frame = frame.f_back
+    return []
