@@ -313,13 +313,8 @@ class RunStore:
         generation: int | None = None,
         steps: t.Sequence[str] = (),
     ) -> list[str]:
-        """Cancel, resume or retry a run, see ``run_admin.lua``.
-
-        :param events: What a cancelled run owes.
-        :param generation: The one to retry, where a later one is to be left alone.
-        :param steps: The failed steps that are retried by their names.
-        """
-        retried = (generation if generation is not None else "", *steps)
+        """Cancel, resume or retry a run: its arguments are in ``run_admin.lua``."""
+        retried = ("" if generation is None else generation, *steps)
         return self._call(
             "run_admin",
             run_id,
