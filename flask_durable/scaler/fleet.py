@@ -135,6 +135,31 @@ def with_unsaid(crew: Fleet, unsaid: int) -> Fleet:
     return crew if unsaid <= 0 else dataclasses.replace(crew, busy=crew.size)
 
 
+def with_missing(
+    crew: Fleet,
+    units: t.Sequence[Unit],
+    size: Size,
+    pool: Pool,
+    silence: Silence,
+    since: float,
+    now: float,
+) -> Fleet:
+    """Return *crew* with those that were asked for and do not come.
+
+    A worker that nobody expects to be heard of is missing as long as the platform says
+    itself that it does not run.
+
+    :param units: Those that are up.
+    :param since: Since when some are missing and none came; 0 if that begins now.
+    :param now: Seconds since 1970.
+    """
+    missing = silent_of(units, size, pool, silence)
+    if silence != "booting":
+        missing = min(missing, size.booting)
+    passed = max(now - since, 0.0) if missing and since else 0.0
+    return dataclasses.replace(crew, missing=missing, missing_for=passed)
+
+
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:
     """Return how many workers the platform has that are not heard of."""
     heard = len(units)

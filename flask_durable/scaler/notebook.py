@@ -57,6 +57,8 @@ class Notes:
     :param changed: When the platform was last asked for another number.
     :param limit: What it said that it gives at most, if it gave less than that.
     :param limited: When it said so.
+    :param missing_since: Since when workers that were asked for are missing and none
+        came; 0 if none is.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -68,6 +70,7 @@ class Notes:
     changed: float = 0.0
     limit: int | None = None
     limited: float = 0.0
+    missing_since: float = 0.0
 
     def limit_at(self, now: float, asked: int) -> int | None:
         """Return the platform's limit, if it is known and not to be tried again.
@@ -90,6 +93,7 @@ class Notes:
                 "changed": self.changed,
                 "limit": self.limit,
                 "limited": self.limited,
+                "missing_since": self.missing_since,
             }
         )
 
@@ -118,6 +122,7 @@ class Notes:
             fields["changed"],
             fields["limit"],
             fields["limited"],
+            fields["missing_since"],
         )
 
 
@@ -147,7 +152,9 @@ class Notebook:
         token = new_token()
         key = f"{self._key}:lock"
         taken = self._server.client.set(key, token, nx=True, px=LOCK_TTL)
-        return token if taken else None
+        # The client repeats a call whose reply was lost: what refuses then is the lock
+        # that the first try took.
+        return token if taken or self._server.client.get(key) == token else None
 
     def unlock(self, token: str) -> None:
         """Free the lock, unless it has expired and somebody else has it."""
@@ -177,7 +184,10 @@ class Notebook:
 
     def resume(self) -> bool:
         """End what a person ordered. Return whether there was anything."""
-        return bool(self._server.client.delete(f"{self._key}:hold"))
+        key = f"{self._key}:hold"
+        # The client repeats a call whose reply was lost: that finds nothing any more.
+        there = self._server.client.exists(key)
+        return bool(self._server.client.delete(key) or there)
 
     # -- What is wanted of a supervisor ----------------------------------------------
 

@@ -85,11 +85,15 @@ class Fleet:
     :param booting: For each worker that was asked for and is not ready, the seconds
         until it is.
     :param busy: How many have a job, or may have one: they do not go.
+    :param missing: Workers that the platform has or starts and that are not heard of.
+    :param missing_for: Seconds for which some were missing and none came.
     """
 
     ready: int = 0
     booting: tuple[float, ...] = ()
     busy: int = 0
+    missing: int = 0
+    missing_for: float = 0.0
 
     @property
     def size(self) -> int:

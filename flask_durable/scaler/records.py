@@ -89,6 +89,8 @@ def _seen(observation: Observation, pool: Pool) -> dict[str, t.Any]:
         "ready": fleet.ready,
         "booting": len(fleet.booting),
         "busy_workers": fleet.busy,
+        "missing": fleet.missing,
+        "missing_for": fleet.missing_for,
         "slots": pool.slots,
         "boot": pool.boot,
         "period": pool.period,

@@ -171,7 +171,14 @@ class Scaler:
             notes, asked=asked, boots=fleet.remember(notes.boots, boots)
         )
         crew = fleet.fleet_of(units, size, asked, pool, now, silence)
-        return notes, fleet.with_unsaid(crew, sighting.unsaid)
+        crew = fleet.with_unsaid(crew, sighting.unsaid)
+        if sighting.failure is not None:
+            return notes, crew
+        came = any(unit.id not in notes.known for unit in sighting.units)
+        since = 0.0 if came else notes.missing_since
+        crew = fleet.with_missing(crew, units, size, pool, silence, since, now)
+        since = now - crew.missing_for if crew.missing else 0.0
+        return dataclasses.replace(notes, missing_since=since), crew
 
     def _observation(
         self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool

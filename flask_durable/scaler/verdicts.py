@@ -14,6 +14,9 @@ from .work import typical
 from .work import Work
 
 _NORMAL_95 = 1.645
+#: Workers that were asked for are late after so many boot times, and so many seconds.
+_LATE_BOOTS = 5
+_LATE = 300.0
 #: A job that computes for a smaller share of its time waits for something else.
 _COMPUTES = 0.7
 
@@ -23,8 +26,8 @@ class Verdict:
     """Why the goal cannot be met, and what to do about it.
 
     :param code: Stable, for alerts: ``"job-too-long"``, ``"boot-too-long"``,
-        ``"period-too-long"``, ``"maximum-too-low"``, ``"overload"`` or
-        ``"platform-limit"``.
+        ``"period-too-long"``, ``"maximum-too-low"``, ``"overload"``,
+        ``"platform-limit"`` or ``"workers-missing"``.
     :param text: One sentence for a person.
     """
 
@@ -43,6 +46,7 @@ def verdicts_of(
         _maximum_too_low(observation, work, wanted, goal, pool),
         _overload(observation, goal, pool),
         _platform_limit(wanted, goal, pool),
+        _workers_missing(observation, pool),
     )
     return tuple(verdict for verdict in found if verdict is not None)
 
@@ -193,4 +197,16 @@ def _platform_limit(wanted: int, goal: Goal, pool: Pool) -> Verdict | None:
     return Verdict(
         "platform-limit",
         f"The platform gives no more than {pool.maximum} workers.",
+    )
+
+
+def _workers_missing(observation: Observation, pool: Pool) -> Verdict | None:
+    fleet = observation.fleet
+    if not fleet.missing or fleet.missing_for < max(_LATE_BOOTS * pool.boot, _LATE):
+        return None
+    return Verdict(
+        "workers-missing",
+        f"{fleet.missing} of {fleet.size} workers that were asked for do not come up,"
+        f" and none has for {fleet.missing_for / 60:.0f} min: look at what the platform"
+        " says of them, and at their logs.",
     )

@@ -19,6 +19,7 @@ from flask_durable.scaler.platform import Traits
 from flask_durable.scaler.records import complaints
 from flask_durable.scaler.records import headline
 from flask_durable.scaler.scaler import Busy
+from flask_durable.scaler.scaler import Report
 from flask_durable.scaler.scaler import Scaler
 from flask_durable.scaler.sensor import Sensor
 
@@ -376,6 +377,80 @@ def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
     scaler.notebook.write(dataclasses.replace(notes, limited=notes.looked - 601))
     scaler.run()
     assert stage.asked == 5, "some time later it is"
+
+
+def missing_for(scaler: Scaler, seconds: float) -> Report:
+    """Run *scaler* as if workers had been missing for so long."""
+    notes = scaler.notebook.read()
+    assert notes.missing_since
+    earlier = dataclasses.replace(notes, missing_since=notes.looked - seconds)
+    scaler.notebook.write(earlier)
+    return scaler.run()
+
+
+def codes(report: Report) -> set[str]:
+    return {verdict.code for verdict in report.decision.verdicts}
+
+
+def test_workers_that_were_asked_for_and_do_not_come_up_are_told_of(
+    make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    scaler = make(boot=30, minimum=4)
+    assert "workers-missing" not in codes(scaler.run())
+    assert stage.asked == 4
+    assert "workers-missing" not in codes(scaler.run()), "they are on their way"
+    assert "workers-missing" not in codes(missing_for(scaler, 200))
+    report = missing_for(scaler, 1200)
+    assert "workers-missing" in codes(report)
+    assert f"{stage.asked} of {stage.asked} workers" in complaints(report.record)[-1]
+    assert "none has for 20 min" in complaints(report.record)[-1]
+
+    # One comes: the others are given their time again.
+    asked = stage.asked
+    stage.up(1)
+    stage.asked = asked
+    assert "workers-missing" not in codes(scaler.run())
+    report = missing_for(scaler, 1200)
+    assert f"{asked - 1} of {asked} workers" in complaints(report.record)[-1]
+    stage.up(asked)
+    assert "workers-missing" not in codes(scaler.run())
+    assert not scaler.notebook.read().missing_since
+
+
+def test_workers_that_boot_for_long_are_given_more_time(
+    kit: Kit, make: t.Callable[..., Scaler], stage: Stage
+) -> None:
+    kit.queued(queue="media")
+    scaler = make(boot=400)
+    scaler.run()
+    scaler.run()
+    assert "workers-missing" not in codes(missing_for(scaler, 1900))
+    assert "workers-missing" in codes(missing_for(scaler, 2100))
+
+
+def test_a_lock_whose_reply_was_lost_is_the_callers(
+    make: t.Callable[..., Scaler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = make().notebook
+    client = notebook._server.client
+    for name in ("set", "delete"):
+        once = getattr(client, name)
+
+        def twice(*args: t.Any, once: t.Any = once, **options: t.Any) -> t.Any:
+            once(*args, **options)
+            return once(*args, **options)
+
+        # The client repeats a call whose reply did not come.
+        monkeypatch.setattr(client, name, twice)
+    token = notebook.lock()
+    assert token is not None
+    assert notebook.lock() is None, "it is taken"
+    notebook.unlock(token)
+    assert notebook.lock() is not None
+
+    notebook.order(Hold(3, "by hand"), 60)
+    assert notebook.resume()
+    assert not notebook.resume()
 
 
 def test_only_workers_that_take_something_are_there_for_what_comes(

@@ -14,6 +14,7 @@ from ..platform import Size
 from ..platform import Traits
 
 _ABOVE_LIMIT = "cannot_run_above_limit"
+_LIMIT = "platform.limit"
 
 
 class HerokuPlatform:
@@ -68,6 +69,8 @@ class HerokuPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Set the quantity; the highest one that Heroku gives, if that is less.
 
+        Never more than *workers* are asked for.
+
         :raises PlatformError: Heroku refuses or does not answer.
         """
         before = self._quantity()
@@ -79,8 +82,32 @@ class HerokuPlatform:
             if error.limit is None:
                 raise
             limit = error.limit
-        after = self._scale(limit) if limit > before else before
-        return Applied(before, after, limit)
+        if limit <= before:
+            return Applied(before, before, limit)
+        after = self._most(before, workers, limit)
+        return Applied(before, after, after)
+
+    def _most(self, before: int, workers: int, limit: int) -> int:
+        """Get as many as there are below *workers*, which were refused.
+
+        The limit is of the account or the app: other processes have their share of it,
+        and nobody says how large that is.
+        """
+        granted, refused, next_try = before, workers, limit
+        while granted + 1 < refused:
+            if not granted < next_try < refused:
+                next_try = (granted + refused) // 2
+            try:
+                granted = self._scale(next_try)
+            except PlatformError as error:
+                if error.code != _LIMIT:
+                    raise
+                refused = next_try
+            # The limit itself fits where nobody shares it.
+            if granted == limit:
+                break
+            next_try = 0
+        return granted
 
     def _quantity(self) -> int:
         return int(self._api.call("GET", self._formation)["quantity"])
@@ -95,7 +122,7 @@ class HerokuPlatform:
             limit = refusal.answer.get("limit")
             raise PlatformError(
                 refusal.message,
-                code="platform.limit",
+                code=_LIMIT,
                 limit=limit if isinstance(limit, int) else None,
                 hint="Lower the pool's maximum, or have Heroku raise the limit.",
             ) from refusal

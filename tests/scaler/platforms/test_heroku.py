@@ -25,6 +25,8 @@ class Heroku(FakeServer):
     """One app with two process types. New dynos are starting until :meth:`boot`."""
 
     limit: int | None = None
+    #: Dynos of other apps, which share the limit.
+    others = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class Heroku(FakeServer):
         ]
 
     def _scaled(self, process: str, quantity: int) -> Reply:
-        if self.limit is not None and quantity > self.limit:
+        if self.limit is not None and quantity > self.limit - self.others:
             message = f"Cannot run more than {self.limit} dynos"
             more = {"limit": self.limit, "size": quantity}
             return refused(422, "cannot_run_above_limit", message, **more)
@@ -112,6 +114,22 @@ def test_a_limit_is_used_up_and_told(heroku: Heroku) -> None:
     assert platform.resize(11) == Applied(before=1, after=3, limit=3)
     assert len(heroku.dynos["media"]) == 3
     assert platform.resize(11) == Applied(before=3, after=3, limit=3)
+
+
+@pytest.mark.parametrize("others", range(11))
+@pytest.mark.parametrize("wanted", [2, 8, 10, 30])
+def test_what_others_leave_of_a_limit_is_got_and_no_more_than_wanted_is_asked_for(
+    heroku: Heroku, others: int, wanted: int
+) -> None:
+    heroku.limit, heroku.others = 10, others
+    applied = pool(heroku).resize(wanted)
+    there = max(min(wanted, 10 - others), 1)
+    assert applied.after == len(heroku.dynos["media"]) == there
+    assert applied.limit == (None if there == wanted else there)
+    asked = [request.body["quantity"] for request in heroku.made("PATCH")]
+    assert max(asked) == wanted
+    assert len(asked) <= 6
+    assert len(set(asked)) == len(asked)
 
 
 def test_a_limit_below_what_runs_takes_nothing_away(heroku: Heroku) -> None:
