@@ -23,12 +23,15 @@ class Known:
 
     :param spec: What its processes publish about it.
     :param here: Whether this process has its code.
-    :param published: Whether a worker has said that it has its code.
+    :param published: What processes say about it that have its code, or had it within
+        the last hour; ``None`` if none does.
+    :param alive: Whether a living process has its code.
     """
 
     spec: t.Mapping[str, t.Any]
     here: bool
-    published: bool
+    published: t.Mapping[str, t.Any] | None
+    alive: bool
 
     @property
     def crons(self) -> list[Cron]:
@@ -40,8 +43,11 @@ class Known:
 class Audience:
     """What an event called *name* reaches.
 
-    :param functions: The functions with a trigger for it.
+    :param functions: The functions with a trigger for it that a worker has, or all of
+        them where no worker is alive.
     :param required: Those of them that no ``where=`` can keep from a run.
+    :param abandoned: The functions with a trigger for it whose code no worker has,
+        though workers are alive: a run of them is not executed.
     :param nearest: The nearest known triggers, if there is no function.
     :param workers: Whether a worker is alive.
     """
@@ -49,12 +55,15 @@ class Audience:
     name: str
     functions: frozenset[str]
     required: frozenset[str]
+    abandoned: frozenset[str]
     nearest: tuple[str, ...]
     workers: bool
 
     def notes(self) -> t.Iterator[str]:
         """Return what the sender should know."""
-        if not self.functions:
+        for id in sorted(self.abandoned):
+            yield f"No worker has the code of {id}: no run of it is waited for."
+        if not self.functions and not self.abandoned:
             known = f" The nearest: {', '.join(self.nearest)}." if self.nearest else ""
             yield f"No function waits for {self.name!r}.{known}"
         elif not self.workers:
@@ -70,8 +79,11 @@ def known_functions(
     """
     here = {function.id: function.spec() for function in functions}
     published = directory.current().functions
+    alive = directory.alive()
     return {
-        id: Known(here.get(id) or published[id], id in here, id in published)
+        id: Known(
+            here.get(id) or published[id], id in here, published.get(id), id in alive
+        )
         for id in sorted(here.keys() | published.keys())
     }
 
@@ -84,17 +96,25 @@ def audience_of(
     :raises redis.RedisError: The state server did not answer.
     """
     known = known_functions(functions, directory)
-    specs = {id: function.spec for id, function in known.items()}
+    # What workers know counts, as far as there are any.
+    specs = {id: item.published or item.spec for id, item in known.items()}
     reached = {
         id: spec
         for id, spec in specs.items()
         if any(matches(trigger, name) for trigger in spec["triggers"])
     }
+    workers = bool(directory.workers())
+    alive = {id for id in reached if known[id].alive}
+    if workers:
+        reached, abandoned = {id: reached[id] for id in alive}, reached.keys() - alive
+    else:
+        abandoned = set()
     triggers = {trigger for spec in specs.values() for trigger in spec["triggers"]}
     return Audience(
         name,
         functions=frozenset(reached),
         required=frozenset(id for id, spec in reached.items() if not spec["where"]),
+        abandoned=frozenset(abandoned),
         nearest=tuple(difflib.get_close_matches(name, triggers, _NEAREST, cutoff=0.4)),
-        workers=bool(directory.workers()),
+        workers=workers,
     )

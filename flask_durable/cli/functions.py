@@ -7,6 +7,7 @@ from datetime import datetime
 from datetime import UTC
 
 import click
+from flask.cli import AppGroup
 from flask.cli import with_appcontext
 
 from .audience import Known
@@ -16,24 +17,64 @@ from .output import echo_table
 from .output import note
 from .problems import current_durable
 from .problems import current_state
+from .problems import FAILURE
 from .problems import is_unreachable
 
 
-@click.command("functions")
+@click.group("functions", cls=AppGroup, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
 @with_appcontext
-def functions(as_json: bool) -> None:
+def functions(ctx: click.Context, as_json: bool) -> None:
     """List the functions: what starts them, queue, retries, where their code is.
 
     Code is "here" when the app of this command has it, and "published" when a worker
-    has said so within the last hour. Without the state server only what is here is
-    listed. Of a function with schedules the next instant is shown, without its jitter.
+    has it. Of a function that workers had within the last hour, and that nobody has
+    now, it is with "nobody": its events start runs that are not executed, until it is
+    forgotten. Without the state server only what is here is listed. Of a function with
+    schedules the next instant is shown, without its jitter.
 
     \b
     Examples:
       flask durable functions
       flask durable functions --json | jq '.[].triggers'
+      flask durable functions forget old_name
     """
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+@functions.command("forget")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def forget_command(ids: tuple[str, ...]) -> None:
+    """Forget the functions ID that no worker has any more.
+
+    Their events start no further runs, and their schedules begin anew should they come
+    back. A function that a worker has is not forgotten: the exit code is then 1. What
+    runs it has stay as they are: "flask durable runs list --function ID".
+
+    \b
+    Examples:
+      flask durable functions forget old_name
+    """
+    known = _known(needed=True)
+    directory = current_state().directory
+    failed = False
+    for id in ids:
+        item = known.get(id)
+        if item is None or item.published is None:
+            note(f"No worker had a function called {id!r} within the last hour.")
+            failed = True
+        elif directory.forget(id):
+            note(f"{id} is forgotten.")
+        else:
+            note(f"A worker has the code of {id}: it is not forgotten.")
+            failed = True
+    if failed:
+        click.get_current_context().exit(FAILURE)
+
+
+def _list(as_json: bool) -> None:
     known = _known()
     if as_json:
         echo_json([_as_json(item) for item in known.values()])
@@ -54,19 +95,23 @@ def functions(as_json: bool) -> None:
     )
 
 
-def _known() -> dict[str, Known]:
+def _known(*, needed: bool = False) -> dict[str, Known]:
     durable = current_durable()
     try:
         return known_functions(durable.functions, current_state().directory)
     except Exception as error:
-        if not is_unreachable(error):
+        if needed or not is_unreachable(error):
             raise
         note(f"What workers published is not known: {error}")
-    return {f.id: Known(f.spec(), True, False) for f in durable.functions}
+    return {f.id: Known(f.spec(), True, None, False) for f in durable.functions}
 
 
 def _as_json(item: Known) -> dict[str, t.Any]:
-    places = {"here": item.here, "published": item.published}
+    places = {
+        "here": item.here,
+        "published": item.published is not None,
+        "alive": item.alive,
+    }
     return {**item.spec, **places, "next": _next_of(item)}
 
 
@@ -78,8 +123,7 @@ def _next_of(item: Known) -> str | None:
 
 
 def _places(item: Known) -> str:
-    return ", ".join(
-        name
-        for name, there in (("here", item.here), ("published", item.published))
-        if there
-    )
+    places = ["here"] if item.here else []
+    if item.alive:
+        places.append("published")
+    return ", ".join(places or ["nobody"])

@@ -82,7 +82,8 @@ def send(
 
     DATA is a JSON object, @FILE or - for standard input. With --wait the runs it
     started are printed when they are finished; the exit code is 1 if one of them did
-    not complete.
+    not complete. A run of a function whose code no worker has, such as one that was
+    renamed, is not waited for.
 
     \b
     Examples:
@@ -106,15 +107,15 @@ def send(
     if not wait:
         return
     if not audience.functions:
-        raise CommandError(
-            f"The event {event_id} was sent, but no function waits for it."
-        )
+        who = "worker has a function" if audience.abandoned else "function waits"
+        raise CommandError(f"The event {event_id} was sent, but no {who} for it.")
     found = _follow(durable, event_id, audience, timeout)
     if as_json:
         echo_json({"id": event_id, "runs": [run_as_json(run) for run in found]})
     else:
         _print(event_id, found)
-    if any(run.status != RunStatus.COMPLETED for run in found):
+    awaited = [run for run in found if run.function not in audience.abandoned]
+    if any(run.status != RunStatus.COMPLETED for run in awaited):
         click.get_current_context().exit(FAILURE)
 
 
@@ -147,7 +148,11 @@ def _complete(found: t.Sequence[Run], audience: Audience, passed: float) -> bool
         return False
     if not audience.functions <= functions and passed < _PATIENCE:
         return False
-    return all(run.status.finished or run.status == RunStatus.PAUSED for run in found)
+    return all(
+        run.status.finished or run.status == RunStatus.PAUSED
+        for run in found
+        if run.function not in audience.abandoned
+    )
 
 
 def _tell(run: Run, seen: dict[str, str]) -> None:

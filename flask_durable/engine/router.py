@@ -427,5 +427,5 @@ def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
         "started": started,
     }
     if run.unfiltered:
-        record["unfiltered"] = run.unfiltered_as
+        record["unfiltered"] = "late" if run.late else "1"
     return ClaimedRun(run.id, run.token, record, {}, sent)

@@ -87,11 +87,6 @@ class NewRun:
     late: bool = False
     version: str = ""
 
-    @property
-    def unfiltered_as(self) -> str:
-        """The record's ``unfiltered``, if it has one."""
-        return "late" if self.late else "1"
-
 
 @dataclass(frozen=True)
 class Swept:
@@ -140,7 +135,7 @@ class RunStore:
         fields = ["function", run.function, "queue", run.queue, "event", run.event]
         fields += ["event_id", run.event_id, "event_name", run.event_name]
         if run.unfiltered:
-            fields += ["unfiltered", run.unfiltered_as]
+            fields += ["unfiltered", "late" if run.late else "1"]
         if run.version:
             fields += ["version", run.version]
         args: list[Argument] = [

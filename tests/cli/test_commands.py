@@ -29,6 +29,7 @@ from flask_durable import UnavailableError
 from flask_durable.cli import durable_cli
 from flask_durable.cli import send as send_module
 from flask_durable.extension import Durable as DurableClass
+from flask_durable.store.directory import names_of
 
 from ..harness import Harness
 from ..servers import free_port
@@ -234,6 +235,7 @@ def test_an_event_that_nobody_waits_for_names_the_nearest_triggers(run: Run) -> 
 
 def test_send_says_when_no_worker_is_alive(run: Run, driven: Harness) -> None:
     assert "No worker is alive" in run("send", "nap/asked").stderr
+    driven.publish()
     driven.state.directory.beat("w1", {"queues": ["default"], "threads": 1}, [])
     assert run("send", "nap/asked").stderr == ""
 
@@ -255,6 +257,34 @@ def test_send_and_wait_prints_the_runs_and_their_results(
     ((id, function, status, _, value),) = rows(result)
     assert (function, status, value) == ("greet", "completed", '{"greeting": "Ada"}')
     assert driven.runs.get(id).status is RunStatus.COMPLETED
+
+
+def test_send_and_wait_does_not_wait_for_a_function_that_no_worker_has(
+    run: Run, driven: Harness
+) -> None:
+    driven.start()
+    directory = driven.state.directory
+    spec = {**next(iter(driven.durable.functions)).spec(), "id": "old_name"}
+    directory.publish({"old_name": spec})
+    directory.leave("w1", names_of({"old_name": spec}))
+    directory.beat("w2", {"queues": ["default"], "threads": 1}, [])
+    with working(driven):
+        result = run("send", "greeting/asked", '{"name": "ada"}', "--wait")
+    assert result.exit_code == 0
+    assert "No worker has the code of old_name" in result.stderr
+    shown = {row[1]: row[2] for row in rows(result)}
+    assert shown["greet"] == "completed"
+
+
+def test_send_and_wait_is_refused_where_workers_have_none_of_the_functions(
+    run: Run, driven: Harness
+) -> None:
+    directory = driven.state.directory
+    directory.leave("w1", names_of(driven.durable.functions.specs()))
+    directory.beat("w2", {"queues": ["default"], "threads": 1}, [])
+    result = run("send", "greeting/asked", '{"name": "ada"}', "--wait")
+    assert result.exit_code == 1
+    assert "no worker has a function for it" in result.stderr
 
 
 def test_send_and_wait_is_exit_code_1_when_a_run_fails(
@@ -510,6 +540,28 @@ def test_functions_are_listed_with_where_their_code_is(
     assert listed["newer"][3] == "published"
     shown = json.loads(run("functions", "--json").stdout)
     assert {item["id"]: item["here"] for item in shown}["newer"] is False
+
+
+def test_a_function_that_no_worker_has_is_shown_and_can_be_forgotten(
+    run: Run, driven: Harness
+) -> None:
+    driven.start()
+    spec = {**next(iter(driven.durable.functions)).spec(), "id": "old_name"}
+    driven.state.directory.publish({"old_name": spec})
+    refused = run("functions", "forget", "old_name")
+    assert (refused.exit_code, "not forgotten" in refused.stderr) == (1, True)
+
+    driven.state.directory.leave("w1", names_of({"old_name": spec}))
+    listed = {row[0]: row[1:] for row in rows(run("functions"))}
+    assert listed["old_name"][3] == "nobody"
+    assert run("functions", "forget", "old_name").exit_code == 0
+
+    assert "old_name" not in {row[0] for row in rows(run("functions"))}
+    driven.sweep()
+    event_id = driven.send("greeting/asked", {"name": "ada"})
+    driven.settle()
+    assert [r.function for r in driven.runs.of_event(event_id)] == ["greet"]
+    assert run("functions", "forget", "unknown").exit_code == 1
 
 
 def test_functions_with_schedules_are_listed_with_the_next_instant(
