@@ -12,6 +12,7 @@ import weakref
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from .body_session import releaser
 from .config import Settings
 from .dead_letters import DeadLetters
 from .embedded import data_directory
@@ -326,6 +327,7 @@ class AppState:
             queue=self.broker,
             payloads=self.payloads,
             scope=self._scope,
+            release=releaser(self.app.extensions.get("sqlalchemy")),
             message_of=self._message_of,
             check_event=self._check_event,
             service_times=self.service_times,

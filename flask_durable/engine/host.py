@@ -69,6 +69,8 @@ class Host:
     :param payloads: Seals what is stored of the user's data, and opens it.
     :param scope: Makes the context that an attempt's body, and each step's body, runs
         in: for a Flask app its application context.
+    :param release: Called in the body's context before a step's body is: gives back
+        what the step may need, such as a database connection.
     :param message_of: Makes a checked message of an event; the id is for events that
         were not given one.
     :param check_event: Raises :class:`EventError` if an event that was received does
@@ -90,6 +92,7 @@ class Host:
     queue: MessageQueue
     payloads: Payloads
     scope: t.Callable[[], AbstractContextManager[t.Any]]
+    release: t.Callable[[], None]
     message_of: t.Callable[[EventLike, str], EventMessage]
     check_event: t.Callable[[EventMessage], None]
     service_times: ServiceTimes

@@ -123,6 +123,7 @@ class Execution:
             self._number = memo.number + 1
             previous = self._attempt.host.payloads.readable_failure(memo.body)
         check_arguments(args, kwargs)
+        self._attempt.host.release()
         self._attempt.before_body(self._options.lease)
         info = StepInfo(
             self._attempt.info, self._key, self._kind, self._number, previous
