@@ -60,16 +60,6 @@ def client_factory(url: str) -> ClientFactory:
     )
 
 
-def as_mapping(reply: t.Any) -> dict[str, str]:
-    """Return the reply to ``HGETALL`` as a mapping.
-
-    In a cluster's transaction some versions of redis-py leave it as the server sent it.
-    """
-    if isinstance(reply, dict):
-        return reply
-    return dict(zip(reply[::2], reply[1::2], strict=True))
-
-
 def ask_all(client: redis.Redis, *command: str) -> list[t.Any]:
     """Send *command* to the server, or to each primary of a cluster.
 
@@ -138,14 +128,18 @@ class ClusterClient(_KnowsKeys, RedisCluster):
             raise _unavailable(error) from error
 
     def pipeline(self, transaction: t.Any = None, shard_hint: t.Any = None) -> t.Any:
-        """Return a pipeline; as a transaction, all its keys live in one slot."""
+        """Return a pipeline. None is a transaction: those of redis-py are not alike.
+
+        Before 7.0 one that meets a server that is away ends in an error of the client's
+        insides, and before 8.0 it leaves replies as the server sent them.
+        """
         return _Pipeline(
             self.nodes_manager,
             self.commands_parser,
             cluster_response_callbacks=self.cluster_response_callbacks,
             retry=self.retry,
             lock=self._lock,
-            transaction=transaction,
+            transaction=False,
         )
 
     def ask(

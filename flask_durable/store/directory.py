@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..errors import ConfigurationError
-from ..redis_client import as_mapping
 from ..redis_client import ask_holder
 from ..redis_exchange import execute
 from .keys import Keys
@@ -130,22 +129,27 @@ class Directory:
             partitions.
         """
         key = f"{self._tag}:meta"
-        pipeline = self._server.client.pipeline(transaction=True)
-        pipeline.hsetnx(key, "app", app_name)
-        pipeline.hsetnx(key, "partitions", str(self._keys.partitions))
-        pipeline.hmget(key, ["app", "partitions"])
-        owner, partitions = pipeline.execute()[2]
+        # One after the other: only the owner says how it is partitioned.
+        owner = self._note(key, "app", app_name)
         if owner != app_name:
             raise ConfigurationError(
                 f"The namespace {self._keys.namespace!r} is used by the app {owner!r}.",
                 hint=f"Set another DURABLE_NAMESPACE for {app_name!r}.",
             )
+        partitions = self._note(key, "partitions", str(self._keys.partitions))
         if int(partitions) != self._keys.partitions:
             raise ConfigurationError(
                 f"The namespace {self._keys.namespace!r} has {partitions} partition(s)"
                 f", not {self._keys.partitions}; the number cannot be changed.",
                 hint="Set DURABLE_PARTITIONS back, or use another DURABLE_NAMESPACE.",
             )
+
+    def _note(self, key: str, field: str, value: str) -> str:
+        """Set a field of a hash unless it is set; return what it is then."""
+        pipeline = self._server.client.pipeline(transaction=False)
+        pipeline.hsetnx(key, field, value)
+        pipeline.hget(key, field)
+        return str(pipeline.execute()[1])
 
     def publish(self, functions: t.Mapping[str, Description]) -> None:
         """Say that this process has the code of *functions*."""
@@ -177,12 +181,13 @@ class Directory:
 
         What is remembered stays the same object while it is the same.
         """
-        pipeline = self._server.client.pipeline(transaction=True)
+        # The version first: what is published in between is read again with the next.
+        pipeline = self._server.client.pipeline(transaction=False)
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
         pipeline.zrange(f"{self._tag}:functions:first", 0, -1)
         found, reply, names = pipeline.execute()
-        texts = as_mapping(reply)
+        texts = t.cast("dict[str, str]", reply)
         version = int(found or 0)
         # What lost its age in a failover counts as the oldest.
         aged = dict.fromkeys([*(texts.keys() - set(names)), *names])
@@ -232,17 +237,19 @@ class Directory:
         """
         client = self._server.client
         seconds = self._now()
-        pipeline = client.pipeline(transaction=True)
-        pipeline.hset(f"{self._tag}:workers", worker, json.dumps(description))
+        # A worker is seen before it is known, and is looked up the other way round:
+        # none is taken for gone whose beat comes in between.
+        pipeline = client.pipeline(transaction=False)
         pipeline.zadd(f"{self._tag}:workers:seen", {worker: seconds})
+        pipeline.hset(f"{self._tag}:workers", worker, json.dumps(description))
         pipeline.zremrangebyscore(
             f"{self._tag}:workers:seen", "-inf", seconds - 10 * WORKER_GONE
         )
         if names:
             pipeline.zadd(self._seen, dict.fromkeys(names, seconds * 1000), xx=True)
-        pipeline.zrange(f"{self._tag}:workers:seen", 0, -1)
         pipeline.hkeys(f"{self._tag}:workers")
-        *_, seen, known = pipeline.execute()
+        pipeline.zrange(f"{self._tag}:workers:seen", 0, -1)
+        *_, known, seen = pipeline.execute()
         gone = set(known) - set(seen)
         if gone:
             client.hdel(f"{self._tag}:workers", *gone)
@@ -253,7 +260,7 @@ class Directory:
         :param names: The versions of functions that no other process is known to have.
             One that has them keeps them alive with its next beat.
         """
-        pipeline = self._server.client.pipeline(transaction=True)
+        pipeline = self._server.client.pipeline(transaction=False)
         pipeline.hdel(f"{self._tag}:workers", worker)
         pipeline.zrem(f"{self._tag}:workers:seen", worker)
         if names:
