@@ -51,7 +51,7 @@ def explain(error: Exception, ctx: click.Context) -> CommandError | None:
     if _is_forbidden(error):
         return CommandError(
             f"The account in the server's URL may not do what is needed: {error}.",
-            ["Hint: Allow it, as the page on server accounts shows."],
+            ["Hint: Allow it, as the page on state servers shows."],
         )
     if is_unreachable(error):
         return Unreachable(

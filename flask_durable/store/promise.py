@@ -112,7 +112,7 @@ def not_permitted(error: NoPermissionError) -> ConfigurationError:
     """Return what to tell where an account may not do what *error* names."""
     return ConfigurationError(
         f"The account in the server's URL may not do what is needed: {error}.",
-        hint="Allow it, as the page on server accounts shows.",
+        hint="Allow it, as the page on state servers shows.",
     )
 
 

@@ -94,7 +94,7 @@ def _node(directory: str, number: int, config: dict[str, str]) -> _Node:
 
 def ask(node: ValkeyServer, *command: str | int) -> t.Any:
     """Send one command to one server, and return the reply as the server gives it."""
-    with redis.Redis.from_url(node.url, decode_responses=True) as client:
+    with redis.Redis.from_url(node.url, decode_responses=True, protocol=3) as client:
         client.response_callbacks.clear()
         return client.execute_command(*command)
 
