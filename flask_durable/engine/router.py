@@ -198,8 +198,8 @@ class Router:
     def _turn_away(self, routing: _Routing, answer: Answer, until: float) -> None:
         """Settle an event that does not fit its schema, or cannot be checked.
 
-        It is dead if it fits in no release: where another version of its functions has
-        another schema for it, it goes back for a worker that has that.
+        It is dead if it fits in no release: where its sender, or another version of its
+        functions, has another schema for it, it goes back for a worker that has that.
         """
         name = routing.message.name
         if isinstance(answer.error, EventError):
@@ -207,7 +207,7 @@ class Router:
             published = self._host.insist(
                 lambda: self._host.directory.current(), until=until
             )
-            is_dead = not self._has_other_schema(name, published)
+            is_dead = not self._has_other_schema(routing.message, published)
         else:
             what = "did not answer in time"
             if not answer.late:
@@ -220,10 +220,12 @@ class Router:
             pause = pause_before(routing.delivery.receive_count)
             routing.delivery.failed(error, pause)
 
-    def _has_other_schema(self, name: str, published: Published) -> bool:
-        """Return whether the events *name* have another schema in some release."""
-        own = self._host.functions.schema_version(name)
-        return any(
+    def _has_other_schema(self, message: EventMessage, published: Published) -> bool:
+        """Return whether events like *message* have another schema in some release."""
+        name = message.name
+        own = self._host.functions.schemas.version(name)
+        # Of a release whose web process is there, and whose workers are on their way.
+        return message.schema not in ("", own) or any(
             version.get("schemas", {}).get(name) != own
             for versions in published.versions.values()
             for version in versions

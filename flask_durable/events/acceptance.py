@@ -73,6 +73,7 @@ def to_message(
         millis,
         dict(headers or {}),
         due=millis if vars(made)["_scheduled"] else 0,
+        schema=schemas.version(made.name),
     )
     return _checked(message, schemas, limit, faults, _own_schema(made.data))
 
@@ -109,7 +110,10 @@ def check_message(
     else:
         faults.append({"field": "data", "message": "must be an object"})
     due = 0 if at is None or lead is None else millis - lead
-    message = EventMessage(name, data, id, millis, dict(headers), due=due)
+    version = schemas.version(name) if isinstance(name, str) else ""
+    message = EventMessage(
+        name, data, id, millis, dict(headers), due=due, schema=version
+    )
     return _checked(message, schemas, limit, faults)
 
 

@@ -23,11 +23,16 @@ MAX_MESSAGE = 300
 
 
 class Schemas:
-    """The event schemas that one app knows."""
+    """The event schemas that one app knows.
 
-    def __init__(self) -> None:
+    :param version_of: Returns what changes with what a schema accepts.
+    """
+
+    def __init__(self, version_of: t.Callable[[type[EventData]], str] = repr) -> None:
         self._by_name: dict[str, type[EventData]] = {}
         self._may_hang: dict[type[EventData], bool] = {}
+        self._version_of = version_of
+        self._versions: dict[type[EventData], str] = {}
 
     def add(self, schema: type[EventData]) -> None:
         """Remember *schema* under its event's name. Repeating it is harmless.
@@ -51,6 +56,15 @@ class Schemas:
     def get(self, name: str) -> type[EventData] | None:
         """Return the schema of the event *name*, if there is one."""
         return self._by_name.get(name)
+
+    def version(self, name: str) -> str:
+        """Return the version of the schema of the event *name*; empty for none."""
+        schema = self._by_name.get(name)
+        if schema is None:
+            return ""
+        if schema not in self._versions:
+            self._versions[schema] = self._version_of(schema)
+        return self._versions[schema]
 
     def names(self) -> list[str]:
         """Return the names of the events that have a schema."""

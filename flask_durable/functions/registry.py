@@ -23,12 +23,11 @@ class FunctionRegistry:
     def __init__(self) -> None:
         self._functions: dict[str, AnyFunction] = {}
         #: The schema of each event that has one, by the event's name.
-        self.schemas = Schemas()
+        self.schemas = Schemas(schema_version)
         self._declared_schemas: list[type[EventData]] = []
         self._steps: dict[str, StepFunction[..., t.Any]] = {}
         self._groups: set[str] = set()
         self._index = TriggerIndex()
-        self._schema_versions: dict[type[EventData], str] = {}
 
     def __iter__(self) -> t.Iterator[AnyFunction]:
         return iter(self._functions.values())
@@ -59,7 +58,7 @@ class FunctionRegistry:
 
         Beside what each says of itself that is which schemas its events have to fit.
         """
-        versions = {name: self.schema_version(name) for name in self.schemas.names()}
+        versions = {name: self.schemas.version(name) for name in self.schemas.names()}
         return {
             function.id: {
                 **function.spec(),
@@ -71,15 +70,6 @@ class FunctionRegistry:
             }
             for function in self
         }
-
-    def schema_version(self, name: str) -> str | None:
-        """Return the version of the schema of the event *name*, if there is one."""
-        schema = self.schemas.get(name)
-        if schema is None:
-            return None
-        if schema not in self._schema_versions:
-            self._schema_versions[schema] = schema_version(schema)
-        return self._schema_versions[schema]
 
     def queues(self) -> list[str]:
         """Return the queues of all functions, sorted, each once."""

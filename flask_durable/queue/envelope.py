@@ -55,6 +55,8 @@ class EventMessage:
     :param due: The time before which its runs may not start, milliseconds since 1970;
         0 where the sender asked for none. It is not *at*: that is read off the sender's
         clock, which may be ahead of the state server's.
+    :param schema: The version of the schema that its data was checked against when it
+        was sent; empty if there was none.
     """
 
     name: str
@@ -65,6 +67,7 @@ class EventMessage:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     group: str = ""
     due: int = 0
+    schema: str = ""
 
     @property
     def opened(self) -> dict[str, t.Any]:
@@ -88,6 +91,8 @@ class EventMessage:
         fields |= {"id": self.id, "at": self.at, "headers": self.headers}
         if self.due:
             fields["due"] = self.due
+        if self.schema:
+            fields["schema"] = self.schema
         return _ENCODER.encode(fields | _group(self.group))
 
 
@@ -141,6 +146,7 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
             "headers": dict,
             "group": str,
             "due": int,
+            "schema": str,
         },
     ),
     "run": (
@@ -161,7 +167,7 @@ def _group(group: str) -> dict[str, str]:
 
 
 def _left_out(name: str) -> t.Any:
-    return {"headers": {}, "group": "", "due": 0}.get(name)
+    return {"headers": {}, "group": "", "due": 0, "schema": ""}.get(name)
 
 
 def _refuse_constant(name: str) -> t.NoReturn:

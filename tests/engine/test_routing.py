@@ -238,6 +238,26 @@ class NewOrder(EventData, name="order/placed"):
     kind: t.Literal["a", "b", "c"]
 
 
+def test_an_event_of_a_release_that_has_no_workers_yet_is_kept_for_them(
+    any_harness: Harness, valkey: t.Any, namespace: str
+) -> None:
+    url = any_harness.app.config.get("DURABLE_QUEUE_URL")
+    new = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=url)
+    for harness, schema in ((any_harness, Order), (new, NewOrder)):
+
+        @harness.durable.function(on=schema, id="bill")
+        def bill(event: Event[t.Any], step: Step) -> None: ...
+
+    any_harness.start()
+    new.send("order/placed", {"kind": "c"})
+    while not any_harness.route():
+        pass
+    any_harness.state.broker.flush_settled(5)
+
+    assert any_harness.state.broker.counts(EVENT_QUEUE).dead == 0
+    new.close()
+
+
 @pytest.mark.parametrize("old_last", [False, True])
 def test_what_fits_in_another_release_alone_goes_back_and_what_fits_in_none_is_dead(
     any_harness: Harness, valkey: t.Any, namespace: str, old_last: bool
