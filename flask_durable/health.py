@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import redis
 
 from .errors import DurableError
+from .loops import ailing
 from .queue.envelope import EVENT_QUEUE
 from .redaction import mask_url
 from .store.server import StateServer
@@ -81,6 +82,8 @@ class HealthChecks:
 
     def readiness(self) -> t.Iterator[HealthCheck]:
         """Look at what events need, for somebody who waits."""
+        if ails := ailing():
+            yield HealthCheck("threads", False, _told(ails))
         server = self._check_server(self._state.impatient_server)
         yield server
         if server.ok or self._state.settings.queue_url not in (
@@ -164,6 +167,10 @@ class HealthChecks:
         missing = sorted(set(self._state.functions.queues()) - served)
         if missing:
             return HealthCheck(name, False, f"no worker serves {', '.join(missing)}")
+        for worker in workers:
+            if ails := worker.get("ails"):
+                detail = f"of worker {worker['id']} {_told(ails)}"
+                return HealthCheck(name, False, detail)
         threads = sum(worker["threads"] for worker in workers)
         return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
 
@@ -181,3 +188,7 @@ class HealthChecks:
         dead = [f"{count} in {queue}" for queue, count in counts.items() if count]
         hint = ', see "flask durable dlq list"' if dead else ""
         return HealthCheck(name, True, (", ".join(dead) or "0") + hint)
+
+
+def _told(ails: t.Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {what}" for name, what in ails.items())

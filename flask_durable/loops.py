@@ -103,10 +103,6 @@ class Loop:
         thread.join(timeout)
         return not thread.is_alive()
 
-    def moved(self) -> None:
-        """Note that a turn that takes long gets on."""
-        self._moved_at = time.monotonic()
-
     def ailment(self) -> str | None:
         """Return what is wrong with the thread, in a few words, or ``None``."""
         if self._thread is None or self.stopping.is_set():
@@ -118,6 +114,7 @@ class Loop:
 
     def run(self) -> None:
         """Take turns in the calling thread until the loop is stopped."""
+        _local.loop = self
         while not self._ended:
             # An error can come between two instructions of the loop itself: a turn, and
             # what is done about its error, each have this around them.
@@ -128,7 +125,7 @@ class Loop:
         while not self._is_over():
             # What is raised before it is known better is followed by a pause.
             self._pause = PAUSE
-            self.moved()
+            self._moved_at = time.monotonic()
             try:
                 self._pause = self._turn()
             except BaseException as error:
@@ -143,12 +140,24 @@ class Loop:
         return self.stopping.wait(pause) if pause > 0 else self.stopping.is_set()
 
 
+def moved() -> None:
+    """Note that a turn of the calling thread, if it takes turns, gets on.
+
+    To be called where something takes long for a good reason: an outage that is waited
+    out, one more round of many.
+    """
+    loop: Loop | None = getattr(_local, "loop", None)
+    if loop is not None:
+        loop._moved_at = time.monotonic()
+
+
 def ailing() -> dict[str, str]:
     """Return the threads of this process that should run and do not: what is wrong."""
     found = {loop.name: loop.ailment() for loop in list(_started)}
     return {name: ailment for name, ailment in found.items() if ailment is not None}
 
 
+_local = threading.local()
 _started: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 

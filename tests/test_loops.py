@@ -12,6 +12,7 @@ import pytest
 
 from flask_durable.loops import ailing
 from flask_durable.loops import Loop
+from flask_durable.loops import moved
 
 from .servers import wait_until
 
@@ -165,7 +166,7 @@ def test_a_long_turn_that_gets_on_does_not_stand_still(loops: list[Loop]) -> Non
 
     def turn() -> float:
         while not go_on.wait(0.01):
-            loops[0].moved()
+            moved()
         return 0
 
     loops.append(Loop("durable-long", turn, lambda error: 0, patience=5))

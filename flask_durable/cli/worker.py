@@ -79,17 +79,19 @@ def worker(
     names = _queues(queues, durable.functions.queues())
     grace = durable.settings.drain_timeout if drain_timeout is None else drain_timeout
     if processes == 1 and not watch:
+        from ..worker.service import leave
         from ..worker.service import run_worker
 
         if log_format != "json":
             _print_banner(state, names, processes, threads)
-        run_worker(
+        code = run_worker(
             state,
             queues=names,
             threads=threads,
             grace=grace,
             log_format=log_format,
         )
+        leave(code)
     else:
         arguments = [
             f"--queues={','.join(names)}",

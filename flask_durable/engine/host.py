@@ -13,6 +13,7 @@ from dataclasses import field
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
+from ..loops import moved
 from ..middleware import MiddlewareChain
 from ..payloads.codec import Payloads
 from ..queue.envelope import EventMessage
@@ -137,6 +138,7 @@ class Host:
                     error,
                     extra={"action": "state_server_away"},
                 )
+                moved()
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
@@ -161,4 +163,5 @@ class Host:
                 if time.monotonic() >= until:
                     raise
                 logger.warning("%s", error, extra={"action": "state_not_durable"})
+                moved()
                 time.sleep(0.2)

@@ -8,6 +8,7 @@ import typing as t
 from collections import defaultdict
 
 from ..loops import Loop
+from ..loops import moved
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import RENEW_LIMIT
@@ -44,9 +45,12 @@ class Leases:
         """Renew every quarter of a lease, on a thread of its own."""
         self.loop.start(self._store.lease / RENEWALS)
 
-    def stop(self) -> None:
-        """End the thread. It is the last thing that a worker stops."""
-        self.loop.stop()
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread. It is the last thing that a worker stops.
+
+        :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
+        """
+        self.loop.stop(timeout)
 
     def add(self, attempt: Attempt) -> None:
         """Renew the lease of *attempt* from now on."""
@@ -84,7 +88,7 @@ class Leases:
             by_tag[self._store.keys.tag_of(attempt.run_id)].append(attempt)
         for tag, attempts in by_tag.items():
             for start in range(0, len(attempts), RENEW_LIMIT):
-                self.loop.moved()
+                moved()
                 self._renew(tag, attempts[start : start + RENEW_LIMIT])
 
     def _renew(self, tag: str, attempts: list[Attempt]) -> None:

@@ -6,6 +6,7 @@ import threading
 
 from ..errors import RunNotFound
 from ..loops import Loop
+from ..loops import moved
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
@@ -44,9 +45,16 @@ class Sweeper:
         self.objects.start()
         self._loop.start(INTERVAL)
 
-    def stop(self) -> None:
-        """End the thread, and confirm what was sent."""
-        self._loop.stop()
+    def stop_soon(self) -> None:
+        """Let the thread end where it is: what is left is found by others' sweeps."""
+        self._loop.stopping.set()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread, and confirm what was sent.
+
+        :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
+        """
+        self._loop.stop(timeout)
         self.objects.stop()
         try:
             self._outbox.confirm()
@@ -72,9 +80,10 @@ class Sweeper:
         self._host.directory.current()
         for tag in self._host.store.keys.tags:
             for _ in range(MAX_ROUNDS):
-                if not self._sweep(tag, empty):
+                if self._is_over() or not self._sweep(tag, empty):
                     break
-        self.schedules.look()
+        if not self._is_over():
+            self.schedules.look()
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
         swept = self._host.store.sweep(tag, empty)
@@ -84,9 +93,11 @@ class Sweeper:
         # may stay unconfirmed would be sent again and again, and grow.
         self._outbox.confirm()
         for timer in swept.timeouts:
-            self._time_out(timer)
+            if not self._is_over():
+                self._time_out(timer)
         for run_id in swept.expired:
-            self.objects.expire(run_id)
+            if not self._is_over():
+                self.objects.expire(run_id)
         # What a queue did not take is due again in some seconds; to fetch more of it
         # now would be in vain.
         return swept.more and sent
@@ -108,6 +119,11 @@ class Sweeper:
         except Exception as error:
             # The timer comes back; the others are not to wait for it.
             log_failure(logger, f"time out run {run_id}", error)
+
+    def _is_over(self) -> bool:
+        """Return whether a sweep is to end where it is: this process drains."""
+        moved()
+        return self._loop.stopping.is_set()
 
     def _turn(self) -> float:
         self.sweep()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import threading
 import time
 import typing as t
@@ -13,6 +15,7 @@ import dramatiq
 from dramatiq.errors import QueueNotFound
 
 from ..safe_logging import get_logger
+from ..safe_logging import SafeLogger
 from .acknowledger import Acknowledger
 from .consumer import Inbox
 from .consumer import LocalMessage
@@ -90,13 +93,14 @@ class DurableBroker(dramatiq.Broker):
             self._begin, self._ended, self.stop_receiving
         )
         super().__init__(middleware=[self._processing, *middleware])
+        self.logger = t.cast(logging.Logger, SafeLogger(self.logger))
         self.queues: set[str] = set()
         self.transport = transport
         self.window = window
         #: Called with a queue's name, at most once a second, when it was seen empty.
         self.on_empty: t.Callable[[str], None] | None = None
-        #: Called with each payload handed over that is not going to be started.
-        self.on_unstarted: t.Callable[[t.Any], None] | None = None
+        #: Called with the payloads handed over that are not going to be started.
+        self.on_unstarted: t.Callable[[list[t.Any]], None] | None = None
         self._sender = Sender(transport, patience)
         self._healthy = healthy
         self._hand = Hand(transport, each_beat=self._give_back_overdue)
@@ -114,6 +118,7 @@ class DurableBroker(dramatiq.Broker):
         #: The queues that were declared before the first receive.
         self._declared: set[str] = set()
         self._stopping = threading.Event()
+        self._flush_until = math.inf
         self._seen_empty: dict[str, float] = {}
 
     def declare_queue(self, queue_name: str) -> None:
@@ -199,7 +204,7 @@ class DurableBroker(dramatiq.Broker):
             self._inboxes[queue_name],
             timeout / 1000,
             give_back=self._give_back,
-            flush=lambda: self.flush_settled(FLUSH_TIMEOUT),
+            flush=self._flush_a_moment,
         )
 
     def serves(self, queue_name: str) -> bool:
@@ -258,8 +263,13 @@ class DurableBroker(dramatiq.Broker):
         """Return how many messages *queue* holds in which state."""
         return self.transport.counts(queue)
 
-    def stop_receiving(self) -> None:
-        """Fetch nothing more, and give back what was fetched and not started."""
+    def stop_receiving(self, until: float = math.inf) -> None:
+        """Fetch nothing more, and give back what was fetched and not started.
+
+        :param until: When Dramatiq's calls do not wait any more for settled messages to
+            be carried out, on the monotonic clock.
+        """
+        self._flush_until = min(self._flush_until, until)
         self._stopping.set()
         with self._lock:
             waiting = list(self._waiting)
@@ -277,16 +287,23 @@ class DurableBroker(dramatiq.Broker):
         """
         return self._acknowledger.flush(timeout)
 
-    def close(self) -> None:
-        """Stop receiving, settle what is decided, and close the connections."""
+    def _flush_a_moment(self) -> None:
+        left = self._flush_until - time.monotonic()
+        self.flush_settled(max(0.0, min(FLUSH_TIMEOUT, left)))
+
+    def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Stop receiving, settle what is decided, and close the connections.
+
+        :param timeout: Seconds to wait for what is to be settled.
+        """
         self.stop_receiving()
-        deadline = time.monotonic() + FLUSH_TIMEOUT + 0.5
+        deadline = time.monotonic() + timeout + 0.5
         if self.transport.longest_wait <= FLUSH_TIMEOUT:
             # So that what a read brings now is given back. A longer one is left alone:
             # its messages become visible again by themselves.
             for receiver in self._receivers:
                 receiver.loop.join(max(0.0, deadline - time.monotonic()))
-        self._acknowledger.close(FLUSH_TIMEOUT)
+        self._acknowledger.close(timeout)
         self._hand.close()
         self.transport.close()
 
@@ -430,14 +447,17 @@ class DurableBroker(dramatiq.Broker):
         return min(GIVEN_BACK, self.transport.max_receives(queue))
 
     def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
+        unstarted = []
         for message in messages:
             if not message.withdraw():
                 continue
             message.leave()
             if message.delivery is not None:
                 message.delivery.release()
-            elif self.on_unstarted is not None:
-                self.on_unstarted(message.payload)
+            else:
+                unstarted.append(message.payload)
+        if unstarted and self.on_unstarted is not None:
+            self.on_unstarted(unstarted)
 
     def _found_empty(self, queue: str) -> None:
         now = time.monotonic()

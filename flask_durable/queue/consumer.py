@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -15,11 +16,13 @@ from dramatiq.broker import Consumer
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
+from ..safe_logging import SafeLogger
 from .delivery import Delivery
 from .window import Window
 
 if t.TYPE_CHECKING:
     from dramatiq.worker import ConsumerThread
+    from dramatiq.worker import WorkerThread
 
 #: The name of the one actor that all messages are for.
 ACTOR = "execute"
@@ -203,9 +206,14 @@ class ProcessingMiddleware(Middleware):
         #: Dramatiq's consumer threads by the names of their queues.
         self.consumer_threads: dict[str, ConsumerThread] = {}
 
+    def after_worker_thread_boot(self, broker: Broker, thread: WorkerThread) -> None:
+        # An error of the application's logging would end a thread of Dramatiq's.
+        thread.logger = t.cast(logging.Logger, SafeLogger(thread.logger))
+
     def after_consumer_thread_boot(
         self, broker: Broker, thread: ConsumerThread
     ) -> None:
+        thread.logger = t.cast(logging.Logger, SafeLogger(thread.logger))
         self.consumer_threads[thread.queue_name] = thread
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:

@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ..loops import Loop
+from ..loops import moved
 from ..safe_logging import get_logger
 from .delivery import Delete
 from .delivery import Held
@@ -71,6 +72,7 @@ class Hand:
     def extend(self) -> None:
         """Extend what was last received or extended a third of its visibility ago."""
         for each in [*self._queues.values()]:
+            moved()
             each.extend()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import typing as t
 
 from ..app_state import AppState
 from ..ids import own_process
+from ..loops import ailing
 from ..loops import Loop
 from ..safe_logging import get_logger
 from ..store.directory import names_of
@@ -61,9 +62,12 @@ class Beat:
         """Beat on a thread of its own."""
         self._loop.start(INTERVAL)
 
-    def stop(self) -> None:
-        """End the thread, and say that the worker is gone."""
-        self._loop.stop()
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread, and say that the worker is gone.
+
+        :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
+        """
+        self._loop.stop(timeout)
         try:
             self._leave()
             self._state.histograms.flush()
@@ -101,6 +105,7 @@ class Beat:
             "queues": self._queues,
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
+            "ails": ailing(),
             "draining": self._state.host.draining.is_set(),
             "unit": self.unit,
             "ready_at": self._ready_at,

@@ -73,9 +73,13 @@ class Gauges:
         self._next_look = time.monotonic() + INTERVAL
         self._loop.start(LONGEST)
 
-    def stop(self) -> None:
-        """End the thread, and let another worker lead."""
-        self._loop.stop()
+    def stop(self, timeout: float) -> None:
+        """End the thread, and let another worker lead.
+
+        :param timeout: Seconds to wait for it.
+        """
+        if not self._loop.stop(timeout):
+            return  # the lead ends by itself
         self._try()
         try:
             self._state.server.client.eval(_LEAVE, 1, self._keys[0], self._token)

@@ -4,14 +4,17 @@
 
     SIGTERM ─► stop receiving ─► each run reaches its next step boundary, and is handed
                back ─► (3 s before the end of the grace) bodies that still run are
-               interrupted ─► what is left is handed back from here ─► deletes are
-               flushed ─► heartbeats stop ─► exit
+               interrupted ─► (1 s later) what is left is handed back from here, in one
+               go ─► deletes are flushed ─► heartbeats stop ─► exit, hard
 
-Heartbeats stop last: a run that is still being finished must not look abandoned.
+Heartbeats stop last: a run that is still being finished must not look abandoned. A run
+that is handed back while its body goes on may not start elsewhere before this process
+is gone for certain. Every wait has an end, and so has every loop that is waited for.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -22,15 +25,15 @@ import uuid
 from ..app_state import AppState
 from ..engine.claimed_run import ClaimedRun
 from ..engine.control import ShutdownInterrupt
-from ..engine.control import Signal
 from ..engine.executor import Executor
+from ..engine.handing_back import hand_back_attempts
+from ..engine.handing_back import hand_back_unstarted
 from ..engine.leases import Leases
 from ..engine.router import Router
 from ..engine.sweeper import Sweeper
+from ..loops import ailing
+from ..queue.broker import FLUSH_TIMEOUT
 from ..safe_logging import get_logger
-from ..store.run_store import after
-from ..store.run_store import Refused
-from ..store.run_store import TRANSIENT
 from .beat import Beat
 from .gauges import Gauges
 from .real_threads import check_threads
@@ -45,9 +48,11 @@ INTERRUPT_BEFORE = 3.0
 #: Seconds that interrupted bodies have to end.
 INTERRUPT_GRACE = 1.0
 
-#: Seconds before which a run that was cut off may not start elsewhere: this process is
-#: gone by then.
-HANDBACK_DELAY = 1.0
+#: Seconds past the grace after which the process exits whatever it is doing.
+LAST_RESORT = 2.0
+
+#: Seconds that each thread has to end, however little is left.
+LEAST = 0.1
 
 logger = get_logger(__name__)
 
@@ -73,6 +78,8 @@ class WorkerProcess:
         self.state = state
         self.queues = list(queues)
         self.grace = grace
+        #: When a drain has to be over, on the monotonic clock.
+        self._deadline = math.inf
         state.window.add(threads)
         host = state.host
         self._leases = Leases(state.store)
@@ -113,38 +120,52 @@ class WorkerProcess:
         self._threads.start()
         self._router.start()
 
-    def stop(self) -> bool:
+    def stop(self, grace: float | None = None) -> None:
         """Drain: hand back what is not finished, within the grace.
 
-        :returns: Whether every thread has ended; if not, the process has to exit hard.
+        Threads of bodies that do not end, and what a step left behind, may still be
+        there afterwards: the process has to exit hard.
+
+        :param grace: Seconds until the process must be gone, if not the usual.
         """
-        deadline = time.monotonic() + self.grace
+        deadline = time.monotonic() + (self.grace if grace is None else grace)
+        self._deadline = deadline
+        interrupt_at = deadline - INTERRUPT_BEFORE
         logger.info("Draining.", extra={"action": "worker_drain"})
         self.state.host.draining.set()
-        self.state.broker.stop_receiving()
-        patience = max(deadline - INTERRUPT_BEFORE - time.monotonic(), 0)
-        interrupter = threading.Timer(patience, self._interrupt)
+        # Other workers sweep. A long sweep would take the time that steps need.
+        self._sweeper.stop_soon()
+        self.state.broker.stop_receiving(until=deadline)
+        interrupter = threading.Timer(_left(interrupt_at), self._interrupt)
         interrupter.daemon = True
         interrupter.start()
-        self._router.stop(patience)
-        self._threads.stop(
-            max(deadline - INTERRUPT_BEFORE + INTERRUPT_GRACE - time.monotonic(), 0.1)
-        )
+        self._router.stop(_left(interrupt_at))
+        self._threads.stop(interrupt_at + INTERRUPT_GRACE)
         interrupter.cancel()
-        ended = not self._leases.held
         self._hand_back_rest()
+        self._stop_rest()
+
+    def ailing(self) -> dict[str, str]:
+        """Return the threads that should run and do not: what is wrong with them."""
+        return {**ailing(), **self._threads.ailing()}
+
+    def _stop_rest(self) -> None:
+        """End what runs need no more, each for as long as there is time.
+
+        A thread that does not end is left to the end of the process.
+        """
+        deadline = self._deadline
         if self._protection is not None:
-            self._protection.stop()
-        self._beat.stop()
-        self._sweeper.stop()
+            self._protection.stop(_left(deadline))
+        self._beat.stop(_left(deadline))
+        self._sweeper.stop(_left(deadline))
         if self._gauges is not None:
-            self._gauges.stop()
+            self._gauges.stop(_left(deadline))
+        self.state.broker.close(min(_left(deadline), FLUSH_TIMEOUT))
         for metrics in self.state.metrics:
             metrics.flush()
         self.state.host.run_logs.close()
-        self.state.broker.close()
-        self._leases.stop()
-        return ended
+        self._leases.stop(_left(deadline))
 
     def _task_protection(self) -> TaskProtection | None:
         agent = os.environ.get(AGENT)
@@ -170,34 +191,21 @@ class WorkerProcess:
                 body.interrupt(ShutdownInterrupt)
 
     def _hand_back_rest(self) -> None:
-        """Hand back the runs whose bodies did not end: they are inside C code."""
-        for attempt in self._leases.held:
-            try:
-                attempt.hand_back(HANDBACK_DELAY)
-            except Signal:
-                logger.warning(
-                    "Run %s is handed back while its step still runs.",
-                    attempt.run_id,
-                    extra={"action": "run_handed_back"},
-                )
+        """Hand back the runs whose bodies did not end: they are inside C code.
 
-    def _hand_back_unstarted(self, payload: t.Any) -> None:
-        """Give back a run that was claimed for a thread that never took it."""
-        run: ClaimedRun = payload
-        try:
-            reply = self.state.store.suspend(
-                run.run_id, run.token, "handback", after(0), reason="worker shutdown"
-            )
-        except (Refused, *TRANSIENT) as error:
-            # Its lease runs out, and the sweeper of another worker takes it.
-            logger.warning(
-                "Run %s is not handed back: %s",
-                run.run_id,
-                error,
-                extra={"action": "run_not_handed_back"},
-            )
-            return
-        record = run.record
-        self.state.outbox.send_runs(
-            [(run.run_id, record["function"], record["queue"], reply[1])]
-        )
+        They go on while this process is there: until then nobody else may start them.
+        """
+        host, outbox = self.state.host, self.state.outbox
+        gone_in = _left(self._deadline) + LAST_RESORT
+        held = self._leases.held
+        hand_back_attempts(host, outbox, held, gone_in, self._deadline)
+
+    def _hand_back_unstarted(self, payloads: list[t.Any]) -> None:
+        """Give back runs that were claimed for threads that never took them."""
+        runs: list[ClaimedRun] = payloads
+        host, outbox = self.state.host, self.state.outbox
+        hand_back_unstarted(host, outbox, runs, self._deadline)
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), LEAST)

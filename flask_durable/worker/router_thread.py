@@ -25,6 +25,7 @@ from dramatiq.errors import BrokerConnectionError
 from ..engine.router import Router
 from ..errors import ConfigurationError
 from ..loops import Loop
+from ..loops import moved
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
 from ..queue.envelope import EVENT_QUEUE
@@ -116,7 +117,7 @@ class RouterThread:
             size = min(self._free() or BATCH, most)
             self._route_together(deliveries[routed : routed + size])
             routed += size
-            self._loop.moved()
+            moved()
 
     def _size(self, delivery: Delivery) -> int:
         """Return with how many others of its kind an event is routed, itself included.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import logging
 import os
 import queue
 import signal
@@ -17,10 +17,17 @@ from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
 from ..safe_logging import get_logger
+from .process import INTERRUPT_BEFORE
+from .process import LAST_RESORT
 from .process import WorkerProcess
+from .signals import take_signals
+from .vitals import Vitals
 
-#: Seconds past the grace after which the process exits whatever it is doing.
-LAST_RESORT = 2.0
+#: Seconds that the end of the process may take once all work is done.
+EXIT_PATIENCE = 1.0
+
+#: Seconds of grace where a vital thread is gone: bodies are interrupted at once.
+URGENT_GRACE = INTERRUPT_BEFORE + 1.0
 
 #: Seconds between two looks for a signal that did not wake the process up.
 _LOOK_INTERVAL = 1.0
@@ -35,8 +42,8 @@ def run_worker(
     threads: int,
     grace: float,
     log_format: LogFormat | None = None,
-) -> None:
-    """Work until ``SIGTERM`` or ``SIGINT``, then drain and return, or exit hard.
+) -> int:
+    """Work until ``SIGTERM`` or ``SIGINT``, then drain; the process is to end then.
 
     A second ``SIGTERM`` means no more than the first: whoever signals a process group
     and its leader sends two. A second Ctrl-C exits at once.
@@ -44,7 +51,8 @@ def run_worker(
     :param queues: The queues whose runs are executed here.
     :param threads: How many runs are executed at once.
     :param grace: Seconds that the drain may take.
-    :param log_format: Of what is logged, if not the application's own.
+    :param log_format: The format of log lines, if not the application's own.
+    :returns: The exit code for :func:`leave`: 1 if a vital thread was gone.
     """
     set_up(state.app.logger, log_format)
     # A second signal can come while the handler of the first one runs, or while this
@@ -59,34 +67,57 @@ def run_worker(
         stopping = True
         signals.put(signum)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    take_signals(stop)
     process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
-    _wait_for(signals)
+    ailment = _wait_for(signals, Vitals(process.ailing))
+    if ailment:
+        grace = min(grace, URGENT_GRACE)
+        logger.critical(
+            "Worker %s ends, to be started again: %s.",
+            process.id,
+            ailment,
+            extra={"action": "worker_ails"},
+        )
     last_resort = threading.Timer(grace + LAST_RESORT, os._exit, (1,))
     last_resort.daemon = True
     last_resort.start()
-    ended = process.stop()
+    process.stop(grace)
     logger.info("Worker %s has ended.", process.id, extra={"action": "worker_end"})
-    if not ended:
-        # A body is still inside C code: the interpreter would wait for its thread.
-        logging.shutdown()
-        sentry.flush()
-        sys.stdout.flush()
-        os._exit(0)
     last_resort.cancel()
+    return 1 if ailment else 0
 
 
-def _wait_for(signals: queue.SimpleQueue[int]) -> None:
-    """Return when there is one.
+def leave(code: int) -> t.NoReturn:
+    """End the process now, whatever a step has left behind.
 
-    Its handler runs in this thread, between two instructions. A signal that comes after
-    the last instruction before the wait, or that the system gives to another thread,
-    does not end the wait: without a limit its handler would never run.
+    The interpreter would wait for threads that are no daemons, for thread pools, and
+    for child processes: for ever, perhaps.
+    """
+    hard = threading.Timer(EXIT_PATIENCE, os._exit, (code,))
+    hard.daemon = True
+    hard.start()
+    with contextlib.suppress(BaseException):
+        sentry.flush()
+        # What the application registered; also what flushes logs.
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(code)
+
+
+def _wait_for(signals: queue.SimpleQueue[int], vitals: Vitals) -> str:
+    """Return when there is a signal, or what is wrong with a thread for good.
+
+    A signal's handler runs in this thread, between two instructions. A signal that
+    comes after the last instruction before the wait, or that the system gives to
+    another thread, does not end the wait: without a limit its handler would never run.
     """
     while True:
         with contextlib.suppress(queue.Empty):
             signals.get(timeout=_LOOK_INTERVAL)
-            return
+            return ""
+        if ailment := vitals.look():
+            return ailment

@@ -67,10 +67,12 @@ class TaskProtection:
         """Begin, on a thread of its own."""
         self._loop.start()
 
-    def stop(self) -> None:
-        """End the thread. Without a run, the task may go at once."""
-        self._loop.stop()
-        if not self._busy.is_set():
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread. Without a run, the task may go at once.
+
+        :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
+        """
+        if self._loop.stop(timeout) and not self._busy.is_set():
             self._give_up()
 
     def _turn(self) -> float:

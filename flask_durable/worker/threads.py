@@ -10,7 +10,9 @@ new one. Should it come back, it ends.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import typing as t
 
 import dramatiq
@@ -25,6 +27,13 @@ from ..queue.consumer import ACTOR
 from ..queue.delivery import Delivery
 from ..queue.envelope import RunMessage
 from ..safe_logging import get_logger
+from ..safe_logging import SafeLogger
+
+#: Seconds between two looks at which threads have ended.
+LOOK_INTERVAL = 0.25
+
+#: Milliseconds that Dramatiq may wait once more for its threads.
+REST = 100
 
 logger = get_logger(__name__)
 
@@ -52,6 +61,7 @@ class RunThreads:
             self._execute
         )
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
+        self._worker.logger = t.cast(logging.Logger, SafeLogger(self._worker.logger))
         self._stopping = False
         executor.lost_threads.keepers.append(self)
 
@@ -59,13 +69,36 @@ class RunThreads:
         """Start to receive run messages."""
         self._worker.start()
 
-    def stop(self, timeout: float) -> None:
+    def stop(self, until: float) -> bool:
         """Receive nothing more, and wait for the runs that are executed.
 
-        :param timeout: Seconds to wait.
+        Dramatiq's own wait takes the time so far off what is left at each thread: with
+        many threads the last ones would get nearly none.
+
+        :param until: When to wait no longer, on the monotonic clock.
+        :returns: Whether all threads have ended.
         """
         self._stopping = True
-        self._worker.stop(timeout=max(0, int(timeout * 1000)))
+        for thread in self._worker.workers:
+            thread.stop()
+        # Looked for each time: threads that are lost leave the list.
+        while alive := [x for x in self._worker.workers if x.is_alive()]:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            alive[0].join(min(left, LOOK_INTERVAL))
+        self._worker.stop(timeout=REST)
+        return not alive
+
+    def ailing(self) -> dict[str, str]:
+        """Return the threads that should run and do not: what is wrong with them."""
+        if self._stopping:
+            return {}
+        threads: dict[str, threading.Thread]
+        threads = {f"run thread {x.ident}": x for x in self._worker.workers}
+        for queue, consumer in self._worker.consumers.items():
+            threads[f"consumer of {queue}"] = consumer
+        return {n: "is gone" for n, x in threads.items() if not x.is_alive()}
 
     def serves(self, queue: str) -> bool:
         """Return whether runs of *queue* may be executed here, past the queue.

@@ -468,8 +468,10 @@ def test_a_worker_survives_a_storm_of_signals(
 
         def start(self) -> None: ...
 
-        def stop(self) -> bool:
-            return True
+        def stop(self, grace: float) -> None: ...
+
+        def ailing(self) -> dict[str, str]:
+            return {}
 
     storm = (
         "import os, sys, time\n"

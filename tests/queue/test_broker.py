@@ -248,7 +248,7 @@ def test_payloads_that_nobody_started_are_reported_when_stopping(
 ) -> None:
     broker = redis_kit.broker(size=4)
     returned: list[t.Any] = []
-    broker.on_unstarted = returned.append
+    broker.on_unstarted = returned.extend
     started, finish = threading.Event(), threading.Event()
 
     def blocked(payload: t.Any) -> None:

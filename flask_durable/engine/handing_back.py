@@ -1,0 +1,106 @@
+"""Handing back the runs that a process still owns when it has to go, all in one go.
+
+::
+
+    RUNNING ──► one pipeline of run_suspend ──► QUEUED, or SUSPENDED until the process
+                        │                       is gone
+                        └─► one barrier ─► the attempts are sealed, messages are sent
+
+A process with many threads has a moment for all of its runs: one after the other, each
+with a barrier of its own, they would take longer than that, and those at the end would
+be left to their leases with their claims counted. A step that ends at the same time
+either commits before the script, or is refused by it: the token decides.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..safe_logging import get_logger
+from ..store.run_store import after
+from .attempt import Attempt
+from .claimed_run import ClaimedRun
+from .control import OwnershipLost
+from .control import Suspended
+from .host import Host
+from .outbox import Outbox
+
+#: What is said of a run that a process gives back because it ends.
+REASON = "worker shutdown"
+
+logger = get_logger(__name__)
+
+
+def hand_back_attempts(
+    host: Host,
+    outbox: Outbox,
+    attempts: t.Sequence[Attempt],
+    delay: float,
+    until: float,
+) -> None:
+    """Hand back the runs of *attempts*, whose bodies have not ended, and seal them.
+
+    :param delay: Seconds before which another process may not start them.
+    :param until: When to give up, on the monotonic clock; leases run out then.
+    """
+    replies = _hand_back(host, outbox, [a.run for a in attempts], delay, until)
+    for attempt, reply in zip(attempts, replies, strict=True):
+        if isinstance(reply, Exception):
+            continue  # it was told of
+        if reply[0] in ("queued", "suspended"):
+            attempt.seal(Suspended(REASON))
+            logger.warning(
+                "Run %s is handed back while its step still runs.",
+                attempt.run_id,
+                extra={"action": "run_handed_back"},
+            )
+        else:
+            attempt.seal(OwnershipLost(reply[0]))
+
+
+def hand_back_unstarted(
+    host: Host, outbox: Outbox, runs: t.Sequence[ClaimedRun], until: float
+) -> None:
+    """Hand back runs that were claimed for threads that never took them.
+
+    :param until: When to give up, on the monotonic clock; leases run out then.
+    """
+    _hand_back(host, outbox, runs, 0, until)
+
+
+def _hand_back(
+    host: Host,
+    outbox: Outbox,
+    runs: t.Sequence[ClaimedRun],
+    delay: float,
+    until: float,
+) -> list[t.Any]:
+    """Return the answers of the scripts, or the errors."""
+    if not runs:
+        return []
+    owned = [(run.run_id, run.token) for run in runs]
+    try:
+        mark = host.mark()
+        replies = host.insist(
+            lambda: host.store.hand_back(owned, after(delay), REASON), until=until
+        )
+        # One barrier for all. A message of what is not durable yet would be answered
+        # "not queued", and deleted.
+        host.settle(mark, until=until)
+    except Exception as error:
+        replies = [error] * len(runs)
+    queued = []
+    for run, reply in zip(runs, replies, strict=True):
+        if isinstance(reply, Exception):
+            # Its lease runs out, and the sweeper of another process takes it.
+            logger.warning(
+                "It is not known whether run %s is handed back: %s",
+                run.run_id,
+                reply,
+                extra={"action": "run_not_handed_back"},
+            )
+        elif reply[0] == "queued":
+            record = run.record
+            queued.append((run.run_id, record["function"], record["queue"], reply[1]))
+    outbox.send_runs(queued)
+    return replies

@@ -1,0 +1,43 @@
+"""The watch over the threads that a worker cannot do without.
+
+::
+
+    each second: every thread is well ─────────────────────────► go on
+                 one is gone, for LOOKS_GONE looks in a row ───► the worker ends
+                 one stands still past its patience, and does
+                 so for LOOKS_STILL more looks ────────────────► the worker ends
+
+A worker that lost a thread lives on and looks well: it takes no events, renews no
+leases, or hears no more of its queues. Ended, it is started again. Looks are counted,
+not seconds: a process that was stopped itself, and goes on, finds every thread late.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+#: Looks in a row that find a thread gone, and one that stands still.
+LOOKS_GONE = 2
+LOOKS_STILL = 60
+
+
+class Vitals:
+    """Counts in how many looks in a row a thread ails.
+
+    :param ailing: Returns the threads that ail: what is wrong with them.
+    """
+
+    def __init__(self, ailing: t.Callable[[], t.Mapping[str, str]]) -> None:
+        self._ailing = ailing
+        self._looks: Counter[tuple[str, bool]] = Counter()
+
+    def look(self) -> str:
+        """Look once; return what is wrong for good, or an empty text."""
+        found = self._ailing()
+        gone = {(name, what == "is gone") for name, what in found.items()}
+        self._looks = Counter({key: self._looks[key] + 1 for key in gone})
+        for (name, is_gone), looks in self._looks.items():
+            if looks >= (LOOKS_GONE if is_gone else LOOKS_STILL):
+                return f"its thread {name} {found[name]}"
+        return ""
