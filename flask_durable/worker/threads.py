@@ -57,9 +57,10 @@ class RunThreads:
         self._executor = executor
         for queue in queues:
             broker.declare_queue(queue)
-        dramatiq.actor(actor_name=ACTOR, queue_name=queues[0], broker=broker)(
-            self._execute
-        )
+        make = dramatiq.actor(actor_name=ACTOR, queue_name=queues[0], broker=broker)
+        actor = make(self._execute)
+        # An error of the application's logging would leave a claimed run to its lease.
+        actor.logger = t.cast(logging.Logger, SafeLogger(actor.logger))
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
         self._worker.logger = t.cast(logging.Logger, SafeLogger(self._worker.logger))
         self._stopping = False
