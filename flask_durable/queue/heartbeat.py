@@ -11,7 +11,6 @@ import time
 import typing as t
 
 from ..loops import Loop
-from ..loops import moved
 from ..safe_logging import get_logger
 from .delivery import Delete
 from .delivery import Held
@@ -72,7 +71,6 @@ class Hand:
     def extend(self) -> None:
         """Extend what was last received or extended a third of its visibility ago."""
         for each in [*self._queues.values()]:
-            moved()
             each.extend()
 
     def close(self) -> None:

@@ -155,7 +155,7 @@ class RouterThread:
             with contextlib.suppress(Exception):
                 self._failures.note({delivery.message.key: SUSPECTED})
         self._route_together([delivery])
-        self._loop.moved()
+        moved()
 
     def _free(self) -> int:
         """Return how many threads are free, if one is within a moment.
