@@ -36,6 +36,7 @@ from ..queue.broker import FLUSH_TIMEOUT
 from ..safe_logging import get_logger
 from .beat import Beat
 from .gauges import Gauges
+from .lifeline import Lifeline
 from .real_threads import check_threads
 from .router_thread import RouterThread
 from .task_protection import AGENT
@@ -83,6 +84,7 @@ class WorkerProcess:
         state.window.add(threads)
         host = state.host
         self._leases = Leases(state.store)
+        self._lifeline = Lifeline(state.store)
         executor = Executor(host, state.outbox, self._leases)
         self._threads = RunThreads(
             state.broker, executor, queues=self.queues, threads=threads
@@ -110,6 +112,7 @@ class WorkerProcess:
         self.state.barrier.promise()
         self._beat.publish()
         self._leases.start()
+        self._lifeline.start()
         self._sweeper.start()
         self.state.host.run_logs.start()
         self._beat.start()
@@ -165,6 +168,7 @@ class WorkerProcess:
         for metrics in self.state.metrics:
             metrics.flush()
         self.state.host.run_logs.close()
+        self._lifeline.stop(_left(deadline))
         self._leases.stop(_left(deadline))
 
     def _task_protection(self) -> TaskProtection | None:

@@ -11,6 +11,7 @@
 --   <tag>:status:<s>      zset   the same, by status
 --   <tag>:function:<f>    zset   the same, by function
 --   <tag>:leases          zset   RUNNING runs by the end of their lease
+--   <tag>:alive:<process> string  a process that cannot renew its leases lives; expires
 --   <tag>:looks           hash   run -> "<token> <end of lease> <time of the first look>"
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted

@@ -45,7 +45,9 @@ for _, id in ipairs(overdue) do
     local token_and_end, first
     if look then token_and_end, first = string.match(look, '^(%S+ %S+) (%d+)$') end
     if token_and_end == seen then
-      if now - tonumber(first) >= lease / 3 then
+      -- A process that cannot renew its leases may say that it lives, for a while.
+      local alive = tag .. ':alive:' .. (string.match(run[2], '^[^.]+') or '')
+      if now - tonumber(first) >= lease / 3 and redis.call('EXISTS', alive) == 0 then
         disown(id, 'lost', now)
         -- How long its process lived with it: it renewed the lease a moment before.
         put(id, 'lived', text(math.max(ends - lease * 2 / 3 - (run[4] or now), 0)))

@@ -1,0 +1,47 @@
+"""The sign of a process that lives and cannot renew its leases.
+
+``<tag>:alive:<process>`` is there for the time of a lease. While it is, ``sweep`` takes
+none of the runs whose tokens that process made.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import defaultdict
+
+import redis
+from hiredis import pack_command
+
+from .run_store import RunStore
+
+
+class SignConnections:
+    """Connections that a sign can be sent on, by whoever has their file descriptors.
+
+    :param store: The runs that are kept.
+    :param process: The process that the sign is of, as its tokens name it.
+    """
+
+    def __init__(self, store: RunStore, process: str) -> None:
+        # Kept: a client closes its connections when it is not used any more.
+        self._client = store.server.new_client(retries=0)
+        commands: defaultdict[redis.Redis, bytes] = defaultdict(bytes)
+        for tag in store.keys.tags:
+            key = f"{tag}:alive:{process}"
+            command = ("SET", key, "1", "PX", str(round(store.lease * 1000)))
+            home = self._client
+            if isinstance(home, redis.RedisCluster):
+                home = home.get_node_from_key(key).redis_connection
+            # Its stub has a tuple of one element.
+            commands[home] += pack_command(command)  # type: ignore[arg-type]
+        #: A connection to each server, and what to send on it.
+        self.signs: list[tuple[t.Any, bytes]] = [
+            (home.connection_pool.get_connection(), command)
+            for home, command in commands.items()
+        ]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection, _ in self.signs:
+            connection.disconnect()
+        self._client.close()
