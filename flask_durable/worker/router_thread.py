@@ -130,14 +130,22 @@ class RouterThread:
         return max(BATCH >> 2 * (receives - 1), 1)
 
     def _in_order(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Return *deliveries* with those last that may end the process."""
-        if self._broker.transport.is_ordered(EVENT_QUEUE):
-            return deliveries
-        alone = [d.message.key for d in deliveries if self._size(d) == 1]
-        noted = self._noted(alone)
-        return sorted(
-            deliveries, key=lambda d: (-self._size(d), d.message.key in noted)
-        )
+        """Return *deliveries* with those last that may end the process.
+
+        Those of one group of a FIFO queue stay together, in their order.
+        """
+        ordered = self._broker.transport.is_ordered(EVENT_QUEUE)
+        groups: dict[str | int, list[Delivery]] = {}
+        for number, delivery in enumerate(deliveries):
+            group = delivery.message.group if ordered else number
+            groups.setdefault(group, []).append(delivery)
+        noted = self._noted([d.message.key for d in deliveries if self._size(d) == 1])
+
+        def place(group: list[Delivery]) -> tuple[int, bool]:
+            size = min(map(self._size, group))
+            return -size, any(d.message.key in noted for d in group)
+
+        return [*itertools.chain(*sorted(groups.values(), key=place))]
 
     def _noted(self, keys: list[str]) -> set[str]:
         if self._failures is None:

@@ -11,6 +11,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.engine.router import Router
 from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.envelope import EventMessage
 from flask_durable.worker import router_thread
 from flask_durable.worker.router_thread import BATCH
 from flask_durable.worker.router_thread import RouterThread
@@ -112,6 +113,30 @@ def test_events_that_came_back_wait_for_those_that_are_new(
     assert thread(harness, router).route(1) == 3
 
     assert router.together == [["new"], ["e0"], ["e1"]]
+
+
+def test_groups_of_a_fifo_queue_keep_their_order_behind_those_that_ended_nothing(
+    harness: Harness, router: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = harness.state.broker
+    monkeypatch.setattr(broker.transport, "is_ordered", lambda queue: True)
+    groups = ["bad", "bad", "good", "new", "good", "bad"]
+    bodies = [
+        EventMessage("a/b", {}, f"e{number}", 1, group=group).encode()
+        for number, group in enumerate(groups)
+    ]
+    broker.send(EVENT_QUEUE, bodies)
+    deliveries = broker.deliveries(EVENT_QUEUE, len(groups), 1)
+    for delivery in deliveries:
+        message = delivery.message
+        count = 1 if message.group == "new" else 4
+        delivery.received = _received(delivery.received, count)
+    harness.state.failures.note({deliveries[1].message.key: router_thread.SUSPECTED})
+
+    thread(harness, router)._route_all(deliveries)
+
+    came = [number for (number,) in router.together]
+    assert came == ["e3", "e2", "e4", "e0", "e1", "e5"]
 
 
 def test_what_raises_in_routing_comes_back_later_each_time(
