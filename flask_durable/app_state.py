@@ -97,6 +97,13 @@ class AppState:
         self.app = app
         self.functions = functions
         self.settings = settings
+        #: Where metrics are sent to, if anywhere.
+        self.statsd = _statsd_of(settings)
+        #: What tells statsd, and what adds up for Prometheus, as configured. They begin
+        #: anew after a fork by themselves, as parts of the middleware.
+        self.metrics = tuple(
+            Metrics(sink, functions.declares) for sink in self._sinks()
+        )
         #: What surrounds sends, routings, attempts and steps.
         self.middleware = MiddlewareChain([*self._outer(), *middleware, *self._inner()])
         #: The run threads of this process; a worker makes it larger.
@@ -117,31 +124,17 @@ class AppState:
         yield RunTimes(self._keep_time, *timed)
         yield SignalSender(self.app)
 
-    @functools.cached_property
-    def metrics(self) -> tuple[Metrics, ...]:
-        """What tells statsd, and what adds up for Prometheus, as configured."""
-        sinks: list[Sink] = [self.statsd] if self.statsd is not None else []
+    def _sinks(self) -> t.Iterator[Sink]:
+        if self.statsd is not None:
+            yield self.statsd
         if self.settings.metrics_secrets:
             # The store is not there yet when middleware is made.
-            sinks.append(Totals(lambda sums: self.metric_totals.add(sums)))
-        return tuple(Metrics(sink, self.functions.declares) for sink in sinks)
+            yield Totals(lambda sums: self.metric_totals.add(sums))
 
     @functools.cached_property
     def metric_totals(self) -> MetricTotals:
         """What all processes counted and timed, for Prometheus."""
         return MetricTotals(self.server, self.store.keys, self.functions.declares)
-
-    @functools.cached_property
-    def statsd(self) -> Statsd | None:
-        """Where metrics are sent to, if anywhere.
-
-        :raises ConfigurationError: statsd is not installed.
-        """
-        settings = self.settings
-        if settings.statsd_url is None:
-            return None
-        import_statsd()
-        return Statsd(settings.statsd_url, settings.statsd_prefix, settings.statsd_tags)
 
     @property
     def schemas(self) -> Schemas:
@@ -417,6 +410,17 @@ class AppState:
         # What is sealed was checked when it was sent, and is again where it is opened.
         if isinstance(message.data, dict):
             self.schemas.validate(message.name, message.data)
+
+
+def _statsd_of(settings: Settings) -> Statsd | None:
+    """Return what sends metrics to statsd, if that is wanted.
+
+    :raises ConfigurationError: statsd is not installed.
+    """
+    if settings.statsd_url is None:
+        return None
+    import_statsd()
+    return Statsd(settings.statsd_url, settings.statsd_prefix, settings.statsd_tags)
 
 
 def _confidential_of(settings: Settings, functions: FunctionRegistry) -> Confidential:

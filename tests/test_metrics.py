@@ -164,6 +164,24 @@ def test_what_nobody_took_and_what_cannot_be_routed_is_counted(
     ]
 
 
+def test_what_a_child_counts_is_flushed_by_the_child(
+    packets: Packets, valkey: ValkeyServer, namespace: str
+) -> None:
+    harness = Harness(valkey.url, namespace, DURABLE_STATSD_URL=packets.url)
+    child = os.fork()
+    if not child:
+        event = EventInfo("a/b", "id", 0, {})
+        routing = RouteInfo([RoutedInfo(event, 1, 0)])
+        with harness.state.middleware.around_route(routing):
+            pass
+        for metrics in harness.state.metrics:
+            metrics.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    wait_until(lambda: packets.total("event.routed.a_b") == 1)
+    harness.close()
+
+
 def test_names_from_outside_make_so_many_series_and_those_of_the_app_each_one(
     packets: Packets, valkey: ValkeyServer, namespace: str
 ) -> None:
@@ -180,11 +198,11 @@ def test_names_from_outside_make_so_many_series_and_those_of_the_app_each_one(
         harness.durable.send_many([Event(name, {}) for name in names])
         harness.durable.send_many([Event("order/placed", {}), Shipped()])
         harness.durable.send(names[0])
-    wait_until(lambda: packets.total("durable.event.accepted.other") == 20)
+    wait_until(lambda: packets.total("event.accepted.other") == 20)
     for name in ("placed", "shipped"):
-        prefix = "durable.event.accepted.order_"
+        prefix = "event.accepted.order_"
         wait_until(lambda n=prefix + name: packets.total(n) == 1)
-    wait_until(lambda: packets.total("durable.event.accepted.order_0") == 2)
+    wait_until(lambda: packets.total("event.accepted.order_0") == 2)
     assert harness.state.statsd is not None
     assert len(harness.state.statsd._series) == MOST_NAMES + 3
     harness.close()

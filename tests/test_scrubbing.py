@@ -11,10 +11,12 @@ import typing as t
 import pytest
 import redis
 import sentry_sdk
+from pydantic import BaseModel
 from redis.connection import Connection
 from sentry_sdk.integrations.logging import EventHandler
 from sentry_sdk.transport import Transport
 
+from flask_durable import Backoff
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.errors import UnavailableError
@@ -252,6 +254,26 @@ def test_a_step_keeps_its_variables_and_not_those_of_what_called_it(
     shown = {frame["function"]: frame.get("vars") for frame in frames}
     assert shown["charge"]["shown"] == "'a local variable'"
     assert shown["charge"]["api_token"] == "[redacted]"
+    assert PRIVATE not in kept.text
+
+
+def test_the_input_that_an_error_of_pydantic_quotes_is_replaced(
+    site: Harness, make_client: t.Callable[..., Kept]
+) -> None:
+    class Order(BaseModel):
+        cents: int
+
+    @site.durable.function(on="order/placed", retries=1, backoff=Backoff("1s"))
+    def placed(event: Event[t.Any], step: Step) -> None:
+        Order.model_validate(event.data)
+
+    kept = make_client()
+    site.send("order/placed", {"cents": PRIVATE})
+    site.settle()
+    site.advance(10)
+    site.settle()
+    assert "input_value=[redacted], input_type=str" in kept.text
+    assert "Input should be a valid integer" in kept.text
     assert PRIVATE not in kept.text
 
 

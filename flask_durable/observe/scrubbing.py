@@ -13,7 +13,8 @@ of every issue and transaction            the secrets of the settings and the ad
 of a request to one of our routes         the body is removed
 of an issue that comes from this package  variables of our frames and of the libraries
                                           that we call are removed; of what remains,
-                                          values whose names say so are replaced
+                                          values whose names say so are replaced, and
+                                          what pydantic's errors quote
 of our Redis commands                     the arguments are removed
 ========================================  ============================================
 
@@ -59,6 +60,9 @@ _LOGGERS = (_PACKAGE, "dramatiq")
 #: What has the key of an event API behind it, and what a key is in a path.
 _EVENT_API = "/e/"
 _KEY = r"[^/\s?#\"'&]+"
+
+#: What pydantic's errors quote of the data that does not fit.
+_QUOTED_INPUT = re.compile(r"(input_value=).*?(, input_type=)", re.DOTALL)
 
 #: Characters below which a text is no secret, but a word.
 _SHORTEST_SECRET = 8
@@ -245,6 +249,25 @@ def _remove_payloads(event: Tree, redact: Redaction) -> None:
     for crumb in _crumbs_of(event):
         if "data" in crumb:
             crumb["data"] = redact(crumb["data"])
+    for holder, name in _texts_of(event):
+        if name in holder:
+            holder[name] = _mapped(holder[name], _without_input)
+
+
+def _texts_of(event: Tree) -> t.Iterator[tuple[Tree, str]]:
+    """Yield what has the text of an error in it, and under which name."""
+    yield event, "message"
+    yield event, "logentry"
+    for value in _values_of(event.get("exception")):
+        yield value, "value"
+    for crumb in _crumbs_of(event):
+        yield crumb, "message"
+
+
+def _without_input(value: t.Any) -> t.Any:
+    if not isinstance(value, str):
+        return value
+    return _QUOTED_INPUT.sub(rf"\1{REDACTED}\2", value)
 
 
 def _commands_of(event: Tree) -> t.Iterator[Tree]:

@@ -67,8 +67,17 @@ _PACKAGE = __package__.partition(".")[0]
 #: Seconds that a process which ends waits for Sentry's server.
 FLUSH_TIMEOUT = 2.0
 
-#: What the step raised that failed last in the attempt of this thread.
-_last_failed: ContextVar[tuple[str, BaseException] | None] = ContextVar(
+
+class _LastFailed:
+    """What the step raised that failed last in an attempt, and its name."""
+
+    step: str = ""
+    error: BaseException | None = None
+
+
+#: That of the attempt of this thread. The body has a context of its own: what it sets
+#: is not seen outside, but it sees the object that was set there.
+_last_failed: ContextVar[_LastFailed | None] = ContextVar(
     "flask_durable.last_failed_step", default=None
 )
 
@@ -95,7 +104,8 @@ class SentryReporting(Middleware):
         import sentry_sdk
 
         _quiet_dramatiq()
-        _last_failed.set(None)
+        last_failed = _LastFailed()
+        _last_failed.set(last_failed)
         with sentry_sdk.isolation_scope() as scope:
             scope.clear_breadcrumbs()
             scope.set_tag("durable.function", attempt.function)
@@ -117,7 +127,7 @@ class SentryReporting(Middleware):
                     _report(client, attempt, attempt.error)
             if check_in and (ended := _ended(attempt)):
                 _check_in(check_in, ended)
-        _last_failed.set(None)  # its frames hold what the body had
+        last_failed.error = None  # its frames hold what the body had
 
 
 def flush() -> None:
@@ -219,8 +229,9 @@ def _stepping(step: StepInfo) -> t.Iterator[None]:
             yield
             span.set_data("durable.outcome", step.outcome)
             span.set_status(_STATUS_OF_STEP[step.outcome])
-    if step.outcome == "failed" and step.error is not None:
-        _last_failed.set((step.name, step.error))
+    last_failed = _last_failed.get()
+    if step.outcome == "failed" and last_failed is not None:
+        last_failed.step, last_failed.error = step.name, step.error
 
 
 _STATUS_OF_STEP = {
@@ -359,8 +370,8 @@ def _report(client: BaseClient, attempt: AttemptInfo, error: BaseException) -> N
 def _original_of(attempt: AttemptInfo, error: BaseException) -> BaseException:
     """Return what the step raised, if it was in this attempt that it failed."""
     found = _last_failed.get()
-    if isinstance(error, StepError) and found and found[0] == attempt.failed_step:
-        return found[1]
+    if isinstance(error, StepError) and found and found.step == attempt.failed_step:
+        return found.error or error
     return error
 
 
