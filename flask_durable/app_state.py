@@ -55,6 +55,7 @@ from .store.efforts import default_size
 from .store.efforts import Efforts
 from .store.failures import MessageFailures
 from .store.hourly import HourlyHistograms
+from .store.installation import Installation
 from .store.keys import queue_tag
 from .store.memory import MemoryGuard
 from .store.metric_totals import MetricTotals
@@ -222,7 +223,7 @@ class AppState:
     @property
     def _state_tags(self) -> list[str]:
         tags = list(self.store.keys.tags)
-        if self.settings.queue_url in (None, self.settings.redis_url):
+        if self._queues_live_here:
             # Events that were sent are state too; of a cluster they may be elsewhere.
             tags.append(queue_tag(self.settings.namespace, EVENT_QUEUE))
         return tags
@@ -257,7 +258,17 @@ class AppState:
             barrier=self.barrier.follower() if waits else _no_barrier,
             healthy=lambda: self.reachable,
             on_failed=self.failures.note,
+            home=None if self._queues_live_here else self.installation,
         )
+
+    @property
+    def _queues_live_here(self) -> bool:
+        return self.settings.queue_url in (None, self.settings.redis_url)
+
+    @functools.cached_property
+    def installation(self) -> Installation:
+        """The installation that this process is of."""
+        return Installation(self.impatient_server, self.store.keys)
 
     @functools.cached_property
     def payloads(self) -> Payloads:

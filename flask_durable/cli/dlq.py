@@ -20,6 +20,7 @@ from .output import style
 from .parameters import Seconds
 from .problems import check_text
 from .problems import current_durable
+from .problems import current_state
 from .problems import FAILURE
 from .timeline import clock
 from .timeline import iso
@@ -197,6 +198,26 @@ def purge_command(
         lambda progress: letters.purge(progress=progress, **chosen),
         as_json,
     )
+
+
+@dlq.command("adopt")
+@click.argument("installation")
+def adopt_command(installation: str) -> None:
+    """Take the messages of another INSTALLATION for this one's.
+
+    For those that were sent before the state server was emptied: the reason of their
+    dead letters names it. Move them back afterwards.
+
+    \b
+    Examples:
+      flask durable dlq adopt 5f0c9a7e1b2d4c6f8a9b0c1d2e3f4a5b
+      flask durable dlq redrive --reason "another deployment"
+    """
+    try:
+        current_state().installation.adopt(installation)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    echo(f"What the installation {installation} has sent is this one's from now on.")
 
 
 def letter_as_json(letter: DeadLetter) -> dict[str, t.Any]:

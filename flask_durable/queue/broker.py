@@ -25,9 +25,12 @@ from .delivery import Delivery
 from .delivery import Held
 from .delivery import kept
 from .envelope import decode
+from .envelope import ForeignMessage
 from .envelope import UndecodableMessage
 from .envelope import UnknownForm
 from .heartbeat import Hand
+from .marks import Home
+from .marks import Marks
 from .receiver import PAUSE
 from .receiver import Receiver
 from .sender import Sender
@@ -76,6 +79,8 @@ class DurableBroker(dramatiq.Broker):
     :param middleware: Further Dramatiq middleware.
     :param patience: Seconds that a send goes on while the queue takes nothing.
     :param on_failed: Called with why messages failed, by what they are about.
+    :param home: The installation that this process is of; ``None`` where queues are on
+        its own state server, and nobody else's messages can be there.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class DurableBroker(dramatiq.Broker):
         middleware: t.Sequence[dramatiq.Middleware] = (),
         patience: float = PATIENCE,
         on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
+        home: Home | None = None,
     ) -> None:
         self._processing = ProcessingMiddleware(
             self._begin, self._ended, self.stop_receiving
@@ -102,6 +108,7 @@ class DurableBroker(dramatiq.Broker):
         #: Called with the payloads handed over that are not going to be started.
         self.on_unstarted: t.Callable[[list[t.Any]], None] | None = None
         self._sender = Sender(transport, patience)
+        self.marks = Marks(home)
         self._healthy = healthy
         self._hand = Hand(transport, each_beat=self._give_back_overdue)
         self._service_times = ServiceTimes()
@@ -165,7 +172,8 @@ class DurableBroker(dramatiq.Broker):
         :param patience: Seconds to go on while nothing is taken, if not the usual.
         :returns: One entry a body: ``None`` if it was sent, else the error.
         """
-        return self._sender.send(queue, bodies, delay, patience=patience)
+        marked = self.marks.put_on(bodies)
+        return self._sender.send(queue, marked, delay, patience=patience)
 
     def is_transient(self, error: Exception) -> bool:
         """Return whether what failed to be sent with *error* may be taken later."""
@@ -173,7 +181,7 @@ class DurableBroker(dramatiq.Broker):
 
     def problem(self, body: str) -> Exception | None:
         """Return why the queues never take *body*, as far as is known here."""
-        return self.transport.problem(body)
+        return self.transport.problem(*self.marks.put_on([body]))
 
     def send_dead(
         self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
@@ -358,10 +366,13 @@ class DurableBroker(dramatiq.Broker):
         for item in received:
             try:
                 message = decode(item.body)
+                self.marks.check(queue, message)
             except UndecodableMessage as error:
                 held = Held(queue, item, put)
                 self._hand.add([held])
-                if isinstance(error, UnknownForm):
+                if isinstance(error, ForeignMessage):
+                    held.unknown(str(error))
+                elif isinstance(error, UnknownForm):
                     logger.warning(
                         "A message of %s is of another release, and goes back: %s",
                         queue,

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import typing as t
 
 from ..payloads import is_sealed
@@ -33,6 +34,16 @@ class MessageRefused(ValueError):
     """Raised for a message that a queue never takes, such as one that is too large."""
 
 
+class ForeignMessage(UndecodableMessage):
+    """Raised for a message that another installation has sent.
+
+    It shares the queue without knowing it, so the message goes back there.
+    """
+
+    def __init__(self, home: str) -> None:
+        super().__init__(f"sent by another deployment, the installation {home}")
+
+
 class UnknownForm(UndecodableMessage):
     """Raised for a message whose version or kind another release has.
 
@@ -52,6 +63,8 @@ class EventMessage:
     :param at: When it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
     :param group: Within which its runs start in order, where queues are FIFO.
+    :param home: The installation that sent it; ``""`` where queues are on its own
+        state server, or if it was not known.
     :param due: The time before which its runs may not start, milliseconds since 1970;
         0 where the sender asked for none. It is not *at*: that is read off the sender's
         clock, which may be ahead of the state server's.
@@ -68,6 +81,7 @@ class EventMessage:
     group: str = ""
     due: int = 0
     schema: str = ""
+    home: str = ""
 
     @property
     def opened(self) -> dict[str, t.Any]:
@@ -93,7 +107,7 @@ class EventMessage:
             fields["due"] = self.due
         if self.schema:
             fields["schema"] = self.schema
-        return _ENCODER.encode(fields | _group(self.group))
+        return _ENCODER.encode(fields | _group(self.group) | _home(self.home))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +120,7 @@ class RunMessage:
     :param failed: In a dead letter the generation of the run that failed. Moved back,
         it is a hint that this generation is to be tried again.
     :param group: Its event's, on a FIFO queue.
+    :param home: The installation that sent it.
     """
 
     run: str
@@ -113,6 +128,7 @@ class RunMessage:
     queued: int
     failed: int | None = None
     group: str = ""
+    home: str = ""
 
     @property
     def key(self) -> str:
@@ -130,7 +146,7 @@ class RunMessage:
         fields |= {"function": self.function, "queued": self.queued}
         if self.failed is not None:
             fields["failed"] = self.failed
-        return _ENCODER.encode(fields | _group(self.group))
+        return _ENCODER.encode(fields | _group(self.group) | _home(self.home))
 
 
 Message = EventMessage | RunMessage
@@ -147,6 +163,7 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
             "group": str,
             "due": int,
             "schema": str,
+            "home": str,
         },
     ),
     "run": (
@@ -157,6 +174,7 @@ _TYPES: dict[str, tuple[type[t.Any], dict[str, type | tuple[type, ...]]]] = {
             "queued": int,
             "failed": (int, type(None)),
             "group": str,
+            "home": str,
         },
     ),
 }
@@ -166,8 +184,28 @@ def _group(group: str) -> dict[str, str]:
     return {"group": group} if group else {}
 
 
+def _home(home: str) -> dict[str, str]:
+    return {"home": home} if home else {}
+
+
+_HOME = re.compile(r',"home":"[0-9a-f]{32}"}$')
+
+
+def stamped(body: str, home: str) -> str:
+    """Return the message text *body* with the installation that sends it.
+
+    It is not decoded for that: this is on the way of every message. One that has been
+    sent before keeps the installation that it is of.
+    """
+    if not home or not body.endswith("}") or _HOME.search(body, len(body) - 50):
+        return body
+    return f'{body[:-1]},"home":"{home}"}}'
+
+
 def _left_out(name: str) -> t.Any:
-    return {"headers": {}, "group": "", "due": 0, "schema": ""}.get(name)
+    if name == "headers":
+        return {}
+    return {"group": "", "due": 0, "schema": "", "home": ""}.get(name)
 
 
 def _refuse_constant(name: str) -> t.NoReturn:

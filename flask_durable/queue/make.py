@@ -12,6 +12,7 @@ from ..config import Settings
 from ..errors import ConfigurationError
 from ..redis_client import ClientFactory
 from .broker import DurableBroker
+from .marks import Home
 from .options import SQSAddress
 from .redis_streams import RedisTransport
 from .sqs import SQSTransport
@@ -29,6 +30,7 @@ def make_broker(
     healthy: t.Callable[[], bool] | None = None,
     middleware: t.Sequence[dramatiq.Middleware] = (),
     on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
+    home: Home | None = None,
 ) -> DurableBroker:
     """Return a broker for the queues of *settings*. Nothing is connected to.
 
@@ -41,6 +43,7 @@ def make_broker(
     :param healthy: Whether the state server answers; nothing is received while not.
     :param middleware: Further Dramatiq middleware.
     :param on_failed: Called with why messages failed, by what they are about.
+    :param home: The installation that this process is of, if queues are elsewhere.
     :raises ConfigurationError: The URL cannot be used, or needs an extra.
     """
     return DurableBroker(
@@ -51,6 +54,7 @@ def make_broker(
         middleware=middleware,
         patience=settings.accept_timeout,
         on_failed=on_failed,
+        home=home,
     )
 
 

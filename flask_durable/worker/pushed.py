@@ -4,7 +4,7 @@
 
     not understood at all ─────────────────────────► dead letter, done
     of a kind or version that a newer release knows ► comes again; a dead letter at its
-                                                      last receive
+    of another installation                           last receive
     failed ─────────────────────────────────────────► the same
     a server is away ───────────────────────────────► all of them come again; after many
                                                       receives they are sent anew
@@ -151,6 +151,8 @@ class PushedMessages:
         try:
             if isinstance(read.error, UnknownForm):
                 raise read.error
+            if read.decoded is not None:
+                self._state.broker.marks.check(read.queue, read.decoded)
             return self._serve(read, until, late=late)
         except _FailedAlone as failed:
             return self._is_dead(read, failed.error)

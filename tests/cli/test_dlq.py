@@ -34,7 +34,7 @@ def count(harness: Harness) -> int:
 
 
 def test_every_command_has_help_with_examples(run: Run) -> None:
-    for name in ("list", "show", "redrive", "purge"):
+    for name in ("list", "show", "redrive", "purge", "adopt"):
         assert f"flask durable dlq {name}" in run("dlq", name, "--help").output
 
 
@@ -47,6 +47,17 @@ def test_letters_are_listed_with_their_reasons(buried: Harness, run: Run) -> Non
     assert row["message"]["data"] == {"name": "ada"}
     assert row["dead"].endswith("+00:00")
     assert "There may be more" in run("dlq", "list", "--limit", "2").stderr
+
+
+def test_what_another_installation_has_sent_can_be_adopted(
+    driven: Harness, run: Run
+) -> None:
+    home = "5f0c9a7e1b2d4c6f8a9b0c1d2e3f4a5b"
+    assert not driven.state.installation.owns(home)
+    assert home in run("dlq", "adopt", home).output
+    driven.state.forget_collaborators()
+    assert driven.state.installation.owns(home)
+    assert run("dlq", "adopt", "another").exit_code == 2
 
 
 def test_an_empty_list_says_so(driven: Harness, run: Run) -> None:

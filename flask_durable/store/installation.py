@@ -1,0 +1,113 @@
+"""The id of one installation: the processes that share a state server and a namespace.
+
+Two deployments may share queues without knowing it: in one account of Amazon's, with
+the default names. Each message carries the id of the installation that sent it, so that
+none takes and deletes what is another's. The id is made at the first start and kept on
+the state server, which is what makes processes one installation.
+
+::
+
+    no id on the server ──► one is made, by whoever asks first; all get that one
+    a message with an id that is not known here ──► the server is asked again
+        ├─ it was adopted there ──────────────────► it is ours
+        └─ it is another one's ───────────────────► it goes back to its queue
+
+A state server that was emptied has a new id. A process that lived on still has the old
+one: it adopts it for all. Where none did, an operator does.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import typing as t
+import uuid
+
+import redis
+
+from ..safe_logging import get_logger
+from .keys import Keys
+from .server import StateServer
+
+#: Seconds before the server is asked again: for what is not known, and after silence.
+ASKED_AGAIN = 1.0
+SILENCE_BELIEVED = 5.0
+
+logger = get_logger(__name__)
+
+
+class Installation:
+    """The installation of one process.
+
+    :param server: The state server, over a connection that does not wait for long.
+    """
+
+    def __init__(self, server: StateServer, keys: Keys) -> None:
+        self._server = server
+        self._meta = f"{keys.root}:meta"
+        self._adopted = f"{keys.root}:installations"
+        self._lock = threading.Lock()
+        self._id = ""
+        self._known: frozenset[str] = frozenset()
+        self._ask_at = float("-inf")
+
+    @property
+    def id(self) -> str:
+        """The id, or ``""`` while the state server has not told it yet.
+
+        What is sent without one is anybody's: a queue elsewhere takes events also while
+        the state server is away.
+        """
+        if not self._id:
+            self._look()
+        return self._id
+
+    def owns(self, home: str) -> bool:
+        """Return whether what the installation *home* has sent is of this one."""
+        if home in self._known:
+            return True
+        if not self._look():
+            return False
+        return home in self._known
+
+    def adopt(self, home: str) -> None:
+        """Have every process take what *home* has sent for its own.
+
+        :raises ValueError: It is no id of an installation.
+        :raises redis.RedisError: The state server cannot be reached.
+        """
+        if re.fullmatch("[0-9a-f]{32}", home) is None:
+            raise ValueError("An installation is 32 digits from 0 to f.")
+        self._server.client.sadd(self._adopted, home)
+        self._known |= {home}
+
+    def _look(self) -> bool:
+        """Ask the server, unless that was done a moment ago; return whether it said."""
+        with self._lock:
+            if time.monotonic() < self._ask_at:
+                return bool(self._id)
+            try:
+                self._ask()
+            except redis.RedisError as error:
+                self._ask_at = time.monotonic() + SILENCE_BELIEVED
+                logger.warning(
+                    "The state server does not say which installation this is: %s",
+                    error,
+                    extra={"action": "installation_unknown"},
+                )
+                return False
+            self._ask_at = time.monotonic() + ASKED_AGAIN
+            return True
+
+    def _ask(self) -> None:
+        pipeline = self._server.client.pipeline(transaction=True)
+        pipeline.hsetnx(self._meta, "installation", uuid.uuid4().hex)
+        pipeline.hget(self._meta, "installation")
+        pipeline.smembers(self._adopted)
+        _, id, adopted = t.cast("tuple[int, str, set[str]]", pipeline.execute())
+        former = self._id
+        self._id, self._known = id, self._known | adopted | {id}
+        if former not in ("", id, *adopted):
+            # The server was emptied, or lost its newest state, under this process.
+            self._server.client.sadd(self._adopted, former)
