@@ -172,7 +172,10 @@ class HealthChecks:
                 detail = f"of worker {worker['id']} {_told(ails)}"
                 return HealthCheck(name, False, detail)
         threads = sum(worker["threads"] for worker in workers)
-        return HealthCheck(name, True, f"{len(workers)} alive, {threads} threads")
+        lost = sum(worker.get("lost", 0) for worker in workers)
+        told = f", {lost} more are lost in steps that do not end" if lost else ""
+        detail = f"{len(workers)} alive, {threads} threads{told}"
+        return HealthCheck(name, True, detail)
 
     def _check_paused(self) -> HealthCheck:
         paused = self._state.store.count("paused")

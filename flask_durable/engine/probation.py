@@ -33,6 +33,7 @@ import time
 import typing as t
 
 from ..safe_logging import get_logger
+from ..store.excuses import excuse
 from .host import Host
 from .leases import Leases
 
@@ -104,4 +105,4 @@ class Probation:
     def _excuse(self, attempts: t.Sequence[Attempt]) -> None:
         held = [(attempt.run_id, attempt.token) for attempt in attempts]
         if held:
-            self._host.insist(lambda: self._host.store.excuse(held))
+            self._host.insist(lambda: excuse(self._host.store, held))

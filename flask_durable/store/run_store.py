@@ -303,19 +303,6 @@ class RunStore:
             args += [run_id, token, _milliseconds(seconds)]
         return t.cast("list[str]", self.server.call("lease_renew", tag, *args))
 
-    def excuse(self, runs: t.Sequence[tuple[str, str]]) -> None:
-        """Take back the counted claims of runs, see ``run_excuse.lua``.
-
-        :param runs: Run id and token.
-        """
-        by_tag: dict[str, list[Argument]] = {}
-        for run_id, token in runs:
-            by_tag.setdefault(self.keys.tag_of(run_id), []).extend((run_id, token))
-        for tag, args in by_tag.items():
-            for start in range(0, len(args), 2 * RENEW_LIMIT):
-                batch = args[start : start + 2 * RENEW_LIMIT]
-                self.server.call("run_excuse", tag, *batch)
-
     def admin(
         self,
         run_id: str,

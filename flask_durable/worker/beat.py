@@ -106,6 +106,7 @@ class Beat:
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
             "ails": ailing(),
+            "lost": len(self._state.host.lost_threads),
             "draining": self._state.host.draining.is_set(),
             "unit": self.unit,
             "ready_at": self._ready_at,

@@ -152,6 +152,14 @@ class WorkerProcess:
         """Return the threads that should run and do not: what is wrong with them."""
         return {**ailing(), **self._threads.ailing()}
 
+    def worn_out(self) -> str:
+        """Return why the process is to be renewed, or an empty text.
+
+        Each lost thread keeps what its body holds, and is replaced by another one. At
+        some number of them a new process is better.
+        """
+        return self._threads.worn_out()
+
     def _stop_rest(self) -> None:
         """End what runs need no more, each for as long as there is time.
 

@@ -71,9 +71,10 @@ def run_worker(
     process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
-    ailment = _wait_for(signals, Vitals(process.ailing))
+    ailment = _wait_for(signals, Vitals(process.ailing), process.worn_out)
     if ailment:
-        grace = min(grace, URGENT_GRACE)
+        if not process.worn_out():
+            grace = min(grace, URGENT_GRACE)
         logger.critical(
             "Worker %s ends, to be started again: %s.",
             process.id,
@@ -108,8 +109,10 @@ def leave(code: int) -> t.NoReturn:
     os._exit(code)
 
 
-def _wait_for(signals: queue.SimpleQueue[int], vitals: Vitals) -> str:
-    """Return when there is a signal, or what is wrong with a thread for good.
+def _wait_for(
+    signals: queue.SimpleQueue[int], vitals: Vitals, worn_out: t.Callable[[], str]
+) -> str:
+    """Return when there is a signal, or what is wrong with the threads for good.
 
     A signal's handler runs in this thread, between two instructions. A signal that
     comes after the last instruction before the wait, or that the system gives to
@@ -119,5 +122,5 @@ def _wait_for(signals: queue.SimpleQueue[int], vitals: Vitals) -> str:
         with contextlib.suppress(queue.Empty):
             signals.get(timeout=_LOOK_INTERVAL)
             return ""
-        if ailment := vitals.look():
+        if ailment := vitals.look() or worn_out():
             return ailment

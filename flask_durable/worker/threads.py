@@ -32,6 +32,10 @@ from ..safe_logging import SafeLogger
 #: Seconds between two looks at which threads have ended.
 LOOK_INTERVAL = 0.25
 
+#: Threads that a worker may lose at least before it is renewed. It may lose as many as
+#: it has otherwise.
+LEAST_LOST = 4
+
 #: Milliseconds that Dramatiq may wait once more for its threads.
 REST = 100
 
@@ -64,7 +68,9 @@ class RunThreads:
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
         self._worker.logger = t.cast(logging.Logger, SafeLogger(self._worker.logger))
         self._stopping = False
-        executor.lost_threads.keepers.append(self)
+        self._lost = executor.lost_threads
+        self._lost.keepers.append(self)
+        self._most_lost = max(threads, LEAST_LOST)
 
     def start(self) -> None:
         """Start to receive run messages."""
@@ -100,6 +106,11 @@ class RunThreads:
         for queue, consumer in self._worker.consumers.items():
             threads[f"consumer of {queue}"] = consumer
         return {n: "is gone" for n, x in threads.items() if not x.is_alive()}
+
+    def worn_out(self) -> str:
+        """Return how many threads are lost, if they are too many, or an empty text."""
+        lost = len(self._lost)
+        return f"{lost} of its threads are lost" if lost >= self._most_lost else ""
 
     def serves(self, queue: str) -> bool:
         """Return whether runs of *queue* may be executed here, past the queue.

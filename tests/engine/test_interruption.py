@@ -502,3 +502,51 @@ def test_a_worker_does_not_start_where_greenlets_have_replaced_threads(
         PushWorker(harness.state, lives_on=True).tick(time.monotonic() + 1)
     patched.clear()
     check_threads()
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.worker.threads.LEAST_LOST", 1)
+    gate = threading.Lock()
+    gate.acquire()
+
+    def blocks() -> None:
+        with gate:
+            pass
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.options(timeout="10ms", retries=0).run("blocks", blocks)
+
+    @harness.durable.function(on="a/c")
+    def other(event: Event[t.Any], step: Step) -> None: ...
+
+    worker = WorkerProcess(harness.state, queues=["default"], threads=1, grace=5)
+    worker.start()
+    try:
+        lost = harness.state.host.lost_threads
+        event = harness.send("a/b")
+        poll(lambda: len(lost) == 1)
+        following = harness.send("a/c")
+
+        def status(id: str) -> str:
+            return str(harness.runs.of_event(id)[0].status)
+
+        poll(lambda: status(event) == "failed")
+        poll(lambda: status(following) == "completed")
+        worker._beat._beat()
+        checks = {check.name: check for check in harness.state.health()}
+        assert checks["workers"].ok
+        assert "1 more are lost" in checks["workers"].detail
+        assert worker.worn_out() == "1 of its threads are lost"
+        before = threading.active_count()
+
+        gate.release()
+
+        poll(lambda: len(lost) == 0 and threading.active_count() < before)
+        assert worker.worn_out() == ""
+        poll(lambda: harness.state.window.free == 1)
+    finally:
+        worker.stop()

@@ -473,6 +473,9 @@ def test_a_worker_survives_a_storm_of_signals(
         def ailing(self) -> dict[str, str]:
             return {}
 
+        def worn_out(self) -> str:
+            return ""
+
     storm = (
         "import os, sys, time\n"
         "for _ in range(1500):\n"

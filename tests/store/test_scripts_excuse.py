@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flask_durable.store.excuses import excuse
 from flask_durable.store.run_store import RENEW_LIMIT
 
 from .kit import Kit
@@ -11,7 +12,7 @@ from .kit import LEASE
 def test_the_owner_takes_back_the_counted_claims_of_its_runs(kit: Kit) -> None:
     ids = [kit.running(f"t{number}") for number in range(RENEW_LIMIT + 1)]
 
-    kit.store.excuse([(id, f"t{number}") for number, id in enumerate(ids)])
+    excuse(kit.store, [(id, f"t{number}") for number, id in enumerate(ids)])
 
     assert {kit.record(id)["dispatches"] for id in ids} == {"0"}
 
@@ -20,10 +21,10 @@ def test_nobody_else_does_and_a_repeat_changes_nothing(kit: Kit) -> None:
     run_id = kit.running("t1")
 
     with kit.unchanged():
-        kit.store.excuse([(run_id, "t2"), ("unknown", "t1")])
-    kit.store.excuse([(run_id, "t1")])
+        excuse(kit.store, [(run_id, "t2"), ("unknown", "t1")])
+    excuse(kit.store, [(run_id, "t1")])
     with kit.unchanged():
-        kit.store.excuse([(run_id, "t1")])
+        excuse(kit.store, [(run_id, "t1")])
 
 
 def test_a_run_that_was_lost_says_how_long_its_process_lived_with_it(kit: Kit) -> None:
