@@ -129,7 +129,7 @@ class HealthChecks:
     def _check_queue(self) -> HealthCheck:
         name = "queue"
         try:
-            counts = self._state.broker.counts(EVENT_QUEUE)
+            counts = self._state.broker.check(EVENT_QUEUE)
         except Exception as error:
             return HealthCheck(name, False, f"{type(error).__name__}: {error}")
         url = mask_url(self._state.settings.queue_url or self._state.server.url)

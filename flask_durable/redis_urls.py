@@ -13,6 +13,7 @@ import re
 import typing as t
 from urllib.parse import parse_qsl
 from urllib.parse import SplitResult
+from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
 _CLUSTER = "+cluster"
@@ -67,6 +68,8 @@ _OWN = frozenset(
         *("host", "port", "path"),
     }
 )
+
+_CERT_REQS = "ssl_cert_reqs"
 
 _QUOTE = (
     "is not a well-formed URL: quote special characters of its password with "
@@ -126,6 +129,28 @@ def check_redis_url(url: str) -> str:
 
 
 _ONE_DATABASE = "must not select a database: a cluster has one only, 0"
+
+
+def without_other_options(url: str) -> str:
+    """Return *url* with those options alone that are known here.
+
+    The URL of another library's queues has that library's options, which say nothing
+    about the server.
+
+    :raises ValueError: It is malformed.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(_QUOTE) from None
+    known = _known(parts.scheme)
+    options = []
+    for name, given in parse_qsl(parts.query):
+        # Celery writes it as Python's ssl module does.
+        value = given.removeprefix("CERT_").lower() if name == _CERT_REQS else given
+        if name in known and re.fullmatch(known[name], value):
+            options.append((name, value))
+    return parts._replace(query=urlencode(options)).geturl()
 
 
 def _check_socket(parts: SplitResult) -> None:

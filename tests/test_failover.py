@@ -170,6 +170,21 @@ def test_a_process_on_a_replica_is_not_ready(
         harness.close()
 
 
+def test_a_process_whose_queue_is_on_a_replica_is_not_ready(
+    valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "READINESS_BELIEVED", 0)
+    with valkey_server() as queues:
+        harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=queues.url)
+        assert harness.state.ready() == []
+        _follow(queues, "127.0.0.1", "1")
+        [problem] = harness.state.ready()
+        assert problem.startswith("queue: ")
+        _follow(queues, "NO", "ONE")
+        assert harness.state.ready() == []
+        harness.close()
+
+
 def test_a_look_at_the_readiness_is_believed_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

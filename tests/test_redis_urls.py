@@ -13,6 +13,7 @@ from flask_durable.config import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.redis_client import client_factory
 from flask_durable.redis_urls import check_redis_url
+from flask_durable.redis_urls import without_other_options
 from flask_durable.store.server import StateServer
 
 #: Stands in each URL where its password, or a part of it, is.
@@ -121,6 +122,24 @@ def test_an_option_that_the_code_depends_on_is_refused(option: str) -> None:
 )
 def test_a_url_that_can_be_used_is_used_as_it_is(url: str) -> None:
     assert check_redis_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("redis://h/1?virtual_host=x&db=2&protocol=3", "redis://h/1?db=2"),
+        ("redis://u:p%40@h?socket_timeout=3", "redis://u:p%40@h"),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE", "rediss://h?ssl_cert_reqs=none"),
+        (
+            "rediss://h?ssl_ca_certs=%2Fa%2Fb&ssl_version=x",
+            "rediss://h?ssl_ca_certs=%2Fa%2Fb",
+        ),
+    ],
+)
+def test_of_the_url_of_another_library_the_options_are_kept_that_are_known(
+    url: str, kept: str
+) -> None:
+    assert without_other_options(url) == kept
 
 
 def test_the_scheme_may_be_written_in_capitals() -> None:

@@ -271,6 +271,10 @@ class DurableBroker(dramatiq.Broker):
         """Return how many messages *queue* holds in which state."""
         return self.transport.counts(queue)
 
+    def check(self, queue: str) -> QueueCounts:
+        """Return the same, where messages can be sent to *queue*."""
+        return self.transport.check(queue)
+
     def stop_receiving(self, until: float = math.inf) -> None:
         """Fetch nothing more, and give back what was fetched and not started.
 

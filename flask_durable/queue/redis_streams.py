@@ -230,6 +230,10 @@ class RedisTransport:
         in_flight = 0 if isinstance(pending, Exception) else pending["pending"]
         return QueueCounts(max(0, held - in_flight), in_flight, delayed, dead)
 
+    def check(self, queue: str) -> QueueCounts:
+        self._make_group(queue)  # the one write that may be repeated as often as asked
+        return self.counts(queue)
+
     def close(self) -> None:
         process = self._process.pop()
         if process is None:

@@ -269,6 +269,9 @@ class SQSTransport:
         dead = sum(self._numbers(letters, names)) if letters else 0
         return QueueCounts(waiting, in_flight, delayed, dead)
 
+    def check(self, queue: str) -> QueueCounts:
+        return self.counts(queue)
+
     def close(self) -> None:
         self._client.close()
         self._sender.close()

@@ -199,6 +199,12 @@ class Transport(t.Protocol):
     def counts(self, queue: str) -> QueueCounts:
         """Return how many messages there are in which state."""
 
+    def check(self, queue: str) -> QueueCounts:
+        """Return the same, where messages can be sent: a replica tells, and takes none.
+
+        :raises Exception: They cannot.
+        """
+
     def close(self) -> None:
         """Close this process's connections. A later call opens new ones."""
 

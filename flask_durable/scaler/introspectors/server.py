@@ -11,6 +11,7 @@ import redis
 from ...errors import ConfigurationError
 from ...errors import PlatformError
 from ...redis_client import client_factory
+from ...redis_urls import without_other_options
 from .sampling import weights
 
 #: Seconds after which a server that does not answer is given up.
@@ -28,10 +29,10 @@ class QueueServer:
 
     def __init__(self, url: str) -> None:
         try:
-            self._factory = client_factory(url)
+            self._factory = client_factory(without_other_options(url))
         except ValueError as error:
             raise ConfigurationError(
-                "The URL of an introspector names no server.",
+                f"The URL of an introspector {error}.",
                 hint="Write it as redis://HOST:PORT/DATABASE.",
             ) from error
 
