@@ -102,7 +102,9 @@ class Lifeline:
         return self._store.lease / BEATS
 
     def _failed(self, error: BaseException) -> float:
-        logger.debug("There is no lifeline: %s", error)
+        logger.debug(
+            "There is no lifeline: %s", error, extra={"action": "lifeline_failed"}
+        )
         self._end()
         return RESTART
 
