@@ -167,7 +167,10 @@ class AppState:
     @functools.cached_property
     def store(self) -> RunStore:
         """The runs."""
-        return RunStore(self.server, self.settings)
+        # One that hangs is to be given up while leases can still be renewed in time.
+        within = min(2.0, max(1.0, self.settings.lease / 5))
+        upkeep = StateServer(self.server.url, retries=0, timeout=within)
+        return RunStore(self.server, self.settings, upkeep)
 
     @functools.cached_property
     def directory(self) -> Directory:

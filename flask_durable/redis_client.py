@@ -77,6 +77,19 @@ def ask_holder(client: redis.Redis, key: str, *command: str) -> t.Any:
     return _execute(client, *command)
 
 
+def name_of_holder(client: redis.Redis, key: str) -> str:
+    """Return a name of the server that holds *key*, as far as the client knows.
+
+    Nothing is asked. It is empty where there is one server, or none is known.
+    """
+    if not isinstance(client, ClusterClient):
+        return ""
+    try:
+        return str(client.get_node_from_key(key).name)
+    except RedisClusterException:
+        return ""
+
+
 def holders(
     client: redis.Redis, keys: t.Sequence[str]
 ) -> list[tuple[redis.Redis, str]]:

@@ -27,7 +27,7 @@ from .store.directory import Directory
 from .store.failures import MessageFailures
 from .store.memo import Memo
 from .store.run_logs import RunLogStore
-from .store.run_store import Record
+from .store.run_reader import Record
 from .store.run_store import RunStore
 
 #: Seconds between two looks at a run that is waited for: the first and the longest.
@@ -307,12 +307,17 @@ class Runs:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         while True:
-            run = self.get(id)
-            if run.status.finished:
-                return run
-            if deadline is not None and time.monotonic() + pause > deadline:
-                raise TimeoutError(f"Run {id} is still {run.status} after {timeout} s.")
-            time.sleep(pause)
+            # Its status alone: its steps may be megabytes.
+            with shielded():
+                status = self._store.status_of(id)
+            if status is None:
+                raise _not_found(id)
+            if RunStatus(status).finished:
+                return self.get(id)
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Run {id} is still {status} after {timeout} s.")
+            time.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 

@@ -21,7 +21,7 @@ from flask_durable.engine.sweeper import Sweeper
 from flask_durable.queue.envelope import EVENT_QUEUE
 
 #: What is due at a time, below each partition's tag.
-_TIMES = ("timers", "leases", "queued", "outbox", "expire", "schedules")
+_TIMES = ("timers", "leases", "queued", "outboxes", "expire", "schedules")
 
 
 class LocalThreads:
@@ -153,8 +153,8 @@ class Harness:
         """Bring everything that waits for a time nearer by *seconds*."""
         client = self.state.server.client
         for tag in self.state.store.keys.tags:
-            for name in _TIMES:
-                key = f"{tag}:{name}"
+            keys = [f"{tag}:{name}" for name in _TIMES]
+            for key in [*keys, *client.scan_iter(f"{tag}:outbox:*")]:
                 members = t.cast("list[str]", client.zrange(key, 0, -1))
                 for member in members:
                     client.zincrby(key, -seconds * 1000, member)

@@ -12,14 +12,18 @@ from ..errors import RunStateError
 from ..payloads.codec import Payloads
 from ..queue.envelope import decode
 from ..queue.envelope import EventMessage
+from ..queue.envelope import UndecodableMessage
 from ..safe_logging import get_logger
 from ..status import RunStatus
 from ..store.directory import Directory
-from ..store.run_store import Record
+from ..store.run_reader import Record
 from ..store.run_store import RunStore
 from ..store.run_store import TRANSIENT
 from . import lifecycle
 from .outbox import Outbox
+
+#: The action of ``run_admin`` for each timer.
+_TIMED_OUT = {"timeout": "timeout", "start": "unstarted"}
 
 logger = get_logger(__name__)
 
@@ -39,21 +43,20 @@ class RunAdmin:
         self._directory = directory
         self._payloads = payloads
 
-    def cancel(self, run_id: str, reason: str, *, only_unstarted: bool = False) -> bool:
+    def cancel(self, run_id: str, reason: str, *, timer: str = "") -> bool:
         """End an unfinished run as CANCELLED, at once.
 
         Whoever executes it is refused from then on; a step's body that is running is
         not interrupted.
 
-        :param only_unstarted: Leave it alone if it ever started.
+        :param timer: ``timeout`` or ``start``, if it is because that time is over.
+            The run is left alone if it started, or was paused, in the meantime.
         :returns: Whether it was cancelled; ``False`` if there was nothing to cancel.
         :raises RunNotFound: There is no such run.
         """
-        record, _ = self._store.read(run_id)
-        if not record:
-            raise _not_found(run_id)
+        record = self._record(run_id)
         events = self._events(run_id, record)
-        action = "unstarted" if only_unstarted else "cancel"
+        action = _TIMED_OUT[timer] if timer else "cancel"
         reply = self._store.admin(run_id, action, reason=reason, events=events)
         if reply[0] != "ok":
             return False
@@ -85,8 +88,13 @@ class RunAdmin:
         self._requeue(run_id, "retry", rule, steps)
 
     def _events(self, run_id: str, record: Record) -> list[str]:
-        message = decode(record["event"])
-        assert isinstance(message, EventMessage)
+        try:
+            message = decode(record["event"])
+            assert isinstance(message, EventMessage)
+        except UndecodableMessage:  # another version stored it
+            name, id, at = record["event_name"], record["event_id"], record["created"]
+            empty = EventMessage(name, {}, id, int(at))
+            return self._events_with(run_id, record, lambda: empty)
         try:
             return self._events_with(
                 run_id,
@@ -133,13 +141,18 @@ class RunAdmin:
                 f"steps=[{reply[1]!r}], or --step {shlex.quote(reply[1])} on the "
                 "command line.",
             )
-        record, _ = self._store.read(run_id)
-        if record:
+        for record in self._store.read_records([run_id]):
             queued = int(reply[1])
             self._outbox.send_runs(
                 [(run_id, record["function"], record["queue"], queued)]
             )
             self._confirm()
+
+    def _record(self, run_id: str) -> Record:
+        # Without the memos, of which there may be megabytes.
+        for record in self._store.read_records([run_id]):
+            return record
+        raise _not_found(run_id)
 
     def _confirm(self) -> None:
         # A process that is no worker has no sweeper to do it later.

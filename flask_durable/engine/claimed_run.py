@@ -11,7 +11,7 @@ from ..middleware import EventInfo
 from ..queue.envelope import decode
 from ..queue.envelope import EventMessage
 from ..queue.envelope import UndecodableMessage
-from ..store.run_store import Record
+from ..store.run_reader import Record
 from .sending import event_info
 
 

@@ -13,6 +13,7 @@ from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
+from .rota import Rota
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -35,6 +36,8 @@ class Leases:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
+        # Without a rest: who answers again is to be renewed at once.
+        self._rota = Rota(store.upkeep, longest_rest=0.0)
         self._lock = threading.Lock()
         self._held: set[Attempt] = set()
         #: Set while any attempt runs.
@@ -81,15 +84,24 @@ class Leases:
     def renew(self) -> None:
         """Renew all leases, a batch a partition, and tell those who lost theirs.
 
-        :raises redis.RedisError: The server did not answer.
+        A partition that does not answer is asked after all others.
+
+        :raises redis.RedisError: Some were not renewed.
         """
         by_tag: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in self.held:
             by_tag[self._store.keys.tag_of(attempt.run_id)].append(attempt)
-        for tag, attempts in by_tag.items():
-            for start in range(0, len(attempts), RENEW_LIMIT):
-                moved()
-                self._renew(tag, attempts[start : start + RENEW_LIMIT])
+        failures: list[Exception] = []
+        self._rota.visit(
+            by_tag, lambda tag: self._renew_all(tag, by_tag[tag]), failures.append
+        )
+        if failures:
+            raise failures[0]
+
+    def _renew_all(self, tag: str, attempts: list[Attempt]) -> None:
+        for start in range(0, len(attempts), RENEW_LIMIT):
+            moved()
+            self._renew(tag, attempts[start : start + RENEW_LIMIT])
 
     def _renew(self, tag: str, attempts: list[Attempt]) -> None:
         sent = time.monotonic()

@@ -14,7 +14,7 @@ from ..ids import derived_id
 from ..queue.envelope import EventMessage
 from ..status import RunStatus
 from ..store.directory import Published
-from ..store.run_store import Record
+from ..store.run_reader import Record
 
 #: Bytes of JSON that a result may have to travel with its event. A queue would refuse a
 #: message of any size again and again.

@@ -3,7 +3,7 @@
 The blob store takes its time: a sweep, which takes over the runs of dead workers, does
 not wait for it. ::
 
-    sweep ─► run_expire marks the run ─► its objects go ─► run_expire removes the run
+    sweep marks the run ─► its objects go ─► run_expire removes the run
 
 A process that dies on the way leaves the mark, and a sweep names the run again a minute
 later.
@@ -19,7 +19,6 @@ from ..errors import PayloadUnavailable
 from ..loops import Loop
 from ..payloads.codec import Payloads
 from ..safe_logging import get_logger
-from ..store.run_store import Expiry
 from ..store.run_store import log_failure
 from ..store.run_store import RunStore
 
@@ -62,12 +61,10 @@ class ObjectRemover:
         self._loop.stop(JOIN)
 
     def expire(self, run_id: str) -> None:
-        """Remove a run whose retention is over; later, if it has objects.
+        """Remove the objects of a marked run, then the run, a moment later.
 
         :raises redis.RedisError: The server did not answer.
         """
-        if self._store.expire(run_id) is not Expiry.HAS_OBJECTS:
-            return
         if not self._payloads.has_blobs:
             # Else the run would be kept for as long as nobody has the setting again.
             logger.warning(
@@ -75,7 +72,7 @@ class ObjectRemover:
                 run_id,
                 extra={"action": "run_objects_kept"},
             )
-            self._store.expire(run_id, emptied=True)
+            self._store.expire(run_id)
             return
         try:
             self._waiting.put_nowait((run_id, time.monotonic()))
@@ -99,7 +96,7 @@ class ObjectRemover:
     def _remove(self, run_id: str) -> None:
         try:
             self._payloads.remove_run(run_id)
-            self._store.expire(run_id, emptied=True)
+            self._store.expire(run_id)
         except PayloadUnavailable as error:
             logger.warning(
                 "Run %s is removed later: %s",

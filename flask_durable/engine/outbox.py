@@ -4,14 +4,24 @@ The script that changed the state wrote an entry for each; here it is sent at on
 confirmed a little later, many at a time. Whatever dies in between leaves the entry, and
 the sweeper sends it again: a message may be sent twice, never not at all.
 
-A queue that hangs takes seconds to be given up, and whoever sends here has more to do:
-the sweeper above all, who looks after the leases of all partitions. So after a send
-that was waited for in vain nothing more is sent to that queue for as long as it took.
-What was not sent meanwhile comes back with the sweeper.
+A queue that hangs takes long to be given up, and the sweeper has more to do: it looks
+after the leases of all partitions. So what a sweep finds is sent by a thread for each
+queue, which it waits for only a moment; and a queue that took nothing *rests*, for
+longer each time. The sweep leaves what is owed to such a queue where it is.
+
+=====================  ================================================================
+a send                 then the queue
+=====================  ================================================================
+took at least one      is sent to as before
+took none, at once     rests for 1 s, 2 s, 4 s, 5 s, 5 s, …
+took none, in *t*      rests for 2, 4, 8, 8, … times *t*
+is under way           counts as resting
+=====================  ================================================================
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import typing as t
@@ -22,12 +32,20 @@ from ..queue.envelope import decode
 from ..queue.envelope import EVENT_QUEUE
 from ..queue.envelope import RunMessage
 from ..safe_logging import get_logger
+from ..store.run_store import log_failure
 from ..store.run_store import RunStore
 from ..store.run_store import TRANSIENT
 from .host import MessageQueue
 
 #: Seconds that a send goes on while the queue takes nothing: the sweeper goes on later.
 PATIENCE = 0.1
+
+#: Seconds that a queue rests that refuses at once: the first time, and at most.
+FIRST_REST = 1.0
+LONGEST_REST = 5.0
+
+#: Seconds that a sweep waits for the sends of what it found.
+SWEEP_PATIENCE = 1.0
 
 logger = get_logger(__name__)
 
@@ -41,8 +59,70 @@ class Outbox:
         self._lock = threading.Lock()
         self._sent_runs: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._sent_events: dict[str, list[str]] = defaultdict(list)
-        #: Until when nothing is sent to a queue.
+        #: Until when nothing is sent to a queue, and how often running it took nothing.
         self._resting: dict[str, float] = {}
+        self._refusals: dict[str, int] = {}
+        #: Queues that a thread of a sweep is sending to.
+        self._under_way: set[str] = set()
+        self._threaded = False
+
+    def start(self) -> None:
+        """Send what sweeps find on threads of their own from now on."""
+        self._threaded = True
+
+    @property
+    def resting(self) -> set[str]:
+        """The queues that a sweep sends nothing to now."""
+        now = time.monotonic()
+        with self._lock:
+            found = {queue for queue, until in self._resting.items() if now < until}
+            return found | self._under_way
+
+    def send_swept(
+        self, runs: t.Iterable[t.Sequence[t.Any]], events: t.Sequence[t.Sequence[str]]
+    ) -> None:
+        """Send what a sweep found. What a queue does not take comes back with another.
+
+        :param runs: As in :meth:`send_runs`.
+        :param events: As in :meth:`send_events`.
+        """
+        jobs: dict[str, t.Callable[[], object]] = {}
+        by_queue: dict[str, list[t.Sequence[t.Any]]] = defaultdict(list)
+        for run in runs:
+            by_queue[run[2]].append(run)
+        for queue, owed in by_queue.items():
+            jobs[queue] = functools.partial(self.send_runs, owed)
+        if events:
+            jobs[EVENT_QUEUE] = functools.partial(self.send_events, events)
+        if not self._threaded:
+            for job in jobs.values():
+                job()
+            return
+        threads = [self._send_apart(queue, job) for queue, job in jobs.items()]
+        deadline = time.monotonic() + SWEEP_PATIENCE
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _send_apart(self, queue: str, job: t.Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                job()
+            except Exception as error:
+                log_failure(logger, f"send to {queue}", error)
+            finally:
+                with self._lock:
+                    self._under_way.discard(queue)
+
+        with self._lock:
+            self._under_way.add(queue)
+        thread = threading.Thread(target=run, name="durable-outbox", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # such as no memory for another one
+            with self._lock:
+                self._under_way.discard(queue)
+            raise
+        return thread
 
     def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> set[str]:
         """Send run messages.
@@ -107,16 +187,23 @@ class Outbox:
     def confirm(self) -> None:
         """Take away what was sent since the last call.
 
-        :raises redis.RedisError: The server did not answer; what it was asked to
-            confirm is sent again later.
+        :raises redis.RedisError: The server did not answer, or that of a partition;
+            what it was asked to confirm is sent again later.
         """
         with self._lock:
             runs, self._sent_runs = self._sent_runs, defaultdict(list)
             events, self._sent_events = self._sent_events, defaultdict(list)
-        for tag, sent in runs.items():
-            self._store.confirm_runs(tag, sent)
-        for tag, entries in events.items():
-            self._store.confirm(tag, entries)
+        failures: list[Exception] = []
+        for tag in {*runs, *events}:
+            try:
+                if runs[tag]:
+                    self._store.confirm_runs(tag, runs[tag])
+                if events[tag]:
+                    self._store.confirm_events(tag, events[tag])
+            except TRANSIENT as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _send(self, queue: str, bodies: list[str]) -> list[int]:
         """Send *bodies*; return the numbers of those that the queue took."""
@@ -136,7 +223,19 @@ class Outbox:
                 refused[0],
                 extra={"action": "messages_deferred"},
             )
-        took = time.monotonic() - began
-        if len(refused) == len(bodies) and took > PATIENCE:
-            self._resting[queue] = began + 2 * took
+        self._note(queue, took_none=len(refused) == len(bodies), began=began)
         return [number for number, refused in enumerate(outcomes) if refused is None]
+
+    def _note(self, queue: str, *, took_none: bool, began: float) -> None:
+        """Let a queue rest that took nothing, or end its rests."""
+        with self._lock:
+            if not took_none:
+                self._refusals.pop(queue, None)
+                self._resting.pop(queue, None)
+                return
+            now = time.monotonic()
+            refusals = self._refusals[queue] = self._refusals.get(queue, 0) + 1
+            doubled = 2.0 ** min(refusals - 1, 10)
+            at_once = min(FIRST_REST * doubled, LONGEST_REST)
+            waited = 2 * (now - began) * min(doubled, 4)
+            self._resting[queue] = now + max(at_once, waited)

@@ -1,7 +1,13 @@
-"""The sweeper: once a second, in every worker, it mends what lost its owner."""
+"""The sweeper: once a second, in every worker, it mends what lost its owner.
+
+Partitions are swept in turns, one round each, until none has more. So neither a
+partition that hangs nor one with very much to do holds up another. Each worker begins
+with another one.
+"""
 
 from __future__ import annotations
 
+import random
 import threading
 
 from ..errors import RunNotFound
@@ -14,6 +20,7 @@ from .admin import RunAdmin
 from .host import Host
 from .objects import ObjectRemover
 from .outbox import Outbox
+from .rota import Rota
 from .schedule import Schedules
 
 #: Seconds between two sweeps.
@@ -21,6 +28,9 @@ INTERVAL = 1.0
 
 #: Sweeps of one partition in a row while there is more to do.
 MAX_ROUNDS = 100
+
+#: Seconds that a state server that does not answer is left alone at most.
+LONGEST_REST = 10.0
 
 logger = get_logger(__name__)
 
@@ -39,10 +49,13 @@ class Sweeper:
         self._lock = threading.Lock()
         self._empty: set[str] = set()
         self._loop = Loop("durable-sweeper", self._turn, self._failed)
+        self._rota = Rota(host.store.upkeep, LONGEST_REST)
+        self._first = random.randrange(len(host.store.keys.tags))
 
     def start(self) -> None:
         """Sweep on a thread of its own."""
         self.objects.start()
+        self._outbox.start()
         self._loop.start(INTERVAL)
 
     def stop_soon(self) -> None:
@@ -71,43 +84,55 @@ class Sweeper:
             self._empty.add(queue)
 
     def sweep(self) -> None:
-        """Sweep every partition once, and start what is scheduled.
+        """Sweep every partition, and start what is scheduled.
 
-        :raises redis.RedisError: The server did not answer.
+        :raises redis.RedisError: Some partition did not answer. The others were swept.
         """
         with self._lock:
             empty, self._empty = self._empty, set()
+        failures: list[Exception] = []
+        tags = self._host.store.keys.tags
+        waiting = [*tags[self._first :], *tags[: self._first]]
+        for _ in range(MAX_ROUNDS):
+            more = self._rota.visit(
+                waiting, lambda tag: self._sweep(tag, empty), failures.append
+            )
+            waiting = [tag for tag in waiting if more.get(tag)]
+            if not waiting:
+                break
+        # Last: they are in one partition, and what is due in the others does not wait.
+        self._rota.visit([tags[0]], lambda tag: self._look(), failures.append)
+        if failures:
+            raise failures[0]
+
+    def _look(self) -> None:
         self._host.directory.current()
-        for tag in self._host.store.keys.tags:
-            for _ in range(MAX_ROUNDS):
-                if self._is_over() or not self._sweep(tag, empty):
-                    break
         if not self._is_over():
             self.schedules.look()
 
     def _sweep(self, tag: str, empty: set[str]) -> bool:
-        swept = self._host.store.sweep(tag, empty)
-        unsent = self._outbox.send_runs(swept.runs)
-        sent = self._outbox.send_events(swept.events) and not unsent
+        """Sweep a partition once; return whether there is more to do at once."""
+        if self._is_over():
+            return False
+        swept = self._host.store.sweep(tag, empty, self._outbox.resting)
+        self._outbox.send_swept(swept.runs, swept.events)
         # Before the next round: a backlog that takes a slow queue longer than an entry
         # may stay unconfirmed would be sent again and again, and grow.
         self._outbox.confirm()
         for timer in swept.timeouts:
             if not self._is_over():
                 self._time_out(timer)
-        for run_id in swept.expired:
+        for run_id in swept.expiring:
             if not self._is_over():
                 self.objects.expire(run_id)
-        # What a queue did not take is due again in some seconds; to fetch more of it
-        # now would be in vain.
-        return swept.more and sent
+        # What a queue did not take would be refused again now.
+        return swept.more or not self._outbox.resting.issuperset(swept.behind)
 
     def _time_out(self, timer: str) -> None:
         kind, _, run_id = timer.partition(":")
-        unstarted = kind == "start"
-        reason = "not started in time" if unstarted else "timeout"
+        reason = "not started in time" if kind == "start" else "timeout"
         try:
-            if self._admin.cancel(run_id, reason, only_unstarted=unstarted):
+            if self._admin.cancel(run_id, reason, timer=kind):
                 logger.warning(
                     "Run %s is cancelled: %s.",
                     run_id,

@@ -5,7 +5,6 @@ Every method may be repeated with the same arguments and gives its first answer 
 
 from __future__ import annotations
 
-import enum
 import typing as t
 from dataclasses import dataclass
 from dataclasses import field
@@ -17,7 +16,8 @@ from ..ids import new_token
 from ..redis_exchange import Argument
 from ..safe_logging import SafeLogger
 from .keys import Keys
-from .memo import Memo
+from .run_reader import Record
+from .run_reader import RunReader
 from .server import Call
 from .server import StateServer
 
@@ -36,10 +36,11 @@ SWEEP_LIMIT = 100
 #: Leases renewed by one call.
 RENEW_LIMIT = 100
 
+#: The queue that the outbox keeps events for.
+EVENT_QUEUE = "events"
+
 #: Outbox entries of runs confirmed by one call.
 CONFIRM_LIMIT = 100
-
-Record = dict[str, str]
 
 
 class Refused(Exception):
@@ -51,15 +52,6 @@ class Refused(Exception):
     def __init__(self, *, cancelled: bool) -> None:
         super().__init__("cancelled" if cancelled else "lost")
         self.cancelled = cancelled
-
-
-class Expiry(enum.IntEnum):
-    """What became of a run whose retention is over."""
-
-    KEPT = 0
-    GONE = 1
-    #: It is marked; its objects in the blob store have to be removed before it.
-    HAS_OBJECTS = 2
 
 
 @dataclass(frozen=True)
@@ -90,13 +82,19 @@ class NewRun:
 
 @dataclass(frozen=True)
 class Swept:
-    """What one sweep found for its caller to do."""
+    """What one sweep found for its caller to do.
+
+    :param expiring: Finished runs whose objects are to be removed, then they.
+    :param more: Whether a kind besides the outbox had more than :data:`SWEEP_LIMIT`.
+    :param behind: Queues that are owed more.
+    """
 
     runs: list[list[str]]
     events: list[list[str]]
     timeouts: list[str]
-    expired: list[str]
+    expiring: list[str]
     more: bool
+    behind: list[str]
 
 
 @dataclass(frozen=True)
@@ -111,16 +109,24 @@ class Claim:
     memos: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-class RunStore:
+class RunStore(RunReader):
     """Reads and writes runs.
 
     :param server: Where they are.
     :param settings: Lease, limits and retention.
+    :param upkeep: The same server over connections that do not wait for long, for
+        what is done for many runs at once. One partition that hangs would otherwise
+        hold up all others for as long as somebody who owns a run waits.
     """
 
-    def __init__(self, server: StateServer, settings: Settings) -> None:
-        self.server = server
-        self.keys = Keys(settings.namespace, settings.partitions)
+    def __init__(
+        self,
+        server: StateServer,
+        settings: Settings,
+        upkeep: StateServer | None = None,
+    ) -> None:
+        super().__init__(server, Keys(settings.namespace, settings.partitions))
+        self.upkeep = upkeep or server
         self.lease = settings.lease
         self._max_dispatches = settings.max_dispatches
         self._retention = _milliseconds(settings.retention)
@@ -301,7 +307,7 @@ class RunStore:
         args: list[Argument] = []
         for run_id, token, seconds in leases:
             args += [run_id, token, _milliseconds(seconds)]
-        return t.cast("list[str]", self.server.call("lease_renew", tag, *args))
+        return t.cast("list[str]", self.upkeep.call("lease_renew", tag, *args))
 
     def admin(
         self,
@@ -326,12 +332,28 @@ class RunStore:
             *(retried if action == "retry" else ()),
         )
 
-    def sweep(self, tag: str, empty_queues: t.Iterable[str] = ()) -> Swept:
-        """Mend what lost its owner in one partition."""
-        lease = _milliseconds(self.lease)
-        reply = self.server.call("sweep", tag, lease, SWEEP_LIMIT, *empty_queues)
-        runs, events, timeouts, expired, more = reply
-        return Swept(runs, events, timeouts, expired, bool(more))
+    def sweep(
+        self,
+        tag: str,
+        empty_queues: t.Collection[str] = (),
+        resting_queues: t.Iterable[str] = (),
+    ) -> Swept:
+        """Mend what lost its owner in one partition.
+
+        :param empty_queues: Queues that were seen empty.
+        :param resting_queues: Queues that nothing is to be sent to now.
+        """
+        reply = self.upkeep.call(
+            "sweep",
+            tag,
+            _milliseconds(self.lease),
+            SWEEP_LIMIT,
+            len(empty_queues),
+            *empty_queues,
+            *resting_queues,
+        )
+        runs, events, timeouts, expiring, more, behind = reply
+        return Swept(runs, events, timeouts, expiring, bool(more), behind)
 
     def hold(self, run_id: str, token: str) -> None:
         """Note that a run has objects in the blob store.
@@ -347,13 +369,13 @@ class RunStore:
         """
         self._own("run_note", run_id, token, step)
 
-    def expire(self, run_id: str, *, emptied: bool = False) -> Expiry:
-        """Remove a finished run whose retention is over.
+    def expire(self, run_id: str) -> bool:
+        """Remove a finished run whose objects are gone from the blob store.
 
-        :param emptied: Whether its objects were removed from the blob store.
+        :returns: Whether it is gone. It stays if no sweep named it.
         """
         tag = self.keys.tag_of(run_id)
-        return Expiry(self.server.call("run_expire", tag, run_id, int(emptied)))
+        return bool(self.server.call("run_expire", tag, run_id))
 
     def forget_timer(self, run_id: str, timer: str) -> None:
         """Take away a timer whose run is gone."""
@@ -367,78 +389,14 @@ class RunStore:
         for start in range(0, len(sent), CONFIRM_LIMIT):
             batch = sent[start : start + CONFIRM_LIMIT]
             args: list[Argument] = [part for pair in batch for part in pair]
-            self.server.call("outbox_confirm", tag, *args)
+            self.upkeep.call("outbox_confirm", tag, *args)
 
-    def confirm(self, tag: str, entries: t.Sequence[str]) -> None:
-        """Take outbox entries away that were sent."""
-        pipeline = self.server.client.pipeline(transaction=False)
-        pipeline.zrem(f"{tag}:outbox", *entries)
-        events = [entry for entry in entries if not entry.startswith("run:")]
-        if events:
-            pipeline.hdel(f"{tag}:outbox:events", *events)
+    def confirm_events(self, tag: str, entries: t.Sequence[str]) -> None:
+        """Take the outbox entries of events away that were sent."""
+        pipeline = self.upkeep.client.pipeline(transaction=False)
+        pipeline.zrem(f"{tag}:outbox:{EVENT_QUEUE}", *entries)
+        pipeline.hdel(f"{tag}:events", *entries)
         pipeline.execute()
-
-    def read(self, run_id: str) -> tuple[Record, dict[str, Memo]]:
-        """Return a run's record and memos; both are empty if there is no such run."""
-        tag = self.keys.tag_of(run_id)
-        pipeline = self.server.client.pipeline(transaction=False)
-        pipeline.hgetall(f"{tag}:run:{run_id}")
-        pipeline.hgetall(f"{tag}:steps:{run_id}")
-        record, memos = pipeline.execute()
-        return record, {key: Memo.parse(text) for key, text in memos.items()}
-
-    def read_records(self, run_ids: t.Sequence[str]) -> list[Record]:
-        """Return the records of *run_ids*, without those that are gone."""
-        pipeline = self.server.client.pipeline(transaction=False)
-        for run_id in run_ids:
-            pipeline.hgetall(f"{self.keys.tag_of(run_id)}:run:{run_id}")
-        found = []
-        for run_id, record in zip(run_ids, pipeline.execute(), strict=True):
-            if record:
-                found.append({"id": run_id, **record})
-        return found
-
-    def events_of(self, run_ids: t.Sequence[str]) -> list[str | None]:
-        """Return the event of each run as JSON text, ``None`` for a run that is gone.
-
-        :raises redis.RedisError: The server did not answer.
-        """
-        pipeline = self.server.client.pipeline(transaction=False)
-        for run_id in run_ids:
-            pipeline.hget(f"{self.keys.tag_of(run_id)}:run:{run_id}", "event")
-        return t.cast("list[str | None]", pipeline.execute())
-
-    def newest(
-        self, index: str, *, before: int | None, skip: int, limit: int
-    ) -> list[str]:
-        """Return the newest run ids of an index, over all partitions.
-
-        :param index: ``runs``, ``status:<status>`` or ``function:<id>``.
-        :param before: Only runs created before this time, milliseconds.
-        :param skip: How many of the newest to leave out.
-        """
-        highest = "+inf" if before is None else f"({before}"
-        found: list[tuple[str, float]] = []
-        for tag in self.keys.tags:
-            found += t.cast(
-                "list[tuple[str, float]]",
-                self.server.client.zrevrangebyscore(
-                    f"{tag}:{index}", highest, "-inf", 0, skip + limit, withscores=True
-                ),
-            )
-        found.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
-        return [run_id for run_id, _ in found[skip : skip + limit]]
-
-    def count_owed_events(self) -> int:
-        """Return how many events wait in the outbox, of all partitions."""
-        client = self.server.client
-        return sum([client.hlen(f"{tag}:outbox:events") for tag in self.keys.tags])
-
-    def count(self, status: str) -> int:
-        """Return how many runs have *status*."""
-        client = self.server.client
-        tags = self.keys.tags
-        return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])
 
     def _call(self, name: str, run_id: str, *args: Argument) -> list[str]:
         tag = self.keys.tag_of(run_id)

@@ -17,6 +17,7 @@ from ..redis_client import ask_all
 from ..redis_client import client_factory
 from ..redis_client import ClientFactory
 from ..redis_client import holders
+from ..redis_client import name_of_holder
 from ..redis_exchange import Argument
 from ..redis_exchange import Command
 from ..redis_exchange import Exchange
@@ -100,6 +101,13 @@ class StateServer:
             except ValueError as error:
                 raise ConfigurationError(f"DURABLE_REDIS_URL {error}.") from None
         return self._factory(**options)
+
+    def place_of(self, tag: str) -> str:
+        """Return a name of the server that has *tag*, without asking; may be empty."""
+        try:
+            return name_of_holder(self.client, tag)
+        except redis.RedisError:  # a cluster's client connects when it is made
+            return ""
 
     def check(self, tags: t.Sequence[str]) -> None:
         """Check that the server answers and takes writes, or every primary does.

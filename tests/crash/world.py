@@ -224,7 +224,7 @@ class World:
     def _leap(self) -> None:
         """Move the clock of state server and queues on."""
         milliseconds = LEAP * 1000
-        for name in ("timers", "leases", "queued", "outbox"):
+        for name in ("timers", "leases", "queued", "outboxes", *self._outboxes):
             self._bring_nearer(f"{self._tag}:{name}", milliseconds)
         self._move_looks()
         if self._process is not None:
@@ -241,6 +241,11 @@ class World:
             # A live process remembers by its own clock when to look for due messages.
             self._process.state.broker.transport.close()
 
+    @property
+    def _outboxes(self) -> list[str]:
+        keys = self._redis.scan_iter(f"{self._tag}:outbox:*")
+        return [key.removeprefix(f"{self._tag}:") for key in keys]
+
     def _bring_nearer(self, key: str, milliseconds: int) -> None:
         # What is due stays as it is: an expired lease is recognised by its end.
         edge = f"({time.time() * 1000}"
@@ -252,9 +257,14 @@ class World:
     def _move_looks(self) -> None:
         looks = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:looks"))
         for run, look in looks.items():
-            token, end, first = look.split(" ")
-            moved = f"{token} {end} {int(first) - LEASE * 1000}"
-            self._redis.hset(f"{self._tag}:looks", run, moved)
+            # A lease that was looked at ends when the second look may come, and was
+            # brought nearer with the others.
+            token, end, before = look.split(" ")
+            ends = self._redis.zscore(f"{self._tag}:leases", run)
+            if ends is not None and int(end) - int(ends) == LEAP * 1000:
+                self._redis.hset(
+                    f"{self._tag}:looks", run, f"{token} {int(ends)} {before}"
+                )
 
     def _make_visible(self, stream: str) -> None:
         if not self._redis.exists(stream) or not self._redis.xinfo_groups(stream):
@@ -284,10 +294,10 @@ class World:
         for status in ("queued", "running", "suspended", "paused"):
             if count := self._redis.zcard(f"{self._tag}:status:{status}"):
                 left.append(f"{count} run(s) {status}")
-        for name in ("leases", "timers", "queued", "outbox"):
+        for name in ("leases", "timers", "queued", *self._outboxes):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
-        for name in ("looks", "outbox:events"):
+        for name in ("looks", "events"):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
         return left or self._messages()

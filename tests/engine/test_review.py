@@ -274,7 +274,7 @@ def test_confirming_an_old_message_leaves_what_is_owed_now(harness: Harness) -> 
     assert harness.route() == 1  # sent, not confirmed yet
     run = harness.run_of(event_id)
     store = harness.state.store
-    outbox = f"{store.keys.tag_of(run.id)}:outbox"
+    outbox = f"{store.keys.tag_of(run.id)}:outbox:default"
     client = harness.state.server.client
     queued_at = int(store.read(run.id)[0]["queued_at"])
     wait_until(lambda: time.time() * 1000 > queued_at + 2)
@@ -298,7 +298,7 @@ def test_what_is_sent_for_a_cancelled_or_retried_run_is_confirmed(
     harness.sweep()
     harness.runs.retry(run.id)
 
-    outbox = f"{harness.state.store.keys.tag_of(run.id)}:outbox"
+    outbox = f"{harness.state.store.keys.tag_of(run.id)}:outbox:default"
     assert harness.state.server.client.zcard(outbox) == 0
 
 

@@ -35,7 +35,7 @@ TIMES = (
     "leases",
     "timers",
     "queued",
-    "outbox",
+    "outboxes",
     "expire",
     "functions:seen",
     "functions:first",
@@ -169,8 +169,8 @@ class Kit:
         """Let time go by, by bringing everything that was written nearer."""
         by = round(seconds * 1000)
         for tag in self.keys.tags:
-            for name in TIMES:
-                key = f"{tag}:{name}"
+            keys = [f"{tag}:{name}" for name in TIMES]
+            for key in [*keys, *self.client.scan_iter(f"{tag}:outbox:*")]:
                 for member in t.cast("list[str]", self.client.zrange(key, 0, -1)):
                     self.client.zincrby(key, -by, member)
             self._shift_hash(f"{tag}:marks", by)
@@ -198,8 +198,8 @@ class Kit:
     def _shift_looks(self, key: str, by: int) -> None:
         looks = t.cast("dict[str, str]", self.client.hgetall(key))
         for run_id, look in looks.items():
-            token, ends, first = look.split(" ")
-            moved = f"{token} {int(ends) - by} {int(first) - by}"
+            token, ends, before = look.split(" ")
+            moved = f"{token} {int(ends) - by} {int(before) - by}"
             self.client.hset(key, run_id, moved)
 
     def _shift_sleeps(self, key: str, by: int) -> None:
@@ -271,7 +271,19 @@ class Kit:
 
     def confirm(self, *entries: str) -> None:
         """Say that outbox entries were sent."""
-        self.store.confirm(self.tag(entries[0].split(":")[1]), entries)
+        for entry in entries:
+            kind, run_id, *_ = entry.split(":")
+            if kind == "run":
+                queued = int(self.record(run_id)["queued_at"])
+                self.store.confirm_runs(self.tag(run_id), [(run_id, queued)])
+            else:
+                self.store.confirm_events(self.tag(run_id), [entry])
+
+    def owed(self, run_id: str = "") -> list[str]:
+        """Return what the outbox of a partition has."""
+        tag = self.tag(run_id)
+        keys = sorted(self.client.scan_iter(f"{tag}:outbox:*"))
+        return [entry for key in keys for entry in self.client.zrange(key, 0, -1)]
 
     def lose(self, run_id: str) -> None:
         """Have the sweeper take a run from its owner."""

@@ -14,6 +14,8 @@ from dataclasses import field
 
 RESEND = 5_000
 DOUBT = 60_000
+DOUBLINGS = 6
+EVENTS = "events"
 CLAIMS = 20
 FINISHED = ("completed", "failed", "cancelled")
 FINAL = ("done", "failed")
@@ -68,7 +70,10 @@ class Run:
     started: int | None = None
     finished: int | None = None
     deferred_since: int | None = None
-    resends: int = 0
+    doubts: int = 0
+    #: What is left of its times while it is paused.
+    timeout_left: int | None = None
+    start_left: int | None = None
     #: When it was claimed, and for how long it was queued; then for how long it was
     #: owned, and what that came to.
     claimed: list[list[t.Any]] = field(default_factory=list)
@@ -110,7 +115,10 @@ class Oracle:
         self.looks: dict[str, tuple[str, int, int]] = {}
         self.timers: dict[str, int] = {}
         self.queued: dict[str, int] = {}
-        self.outbox: dict[str, int] = {}
+        #: What is owed to each queue, and when to look at a queue.
+        self.owed: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self.outboxes: dict[str, int] = {}
+        self.longest_lease = 0
         self.events: dict[str, str] = {}
         self.expiry: dict[str, int] = {}
         self.arrived: Counter[str] = Counter()
@@ -152,7 +160,7 @@ class Oracle:
     def _create_again(self, run: Run, token: str) -> Reply:
         if token and run.token == token:
             return ["claimed", str(run.claimed_at)]
-        if run.status == "queued" and f"run:{run.id}" in self.outbox:
+        if run.status == "queued" and f"run:{run.id}" in self.owed[run.queue]:
             return ["queued", str(run.queued_at)]
         if run.status == "suspended" and run.reason == "scheduled":
             return ["scheduled", str(run.due)]
@@ -175,11 +183,12 @@ class Oracle:
         if queued > self.marks.get(mark, 0):
             self.marks[mark] = queued
         if run.dispatches >= most:
-            run.status, run.paused_by = "paused", token
+            self._pause(run)
+            run.paused_by = token
             run.reason = f"claimed {run.dispatches} times without progress"
             return ["paused"]
         self._own(run, token, lease)
-        run.deferred_since, run.resends = None, 0
+        run.deferred_since, run.doubts = None, 0
         return ["claimed"]
 
     def run_park(self, id: str, delay: int, most: int) -> Reply:
@@ -195,7 +204,7 @@ class Oracle:
         self._unqueue(run)
         since = self.now if run.deferred_since is None else run.deferred_since
         if self.now - since >= most:
-            run.status = "paused"
+            self._pause(run)
             run.reason = f"no worker has the code of {run.function}"
             return ["paused"]
         run.deferred_since = since
@@ -218,16 +227,18 @@ class Oracle:
             return run.administered[1]
         allowed = {
             "cancel": run.status not in FINISHED,
-            "unstarted": run.status not in FINISHED and run.started is None,
+            "timeout": f"timeout:{id}" in self.timers,
+            "unstarted": f"start:{id}" in self.timers,
             "resume": run.status == "paused",
             "retry": run.status in ("failed", "cancelled"),
         }
         other = action == "retry" and events and events[0] != str(run.generation)
         if not allowed[action] or other:
             return ["state", run.status]
-        reply = ["ok", "0" if action in ("cancel", "unstarted") else str(self.now)]
+        ends = action in ("cancel", "timeout", "unstarted")
+        reply = ["ok", "0" if ends else str(self.now)]
         run.administered = (token, reply)
-        if action in ("cancel", "unstarted"):
+        if ends:
             self._settle(run, "cancelled", retention)
             run.reason = reason
             self._owe(run, events)
@@ -240,6 +251,11 @@ class Oracle:
             self._count(run, "started")
             del self.expiry[id]
             self._arm(run, self.now, run.timeout, 0)
+        else:
+            for kind in ("timeout", "start"):
+                if (left := getattr(run, f"{kind}_left")) is not None:
+                    self.timers[f"{kind}:{id}"] = self.now + left
+            run.timeout_left = run.start_left = None
         run.failure = run.deferred_since = None
         run.dispatches = run.attempt = 0
         self._enqueue(run)
@@ -296,7 +312,8 @@ class Oracle:
             return self._left(run, token, finished=False) or self._refusal(run)
         due = int(when[1:]) if when.startswith("@") else self.now + int(when)
         if how == "pause":
-            run.status, run.reason, run.failure = "paused", reason, payload
+            self._pause(run)
+            run.reason, run.failure = reason, payload
             return self._leave(run, ["paused", "0"])
         if how == "handback":
             run.dispatches = max(run.dispatches - 1, 0)
@@ -380,6 +397,7 @@ class Oracle:
             run = self.runs.get(id)
             if run is not None and run.token == token:
                 self.leases[id] = self.now + lease
+                self._note_lease(lease)
                 replies.append("ok")
             else:
                 replies += self._refusal(run)
@@ -387,9 +405,11 @@ class Oracle:
 
     # -- The sweeper ------------------------------------------------------------------
 
-    def sweep(self, lease: int, limit: int, *empty: str) -> Reply:
-        for queue in empty:
+    def sweep(self, lease: int, limit: int, count: int, *queues: str) -> Reply:
+        for queue in queues[:count]:
             self.marks[f"empty:{queue}"] = self.now
+        resting = queues[count:]
+        self._note_lease(lease)
         for id in self._due(self.leases):
             self._look(self.runs[id], lease)
         timeouts = []
@@ -403,26 +423,39 @@ class Oracle:
                 self.timers[timer] = self.now + RESEND
         for id in self._due(self.queued):
             self._doubt(self.runs[id])
-        runs, events = [], []
-        for entry in self._due(self.outbox):
-            self.outbox[entry] = self.now + RESEND
-            if entry.startswith("run:"):
-                run = self.runs[entry.removeprefix("run:")]
-                runs.append([run.id, run.function, run.queue, str(run.queued_at)])
+        for id in self._due(self.expiry):
+            del self.runs[id], self.expiry[id]
+        runs: Reply = []
+        events: Reply = []
+        for queue in self._due(self.outboxes):
+            if queue in resting:
+                continue
+            owed = self.owed[queue]
+            for entry in self._due(owed):
+                owed[entry] = self.now + RESEND
+                if entry.startswith("run:"):
+                    run = self.runs[entry.removeprefix("run:")]
+                    runs.append([run.id, run.function, run.queue, str(run.queued_at)])
+                else:
+                    events.append([entry, self.events[entry]])
+            if owed:
+                self.outboxes[queue] = min(owed.values())
             else:
-                events.append([entry, self.events[entry]])
-        return [runs, events, timeouts, self._due(self.expiry), 0]
+                del self.outboxes[queue]
+        return [runs, events, timeouts, [], 0, []]
 
     def _look(self, run: Run, lease: int) -> None:
         assert run.token is not None
         ends = self.leases[run.id]
-        token, seen, first = self.looks.get(run.id, ("", 0, 0))
-        if (token, seen) != (run.token, ends):
-            self.looks[run.id] = (run.token, ends, self.now)
-        elif self.now - first >= lease / 3:
+        if self.looks.get(run.id, ("", 0, 0))[:2] == (run.token, ends):
             self._disown(run, "lost")
-            self._enqueue(run)
-            self.outbox[f"run:{run.id}"] = self.now
+            self._enqueue(run, self.now)
+        else:
+            self.leases[run.id] = self.now + -(-lease // 3)
+            self.looks[run.id] = (run.token, self.leases[run.id], ends)
+
+    def _note_lease(self, lease: int) -> None:
+        self.longest_lease = max(lease, self.longest_lease)
 
     def _wake(self, run: Run) -> None:
         if run.status != "suspended":
@@ -432,34 +465,35 @@ class Oracle:
             if memo.status == "waiting":
                 memo.status = "done"
             run.waiting = None
-        self._enqueue(run)
-        self.outbox[f"run:{run.id}"] = self.now
+        self._enqueue(run, self.now)
 
     def _doubt(self, run: Run) -> None:
         assert run.queued_at is not None
         emptied = self.marks.get(f"empty:{run.queue}", 0)
         delivered = self.marks.get(f"delivered:{run.queue}", 0)
         if emptied > run.queued_at + RESEND or delivered > run.queued_at + DOUBT:
-            run.resends += 1
-            self.outbox[f"run:{run.id}"] = self.now
-        self.queued[run.id] = self.now + DOUBT * 2 ** min(run.resends, 10)
+            self._owe_to(run.queue, f"run:{run.id}", self.now)
+        run.doubts = min(run.doubts + 1, DOUBLINGS)
+        self.queued[run.id] = self.now + DOUBT * 2**run.doubts
 
     def _due(self, times: dict[str, int]) -> list[str]:
         due = sorted((time, name) for name, time in times.items() if time <= self.now)
         return [name for _, name in due]
 
     def run_expire(self, id: str) -> int:
+        # Here no run has objects that a sweep would have marked it for.
+        return int(id not in self.runs)
+
+    def outbox_confirm(self, id: str, queued: str) -> int:
         run = self.runs.get(id)
-        if run is None:
-            return 1
-        if run.status not in FINISHED or self.expiry[id] > self.now:
+        if run is None or str(run.queued_at) != queued:
             return 0
-        del self.runs[id], self.expiry[id]
+        self.owed[run.queue].pop(f"run:{id}", None)
         return 1
 
-    def confirm(self, entries: t.Iterable[str]) -> None:
+    def confirm_events(self, entries: t.Iterable[str]) -> None:
         for entry in entries:
-            self.outbox.pop(entry, None)
+            self.owed[EVENTS].pop(entry, None)
             self.events.pop(entry, None)
 
     # -- Parts ------------------------------------------------------------------------
@@ -516,16 +550,28 @@ class Oracle:
         run.status, run.reason, run.due = "suspended", reason, due
         self.timers[f"wake:{run.id}"] = due
 
-    def _enqueue(self, run: Run) -> None:
+    def _pause(self, run: Run) -> None:
+        run.status = "paused"
+        for kind in ("timeout", "start"):
+            due = self.timers.pop(f"{kind}:{run.id}", None)
+            if due is not None:
+                setattr(run, f"{kind}_left", max(due - self.now, 0))
+
+    def _owe_to(self, queue: str, entry: str, start: int) -> None:
+        self.owed[queue][entry] = start
+        self.outboxes[queue] = min(start, self.outboxes.get(queue, start))
+
+    def _enqueue(self, run: Run, start: int | None = None) -> None:
         run.status, run.queued_at = "queued", self.now
         run.reason = run.due = None
         self.queued[run.id] = self.now + DOUBT
-        self.outbox[f"run:{run.id}"] = self.now + RESEND
+        start = self.now + RESEND if start is None else start
+        self._owe_to(run.queue, f"run:{run.id}", start)
         self.arrived[run.job] += 1
 
     def _unqueue(self, run: Run) -> None:
         self.queued.pop(run.id, None)
-        self.outbox.pop(f"run:{run.id}", None)
+        self.owed[run.queue].pop(f"run:{run.id}", None)
 
     def _settle(self, run: Run, status: str, retention: int) -> None:
         self._disown(run, status)
@@ -533,7 +579,7 @@ class Oracle:
         for kind in ("wake", "timeout", "start"):
             self.timers.pop(f"{kind}:{run.id}", None)
         run.status, run.finished = status, self.now
-        run.due = run.waiting = None
+        run.due = run.waiting = run.timeout_left = run.start_left = None
         self.expiry[run.id] = self.now + retention
         self._count(run, status)
 
@@ -546,7 +592,7 @@ class Oracle:
         for number, text in enumerate(events):
             entry = f"event:{run.id}:{run.generation}:{number}"
             self.events[entry] = text
-            self.outbox[entry] = self.now + RESEND
+            self._owe_to(EVENTS, entry, self.now + RESEND)
 
     def _arm(self, run: Run, begin: int, timeout: int, start_timeout: int) -> None:
         if timeout:

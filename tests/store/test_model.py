@@ -66,6 +66,7 @@ advances = st.sampled_from(
 #: States in which what is done from outside has an effect.
 FITTING = {
     "cancel": ("queued", "running", "suspended", "paused"),
+    "timeout": ("queued", "running", "suspended", "paused"),
     "unstarted": ("queued", "suspended"),
     "resume": ("paused",),
     "retry": ("failed", "cancelled"),
@@ -125,6 +126,7 @@ class Model(RuleBasedStateMachine):
         """Ask both, and compare their answers."""
         existed = args[0] in self.oracle.runs
         before = copy.deepcopy(view_of(self.oracle))
+        runs = {*self.oracle.runs}
         expected = getattr(self.oracle, name)(*args)
         reply = self.server.call(name, self.tag, *args)
         if name == "run_claim" and reply[0] == "claimed":
@@ -132,6 +134,8 @@ class Model(RuleBasedStateMachine):
             assert record == self.kit.record(args[0])
             reply = reply[:1]
         assert reply == expected
+        for id in runs.difference(self.oracle.runs):
+            self._is_gone(id)
         if name != "sweep" and name != "lease_renew" and isinstance(reply, list):
             refused = reply[0] in REFUSALS or (reply[0] == "old" and existed)
             if refused or reply[0] == "full":
@@ -235,7 +239,7 @@ class Model(RuleBasedStateMachine):
     @rule(
         run=choices,
         age=ages,
-        lease=st.sampled_from([0, LEASE, 4 * LEASE]),
+        lease=st.sampled_from([0, LEASE, 2 * LEASE]),
         step=steps,
         status=st.sampled_from(["done", "failed", "intent"]),
         number=numbers,
@@ -319,7 +323,11 @@ class Model(RuleBasedStateMachine):
 
     @rule(empty=st.lists(queues, max_size=2, unique=True))
     def sweep(self, empty: list[str]) -> None:
-        self.do("sweep", LEASE, 100, *empty)
+        self.do("sweep", LEASE, 100, len(empty), *empty)
+
+    @rule(resting=st.lists(queues, max_size=2, unique=True))
+    def sweep_without(self, resting: list[str]) -> None:
+        self.do("sweep", LEASE, 100, 0, *resting)
 
     @rule(by=advances, empty=st.lists(queues, max_size=1))
     def advance_and_sweep(self, by: int, empty: list[str]) -> None:
@@ -362,18 +370,13 @@ class Model(RuleBasedStateMachine):
 
     @rule(run=choices)
     def expire(self, run: int) -> None:
-        self._expire(self.pick(run, *FINISHED))
-
-    def _expire(self, id: str) -> None:
-        self.do("run_expire", id)
-        if id not in self.oracle.runs:
-            self._is_gone(id)
+        self.do("run_expire", self.pick(run, *FINISHED))
 
     @rule()
     def expire_all(self) -> None:
         self.advance(RETENTION)
-        for id in list(self.oracle.expiry):
-            self._expire(id)
+        self.sweep([])
+        assert not self.oracle.expiry
 
     def _is_gone(self, run: str) -> None:
         for pair in [pair for pair in self.outcomes if pair[0] == run]:
@@ -386,12 +389,20 @@ class Model(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def confirm(self, data: st.DataObject) -> None:
-        if self.oracle.outbox:
-            entries = data.draw(
-                st.lists(st.sampled_from(sorted(self.oracle.outbox)), min_size=1)
-            )
-            self.oracle.confirm(entries)
-            self.kit.store.confirm(self.tag, entries)
+        owed = [entry for entries in self.oracle.owed.values() for entry in entries]
+        if not owed:
+            return
+        events = []
+        for entry in data.draw(st.lists(st.sampled_from(sorted(owed)), min_size=1)):
+            kind, _, id = entry.partition(":")
+            if kind == "run":
+                queued = str(self.oracle.runs[id].queued_at)
+                self.do("outbox_confirm", id, queued)
+            else:
+                events.append(entry)
+        if events:
+            self.oracle.confirm_events(events)
+            self.kit.store.confirm_events(self.tag, events)
 
     @rule(age=st.integers(0, 12))
     def repeat_an_earlier_call(self, age: int) -> None:
@@ -449,8 +460,9 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         "leases": dict(oracle.leases),
         "timers": dict(oracle.timers),
         "queued": dict(oracle.queued),
-        "outbox": dict(oracle.outbox),
-        "outbox:events": dict(oracle.events),
+        "outboxes": dict(oracle.outboxes),
+        "events": dict(oracle.events),
+        "lease": str(oracle.longest_lease) if oracle.longest_lease else "",
         "expire": dict(oracle.expiry),
         "marks": {name: str(time) for name, time in oracle.marks.items()},
         "looks": {id: " ".join(map(str, look)) for id, look in oracle.looks.items()},
@@ -461,6 +473,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
     found |= {
         f"counts:{hour}": texts(counted) for hour, counted in oracle.hours.items()
     }
+    found |= {f"outbox:{queue}": dict(owed) for queue, owed in oracle.owed.items()}
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
         indexes[f"status:{run.status}"][run.id] = run.created
@@ -474,7 +487,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
             if (value := getattr(run, name)) is not None
         }
         found[f"run:{run.id}"]["bytes"] = str(run.size)
-        found[f"run:{run.id}"]["resends"] = str(run.resends)
+        found[f"run:{run.id}"]["doubts"] = str(run.doubts)
         found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
     return {name: value for name, value in (found | indexes).items() if value}
 
@@ -509,6 +522,8 @@ FIELDS = (
     "started",
     "finished",
     "deferred_since",
+    "timeout_left",
+    "start_left",
 )
 
 
@@ -522,8 +537,8 @@ def seen(server: FrozenServer, tag: str) -> dict[str, t.Any]:
         if isinstance(value, list):
             value = {member: int(score) for member, score in value}
         if name.startswith("run:"):
-            kept = {"bytes": "0", "resends": "0"} | value
-            value = {n: kept[n] for n in (*FIELDS, "bytes", "resends") if n in kept}
+            kept = {"bytes": "0", "doubts": "0"} | value
+            value = {n: kept[n] for n in (*FIELDS, "bytes", "doubts") if n in kept}
         found[name] = value
     return found
 

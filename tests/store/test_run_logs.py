@@ -62,7 +62,7 @@ def test_lines_of_a_run_that_ended_are_kept_and_go_with_it(
     assert lines(logs, run_id) == [(1, "late")]
 
     kit.advance(8 * 24 * 3600)
-    assert kit.store.expire(run_id)
+    kit.sweep()
     logs.append([(run_id, ["later"])])
     assert logs.read(run_id) is None
     assert kit.mentions(run_id) == []

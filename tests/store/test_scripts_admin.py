@@ -44,7 +44,7 @@ def test_any_unfinished_run_is_cancelled_at_once(kit: Kit, state: str) -> None:
     assert not {"token", "due", "waiting"} & set(record)
     assert kit.indexed(run_id) == ["cancelled"]
     assert kit.members("expire") == [run_id]
-    assert kit.members("outbox") == [f"event:{run_id}:0:0"]
+    assert kit.owed() == [f"event:{run_id}:0:0"]
     assert not kit.members("leases") + kit.members("timers") + kit.members("queued")
 
 
@@ -140,7 +140,7 @@ def test_only_a_run_in_the_right_state_is_queued_again(
         record = kit.record(run_id)
         assert answer == "ok"
         assert (record["status"], record["queued_at"]) == ("queued", detail)
-        assert kit.members("outbox") == [f"run:{run_id}"]
+        assert kit.owed() == [f"run:{run_id}"]
         assert kit.members("queued") == [run_id]
         assert kit.indexed(run_id) == ["queued"]
         assert not kit.members("expire")

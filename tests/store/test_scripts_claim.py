@@ -30,7 +30,7 @@ def test_a_claim_takes_the_run_and_reads_all_of_it(kit: Kit) -> None:
     assert claim.memos == {}
     assert kit.indexed(run_id) == ["running"]
     assert kit.members("leases") == [run_id]
-    assert not kit.members("outbox") + kit.members("queued")
+    assert not kit.owed() + kit.members("queued")
 
 
 def test_a_second_claim_finds_that_the_run_is_taken(kit: Kit) -> None:
@@ -86,7 +86,7 @@ def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:
     assert record["status"] == "paused"
     assert record["reason"] == "claimed 5 times without progress"
     assert kit.indexed(run_id) == ["paused"]
-    assert not kit.members("outbox") + kit.members("queued") + kit.members("leases")
+    assert not kit.owed() + kit.members("queued") + kit.members("leases")
     with kit.unchanged():
         assert kit.claim(run_id, "another").answer == "no"
 
@@ -130,7 +130,7 @@ def test_a_run_whose_code_is_not_here_is_set_aside_for_half_a_minute(kit: Kit) -
     record = kit.record(run_id)
     assert (record["status"], record["reason"]) == ("suspended", "deferred")
     assert kit.members("timers") == [f"wake:{run_id}"]
-    assert not kit.members("outbox") + kit.members("queued")
+    assert not kit.owed() + kit.members("queued")
     kit.advance(29)
     assert kit.swept_runs() == []
     kit.advance(2)
@@ -155,7 +155,7 @@ def test_a_run_that_nobody_can_execute_for_a_day_is_paused(kit: Kit) -> None:
     record = kit.record(run_id)
     assert record["status"] == "paused"
     assert record["reason"] == "no worker has the code of work"
-    assert not kit.members("timers") + kit.members("outbox") + kit.members("queued")
+    assert not kit.members("timers") + kit.owed() + kit.members("queued")
 
 
 def test_a_claim_ends_the_day_that_a_deferred_run_has(kit: Kit) -> None:

@@ -16,7 +16,7 @@ def test_a_message_that_was_sent_is_not_sent_again(kit: Kit) -> None:
 
     kit.store.confirm_runs(kit.keys.root, [(sent, queued_at(kit, sent))])
 
-    assert kit.members("outbox") == [f"run:{unsent}"]
+    assert kit.owed() == [f"run:{unsent}"]
     kit.advance(6)
     assert kit.swept_runs() == [unsent]
 
@@ -32,7 +32,7 @@ def test_a_late_confirmation_leaves_what_is_owed_since(kit: Kit) -> None:
         kit.store.confirm_runs(kit.keys.root, [(run_id, first - 1000)])
 
     kit.store.confirm_runs(kit.keys.root, [(run_id, queued_at(kit, run_id))])
-    assert kit.members("outbox") == []
+    assert kit.owed() == []
 
 
 def test_a_run_that_is_gone_is_confirmed_in_vain(kit: Kit) -> None:
@@ -48,4 +48,4 @@ def test_many_confirmations_are_several_calls(kit: Kit) -> None:
     sent = [(run_id, queued_at(kit, run_id)) for run_id in runs]
     kit.store.confirm_runs(kit.keys.root, sent)
 
-    assert kit.members("outbox") == []
+    assert kit.owed() == []

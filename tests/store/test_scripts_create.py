@@ -22,7 +22,7 @@ def test_a_new_run_is_queued_and_its_message_is_owed(kit: Kit) -> None:
     assert record["queued_at"] == record["created"] == queued
     assert (record["version"], record["unfiltered"]) == ("v7", "1")
     assert "token" not in record
-    assert kit.members("outbox") == [f"run:{run.id}"]
+    assert kit.owed() == [f"run:{run.id}"]
     assert kit.members("queued") == [run.id]
     assert kit.members("runs") == kit.members("function:work") == [run.id]
     assert kit.indexed(run.id) == ["queued"]
@@ -42,7 +42,7 @@ def test_a_run_may_be_created_in_the_hands_of_its_creator(kit: Kit) -> None:
     assert record["started"] == record["claimed_at"] == now
     assert kit.members("leases") == [run.id]
     assert 0 < kit.score("leases", run.id) - kit.now() <= kit.settings.lease * 1000
-    assert not kit.members("outbox") + kit.members("queued")
+    assert not kit.owed() + kit.members("queued")
 
 
 def test_an_event_that_is_delivered_again_changes_nothing(kit: Kit) -> None:
@@ -91,7 +91,7 @@ def test_a_run_of_the_future_waits_for_its_time(kit: Kit) -> None:
     assert (record["status"], record["reason"]) == ("suspended", "scheduled")
     assert record["due"] == str(start)
     assert "token" not in record
-    assert not kit.members("leases") + kit.members("outbox") + kit.members("queued")
+    assert not kit.members("leases") + kit.owed() + kit.members("queued")
     assert kit.score("timers", f"wake:{run.id}") == start
     assert kit.score("timers", f"timeout:{run.id}") == start + 100_000
     assert kit.score("timers", f"start:{run.id}") == start + 50_000

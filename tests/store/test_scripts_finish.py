@@ -26,8 +26,9 @@ def test_a_finished_run_leaves_nothing_but_its_record(kit: Kit, failed: bool) ->
     assert int(record["finished"]) >= int(record["created"])
     assert "token" not in record
     assert kit.indexed(run_id) == [status]
-    for name in ("leases", "timers", "outbox", "queued"):
+    for name in ("leases", "timers", "queued"):
         assert not kit.members(name)
+    assert not kit.owed()
 
 
 @pytest.mark.parametrize(("failed", "days"), [(False, 7), (True, 30)])
@@ -38,12 +39,12 @@ def test_a_run_is_kept_as_long_as_is_configured(
     kit.finish(run_id, failed=failed, outcome="{}")
 
     kit.advance(days * DAY - 60)
-    assert kit.sweep().expired == []
+    kit.sweep()
     with kit.unchanged():
         assert not kit.store.expire(run_id)
+        kit.sweep()
     kit.advance(61)
-    assert kit.sweep().expired == [run_id]
-    assert kit.store.expire(run_id)
+    kit.sweep()
     assert kit.mentions(run_id) == []
 
 
@@ -100,7 +101,7 @@ def test_the_failure_handlers_run_is_created_with_the_end(kit: Kit) -> None:
     assert (record["event_id"], record["event_name"]) == ("e9", "x/y")
     assert (record["cause"], record["parent"]) == ('{"type":"E"}', run_id)
     assert record["parent_generation"] == "0"
-    assert kit.members("outbox") == [f"run:{handler}"]
+    assert kit.owed() == [f"run:{handler}"]
     assert kit.members("queued") == [handler]
     assert kit.members("function:work.on_failure") == [handler]
     assert set(kit.members("runs")) == {run_id, handler}
@@ -126,7 +127,7 @@ def test_events_are_owed_until_they_are_confirmed(kit: Kit) -> None:
     kit.finish(run_id, events=["first", "second"])
     entries = [f"event:{run_id}:0:{number}" for number in (0, 1)]
 
-    assert kit.members("outbox") == entries
+    assert kit.owed() == entries
     assert kit.sweep().events == []
     for _ in range(2):
         kit.advance(6)
@@ -174,11 +175,11 @@ def test_nothing_of_an_expired_run_is_left(kit: Kit, end: str) -> None:
     kit.confirm(f"event:{run_id}:0:0")
     kit.advance(31 * DAY)
 
-    assert kit.sweep().expired == [run_id]
-    assert kit.store.expire(run_id)
+    kit.sweep()
 
     assert kit.mentions(run_id) == []
-    assert kit.sweep().expired == []
+    with kit.unchanged():
+        kit.sweep()
 
 
 def test_expiry_of_one_run_leaves_the_others(kit: Kit) -> None:
@@ -189,7 +190,7 @@ def test_expiry_of_one_run_leaves_the_others(kit: Kit) -> None:
     kit.finish(kept)
     kit.client.zadd(f"{kit.keys.root}:expire", {gone: 1})
 
-    kit.store.expire(gone)
+    kit.sweep()
 
     assert kit.status(kept) == "completed"
     assert kit.memo(kept, "a") is not None
@@ -200,11 +201,10 @@ def test_a_run_that_was_retried_meanwhile_does_not_expire(kit: Kit) -> None:
     run_id = kit.running()
     kit.finish(run_id, failed=True, outcome="{}")
     kit.advance(31 * DAY)
-    assert kit.sweep().expired == [run_id]
     kit.store.admin(run_id, "retry")
 
-    with kit.unchanged():
-        assert not kit.store.expire(run_id)
+    assert not kit.store.expire(run_id)
+    kit.sweep()
     assert kit.claim(run_id, "t2").answer == "claimed"
 
 
@@ -213,15 +213,15 @@ def test_a_run_that_is_not_finished_does_not_expire(kit: Kit) -> None:
     kit.client.zadd(f"{kit.keys.root}:expire", {run_id: 1})
 
     assert not kit.store.expire(run_id)
+    kit.sweep()
 
     assert kit.status(run_id) == "running"
-    assert kit.sweep().expired == []
+    assert kit.members("expire") == []
 
 
 def test_an_event_that_is_owed_outlives_its_run(kit: Kit) -> None:
     run_id = kit.running()
     kit.finish(run_id, events=["late"])
     kit.advance(8 * DAY)
-    kit.store.expire(run_id)
 
     assert [text for _, text in kit.sweep().events] == ["late"]

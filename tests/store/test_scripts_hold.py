@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from flask_durable.store.run_store import Expiry
 from flask_durable.store.run_store import Refused
 
 from .kit import Kit
@@ -42,30 +41,28 @@ def test_a_cancelled_run_gets_no_objects(kit: Kit) -> None:
 
 def test_a_run_with_objects_is_marked_before_it_goes(kit: Kit) -> None:
     run_id = expiring(kit)
-    assert kit.sweep().expired == [run_id]
+    assert kit.sweep().expiring == [run_id]
 
-    assert kit.store.expire(run_id) is Expiry.HAS_OBJECTS
     assert kit.status(run_id) == "failed"
-    assert kit.sweep().expired == []
+    assert kit.sweep().expiring == []
 
-    assert kit.store.expire(run_id, emptied=True) is Expiry.GONE
+    assert kit.store.expire(run_id)
     assert kit.mentions(run_id) == []
 
 
 def test_a_marked_run_whose_remover_died_is_named_again(kit: Kit) -> None:
     run_id = expiring(kit)
-    kit.store.expire(run_id)
+    assert kit.sweep().expiring == [run_id]
 
     kit.advance(59)
-    assert kit.sweep().expired == []
+    assert kit.sweep().expiring == []
     kit.advance(2)
-    assert kit.sweep().expired == [run_id]
-    assert kit.store.expire(run_id) is Expiry.HAS_OBJECTS
+    assert kit.sweep().expiring == [run_id]
 
 
 def test_a_marked_run_cannot_be_retried(kit: Kit) -> None:
     run_id = expiring(kit)
-    kit.store.expire(run_id)
+    kit.sweep()
 
     with kit.unchanged():
         assert kit.store.admin(run_id, "retry") == ["missing"]
@@ -76,8 +73,7 @@ def test_a_run_that_was_retried_in_time_keeps_its_objects(kit: Kit) -> None:
     kit.store.admin(run_id, "retry")
 
     with kit.unchanged():
-        assert kit.store.expire(run_id) is Expiry.KEPT
-        assert kit.store.expire(run_id, emptied=True) is Expiry.KEPT
+        assert not kit.store.expire(run_id)
 
 
 def test_a_run_without_objects_goes_at_once(kit: Kit) -> None:
@@ -85,4 +81,5 @@ def test_a_run_without_objects_goes_at_once(kit: Kit) -> None:
     kit.finish(run_id)
     kit.advance(8 * DAY)
 
-    assert kit.store.expire(run_id) is Expiry.GONE
+    assert kit.sweep().expiring == []
+    assert kit.mentions(run_id) == []

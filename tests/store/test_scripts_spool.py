@@ -38,11 +38,11 @@ def test_a_spooled_event_is_swept_at_once_and_until_it_is_confirmed(kit: Kit) ->
     kit.advance(6)
     assert swept(kit) == ["one"]
 
-    [entry] = kit.members("outbox")
-    kit.store.confirm(kit.keys.tag_of_entry(entry), [entry])
+    [entry] = kit.owed()
+    kit.store.confirm_events(kit.keys.tag_of_entry(entry), [entry])
     kit.advance(6)
     assert swept(kit) == []
-    assert kit.dump() == {}
+    assert [*kit.dump()] == [f"{tag}:lease" for tag in kit.keys.tags]
 
 
 def test_the_same_message_is_there_once_and_another_one_beside_it(kit: Kit) -> None:
@@ -72,7 +72,7 @@ def test_events_are_spread_over_the_partitions(url: str) -> None:
 
     assert all(keep(kit, *[(id, id) for id in ids]))
 
-    sizes = [kit.client.zcard(f"{tag}:outbox") for tag in kit.keys.tags]
+    sizes = [kit.client.zcard(f"{tag}:outbox:events") for tag in kit.keys.tags]
     assert sum(sizes) == kit.store.count_owed_events() == 60
     assert min(sizes) > 0
     assert sorted(swept(kit)) == sorted(ids)

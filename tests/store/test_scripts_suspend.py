@@ -24,7 +24,7 @@ def test_a_suspended_run_is_owned_by_its_timer_alone(kit: Kit, how: str) -> None
     assert kit.members("timers") == [f"wake:{run_id}"]
     assert kit.score("timers", f"wake:{run_id}") == int(record["due"])
     assert "token" not in record
-    assert not kit.members("leases") + kit.members("outbox") + kit.members("queued")
+    assert not kit.members("leases") + kit.owed() + kit.members("queued")
 
 
 @pytest.mark.parametrize("how", ["sleep", "retry", "body", "handback"])
@@ -220,7 +220,7 @@ def test_a_run_that_is_handed_back_is_queued_at_once(kit: Kit) -> None:
     assert answer == "queued"
     assert record["status"] == "queued"
     assert record["queued_at"] == time
-    assert kit.members("outbox") == [f"run:{run_id}"]
+    assert kit.owed() == [f"run:{run_id}"]
     assert kit.members("queued") == [run_id]
     assert "token" not in record
     assert not kit.members("leases")
@@ -248,8 +248,8 @@ def test_a_paused_run_waits_for_a_person(kit: Kit) -> None:
     assert (record["status"], record["reason"]) == ("paused", "look")
     assert record["failure"] == "{}"
     assert "token" not in record
-    assert kit.members("timers") == [f"timeout:{run_id}"]
-    assert not kit.members("leases") + kit.members("outbox") + kit.members("queued")
+    assert not kit.members("timers")
+    assert not kit.members("leases") + kit.owed() + kit.members("queued")
     kit.advance(3600)
     assert kit.swept_runs() == []
     assert kit.memo(run_id, "a") is not None
@@ -263,3 +263,61 @@ def test_nobody_suspends_a_cancelled_run(kit: Kit, how: str) -> None:
     with kit.unchanged(), pytest.raises(Refused) as refused:
         kit.suspend(run_id, how, after(1), step="a", number=1, payload="x")
     assert refused.value.cancelled
+
+
+# -- Timeouts of a paused run ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["pause", "claims", "deferred"])
+def test_a_paused_runs_timeout_stands_still_until_it_is_resumed(
+    kit: Kit, how: str
+) -> None:
+    if how == "pause":
+        run_id = kit.running(timeout=100)
+        kit.advance(40)
+        kit.suspend(run_id, "pause", after(0), reason="look", payload="{}")
+    else:
+        run_id = kit.queued(timeout=100, start_timeout=90)
+        kit.advance(40)
+        key = f"{kit.keys.root}:run:{run_id}"
+        if how == "claims":
+            kit.client.hset(key, "dispatches", "5")
+            assert kit.claim(run_id).answer == "paused"
+        else:
+            kit.client.hset(key, "deferred_since", "1")
+            assert kit.store.park(run_id) == "paused"
+    kit.advance(3600)
+    assert kit.sweep().timeouts == []
+
+    kit.store.admin(run_id, "resume")
+
+    kit.confirm(f"run:{run_id}")
+    kit.advance(45)
+    assert kit.sweep().timeouts == []
+    kit.advance(16)
+    assert f"timeout:{run_id}" in kit.sweep().timeouts
+    assert kit.store.admin(run_id, "timeout")[0] == "ok"
+    assert kit.status(run_id) == "cancelled"
+
+
+def test_a_timeout_that_was_found_before_a_pause_does_not_cancel(kit: Kit) -> None:
+    run_id = kit.running(timeout=10)
+    kit.advance(11)
+    assert kit.sweep().timeouts == [f"timeout:{run_id}"]
+    kit.suspend(run_id, "pause", after(0), reason="look", payload="{}")
+
+    with kit.unchanged():
+        assert kit.store.admin(run_id, "timeout") == ["state", "paused"]
+
+    assert kit.store.admin(run_id, "cancel")[0] == "ok"
+
+
+def test_what_was_left_of_a_timeout_is_not_kept_beyond_a_retry(kit: Kit) -> None:
+    run_id = kit.running(timeout=100)
+    kit.suspend(run_id, "pause", after(0), reason="look", payload="{}")
+    kit.store.admin(run_id, "cancel")
+
+    kit.store.admin(run_id, "retry")
+
+    assert "timeout_left" not in kit.record(run_id)
+    assert kit.members("timers") == [f"timeout:{run_id}"]

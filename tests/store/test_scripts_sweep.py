@@ -31,7 +31,7 @@ def test_a_run_is_taken_at_the_second_look(kit: Kit) -> None:
     assert record["status"] == "queued"
     assert "token" not in record
     assert kit.indexed(run_id) == ["queued"]
-    assert kit.members("outbox") == [f"run:{run_id}"]
+    assert kit.owed() == [f"run:{run_id}"]
     assert kit.members("queued") == [run_id]
     assert not kit.members("leases")
     assert not kit.client.exists(f"{kit.keys.root}:looks")
@@ -40,6 +40,7 @@ def test_a_run_is_taken_at_the_second_look(kit: Kit) -> None:
 def test_a_lease_that_did_not_run_out_is_not_looked_at(kit: Kit) -> None:
     kit.running()
     kit.advance(LEASE - 2)
+    kit.sweep()  # which forgets a queue that is owed nothing more
 
     with kit.unchanged():
         kit.sweep()
@@ -134,6 +135,7 @@ def test_a_lease_of_a_run_that_does_not_run_is_removed(kit: Kit) -> None:
 
 def test_a_timer_of_a_run_that_is_not_suspended_changes_nothing_else(kit: Kit) -> None:
     run_id = kit.running()
+    kit.sweep()
     before = kit.dump()
     kit.client.zadd(f"{kit.keys.root}:timers", {f"wake:{run_id}": 1, "wake:gone": 1})
 
@@ -180,18 +182,20 @@ def test_a_claim_confirms_the_message(kit: Kit) -> None:
     kit.advance(6)
 
     assert kit.swept_runs() == []
-    assert not kit.members("outbox")
+    assert not kit.owed()
 
 
 def test_an_entry_without_a_reason_is_removed(kit: Kit) -> None:
     run_id = kit.running()
     entries = {f"run:{run_id}": 1, "run:gone": 1, "event:gone:0:0": 1}
-    kit.client.zadd(f"{kit.keys.root}:outbox", entries)
+    for queue in ("default", "events"):
+        kit.client.zadd(f"{kit.keys.root}:outbox:{queue}", entries)
+        kit.client.zadd(f"{kit.keys.root}:outboxes", {queue: 1})
 
     swept = kit.sweep()
 
     assert (swept.runs, swept.events) == ([], [])
-    assert not kit.members("outbox")
+    assert not kit.owed()
 
 
 # -- Messages that vanished -----------------------------------------------------------
@@ -264,10 +268,10 @@ def test_a_claim_ends_the_doubts(kit: Kit) -> None:
     run_id = sent(kit)
     kit.advance(61)
     kit.sweep("default")
-    assert kit.record(run_id)["resends"] == "1"
+    assert kit.record(run_id)["doubts"] == "1"
     kit.claim(run_id)
 
-    assert "resends" not in kit.record(run_id)
+    assert "doubts" not in kit.record(run_id)
     assert not kit.members("queued")
 
 
@@ -291,9 +295,9 @@ def test_a_sweep_handles_so_many_and_says_that_there_are_more(kit: Kit) -> None:
 
     first, second, third = kit.sweep(), kit.sweep(), kit.sweep()
 
-    assert (len(first.runs), first.more) == (SWEEP_LIMIT, True)
-    assert (len(second.runs), second.more) == (20, False)
-    assert (third.runs, third.more) == ([], False)
+    assert (len(first.runs), first.behind) == (SWEEP_LIMIT, ["default"])
+    assert (len(second.runs), second.behind) == (20, [])
+    assert (third.runs, third.behind) == ([], [])
 
 
 def test_any_number_of_sweepers_share_what_is_due(kit: Kit) -> None:
@@ -322,3 +326,120 @@ def test_a_sweep_keeps_to_its_partition(url: str) -> None:
             assert kit.tag(run[0]) == tag
         assert kit.store.sweep(tag).runs == []
     kit.close()
+
+
+# -- Queues that take nothing ----------------------------------------------------------
+
+
+def test_what_is_owed_to_one_queue_is_in_the_way_of_no_other(kit: Kit) -> None:
+    for _ in range(3 * SWEEP_LIMIT):
+        kit.queued(queue="refuses")
+    kit.advance(6)
+    late = kit.queued(queue="takes")
+    kit.advance(6)
+
+    swept = kit.sweep()
+
+    assert late in [run[0] for run in swept.runs]
+    assert len(swept.runs) <= SWEEP_LIMIT
+    assert swept.behind == ["refuses"]
+
+
+def test_what_is_owed_to_a_queue_that_rests_stays_where_it_is(kit: Kit) -> None:
+    resting = kit.queued(queue="refuses")
+    other = kit.queued(queue="takes")
+    kit.advance(6)
+
+    swept = kit.store.sweep(kit.keys.root, (), {"refuses"})
+
+    assert [run[0] for run in swept.runs] == [other]
+    assert kit.swept_runs() == [resting]
+
+
+def test_a_page_has_something_of_each_of_many_queues(kit: Kit) -> None:
+    queues = [f"queue{number}" for number in range(30)]
+    for queue in queues:
+        for _ in range(12):
+            kit.queued(queue=queue)
+    kit.advance(6)
+
+    swept = kit.sweep()
+
+    assert {run[2] for run in swept.runs} == {*queues}
+    assert sorted(swept.behind) == sorted(queues)
+    assert len(kit.sweep().runs) == 2 * len(queues)
+
+
+# -- Many at once ----------------------------------------------------------------------
+
+
+def test_any_number_of_lost_runs_is_taken_after_one_pause(kit: Kit) -> None:
+    runs = [kit.running() for _ in range(3 * SWEEP_LIMIT)]
+    kit.advance(LEASE + 1)
+    for _ in range(3):
+        kit.sweep()
+    kit.advance(LOOK)
+    for _ in range(3):
+        kit.sweep()
+
+    assert [run for run in runs if kit.status(run) != "queued"] == []
+
+
+def test_each_look_at_a_queued_run_doubles_the_time_to_the_next(kit: Kit) -> None:
+    run_id = kit.queued()
+    pauses = []
+    for _ in range(8):
+        left = kit.score("queued", run_id) - kit.now()
+        pauses.append(round(left / 60_000))
+        kit.advance(left / 1000 + 1)
+        kit.sweep()
+
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
+def test_expired_runs_are_removed_by_the_sweep_that_finds_them(kit: Kit) -> None:
+    runs = [kit.running() for _ in range(SWEEP_LIMIT + 5)]
+    for run_id in runs:
+        kit.finish(run_id)
+    kit.advance(8 * 24 * 3600)
+
+    assert kit.sweep().more
+    assert len(kit.members("runs")) == 5
+    assert not kit.sweep().more
+    assert kit.members("runs") == kit.members("expire") == []
+
+
+# -- A clock that is set back ----------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_does_not_put_off_what_has_a_bound(kit: Kit) -> None:
+    lost, queued = kit.running(), kit.queued()
+    kit.sweep()
+    kit.advance(-7200)  # what was written lies two hours further ahead
+
+    assert kit.swept_runs() == [queued]
+    kit.confirm(f"run:{queued}")
+    kit.advance(LOOK)
+    assert kit.swept_runs() == [lost]
+
+
+def test_a_clock_that_is_set_back_takes_nothing_from_a_healthy_owner(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.sweep()
+    kit.advance(-7200)
+    kit.sweep()
+    kit.store.renew(kit.keys.root, [(run_id, "t1", LEASE)])
+    kit.advance(LOOK)
+    kit.sweep()
+
+    assert kit.status(run_id) == "running"
+
+
+def test_a_step_with_a_long_lease_is_not_taken_for_a_clock_set_back(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.store.renew(kit.keys.root, [(run_id, "t1", 3600)])
+    for _ in range(3):
+        kit.sweep()
+        kit.advance(LOOK)
+
+    assert kit.status(run_id) == "running"

@@ -12,7 +12,9 @@
 --   <tag>:function:<f>    zset   the same, by function
 --   <tag>:leases          zset   RUNNING runs by the end of their lease
 --   <tag>:alive:<process> string  a process that cannot renew its leases lives; expires
---   <tag>:looks           hash   run -> "<token> <end of lease> <time of the first look>"
+--   <tag>:looks           hash   run -> "<token> <end> <end before>" of its lease, as the
+--                                first look after that end left it
+--   <tag>:lease           text   the longest lease that anybody asked for, milliseconds
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
 --   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
@@ -21,9 +23,10 @@
 --   <tag>:totals          hash   "<f>:<what>" -> how many runs began and ended so far
 --   <tag>:counts:<hour>   hash   the same of one hour since 1970; expires
 --   <tag>:marks           hash   what the workers saw of each queue (see sweep.lua)
---   <tag>:outbox          zset   "run:<id>", "event:<...>" and "spool:<...>" by the time
---                                to send again
---   <tag>:outbox:events   hash   "event:<...>" and "spool:<...>" -> message text
+--   <tag>:outbox:<queue>  zset   what is owed to a queue by the time to send again:
+--                                "run:<id>"; "event:<...>" and "spool:<...>" to "events"
+--   <tag>:outboxes        zset   those queues by the time to look what is owed to them
+--   <tag>:events          hash   "event:<...>" and "spool:<...>" -> message text
 --   <tag>:schedules       zset   schedules by the time up to which they are carried out
 --   <tag>:functions       hash   the directory (see functions_publish.lua)
 --   <tag>:expire          zset   finished runs by the end of their retention
@@ -38,6 +41,10 @@ local tag = KEYS[1]
 local RESEND = 5000
 -- A QUEUED run's message is doubted for the first time after this long.
 local DOUBT = 60000
+-- The doubt comes back after twice as long each time, this often: in an hour at last.
+local DOUBLINGS = 6
+-- The queue that events are owed to.
+local EVENTS = 'events'
 -- What was counted in an hour is kept for this long, in seconds.
 local COUNTED = 8 * 24 * 3600
 -- So many claims of a run are kept in its record, the newest.
@@ -127,10 +134,19 @@ local function disown(id, how, now)
   redis.call('HDEL', run_key(id), 'token')
 end
 
--- Queue and function of a run: the jobs that the scaler counts.
+-- Queue and function of a run: the jobs that the scaler counts. And the queue alone.
 local function job_of(id)
   local run = get(id, 'queue', 'function')
-  return run[1] .. ':' .. run[2]
+  return run[1] .. ':' .. run[2], run[1]
+end
+
+local function outbox_key(queue) return tag .. ':outbox:' .. queue end
+
+-- Notes that a queue is owed an entry, to be sent by a sweep from a time on. Entries are
+-- kept by queue, so that what one queue refuses is in the way of no other.
+local function owe(queue, entry, from)
+  redis.call('ZADD', outbox_key(queue), from, entry)
+  redis.call('ZADD', tag .. ':outboxes', 'LT', from, queue)
 end
 
 local function count_arrival(job) redis.call('HINCRBY', tag .. ':arrived', job, 1) end
@@ -147,22 +163,42 @@ local function count_run(function_id, what, now)
 end
 
 -- Makes a run QUEUED and writes the message that is owed in the same breath, so that
--- no crash can leave a QUEUED run that nobody will ever hear of.
-local function enqueue(id, from, created, now)
+-- no crash can leave a QUEUED run that nobody will ever hear of. It is sent by the caller
+-- or, where nothing else is said, by a sweep a while later.
+local function enqueue(id, from, created, now, send_from)
   set_status(id, from, 'queued', created, 'queued_at', text(now))
   redis.call('HDEL', run_key(id), 'reason', 'due')
   redis.call('ZADD', tag .. ':queued', now + DOUBT, id)
-  redis.call('ZADD', tag .. ':outbox', now + RESEND, 'run:' .. id)
-  local job = job_of(id)
+  local job, queue = job_of(id)
+  owe(queue, 'run:' .. id, send_from or now + RESEND)
   redis.call('ZADD', tag .. ':waiting:' .. job, now, id)
   count_arrival(job)
 end
 
+-- Only a QUEUED run is in the first set, and only such a run owes a message.
 local function unqueue(id)
-  if redis.call('ZREM', tag .. ':queued', id) == 1 then
-    redis.call('ZREM', tag .. ':waiting:' .. job_of(id), id)
+  if redis.call('ZREM', tag .. ':queued', id) == 0 then return end
+  local job, queue = job_of(id)
+  redis.call('ZREM', tag .. ':waiting:' .. job, id)
+  redis.call('ZREM', outbox_key(queue), 'run:' .. id)
+end
+
+-- Stops the clocks of a run that waits for a person. What is left of them is kept, and
+-- goes on when the run is resumed.
+local function stop_timeouts(id, now)
+  for _, kind in ipairs({'timeout', 'start'}) do
+    local timer = kind .. ':' .. id
+    local due = redis.call('ZSCORE', tag .. ':timers', timer)
+    if due then
+      redis.call('ZREM', tag .. ':timers', timer)
+      put(id, kind .. '_left', text(math.max(tonumber(due) - now, 0)))
+    end
   end
-  redis.call('ZREM', tag .. ':outbox', 'run:' .. id)
+end
+
+local function pause(id, from, created, now, ...)
+  stop_timeouts(id, now)
+  set_status(id, from, 'paused', created, ...)
 end
 
 -- What a run that ends for whatever reason leaves behind: nothing but its record.
@@ -170,7 +206,7 @@ local function settle(id, from, to, created, now, retention, ...)
   disown(id, to, now)
   unqueue(id)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
-  redis.call('HDEL', run_key(id), 'due', 'waiting')
+  redis.call('HDEL', run_key(id), 'due', 'waiting', 'timeout_left', 'start_left')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
   count_run(get(id, 'function')[1], to, now)
@@ -180,8 +216,8 @@ end
 local function owe_events(id, generation, first, now)
   for i = first, #ARGV do
     local entry = 'event:' .. id .. ':' .. generation .. ':' .. (i - first)
-    redis.call('HSET', tag .. ':outbox:events', entry, ARGV[i])
-    redis.call('ZADD', tag .. ':outbox', now + RESEND, entry)
+    redis.call('HSET', tag .. ':events', entry, ARGV[i])
+    owe(EVENTS, entry, now + RESEND)
   end
 end
 
@@ -189,6 +225,15 @@ end
 local function refusal(status)
   if status == 'cancelled' then return {'cancelled'} end
   return {'lost'}
+end
+
+-- Returns the longest lease that anybody asked for, after somebody asked for this one. A
+-- lease that ends later was given before the clock was set back.
+local function longest_lease(asked)
+  local longest = tonumber(redis.call('GET', tag .. ':lease') or '0')
+  if asked <= longest then return longest end
+  redis.call('SET', tag .. ':lease', text(asked))
+  return asked
 end
 
 local function arm_timeouts(id, now, timeout, start_timeout)
@@ -226,4 +271,13 @@ local function index(id, function_id, created)
   count_run(function_id, 'started', created)
   redis.call('ZADD', tag .. ':runs', created, id)
   redis.call('ZADD', tag .. ':function:' .. function_id, created, id)
+end
+
+-- Removes a finished run whole.
+local function remove(id, status, function_id)
+  redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id)
+  redis.call('ZREM', tag .. ':runs', id)
+  redis.call('ZREM', tag .. ':status:' .. status, id)
+  redis.call('ZREM', tag .. ':function:' .. function_id, id)
+  redis.call('ZREM', tag .. ':expire', id)
 end

@@ -12,13 +12,17 @@
 
 local now = clock()
 local replies = {}
+local longest = 0
 for i = 1, #ARGV, 3 do
   local run = get(ARGV[i], 'status', 'token')
   if run[2] == ARGV[i + 1] then
-    redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[i + 2]), ARGV[i])
+    local lease = tonumber(ARGV[i + 2])
+    redis.call('ZADD', tag .. ':leases', now + lease, ARGV[i])
+    longest = math.max(longest, lease)
     replies[#replies + 1] = 'ok'
   else
     replies[#replies + 1] = refusal(run[1])[1]
   end
 end
+if longest > 0 then longest_lease(longest) end
 return replies

@@ -11,8 +11,9 @@
 
 local confirmed = 0
 for i = 1, #ARGV, 2 do
-  if get(ARGV[i], 'queued_at')[1] == ARGV[i + 1] then
-    redis.call('ZREM', tag .. ':outbox', 'run:' .. ARGV[i])
+  local run = get(ARGV[i], 'queued_at', 'queue')
+  if run[1] == ARGV[i + 1] then
+    redis.call('ZREM', outbox_key(run[2]), 'run:' .. ARGV[i])
     confirmed = confirmed + 1
   end
 end

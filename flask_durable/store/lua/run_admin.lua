@@ -4,7 +4,8 @@
 -- KEYS[1] tag
 -- ARGV[1] run id
 -- ARGV[2] "cancel"   any unfinished run ends as CANCELLED, at once
---         "unstarted" the same, only if it never started
+--         "timeout"  the same, because its time is over
+--         "unstarted" the same, because it has not started in time
 --         "resume"   PAUSED -> QUEUED
 --         "retry"    FAILED or CANCELLED -> QUEUED, from the step that failed
 -- ARGV[3] token, unique by the caller
@@ -21,6 +22,10 @@
 --         {"step", name}      a step that is named has not failed
 --         {"missing"}
 --
+-- A sweep names a timer that is due, and its caller comes back with it. In between the run
+-- may have been paused, which stops its clocks, or have started. So the timer is looked
+-- for here, where the run is cancelled.
+--
 -- Cancelling voids the owner's token in the same write, so that nothing its owner does
 -- after it can land. The caller's token is remembered: were the reply to a retry lost,
 -- its repeat could else retry a run that was retried and failed again. A dead letter that
@@ -28,7 +33,8 @@
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
-  'admin_token', 'admin_reply', 'expiring', 'function', 'reason')
+  'admin_token', 'admin_reply', 'expiring', 'function', 'reason', 'timeout_left',
+  'start_left')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -39,10 +45,14 @@ local function answer(reply)
   return {'ok', reply}
 end
 
-if action == 'cancel' or action == 'unstarted' then
-  if terminal(status) or (action == 'unstarted' and run[6]) then
-    redis.call('ZREM', tag .. ':timers', 'start:' .. id)
-    if terminal(status) then redis.call('ZREM', tag .. ':timers', 'timeout:' .. id) end
+local timers = {timeout = 'timeout:' .. id, unstarted = 'start:' .. id}
+if action == 'cancel' or timers[action] then
+  local timer = timers[action]
+  if terminal(status) then
+    redis.call('ZREM', tag .. ':timers', timers.timeout, timers.unstarted)
+    return {'state', status}
+  end
+  if timer and not redis.call('ZSCORE', tag .. ':timers', timer) then
     return {'state', status}
   end
   settle(id, status, 'cancelled', created, now, tonumber(ARGV[5]))
@@ -53,6 +63,13 @@ end
 
 if action == 'resume' then
   if status ~= 'paused' then return {'state', status} end
+  for i, kind in ipairs({'timeout', 'start'}) do
+    local left = run[11 + i]
+    if left then
+      redis.call('ZADD', tag .. ':timers', now + tonumber(left), kind .. ':' .. id)
+    end
+  end
+  redis.call('HDEL', run_key(id), 'timeout_left', 'start_left')
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
   -- Its objects in the blob store are being removed: it is as good as gone.

@@ -39,8 +39,8 @@ if tonumber(ARGV[6]) > last then
 end
 
 if tonumber(run[3]) >= tonumber(ARGV[4]) then
-  set_status(id, status, 'paused', created)
-  put(id, 'reason', 'claimed ' .. run[3] .. ' times without progress', 'paused_by', token)
+  pause(id, status, created, now, 'reason',
+    'claimed ' .. run[3] .. ' times without progress', 'paused_by', token)
   return {'paused'}
 end
 
@@ -48,7 +48,7 @@ set_status(id, status, 'running', created)
 put(id, 'token', token, 'dispatches', text(tonumber(run[3]) + 1),
   'claimed_at', text(now), 'version', ARGV[5],
   'claims', with_claim(run[8], tonumber(run[9]), now))
-redis.call('HDEL', run_key(id), 'deferred_since', 'resends')
+redis.call('HDEL', run_key(id), 'deferred_since', 'doubts')
 if not run[6] then put(id, 'started', text(now)) end
 redis.call('ZREM', tag .. ':timers', 'start:' .. id)
 redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)

@@ -24,9 +24,10 @@ local id, token = ARGV[1], ARGV[2]
 local key = run_key(id)
 
 if redis.call('EXISTS', key) == 1 then
-  local run = get(id, 'status', 'token', 'queued_at', 'claimed_at', 'reason', 'due')
+  local run = get(id, 'status', 'token', 'queued_at', 'claimed_at', 'reason', 'due',
+    'queue')
   if token ~= '' and run[2] == token then return {'claimed', run[4]} end
-  if run[1] == 'queued' and redis.call('ZSCORE', tag .. ':outbox', 'run:' .. id) then
+  if run[1] == 'queued' and redis.call('ZSCORE', outbox_key(run[7]), 'run:' .. id) then
     return {'queued', run[3]}
   end
   if run[1] == 'suspended' and run[5] == 'scheduled' then return {'scheduled', run[6]} end

@@ -21,8 +21,7 @@ local now = clock()
 local since = tonumber(run[3] or now)
 unqueue(id)
 if now - since >= tonumber(ARGV[3]) then
-  set_status(id, run[1], 'paused', run[2])
-  put(id, 'reason', 'no worker has the code of ' .. run[4])
+  pause(id, run[1], run[2], now, 'reason', 'no worker has the code of ' .. run[4])
   return {'paused'}
 end
 local due = now + tonumber(ARGV[2])

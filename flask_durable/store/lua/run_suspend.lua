@@ -64,8 +64,7 @@ local function wait_until(time, reason)
 end
 
 if how == 'pause' then
-  set_status(id, run[1], 'paused', run[5])
-  put(id, 'reason', ARGV[6], 'failure', ARGV[9])
+  pause(id, run[1], run[5], now, 'reason', ARGV[6], 'failure', ARGV[9])
   return leave('paused', '0')
 end
 

@@ -16,7 +16,7 @@
 -- full.
 
 local limit = tonumber(ARGV[1])
-local outbox, events = tag .. ':outbox', tag .. ':outbox:events'
+local events = tag .. ':events'
 local held = redis.call('HLEN', events)
 local now = clock()
 local kept = {}
@@ -26,7 +26,7 @@ for i = 2, #ARGV, 2 do
     kept[#kept + 1] = 1
   elseif held < limit then
     redis.call('HSET', events, entry, ARGV[i + 1])
-    redis.call('ZADD', outbox, now, entry)
+    owe(EVENTS, entry, now)
     held = held + 1
     kept[#kept + 1] = 1
   else

@@ -1,61 +1,81 @@
 #!lua flags=allow-oom
 -- Mends what lost its owner in one partition. Any number of workers may call it at any
--- time; nothing is popped by a reader, so a caller that dies loses nothing. (G4)
+-- time; nothing is popped by a reader, so a caller that dies loses nothing. (G4, G10)
 --
 -- KEYS[1] tag
 -- ARGV[1] lease, milliseconds; two looks are at least a third of it apart
--- ARGV[2] at most this many of each kind are handled in one call (of leases: ten times)
--- ARGV[3..] queues that the caller saw empty since it last called
+-- ARGV[2] at most this many of each kind are handled in one call
+-- ARGV[3] how many queues follow that the caller saw empty since it last called
+-- ARGV[4..] those queues, then the queues that it sends nothing to at the moment
 --
--- Reply   {runs, events, timeouts, expired, more}
+-- Reply   {runs, events, timeouts, expiring, more, behind}
 --         runs      {id, function, queue, queued_at} ... whose message is to be sent
 --         events    {entry, message} ... to be sent
 --         timeouts  "timeout:<id>" or "start:<id>" ... whose time is over
---         expired   ids of finished runs whose retention is over
---         more      1 if a kind had more than ARGV[2]
+--         expiring  ids of finished runs whose objects are to be removed, then they
+--         more      1 if a kind besides the outbox had more than ARGV[2]
+--         behind    queues that are owed more
+--
+-- The clock of the server may be set back: then what was to come within a bounded time
+-- seems to lie further ahead than anything that is written now. It is taken for due. A
+-- sleep has no such bound, and ends by the server's clock.
 
 local lease, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = clock()
 local more = 0
 
-local function due(name)
-  local found = redis.call('ZRANGEBYSCORE', tag .. name, '-inf', now, 'LIMIT', 0, limit)
+-- What is due, and what lies beyond anything that is written now. Two workers may have
+-- leases of their own; so a minute more than the longest that is known is not beyond.
+local BEYOND = 60000
+local function due(key, horizon)
+  local found = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, limit)
+  if horizon and #found < limit then
+    local beyond = redis.call('ZRANGEBYSCORE', key, '(' .. text(now + horizon + BEYOND),
+      '+inf',
+      'LIMIT', 0, limit - #found)
+    for _, member in ipairs(beyond) do found[#found + 1] = member end
+  end
   if #found == limit then more = 1 end
   return found
 end
 
-for i = 3, #ARGV do
-  redis.call('HSET', tag .. ':marks', 'empty:' .. ARGV[i], text(now))
+local marks = tag .. ':marks'
+local resting = {}
+for i = 4, #ARGV do
+  if i < 4 + tonumber(ARGV[3]) then
+    redis.call('HSET', marks, 'empty:' .. ARGV[i], text(now))
+  else
+    resting[ARGV[i]] = true
+  end
 end
 
--- 1. Leases that ran out. The first look is only noted; the second takes the run, if in
--- between the token did not change and the lease was not renewed. After a restart of
--- the server, or a jump of its clock, every lease looks expired at once: the two looks
--- give the owners time to renew.
-local overdue = redis.call('ZRANGEBYSCORE', tag .. ':leases', '-inf', now, 'LIMIT', 0,
-  limit * 10)
-for _, id in ipairs(overdue) do
+-- 1. Leases that ran out. The first look only puts the end off by a third of a lease and
+-- notes it; the run is taken when that end has come and neither it nor the token has
+-- changed. After a restart of the server, or a jump of its clock, every lease looks
+-- expired at once: the time between the two looks lets the owners renew. Since each look
+-- moves what it looked at behind the rest, any number is looked at a page at a time.
+for _, id in ipairs(due(tag .. ':leases', longest_lease(lease))) do
   local run = get(id, 'status', 'token', 'created', 'claimed_at')
   if run[1] ~= 'running' then
     redis.call('ZREM', tag .. ':leases', id)
   else
-    local ends = redis.call('ZSCORE', tag .. ':leases', id)
-    local seen = run[2] .. ' ' .. ends
+    local ends = tonumber(redis.call('ZSCORE', tag .. ':leases', id))
     local look = redis.call('HGET', tag .. ':looks', id)
-    local token_and_end, first
-    if look then token_and_end, first = string.match(look, '^(%S+ %S+) (%d+)$') end
-    if token_and_end == seen then
-      -- A process that cannot renew its leases may say that it lives, for a while.
-      local alive = tag .. ':alive:' .. (string.match(run[2], '^[^.]+') or '')
-      if now - tonumber(first) >= lease / 3 and redis.call('EXISTS', alive) == 0 then
-        disown(id, 'lost', now)
-        -- How long its process lived with it: it renewed the lease a moment before.
-        put(id, 'lived', text(math.max(ends - lease * 2 / 3 - (run[4] or now), 0)))
-        enqueue(id, run[1], run[3], now)
-        redis.call('ZADD', tag .. ':outbox', now, 'run:' .. id)
-      end
+    local noted, ended
+    if look then noted, ended = string.match(look, '^(%S+ %d+) (%d+)$') end
+    local unchanged = noted == run[2] .. ' ' .. text(ends) and ends <= now
+    -- A process that cannot renew its leases may say that it lives, for a while.
+    local alive = tag .. ':alive:' .. (string.match(run[2], '^[^.]+') or '')
+    if unchanged and redis.call('EXISTS', alive) == 0 then
+      disown(id, 'lost', now)
+      -- How long its process lived with it: it renewed the lease a moment before.
+      put(id, 'lived', text(math.max(ended - lease * 2 / 3 - (run[4] or now), 0)))
+      enqueue(id, run[1], run[3], now, now)
     else
-      redis.call('HSET', tag .. ':looks', id, seen .. ' ' .. text(now))
+      local later = math.ceil(now + lease / 3)
+      redis.call('ZADD', tag .. ':leases', later, id)
+      redis.call('HSET', tag .. ':looks', id,
+        run[2] .. ' ' .. text(later) .. ' ' .. (unchanged and ended or text(ends)))
     end
   end
 end
@@ -64,7 +84,7 @@ end
 -- the end of a timeout is handed to the caller, who knows whom to tell, and comes back
 -- until the run is finished.
 local timeouts = {}
-for _, timer in ipairs(due(':timers')) do
+for _, timer in ipairs(due(tag .. ':timers')) do
   local kind, id = string.match(timer, '^(%a+):(.+)$')
   if kind == 'wake' then
     redis.call('ZREM', tag .. ':timers', timer)
@@ -77,8 +97,7 @@ for _, timer in ipairs(due(':timers')) do
         end
         redis.call('HDEL', run_key(id), 'waiting')
       end
-      enqueue(id, run[1], run[2], now)
-      redis.call('ZADD', tag .. ':outbox', now, 'run:' .. id)
+      enqueue(id, run[1], run[2], now, now)
     end
   else
     timeouts[#timeouts + 1] = timer
@@ -87,47 +106,94 @@ for _, timer in ipairs(due(':timers')) do
 end
 
 -- 3. QUEUED runs whose message may have vanished. It is sent again only if the queue was
--- seen empty since, or delivered something queued a minute later; and each time the
--- doubt takes twice as long to come back. So a long backlog causes no storm.
-for _, id in ipairs(due(':queued')) do
-  local run = get(id, 'status', 'queue', 'queued_at', 'resends')
+-- seen empty since, or delivered something queued a minute later. Each look doubles the
+-- time to the next one, up to an hour: a long backlog causes neither a storm of messages
+-- nor one of looks.
+for _, id in ipairs(due(tag .. ':queued', DOUBT * 2 ^ DOUBLINGS)) do
+  local run = get(id, 'status', 'queue', 'queued_at', 'doubts')
   if run[1] ~= 'queued' then
     redis.call('ZREM', tag .. ':queued', id)
   else
-    local marks = redis.call('HMGET', tag .. ':marks', 'empty:' .. run[2],
-      'delivered:' .. run[2])
+    local seen = redis.call('HMGET', marks, 'empty:' .. run[2], 'delivered:' .. run[2])
     local queued = tonumber(run[3])
-    local resends = tonumber(run[4] or '0')
-    if tonumber(marks[1] or '0') > queued + RESEND
-        or tonumber(marks[2] or '0') > queued + DOUBT then
-      resends = resends + 1
-      put(id, 'resends', text(resends))
-      redis.call('ZADD', tag .. ':outbox', now, 'run:' .. id)
+    if tonumber(seen[1] or '0') > queued + RESEND
+        or tonumber(seen[2] or '0') > queued + DOUBT then
+      owe(run[2], 'run:' .. id, now)
     end
-    redis.call('ZADD', tag .. ':queued', now + DOUBT * 2 ^ math.min(resends, 10), id)
+    local doubts = math.min(tonumber(run[4] or '0') + 1, DOUBLINGS)
+    put(id, 'doubts', text(doubts))
+    redis.call('ZADD', tag .. ':queued', now + DOUBT * 2 ^ doubts, id)
   end
 end
 
--- 4. The outbox: what was written with a state and not confirmed since.
-local runs, events = {}, {}
-for _, entry in ipairs(due(':outbox')) do
-  redis.call('ZADD', tag .. ':outbox', now + RESEND, entry)
+-- 4. Finished runs whose retention is over. Those with objects in the blob store are
+-- marked, and named again a minute later in case their remover dies: a marked run can be
+-- neither retried nor created anew.
+local REMOVAL = 60000
+local expiring = {}
+for _, id in ipairs(due(tag .. ':expire')) do
+  local run = get(id, 'status', 'function', 'blobs')
+  if not terminal(run[1]) then
+    redis.call('ZREM', tag .. ':expire', id)
+  elseif run[3] then
+    put(id, 'expiring', '1')
+    redis.call('ZADD', tag .. ':expire', now + REMOVAL, id)
+    expiring[#expiring + 1] = id
+  else
+    remove(id, run[1], run[2])
+  end
+end
+
+-- 5. The outbox: what was written with a state and not confirmed since. Each queue has
+-- its share of the page; what is owed to one that rests stays where it is.
+local QUEUES = 1000
+local runs, events, behind = {}, {}, {}
+local others = more
+
+local function collect(queue, entry)
   local kind, id = string.match(entry, '^(%a+):(.+)$')
   if kind == 'run' then
     local run = get(id, 'status', 'function', 'queue', 'queued_at')
     if run[1] == 'queued' then
       runs[#runs + 1] = {id, run[2], run[3], run[4]}
-    else
-      redis.call('ZREM', tag .. ':outbox', entry)
+      return true
     end
   else
-    local message = redis.call('HGET', tag .. ':outbox:events', entry)
+    local message = redis.call('HGET', tag .. ':events', entry)
     if message then
       events[#events + 1] = {entry, message}
-    else
-      redis.call('ZREM', tag .. ':outbox', entry)
+      return true
     end
   end
 end
 
-return {runs, events, timeouts, due(':expire'), more}
+local owed = {}
+limit = QUEUES
+for _, queue in ipairs(due(tag .. ':outboxes', RESEND)) do
+  if not resting[queue] then owed[#owed + 1] = queue end
+end
+limit = math.max(math.floor(tonumber(ARGV[2]) / math.max(#owed, 1)), 10)
+for _, queue in ipairs(owed) do
+  local key = outbox_key(queue)
+  local entries = due(key, RESEND)
+  for _, entry in ipairs(entries) do
+    if collect(queue, entry) then
+      redis.call('ZADD', key, now + RESEND, entry)
+    else
+      redis.call('ZREM', key, entry)
+    end
+  end
+  if #entries == limit then
+    behind[#behind + 1] = queue
+  else
+    local first = redis.call('ZRANGEBYSCORE', key, '-inf', '+inf', 'WITHSCORES',
+      'LIMIT', 0, 1)
+    if first[2] then
+      redis.call('ZADD', tag .. ':outboxes', first[2], queue)
+    else
+      redis.call('ZREM', tag .. ':outboxes', queue)
+    end
+  end
+end
+
+return {runs, events, timeouts, expiring, others, behind}

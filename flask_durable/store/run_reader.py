@@ -1,0 +1,90 @@
+"""Reads runs from the state server, by plain commands that change nothing."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .keys import Keys
+from .memo import Memo
+from .server import StateServer
+
+Record = dict[str, str]
+
+
+class RunReader:
+    """Reads runs.
+
+    :param server: Where they are.
+    :param keys: The names of their keys.
+    """
+
+    def __init__(self, server: StateServer, keys: Keys) -> None:
+        self.server = server
+        self.keys = keys
+
+    def read(self, run_id: str) -> tuple[Record, dict[str, Memo]]:
+        """Return a run's record and memos; both are empty if there is no such run."""
+        tag = self.keys.tag_of(run_id)
+        pipeline = self.server.client.pipeline(transaction=False)
+        pipeline.hgetall(f"{tag}:run:{run_id}")
+        pipeline.hgetall(f"{tag}:steps:{run_id}")
+        record, memos = pipeline.execute()
+        return record, {key: Memo.parse(text) for key, text in memos.items()}
+
+    def status_of(self, run_id: str) -> str | None:
+        """Return a run's status, ``None`` if there is no such run."""
+        key = f"{self.keys.tag_of(run_id)}:run:{run_id}"
+        return t.cast("str | None", self.server.client.hget(key, "status"))
+
+    def read_records(self, run_ids: t.Sequence[str]) -> list[Record]:
+        """Return the records of *run_ids*, without those that are gone."""
+        pipeline = self.server.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.hgetall(f"{self.keys.tag_of(run_id)}:run:{run_id}")
+        found = []
+        for run_id, record in zip(run_ids, pipeline.execute(), strict=True):
+            if record:
+                found.append({"id": run_id, **record})
+        return found
+
+    def events_of(self, run_ids: t.Sequence[str]) -> list[str | None]:
+        """Return the event of each run as JSON text, ``None`` for a run that is gone.
+
+        :raises redis.RedisError: The server did not answer.
+        """
+        pipeline = self.server.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.hget(f"{self.keys.tag_of(run_id)}:run:{run_id}", "event")
+        return t.cast("list[str | None]", pipeline.execute())
+
+    def newest(
+        self, index: str, *, before: int | None, skip: int, limit: int
+    ) -> list[str]:
+        """Return the newest run ids of an index, over all partitions.
+
+        :param index: ``runs``, ``status:<status>`` or ``function:<id>``.
+        :param before: Only runs created before this time, milliseconds.
+        :param skip: How many of the newest to leave out.
+        """
+        highest = "+inf" if before is None else f"({before}"
+        found: list[tuple[str, float]] = []
+        for tag in self.keys.tags:
+            found += t.cast(
+                "list[tuple[str, float]]",
+                self.server.client.zrevrangebyscore(
+                    f"{tag}:{index}", highest, "-inf", 0, skip + limit, withscores=True
+                ),
+            )
+        found.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
+        return [run_id for run_id, _ in found[skip : skip + limit]]
+
+    def count_owed_events(self) -> int:
+        """Return how many events wait in the outbox, of all partitions."""
+        client = self.server.client
+        return sum([client.hlen(f"{tag}:events") for tag in self.keys.tags])
+
+    def count(self, status: str) -> int:
+        """Return how many runs have *status*."""
+        client = self.server.client
+        tags = self.keys.tags
+        return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])
