@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+import redis
 
 from flask_durable import Event
 from flask_durable import RunStatus
@@ -12,6 +13,7 @@ from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.store.memory import MemoryGuard
 from flask_durable.store.server import StateServer
+from flask_durable.worker.beat import Beat
 
 from .harness import Harness
 from .servers import valkey_server
@@ -50,6 +52,37 @@ def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:
         assert int(answer.headers["Retry-After"]) > 0
         run = harness.run_of(accepted)
         assert (run.status, run.result) == (RunStatus.COMPLETED, "done")
+        harness.close()
+
+
+def test_what_was_accepted_is_finished_when_no_byte_is_free() -> None:
+    with valkey_server() as server:
+        harness = Harness(server.url, "full", in_place=0)
+
+        @harness.durable.function(on="a/b")
+        def work(event: Event[t.Any], step: Step) -> str:
+            step.run("one", lambda: None)
+            step.sleep("rest", 60)
+            return step.run("two", lambda: "done")
+
+        accepted = [harness.send("a/b") for _ in range(3)]
+        harness.settle()
+        harness.move_clock(61)
+        harness.state.server.client.config_set("maxmemory", 1)
+
+        beat = Beat(harness.state, "w1", ["default"], 8)
+        assert beat._failed(redis.OutOfMemoryError("OOM")) > 0
+        assert harness.state.reachable
+        beat._turn()
+        harness.sweep()
+        harness.settle()
+
+        assert harness.state.reachable
+        runs = [harness.run_of(event) for event in accepted]
+        assert [run.result for run in runs] == ["done"] * 3
+        with pytest.raises(UnavailableError):
+            harness.send("a/b")
+        harness.state.server.client.config_set("maxmemory", 0)
         harness.close()
 
 

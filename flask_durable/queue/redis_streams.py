@@ -29,7 +29,9 @@ from ..redis_client import ClientFactory
 from ..redis_exchange import Exchange
 from ..safe_logging import get_logger
 from ..store.keys import queue_tag
+from ..store.run_store import is_full
 from ..store.run_store import is_transient
+from .envelope import EVENT_QUEUE
 from .process import PerProcess
 from .redelivery import MAX_DELAY
 from .redis_dead_letters import RedisDeadLetters
@@ -156,9 +158,23 @@ class RedisTransport:
             replies = process.exchange.once(
                 process.sender, [("XADD", stream, "*", "body", body) for body in bodies]
             )
+            if queue != EVENT_QUEUE and any(map(is_full, replies)):
+                replies = self._send_beyond(stream, bodies, replies)
         except redis.RedisError as error:
             return [error] * len(bodies)
         return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+    def _send_beyond(
+        self, stream: str, bodies: t.Sequence[str], replies: t.Sequence[t.Any]
+    ) -> list[t.Any]:
+        """Send run messages that were refused for want of memory.
+
+        A run that was accepted can be finished when nothing new is accepted.
+        """
+        refused = [n for n, reply in enumerate(replies) if is_full(reply)]
+        sender = self._process.get().sender
+        self._run("q_send", [stream], [bodies[n] for n in refused], sender)
+        return [None if n in refused else reply for n, reply in enumerate(replies)]
 
     def problem(self, body: str) -> Exception | None:
         return None

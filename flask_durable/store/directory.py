@@ -235,24 +235,14 @@ class Directory:
         :param names: The versions of functions that it has the code of, as
             :func:`names_of` says them.
         """
-        client = self._server.client
-        seconds = self._now()
-        # A worker is seen before it is known, and is looked up the other way round:
-        # none is taken for gone whose beat comes in between.
-        pipeline = client.pipeline(transaction=False)
-        pipeline.zadd(f"{self._tag}:workers:seen", {worker: seconds})
-        pipeline.hset(f"{self._tag}:workers", worker, json.dumps(description))
-        pipeline.zremrangebyscore(
-            f"{self._tag}:workers:seen", "-inf", seconds - 10 * WORKER_GONE
+        self._server.call(
+            "worker_beat",
+            self._tag,
+            worker,
+            json.dumps(description),
+            10 * WORKER_GONE,
+            *names,
         )
-        if names:
-            pipeline.zadd(self._seen, dict.fromkeys(names, seconds * 1000), xx=True)
-        pipeline.hkeys(f"{self._tag}:workers")
-        pipeline.zrange(f"{self._tag}:workers:seen", 0, -1)
-        *_, known, seen = pipeline.execute()
-        gone = set(known) - set(seen)
-        if gone:
-            client.hdel(f"{self._tag}:workers", *gone)
 
     def leave(self, worker: str, names: t.Sequence[str] = ()) -> None:
         """Say that a worker process has ended.

@@ -448,10 +448,18 @@ def log_failure(logger: SafeLogger, what: str, error: BaseException) -> None:
         )
 
 
+def is_full(error: object) -> bool:
+    """Return whether the server refused for want of memory."""
+    return isinstance(error, redis.ResponseError) and _word(error) == "OOM"
+
+
 def is_transient(error: object) -> bool:
     """Return whether *error* passes by itself, so that the call is to be made again."""
     if not isinstance(error, redis.ResponseError):
         return isinstance(error, TRANSIENT)
+    return _word(error) in _NOT_NOW or isinstance(error, TRANSIENT)
+
+
+def _word(error: redis.ResponseError) -> str:
     # redis-py has classes for some of them, and takes the word off their text.
-    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return word in _NOT_NOW or isinstance(error, TRANSIENT)
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]

@@ -14,6 +14,7 @@ from ..loops import ailing
 from ..loops import Loop
 from ..safe_logging import get_logger
 from ..store.directory import names_of
+from ..store.run_store import is_full
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
 from ..store.run_store import TRANSIENT
@@ -113,18 +114,26 @@ class Beat:
             "release": self._release,
         }
         self._state.directory.beat(self._worker, description, self._names)
-        self._state.histograms.flush()
-        self._state.efforts.flush()
+
+    def _flush(self) -> None:
+        """Write what was measured; nothing depends on it."""
+        try:
+            self._state.histograms.flush()
+            self._state.efforts.flush()
+        except Exception as error:
+            log_failure(logger, "write what was measured", error)
 
     def _turn(self) -> float:
         self._publish_again_if_forgotten()
         self._beat()
         self._state.directory.forget_stale()
         self._state.reachable = True
+        self._flush()
         return INTERVAL
 
     def _failed(self, error: BaseException) -> float:
         # A queue elsewhere goes on; what it gave us could not be kept now.
-        self._state.reachable = not is_transient(error)
+        # Where memory is full, what was accepted goes on.
+        self._state.reachable = not is_transient(error) or is_full(error)
         log_failure(logger, "beat", error)
         return INTERVAL
