@@ -28,7 +28,7 @@ Dump = dict[str, t.Any]
 ONE_SHOT = ("sweep", "cron_marks")
 
 #: Sorted sets by time whose members count, while their scores move on with each call.
-MOVING = (":leases", ":functions:seen")
+MOVING = (":leases", ":functions:seen", ":workers:seen")
 
 #: Sorted sets whose scores are times.
 TIMES = (
