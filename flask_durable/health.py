@@ -160,7 +160,7 @@ class HealthChecks:
     def _check_workers(self) -> HealthCheck:
         name = "workers"
         workers = self._state.directory.workers()
-        served = {queue for worker in workers for queue in worker["queues"]}
+        served = {q for w in workers if self._serves(w) for q in w["queues"]}
         if not workers:
             hint = 'none is alive: start "flask durable worker"'
             return HealthCheck(name, False, hint)
@@ -176,6 +176,15 @@ class HealthChecks:
         told = f", {lost} more are lost in steps that do not end" if lost else ""
         detail = f"{len(workers)} alive, {threads} threads{told}"
         return HealthCheck(name, True, detail)
+
+    def _serves(self, worker: t.Mapping[str, t.Any]) -> bool:
+        """Return whether *worker* may be what its queues' runs wait for.
+
+        A push worker is handed messages by what reads queues of Amazon SQS; nothing
+        hands it those of other queues.
+        """
+        url = self._state.settings.queue_url or ""
+        return worker["threads"] > 0 or url.startswith("sqs:")
 
     def _check_paused(self) -> HealthCheck:
         paused = self._state.store.count("paused")

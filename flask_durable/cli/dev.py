@@ -20,13 +20,15 @@ __all__ = ["DevStack", "dev"]
 
 
 @click.command("dev")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Of the web app.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address of the web app."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=5000,
     show_default=True,
-    help="Of the web app; 0: a free one.",
+    help="Port of the web app; 0: a free one.",
 )
 @click.option(
     "--queue",
@@ -46,14 +48,14 @@ __all__ = ["DevStack", "dev"]
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Of the worker.",
+    help="Processes of the worker.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
     default=8,
     show_default=True,
-    help="Of each process.",
+    help="Threads of each process.",
 )
 @log_format_option
 @with_appcontext

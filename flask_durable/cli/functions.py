@@ -10,6 +10,7 @@ import click
 from flask.cli import AppGroup
 from flask.cli import with_appcontext
 
+from ..errors import ConfigurationError
 from .audience import Known
 from .audience import known_functions
 from .output import echo_json
@@ -100,7 +101,9 @@ def _known(*, needed: bool = False) -> dict[str, Known]:
     try:
         return known_functions(durable.functions, current_state().directory)
     except Exception as error:
-        if needed or not is_unreachable(error):
+        # Without a server in the settings, as where an app is built.
+        unset = isinstance(error, ConfigurationError) and not durable.settings.redis_url
+        if needed or not (unset or is_unreachable(error)):
             raise
         note(f"What workers published is not known: {error}")
     return {f.id: Known(f.spec(), True, None, False) for f in durable.functions}

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
-    help="Of log records, on stderr: lines for a person, or JSON objects, in the place "
+    help="Form of log records, on stderr: lines for a person, or JSON objects, instead "
     "of the app's own handlers. Default: those, or console where there are none.",
 )
 

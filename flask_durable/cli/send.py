@@ -59,7 +59,7 @@ def _read_data(
 @click.argument("event")
 @click.argument("data", callback=_read_data, default="{}")
 @click.option(
-    "--id", metavar="ID", help="Of two events with one id a function runs once."
+    "--id", metavar="ID", help="Id of the event; two with one id start a function once."
 )
 @click.option("--wait", is_flag=True, help="Wait until its runs are finished.")
 @click.option(

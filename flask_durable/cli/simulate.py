@@ -55,7 +55,13 @@ _COLUMNS = (
 @click.option(
     "--prefetch", type=click.IntRange(0), default=0, help="Jobs that a worker fetches."
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of all chance.")
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Seed of all chance.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option(
     "--svg",

@@ -35,7 +35,14 @@ _LOOK_INTERVAL = 1.0
     help="Queues whose runs are executed here, with commas between; default: all that "
     "the app's functions name. Events are routed by every worker.",
 )
-@click.option("--processes", "-p", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--processes",
+    "-p",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Worker processes, kept by this one.",
+)
 @click.option(
     "--threads",
     "-t",
@@ -93,6 +100,10 @@ def worker(
         )
         leave(code)
     else:
+        if not watch:
+            # What no restart can mend ends this command, as it ends one process.
+            state.directory.claim_namespace(app.name)
+            state.barrier.promise()
         arguments = [
             f"--queues={','.join(names)}",
             f"--threads={threads}",
@@ -103,11 +114,20 @@ def worker(
 
 
 def _queues(given: str | None, named: list[str]) -> list[str]:
+    from ..queue.envelope import EVENT_QUEUE
+
     if given is None:
         return named or ["default"]
     names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
         raise click.BadParameter("names no queue.", param_hint="--queues")
+    if EVENT_QUEUE in names:
+        # Its messages are no runs: the run threads would put them aside.
+        raise click.BadParameter(
+            f"{EVENT_QUEUE!r} is the queue of events, which every worker routes: "
+            "leave it out.",
+            param_hint="--queues",
+        )
     for name in names:
         if name not in named:
             click.echo(
@@ -145,7 +165,9 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     import os
 
     from .children import Child
+    from .children import MAX_DEATHS
     from .output import note
+    from .problems import FAILURE
     from .watch import SourceWatcher
 
     stopping: list[int] = []
@@ -172,11 +194,16 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     for child in children:
         child.start()
     next_look = 0.0
+    code = 0
     while not stopping:
         time.sleep(_POLL_INTERVAL)
         for child in children:
             if message := child.poll():
                 note(message)
+        if watcher is None and all(child.deaths >= MAX_DEATHS for child in children):
+            note("The worker processes keep dying: giving up.")
+            code = FAILURE
+            break
         if watcher is None or time.monotonic() < next_look:
             continue
         next_look = time.monotonic() + _LOOK_INTERVAL
@@ -188,7 +215,7 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
         child.terminate()
     while not all([child.stopped() for child in children]):
         time.sleep(_POLL_INTERVAL)
-    return 0
+    return code
 
 
 def app_option() -> list[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import typing as t
 
 from ..safe_logging import get_logger
+from ..store.hand_backs import hand_back
 from ..store.run_store import after
 from .attempt import Attempt
 from .claimed_run import ClaimedRun
@@ -82,7 +83,7 @@ def _hand_back(
     try:
         mark = host.mark()
         replies = host.insist(
-            lambda: host.store.hand_back(owned, after(delay), REASON), until=until
+            lambda: hand_back(host.store, owned, after(delay), REASON), until=until
         )
         # One barrier for all. A message of what is not durable yet would be answered
         # "not queued", and deleted.

@@ -246,24 +246,6 @@ class RunStore(RunReader):
             MAX_MEMO_BYTES,
         )
 
-    def hand_back(
-        self, owned: t.Sequence[tuple[str, str]], due: str, reason: str
-    ) -> list[t.Any]:
-        """Give runs back to their queues, in one round trip.
-
-        :param owned: Run id and token each.
-        :param due: From :func:`after`.
-        :returns: For each what ``run_suspend.lua`` answers; an error is returned in its
-            place.
-        """
-        lease = _milliseconds(self.lease)
-        rest: list[Argument] = ["", 0, "", MAX_STEPS, MAX_MEMO_BYTES]
-        calls: list[Call] = []
-        for id, token in owned:
-            args: list[Argument] = [id, token, lease, "handback", due, reason, *rest]
-            calls.append(("run_suspend", self.keys.tag_of(id), args))
-        return self.server.call_many(calls)
-
     def finish(
         self,
         run_id: str,

@@ -22,6 +22,7 @@ import atexit
 import contextvars
 import os
 import socket
+import sys
 import threading
 import time
 import typing as t
@@ -157,6 +158,12 @@ class PushWorker:
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
             set_up_pushed(self.state.app.logger)
+            if self._lives_on and not _threads_run():
+                logger.warning(
+                    "uWSGI was started without --enable-threads: leases are not "
+                    "renewed and sleeping runs not woken between requests.",
+                    extra={"action": "threads_disabled"},
+                )
             self._beat.publish()
             self._leases.start()
             if self._lives_on:
@@ -220,6 +227,14 @@ class _Rest:
             return False
         monotonic, wall = self._began
         return max(time.monotonic() - monotonic, time.time() - wall) > SHORT_REST
+
+
+def _threads_run() -> bool:
+    """Return whether threads go on between requests: uWSGI is to be asked for it."""
+    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    if options is None:
+        return True
+    return any(options.get(each) for each in ("enable-threads", "threads"))
 
 
 def push_worker(state: AppState, *, lives_on: bool) -> PushWorker:

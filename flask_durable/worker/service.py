@@ -67,6 +67,13 @@ def run_worker(
         stopping = True
         signals.put(signum)
 
+    if not any(state.functions):
+        logger.warning(
+            "The app %r has no functions: is the module that declares them imported? "
+            "Events of every name are accepted, and start nothing.",
+            state.app.name,
+            extra={"action": "no_functions"},
+        )
     take_signals(stop)
     process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
     process.start()

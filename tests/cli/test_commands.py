@@ -10,6 +10,7 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
+import click
 import pytest
 import redis
 from click.testing import CliRunner
@@ -645,3 +646,45 @@ def test_no_argument_ends_in_a_traceback(
     assert result.exit_code in (0, 1, 2)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
+
+
+def test_a_worker_is_not_given_the_queue_of_events(run: Run) -> None:
+    result = run("worker", "--queues", "events,default")
+    assert result.exit_code == 2
+    assert "'events' is the queue of events, which every worker routes" in result.stderr
+
+
+def test_functions_are_listed_where_no_server_is_configured(
+    tmp_path: pathlib.Path,
+) -> None:
+    app = Flask(__name__, instance_path=str(tmp_path))
+    durable = DurableClass(app)
+    declare(durable)
+    result = runner_of(app)("functions")
+    assert result.exit_code == 0
+    assert [row[0] for row in rows(result)] == ["greet", "repair", "nap", "pick"]
+    assert "There is no DURABLE_REDIS_URL" in result.stderr
+
+
+def test_a_push_worker_serves_no_queue_that_nobody_pushes_from(
+    run: Run, driven: Harness
+) -> None:
+    queues = driven.durable.functions.queues()
+    driven.state.directory.beat("w1", {"queues": queues, "threads": 0}, [])
+    result = run("health", "--json")
+    assert result.exit_code == 3
+    checks = {check["name"]: check for check in json.loads(result.stdout)}
+    assert checks["workers"]["detail"].startswith("no worker serves")
+
+
+def test_the_help_of_an_option_is_a_phrase_of_its_own() -> None:
+    context = click.Context(durable_cli)
+    found = [
+        durable_cli.get_command(context, n) for n in durable_cli.list_commands(context)
+    ]
+    while found:
+        each = t.cast(click.Command, found.pop())
+        found += getattr(each, "commands", {}).values()
+        for parameter in each.params:
+            text = getattr(parameter, "help", None) or ""
+            assert not text.startswith(("Of ", "In ")), (each.name, parameter.name)

@@ -1,0 +1,34 @@
+"""Giving many runs back to their queues in one round trip."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..redis_exchange import Argument
+from .run_store import MAX_MEMO_BYTES
+from .run_store import MAX_STEPS
+from .run_store import RunStore
+
+
+def hand_back(
+    store: RunStore, owned: t.Sequence[tuple[str, str]], due: str, reason: str
+) -> list[t.Any]:
+    """Give runs back to their queues.
+
+    :param owned: Run id and token each.
+    :param due: When they may start, from :func:`~.run_store.after`.
+    :returns: For each what ``run_suspend.lua`` answers; an error is returned in its
+        place.
+    """
+    lease = round(store.lease * 1000)
+    rest: list[Argument] = ["", 0, "", MAX_STEPS, MAX_MEMO_BYTES]
+    return store.server.call_many(
+        [
+            (
+                "run_suspend",
+                store.keys.tag_of(id),
+                [id, token, lease, "handback", due, reason, *rest],
+            )
+            for id, token in owned
+        ]
+    )
