@@ -170,16 +170,16 @@ class Executor:
             while isinstance(attempt.end.signal, Replayed):
                 attempt = self._attempt(function, run, memos, until)
             tell(run.info, attempt.end.signal, attempt.ending)
-            # Of one that failed the log has a line with its failure.
-            if run.info.outcome == "completed":
-                logger.info(
-                    "Run %s of %s completed.",
-                    run.run_id,
-                    function.id,
-                    extra={"action": "run_completed"},
-                )
         # Its frames lead here: a cycle, until the garbage collector came.
         run.info.error = None
+        # Not among the lines that are kept with the run. One that failed has a line.
+        if run.info.outcome == "completed":
+            logger.info(
+                "Run %s of %s completed.",
+                run.run_id,
+                function.id,
+                extra={"action": "run_completed"},
+            )
         if attempt.ending is not None:
             took = time.monotonic() - began
             self._host.service_times.took(function.id, attempt.ending, took, computed())
