@@ -164,6 +164,23 @@ def test_a_program_that_the_drains_signal_ended_is_no_failure(harness: Harness) 
     assert harness.runs.get(run.id).result == "done"
 
 
+def test_a_program_of_a_body_outside_any_step_may_be_ended_by_the_drain_too(
+    harness: Harness,
+) -> None:
+    def body(event: AnyEvent, step: Step) -> str:
+        if not harness.state.host.draining.is_set():
+            return "done"
+        raise RuntimeError("ffmpeg") from subprocess.CalledProcessError(143, "sh")
+
+    harness.durable.function(on="a/b", retries=0)(body)
+    harness.state.host.draining.set()
+    run = harness.send_and_settle("a/b")
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "worker shutdown")
+    harness.state.host.draining.clear()
+    harness.advance(60)
+    assert harness.runs.get(run.id).result == "done"
+
+
 @pytest.mark.parametrize("status", [1, -signal.SIGSEGV, -signal.SIGKILL])
 def test_what_fails_by_itself_in_a_drain_is_a_failure(
     harness: Harness, status: int
