@@ -179,6 +179,8 @@ def test_what_a_child_counts_is_flushed_by_the_child(
         os._exit(0)
     os.waitpid(child, 0)
     wait_until(lambda: packets.total("event.routed.a_b") == 1)
+    assert harness.state.statsd is not None
+    harness.state.statsd.close()
     harness.close()
 
 
@@ -205,6 +207,7 @@ def test_names_from_outside_make_so_many_series_and_those_of_the_app_each_one(
     wait_until(lambda: packets.total("event.accepted.order_0") == 2)
     assert harness.state.statsd is not None
     assert len(harness.state.statsd._series) == MOST_NAMES + 3
+    harness.state.statsd.close()
     harness.close()
 
 
