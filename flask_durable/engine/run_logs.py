@@ -130,6 +130,11 @@ class RunLogs:
             self._wake.get(timeout=IDLE)
         if self._dirty:
             self._loop.stopping.wait(PAUSE)
+            # Before the flush, which writes the lines of all that have woken it so far:
+            # one turn for each of them could never catch up with runs that log.
+            with contextlib.suppress(queue.Empty):
+                for _ in range(self._wake.qsize()):
+                    self._wake.get_nowait()
             self.flush()
         return 0
 

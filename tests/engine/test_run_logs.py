@@ -16,6 +16,7 @@ from flask_durable import LogLine
 from flask_durable import PayloadLocked
 from flask_durable import RunNotFound
 from flask_durable import Step
+from flask_durable.engine.run_logs import _Tail
 from flask_durable.observe.tail import install_tail
 from flask_durable.observe.tail import TailHandler
 from flask_durable.payloads.cipher import new_encryption_key
@@ -221,3 +222,16 @@ def test_a_server_that_takes_none_costs_the_lines_only(
 def test_the_lines_of_no_run_cannot_be_found(harness: Harness) -> None:
     with pytest.raises(RunNotFound):
         harness.runs.logs("nothing")
+
+
+def test_one_turn_of_the_writer_is_for_all_runs_that_woke_it(harness: Harness) -> None:
+    logs = harness.state.host.run_logs
+    for number in range(50):
+        logs._dirty.append(_Tail(f"run{number}", 5))
+        logs._wake.put(None)
+    logs._loop.stopping.set()  # it does not wait for more
+
+    logs._turn()
+
+    assert logs._wake.empty()
+    assert not logs._dirty
