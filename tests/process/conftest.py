@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import random
 import typing as t
 
 import pytest
@@ -10,7 +11,44 @@ import pytest
 from ..forwarding.receiver import receiver as receiver
 from ..servers import valkey_server
 from ..servers import ValkeyServer
+from .chaos import LONG
+from .chaos import SHORT
 from .sites import Site
+
+#: Seconds that a chaos test may take beyond those in which things go wrong.
+PATIENCE = 300
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    timeout = pytest.mark.timeout(_reign(config) + PATIENCE)
+    for item in items:
+        if "reign" in getattr(item, "fixturenames", ()):
+            item.add_marker(timeout, append=False)
+
+
+@pytest.fixture
+def reign(pytestconfig: pytest.Config) -> float:
+    """The seconds in which things go wrong."""
+    return _reign(pytestconfig)
+
+
+def _reign(config: pytest.Config) -> float:
+    given: float | None = config.getoption("--chaos")
+    if given is not None:
+        return given
+    return LONG if config.getoption("--long") else SHORT
+
+
+@pytest.fixture
+def chance(pytestconfig: pytest.Config) -> random.Random:
+    """What decides at random; the seed is shown when the test fails."""
+    seed = pytestconfig.getoption("--chaos-seed")
+    if seed is None:
+        seed = random.randrange(10**6)
+    print(f"to have the same again: --chaos-seed={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture

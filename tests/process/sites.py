@@ -95,7 +95,10 @@ class Process:
 
 
 class Site:
-    """One namespace on real servers, and the processes that work in it."""
+    """One namespace on real servers, and the processes that work in it.
+
+    :param environment: Further settings of every process, this one included.
+    """
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class Site:
         valkey: ValkeyServer,
         queue_url: str | None,
         namespace: str,
+        **environment: str,
     ) -> None:
         self.folder = folder
         self.valkey = valkey
@@ -113,6 +117,7 @@ class Site:
             "FLASK_DURABLE_LEASE": LEASE,
             "FLASK_DURABLE_VISIBILITY_TIMEOUT": f"{VISIBILITY}s",
             "TEST_TRACE": str(folder / "trace"),
+            **environment,
         }
         if queue_url is not None:
             self.environment["FLASK_DURABLE_QUEUE_URL"] = queue_url

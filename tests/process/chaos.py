@@ -1,0 +1,210 @@
+"""Chaos: events are sent while things go wrong at random; afterwards all is counted.
+
+Each test of this kind lets things go wrong for some seconds (``--chaos SECONDS``), and
+says with which seed (``--chaos-seed``). What has to hold is the same for all of them:
+see :meth:`Chaos.judge`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+import typing as t
+from collections import Counter
+
+from flask_durable import UnavailableError
+from flask_durable.queue.envelope import RunMessage
+
+from .app import durable
+from .sites import Process
+from .sites import Site
+
+#: Seconds of chaos: by default, and with ``--long``.
+SHORT = 8.0
+LONG = 300.0
+
+#: Seconds that everything accepted may take once all is well again.
+RECOVERY = 120.0
+
+
+class Kind(t.NamedTuple):
+    """Events of one name: the function that they start, and its steps."""
+
+    function: str
+    steps: int
+
+
+KINDS = {
+    "work/five": Kind("five", 5),
+    "work/snooze": Kind("snooze", 2),
+    "work/grown": Kind("grow", 1),
+    "work/added": Kind("grow", 1),
+    "work/sized": Kind("fit", 1),
+    "work/fresh": Kind("fresh", 1),
+}
+
+Misdeed = t.Callable[[], None]
+
+
+class Chaos:
+    """Sends events while it does one misdeed after another.
+
+    :param site: Where.
+    :param chance: What decides.
+    """
+
+    #: How many workers there are.
+    size = 3
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        self.site = site
+        self.chance = chance
+        #: The names of the events that were accepted, by id.
+        self.accepted: dict[str, str] = {}
+        self.workers: list[Process] = []
+        self._sent = 0
+        self._stopped: list[Process] = []
+        self._ended: list[Process] = []
+
+    def misdeeds(self) -> list[Misdeed]:
+        """Return what may go wrong; what stands there twice does so more often."""
+        return [
+            self.kill_a_worker,
+            self.stop_a_worker,
+            self.continue_a_worker,
+            self.repeat_messages,
+        ]
+
+    def mend(self) -> None:
+        """Look after what went wrong before; called all the time."""
+
+    # -- The reign ----------------------------------------------------------------
+
+    def reign(self, seconds: float) -> None:
+        """Let things go wrong for so long, and then heal."""
+        self.workers = [self.worker() for _ in range(self.size)]
+        for worker in self.workers:
+            worker.says("is ready")
+        misdeeds = self.misdeeds()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.send()
+            self.mend()
+            if self.chance.random() < 0.25:
+                self.chance.choice(misdeeds)()
+            time.sleep(self.chance.uniform(0.05, 0.25))
+        self.heal()
+
+    def heal(self) -> None:
+        """Let everything run again."""
+        while self._stopped:
+            self.continue_a_worker()
+
+    def worker(self) -> Process:
+        """Start a worker."""
+        return self.site.worker()
+
+    def event(self) -> tuple[str, dict[str, t.Any]]:
+        """Return name and data of the next event."""
+        name = self.chance.choice(["work/five"] * 4 + ["work/snooze"])
+        return name, {"pace": self.chance.uniform(0, 0.2)}
+
+    def send(self) -> None:
+        """Send one event."""
+        self._sent += 1
+        name, data = self.event()
+        event = f"chaos-{self._sent}"
+        # What is not accepted may be there all the same, so it is sent until it is.
+        while not self.sends(event, name, data):
+            self.mend()
+            time.sleep(0.05)
+        self.accepted[event] = name
+
+    def sends(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
+        """Send an event once; return whether it was accepted."""
+        with contextlib.suppress(UnavailableError):
+            self.site.send(name, event, **data)
+            return True
+        return False
+
+    # -- Misdeeds -----------------------------------------------------------------
+
+    def kill_a_worker(self) -> None:
+        """Have another one instead of a worker that dies at once."""
+        victim = self._victim()
+        victim.kill()
+        self.workers.append(self.worker())
+
+    def end_a_worker(self) -> None:
+        """Have another one instead of a worker that is asked to go, as in a deploy."""
+        self.end(self._victim())
+        self.workers.append(self.worker())
+
+    def stop_a_worker(self) -> None:
+        """Stop a worker's process where it is."""
+        victim = self.chance.choice(self.workers)
+        if victim not in self._stopped:
+            victim.signal(signal.SIGSTOP)
+            self._stopped.append(victim)
+
+    def continue_a_worker(self) -> None:
+        """Let one go on that was stopped."""
+        if self._stopped:
+            self._stopped.pop().signal(signal.SIGCONT)
+
+    def repeat_messages(self) -> None:
+        """Send messages again of runs that are waiting, being run, or long over."""
+        with contextlib.suppress(UnavailableError):
+            events = self.chance.choices([*self.accepted, "none"], k=5)
+            messages = [
+                RunMessage(run.id, run.function, int(run.created.timestamp() * 1000))
+                for run in self.site.runs_of(*events)
+            ]
+            broker = durable.state_of(self.site.app).broker
+            broker.send("default", [message.encode() for message in messages])
+
+    def end(self, worker: Process) -> None:
+        """Ask a worker to go."""
+        worker.signal(signal.SIGCONT)
+        if "is ready" in worker.output:
+            self._ended.append(worker)
+        worker.signal(signal.SIGTERM)
+
+    def _victim(self) -> Process:
+        victim = self.chance.choice(self.workers)
+        self.workers.remove(victim)
+        if victim in self._stopped:
+            self._stopped.remove(victim)
+        return victim
+
+    # -- Afterwards ---------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Check that each event that was accepted is one run that was completed.
+
+        No step that was committed was begun again, each step has come to its end, the
+        runs are counted as often as there are, and no message is left anywhere.
+        """
+        events, site = self.accepted, self.site
+        assert len(events) > 3  # else there was nothing to go wrong
+        site.counts("completed", len(events), timeout=RECOVERY)
+        site.are("completed", *events)
+        site.no_committed_step_ran_again()
+        kinds = Counter(KINDS[name] for name in events.values())
+        done = {(line["run"], line["step"]) for line in site.trace("end")}
+        # Each step has come to its end, however often a death kept it from that.
+        assert len(done) == sum(kind.steps * count for kind, count in kinds.items())
+        site.are_empty()
+        assert [worker.wait() for worker in self._ended] == [0] * len(self._ended)
+        self._runs_were_counted(kinds)
+
+    def _runs_were_counted(self, kinds: Counter[Kind]) -> None:
+        expected: dict[str, Counter[str]] = {}
+        for kind, number in kinds.items():
+            counts = expected.setdefault(kind.function, Counter())
+            counts.update(started=number, completed=number)
+        with self.site.app.app_context():
+            totals = durable.state_of(self.site.app).run_counts.totals()
+        assert totals == expected
