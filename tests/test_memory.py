@@ -11,13 +11,17 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
+from flask_durable.store.installation import Installation
+from flask_durable.store.liveness import SignConnections
 from flask_durable.store.memory import MemoryGuard
 from flask_durable.store.server import StateServer
 from flask_durable.worker.beat import Beat
+from flask_durable.worker.process import WorkerProcess
 
 from .harness import Harness
 from .servers import valkey_server
 from .servers import ValkeyServer
+from .servers import wait_until
 
 
 def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:
@@ -108,3 +112,44 @@ def test_a_server_that_forbids_to_ask_is_not_full(valkey: ValkeyServer) -> None:
         assert guard._ask_at > float("-inf")
     finally:
         admin.execute_command("ACL DELUSER blind")  # type: ignore[no-untyped-call]
+
+
+def test_a_worker_that_starts_when_no_byte_is_free_goes_on_with_what_was_accepted() -> (
+    None
+):
+    with valkey_server() as server:
+        harness = Harness(server.url, "full", in_place=0)
+
+        @harness.durable.function(on="a/b")
+        def work(event: Event[t.Any], step: Step) -> str:
+            step.sleep("rest", 60)
+            return step.run("two", lambda: "done")
+
+        accepted = harness.send("a/b")
+        harness.settle()
+        harness.move_clock(61)
+        state = harness.state
+        state.directory.claim_namespace(harness.app.name)
+        installation = Installation(state.server, state.store.keys)
+        known = installation.id
+        state.server.client.config_set("maxmemory", 1)
+
+        process = WorkerProcess(state, queues=["default"], threads=1, grace=5)
+        try:
+            process.start()
+            wait_until(lambda: harness.run_of(accepted).status == RunStatus.COMPLETED)
+            again = Installation(state.server, state.store.keys)
+            assert (again.id, again.owns(known)) == (known, True)
+            signs = SignConnections(state.store, "full")
+            for connection, command in signs.signs:
+                connection.send_packed_command([command])
+                connection.read_response()
+            signs.close()
+            # New events are refused, and readiness says so.
+            with pytest.raises(UnavailableError):
+                harness.send("a/b")
+            assert state.ready()
+        finally:
+            process.stop()
+            state.server.client.config_set("maxmemory", 0)
+        harness.close()

@@ -131,7 +131,7 @@ class RedisTransport:
         )
 
     def declare(self, queue: str) -> None:
-        self._make_group(queue)
+        self._make_group_beyond(queue)
         self._run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE])
 
     def name(self, queue: str) -> str:
@@ -190,7 +190,7 @@ class RedisTransport:
                 # The server was flushed, or lost the queue: also under a blocked read.
                 if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     raise
-                self._make_group(queue)
+                self._make_group_beyond(queue)
                 received = self._receive(queue, limit, 0)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise connection_closed(error) from error
@@ -408,6 +408,15 @@ class RedisTransport:
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+
+    def _make_group_beyond(self, queue: str) -> None:
+        try:
+            self._make_group(queue)
+        except redis.ResponseError as error:
+            if not is_full(error):
+                raise
+            # What was accepted is received when nothing new is accepted.
+            self._run("q_group", [self._stream(queue)], [])
 
     def _start(self) -> _Process:
         options = {

@@ -128,15 +128,14 @@ class Directory:
         :raises ConfigurationError: It belongs to another app, or has another number of
             partitions.
         """
-        key = f"{self._tag}:meta"
         # One after the other: only the owner says how it is partitioned.
-        owner = self._note(key, "app", app_name)
+        owner = self._note("app", app_name)
         if owner != app_name:
             raise ConfigurationError(
                 f"The namespace {self._keys.namespace!r} is used by the app {owner!r}.",
                 hint=f"Set another DURABLE_NAMESPACE for {app_name!r}.",
             )
-        partitions = self._note(key, "partitions", str(self._keys.partitions))
+        partitions = self._note("partitions", str(self._keys.partitions))
         if int(partitions) != self._keys.partitions:
             raise ConfigurationError(
                 f"The namespace {self._keys.namespace!r} has {partitions} partition(s)"
@@ -144,12 +143,9 @@ class Directory:
                 hint="Set DURABLE_PARTITIONS back, or use another DURABLE_NAMESPACE.",
             )
 
-    def _note(self, key: str, field: str, value: str) -> str:
-        """Set a field of a hash unless it is set; return what it is then."""
-        pipeline = self._server.client.pipeline(transaction=False)
-        pipeline.hsetnx(key, field, value)
-        pipeline.hget(key, field)
-        return str(pipeline.execute()[1])
+    def _note(self, field: str, value: str) -> str:
+        """Note something about the namespace, unless it is there; return what is."""
+        return str(self._server.call("meta_note", self._tag, field, value))
 
     def publish(self, functions: t.Mapping[str, Description]) -> None:
         """Say that this process has the code of *functions*."""

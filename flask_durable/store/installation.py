@@ -21,7 +21,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-import typing as t
 import uuid
 
 import redis
@@ -45,7 +44,7 @@ class Installation:
 
     def __init__(self, server: StateServer, keys: Keys) -> None:
         self._server = server
-        self._meta = f"{keys.root}:meta"
+        self._tag = keys.root
         self._adopted = f"{keys.root}:installations"
         self._lock = threading.Lock()
         self._id = ""
@@ -101,11 +100,14 @@ class Installation:
             return True
 
     def _ask(self) -> None:
-        pipeline = self._server.client.pipeline(transaction=True)
-        pipeline.hsetnx(self._meta, "installation", uuid.uuid4().hex)
-        pipeline.hget(self._meta, "installation")
-        pipeline.smembers(self._adopted)
-        _, id, adopted = t.cast("tuple[int, str, set[str]]", pipeline.execute())
+        arguments = ("installation", uuid.uuid4().hex)
+        replies = self._server.call_many(
+            [("meta_note", self._tag, arguments)], ("SMEMBERS", self._adopted)
+        )
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        id, adopted = str(replies[0]), set(replies[1])
         former = self._id
         self._id, self._known = id, self._known | adopted | {id}
         if former not in ("", id, *adopted):

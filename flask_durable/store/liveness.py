@@ -14,6 +14,11 @@ from hiredis import pack_command
 
 from .run_store import RunStore
 
+#: A script, because a plain ``SET`` is refused where the server's memory is full.
+_SIGN = """#!lua flags=allow-oom
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+"""
+
 
 class SignConnections:
     """Connections that a sign can be sent on, by whoever has their file descriptors.
@@ -28,7 +33,8 @@ class SignConnections:
         commands: defaultdict[redis.Redis, bytes] = defaultdict(bytes)
         for tag in store.keys.tags:
             key = f"{tag}:alive:{process}"
-            command = ("SET", key, "1", "PX", str(round(store.lease * 1000)))
+            lease = str(round(store.lease * 1000))
+            command = ("EVAL", _SIGN, "1", key, lease)
             home = self._client
             if isinstance(home, redis.RedisCluster):
                 home = home.get_node_from_key(key).redis_connection
