@@ -15,7 +15,6 @@ from ..loops import Loop
 from ..loops import moved
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
-from ..store.run_store import TRANSIENT
 from .admin import RunAdmin
 from .host import Host
 from .objects import ObjectRemover
@@ -71,7 +70,7 @@ class Sweeper:
         self.objects.stop()
         try:
             self._outbox.confirm()
-        except TRANSIENT as error:
+        except Exception as error:
             logger.warning(
                 "What was sent is not confirmed: %s",
                 error,

@@ -17,7 +17,6 @@ from ..store.directory import names_of
 from ..store.run_store import is_full
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
-from ..store.run_store import TRANSIENT
 
 #: Seconds between two beats.
 INTERVAL = 3.0
@@ -73,7 +72,7 @@ class Beat:
             self._leave()
             self._state.histograms.flush()
             self._state.efforts.flush()
-        except TRANSIENT as error:
+        except Exception as error:  # also of a server that is full, and refuses it
             logger.warning(
                 "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
             )

@@ -34,6 +34,7 @@ from ..engine.sweeper import Sweeper
 from ..loops import ailing
 from ..queue.broker import FLUSH_TIMEOUT
 from ..safe_logging import get_logger
+from ..store.run_store import log_failure
 from .beat import Beat
 from .gauges import Gauges
 from .lifeline import Lifeline
@@ -166,18 +167,25 @@ class WorkerProcess:
         A thread that does not end is left to the end of the process.
         """
         deadline = self._deadline
-        if self._protection is not None:
-            self._protection.stop(_left(deadline))
-        self._beat.stop(_left(deadline))
-        self._sweeper.stop(_left(deadline))
-        if self._gauges is not None:
-            self._gauges.stop(_left(deadline))
-        self.state.broker.close(min(_left(deadline), FLUSH_TIMEOUT))
-        for metrics in self.state.metrics:
-            metrics.flush()
-        self.state.host.run_logs.close()
-        self._lifeline.stop(_left(deadline))
-        self._leases.stop(_left(deadline))
+        ends: list[tuple[str, t.Callable[[], object]]] = [
+            ("beat", lambda: self._beat.stop(_left(deadline))),
+            ("sweeper", lambda: self._sweeper.stop(_left(deadline))),
+            ("queues", lambda: self.state.broker.close(_flush_time(deadline))),
+            *(("metrics", metrics.flush) for metrics in self.state.metrics),
+            ("run logs", self.state.host.run_logs.close),
+            ("lifeline", lambda: self._lifeline.stop(_left(deadline))),
+            ("leases", lambda: self._leases.stop(_left(deadline))),
+        ]
+        if (gauges := self._gauges) is not None:
+            ends.insert(2, ("gauges", lambda: gauges.stop(_left(deadline))))
+        if (protection := self._protection) is not None:
+            ends.insert(0, ("protection", lambda: protection.stop(_left(deadline))))
+        for name, end in ends:
+            # A server that refuses one of them is no reason to leave out the others.
+            try:
+                end()
+            except Exception as error:
+                log_failure(logger, f"end the worker's {name}", error)
 
     def _task_protection(self) -> TaskProtection | None:
         agent = os.environ.get(AGENT)
@@ -221,3 +229,7 @@ class WorkerProcess:
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), LEAST)
+
+
+def _flush_time(deadline: float) -> float:
+    return min(_left(deadline), FLUSH_TIMEOUT)
