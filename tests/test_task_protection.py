@@ -8,30 +8,38 @@ import typing as t
 
 import pytest
 
+from flask_durable import Event
+from flask_durable import Step
 from flask_durable.worker import task_protection
+from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.task_protection import TaskProtection
 
+from .harness import Harness
 from .scaler.http_server import FakeServer
 from .scaler.http_server import Reply
 from .scaler.http_server import Request
 from .scaler.http_server import serving
+from .servers import ValkeyServer
 from .servers import wait_until
 
 PATH = "/task-protection/v1/state"
+TASK = "arn:aws:ecs:eu-west-1:1:task/shop/1"
 
 
 class Agent(FakeServer):
     """Answers as ECS's developer guide says."""
 
     refusal: dict[str, t.Any] | None = None
+    enabled = False
 
     def answer(self, request: Request) -> Reply:
-        if (request.method, request.path) != ("PUT", PATH):
+        if request.path != PATH:
             return Reply(404)
         if self.refusal is not None:
             return Reply(400 if "error" in self.refusal else 200, self.refusal)
-        enabled = request.body["ProtectionEnabled"]
-        protection = {"ProtectionEnabled": enabled, "TaskArn": "arn:aws:ecs:task"}
+        if request.method == "PUT":
+            self.enabled = request.body["ProtectionEnabled"]
+        protection = {"ProtectionEnabled": self.enabled, "TaskArn": TASK}
         return Reply(200, {"protection": protection})
 
     @property
@@ -60,7 +68,7 @@ def make(agent: Agent) -> t.Iterator[t.Callable[..., TaskProtection]]:
     made = []
 
     def make(busy: threading.Event, shared: bool = False) -> TaskProtection:
-        made.append(TaskProtection(agent.url, busy, lambda: shared))
+        made.append(TaskProtection(agent.url, busy, lambda task: shared))
         made[-1].start()
         return made[-1]
 
@@ -105,6 +113,52 @@ def test_a_task_that_another_worker_shares_is_left_to_expire(
     wait_until(lambda: not protection._protected)
     protection.stop()
     assert agent.asked == [PROTECT]
+
+
+@pytest.mark.parametrize(
+    ("other", "shares"),
+    [
+        (None, False),  # it asks for no protection
+        ("arn:aws:ecs:eu-west-1:1:task/shop/2", False),
+        (TASK, True),
+        ("", True),  # it does not know its task yet
+    ],
+)
+def test_workers_of_one_task_know_one_another_whatever_their_hosts_are_called(
+    agent: Agent,
+    valkey: ValkeyServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    other: str | None,
+    shares: bool,
+) -> None:
+    monkeypatch.setenv("ECS_AGENT_URI", agent.url)
+    harness = Harness(valkey.url, namespace, DURABLE_ECS_PROTECTION=True)
+    go_on = threading.Event()
+
+    @harness.durable.function(on="work/slow")
+    def slow(event: Event[t.Any], step: Step) -> None:
+        go_on.wait(20)
+
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=5)
+    process.start()
+    protection = t.cast("TaskProtection", process._protection)
+    try:
+        wait_until(lambda: protection.task == TASK)
+        process._beat._turn()
+        [described] = harness.state.directory.workers()
+        assert described["task"] == TASK
+        described |= {"id": "another", "task": other}
+        harness.state.directory.beat("another", described, [])
+        harness.send("work/slow")
+        wait_until(lambda: agent.asked == [PROTECT])
+        go_on.set()
+        wait_until(lambda: not protection._protected)
+    finally:
+        go_on.set()
+        process.stop()
+        harness.close()
+    assert agent.asked == ([PROTECT] if shares else [PROTECT, GIVE_UP])
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,10 @@ def _print_banner(
 def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:
     """Keep worker processes until a signal; each loads the app anew."""
     import os
+    import socket
+    import uuid
 
+    from ..worker.beat import UNIT
     from .children import Child
     from .children import MAX_DEATHS
     from .output import note
@@ -179,11 +182,14 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
         stopping.append(signum)
 
     command = [sys.executable, "-m", "flask", *app_option(), "durable", "worker"]
+    # What a platform adds and removes is this command with all its processes.
+    unit = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    environment = {UNIT: unit, **os.environ}
     children = [
         Child(
             f"worker process {number + 1}",
             [*command, "--processes=1", *arguments],
-            os.environ,
+            environment,
             grace=grace + 3,
         )
         for number in range(processes)

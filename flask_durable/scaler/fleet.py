@@ -1,8 +1,9 @@
 """Which workers of a pool are up, how many runs each takes, and how long they boot.
 
 A platform knows of containers, and a worker in one takes jobs some time after that
-runs: what counts is what the workers say of themselves. Those of one container, or of
-one process of a local pool, are a *unit*, which is what a platform adds and removes.
+runs: what counts is what the workers say of themselves. A *unit* is what a platform
+adds and removes. Where that is a host, all processes on it are one unit. Elsewhere one
+is what a single command started: a process, or those that a supervisor keeps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from .platform import Size
 #: without a job, or so occupied that it does not answer.
 Silence = t.Literal["booting", "idle", "busy"]
 
+#: The part of a worker's beat that names its unit.
+UnitKey = t.Literal["unit", "host"]
+
 #: Boot times that are remembered, and the share of them that is not longer than what is
 #: reckoned with.
 _BOOTS = 20
@@ -34,7 +38,7 @@ _LONGEST_BOOT = 900.0
 class Unit:
     """What a platform adds and removes.
 
-    :param id: The container's host name, or what a supervisor calls it.
+    :param id: The host's name, the process's id, or what a supervisor calls it.
     :param slots: Runs that it takes at a time.
     :param busy: Runs that it has.
     :param ready_at: Since when it takes some, seconds since 1970.
@@ -49,12 +53,17 @@ class Unit:
 
 
 def units_of(
-    workers: t.Iterable[t.Mapping[str, t.Any]], queues: t.Collection[str]
+    workers: t.Iterable[t.Mapping[str, t.Any]],
+    queues: t.Collection[str],
+    by: UnitKey = "unit",
 ) -> list[Unit]:
-    """Return the units of those *workers* that serve one of *queues*."""
+    """Return the units of those *workers* that serve one of *queues*.
+
+    :param by: The part of a beat that workers of one unit have in common.
+    """
     return merged(
         Unit(
-            worker["unit"],
+            worker[by],
             worker["threads"],
             worker["busy"],
             worker["ready_at"],

@@ -8,6 +8,7 @@ from ..errors import ConfigurationError
 from ..queue.envelope import EVENT_QUEUE
 from .estimator import Estimator
 from .estimator import sources_of
+from .fleet import UnitKey
 from .introspector import Introspector
 from .introspectors import make_introspector
 from .notebook import Notebook
@@ -50,11 +51,12 @@ def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
         is wrong.
     """
     notebook = notebook_of(state, options.name)
-    introspector, deserted = _introspector(state, options)
+    platform = _platform(state, options, notebook)
+    introspector, deserted = _introspector(state, options, platform)
     return Scaler(
         options,
         introspector=introspector,
-        platform=_platform(state, options, notebook),
+        platform=platform,
         notebook=notebook,
         service_times=Estimator(
             state.service_times, sources_of(options.sources, notebook)
@@ -64,21 +66,27 @@ def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
 
 
 def _introspector(
-    state: AppState, options: PoolOptions
+    state: AppState, options: PoolOptions, platform: Platform
 ) -> tuple[Introspector, t.Callable[[], bool] | None]:
     if options.introspector is not None:
         return make_introspector(options.introspector, options.queues), None
-    own = own_queues(state, options)
+    own = own_queues(state, options, "host" if platform.traits.by_host else "unit")
     return own, own.are_deserted
 
 
-def own_queues(state: AppState, options: PoolOptions) -> OwnQueues:
-    """Return what looks into the queues of a pool whose workers are ours."""
+def own_queues(
+    state: AppState, options: PoolOptions, by: UnitKey = "unit"
+) -> OwnQueues:
+    """Return what looks into the queues of a pool whose workers are ours.
+
+    :param by: The part of a worker's beat that names its unit.
+    """
     return OwnQueues(
         options.queues,
         Sensor(state.server, state.store.keys, options.queues),
         state.directory,
         lambda: state.broker.counts(EVENT_QUEUE).waiting,
+        by,
     )
 
 

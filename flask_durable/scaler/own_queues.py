@@ -7,6 +7,7 @@ import typing as t
 from collections import Counter
 
 from .fleet import Silence
+from .fleet import UnitKey
 from .fleet import units_of
 from .observation import Waiting
 from .sensor import Sensor
@@ -31,6 +32,7 @@ class OwnQueues:
     :param sensor: Counts their runs.
     :param directory: Knows the workers.
     :param unrouted: Returns how many events wait to be routed.
+    :param by: The part of a worker's beat that names its unit.
     """
 
     silence: Silence = "booting"
@@ -42,11 +44,13 @@ class OwnQueues:
         sensor: Sensor,
         directory: Workers,
         unrouted: t.Callable[[], int],
+        by: UnitKey = "unit",
     ) -> None:
         self._queues = queues
         self._sensor = sensor
         self._directory = directory
         self._unrouted = unrouted
+        self._by = by
 
     def look(self, horizon: float) -> Sighting:
         """Return what there is.
@@ -59,7 +63,7 @@ class OwnQueues:
         sighting = dataclasses.replace(
             sighting,
             waiting=self._waiting(sighting, _are_routed(workers)),
-            units=tuple(units_of(workers, self._queues)),
+            units=tuple(units_of(workers, self._queues, self._by)),
         )
         if not all("process" in worker for worker in workers):
             return sighting  # one of another version does not say who it is
@@ -81,7 +85,7 @@ class OwnQueues:
             sighting,
             running=tuple(job for job in sighting.running if job.process in serving),
             wakeups=(*sighting.wakeups, *((job.function, 0.0) for job in orphans)),
-            units=tuple(units_of(_up_to_date(workers, held), self._queues)),
+            units=tuple(units_of(_up_to_date(workers, held), self._queues, self._by)),
             orphans=len(orphans),
         )
 
@@ -91,7 +95,7 @@ class OwnQueues:
         :raises redis.RedisError: The state server does not answer.
         """
         workers = self._directory.workers()
-        if any(not unit.draining for unit in units_of(workers, self._queues)):
+        if any(not unit.draining for unit in units_of(workers, self._queues, self._by)):
             return False
         return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 

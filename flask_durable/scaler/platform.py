@@ -16,12 +16,16 @@ class Traits:
     :param period: Seconds between two changes at least.
     :param maximum: The most workers that it gives, where it says so; some say it when
         they are read.
+    :param by_host: Whether a worker is a whole host, as a pod or an instance is: it is
+        known by its host name, and all processes on it count as one. Else a worker is
+        what one command started, and there may be several on a host.
     """
 
     reaches_zero: bool = True
     picks_victims: bool = False
     period: float = 0.0
     maximum: int | None = None
+    by_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,5 +89,6 @@ class Platform(t.Protocol):
         """Ask for so many *workers*.
 
         :param workers: How many there should be.
-        :param victims: Ids of workers that are idle, and are to go first.
+        :param victims: Workers that are idle, and are to go first: host names if the
+            traits say ``by_host``, else what the workers call themselves.
         """

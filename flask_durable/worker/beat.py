@@ -18,27 +18,43 @@ from ..store.run_store import is_full
 from ..store.run_store import is_transient
 from ..store.run_store import log_failure
 
+if t.TYPE_CHECKING:
+    from .task_protection import TaskProtection
+
 #: Seconds between two beats.
 INTERVAL = 3.0
 
-#: Set by a supervisor that runs several workers on one host: what it calls this one.
-#: What a platform adds and removes is else the host.
+#: Set by a supervisor for the processes that it keeps: what they are called together.
+#: A process without a supervisor is a unit of its own.
 UNIT = "DURABLE_UNIT"
 
 logger = get_logger(__name__)
 
 
 class Beat:
-    """Publishes the functions and the state of one worker process."""
+    """Publishes the functions and the state of one worker process.
+
+    :param state: The app's collaborators.
+    :param worker: The process's id.
+    :param queues: The queues whose runs it executes.
+    :param threads: The number of runs that it executes at once.
+    :param protection: The protection of the ECS task that it is in, if it asks for one.
+    """
 
     def __init__(
-        self, state: AppState, worker: str, queues: t.Sequence[str], threads: int
+        self,
+        state: AppState,
+        worker: str,
+        queues: t.Sequence[str],
+        threads: int,
+        protection: TaskProtection | None = None,
     ) -> None:
         self._state = state
         self._worker = worker
         self._threads = threads
         self._queues = list(queues)
-        self.unit = os.environ.get(UNIT) or socket.gethostname()
+        self._unit = os.environ.get(UNIT) or worker
+        self._protection = protection
         self._ready_at = time.time()
         #: The versions of functions that this process has the code of.
         self._names: list[str] = []
@@ -108,7 +124,8 @@ class Beat:
             "ails": ailing(),
             "lost": len(self._state.host.lost_threads),
             "draining": self._state.host.draining.is_set(),
-            "unit": self.unit,
+            "unit": self._unit,
+            "task": self._protection.task if self._protection else None,
             "ready_at": self._ready_at,
             "release": self._release,
         }

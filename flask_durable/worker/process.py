@@ -94,8 +94,8 @@ class WorkerProcess:
             state.broker, Router(host, state.outbox, self._threads), state.failures
         )
         self._sweeper = Sweeper(host, state.outbox, state.admin)
-        self._beat = Beat(state, self.id, self.queues, threads)
         self._protection = self._task_protection()
+        self._beat = Beat(state, self.id, self.queues, threads, self._protection)
         statsd = state.statsd
         self._gauges = Gauges(state, statsd) if statsd is not None else None
         state.broker.on_empty = self._sweeper.saw_empty
@@ -191,13 +191,18 @@ class WorkerProcess:
         agent = os.environ.get(AGENT)
         if not agent or not self.state.settings.ecs_protection:
             return None
-        workers = self.state.directory.workers
-        return TaskProtection(
-            agent,
-            self._leases.busy,
-            # A worker's unit is its container's host, which a task has one of.
-            lambda: sum(w["unit"] == self._beat.unit for w in workers()) > 1,
-        )
+        return TaskProtection(agent, self._leases.busy, self._shares)
+
+    def _shares(self, task: str) -> bool:
+        """Return whether another worker process may be in the same *task* of ECS.
+
+        Host names do not tell: tasks on the network of their host have one together,
+        and containers of one task have several. One that does not know its task yet
+        may be in this one.
+        """
+        workers = self.state.directory.workers()
+        tasks = {w.get("task") for w in workers if w.get("id") != self.id} - {None}
+        return not tasks.isdisjoint({task, ""}) if task else bool(tasks)
 
     def _interrupt(self) -> None:
         for attempt in self._leases.held:

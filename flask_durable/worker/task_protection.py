@@ -10,11 +10,14 @@ The task asks ECS's agent, by the *task scale-in protection endpoint* of its dev
 guide. Protection ends by itself after :data:`EXPIRY`, so a task whose worker is killed
 or hangs holds up no deployment for ever. Worker processes that share a task never give
 it up explicitly, since one would take it from another that just began: it expires.
-Nothing waits for the agent, and a run goes on without protection if it is refused.
+Each of them learns the task's ARN from the agent and publishes it with its beat, so
+that they know of one another. Nothing waits for the agent, and a run goes on without
+protection if it is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import typing as t
@@ -47,19 +50,24 @@ class TaskProtection:
 
     :param agent: The agent's address.
     :param busy: Set while there is a run.
-    :param shared: Returns whether other worker processes are in the same task.
+    :param shared: Returns whether other worker processes may be in the same task, of
+        which it gets the ARN; an empty text if that is not known.
     """
 
     def __init__(
-        self, agent: str, busy: threading.Event, shared: t.Callable[[], bool]
+        self, agent: str, busy: threading.Event, shared: t.Callable[[str], bool]
     ) -> None:
+        #: The task's ARN; empty until the agent has said it.
+        self.task = ""
         self._api = HTTPAPI("The ECS agent", agent, dict, timeout=5, repetitions=1)
         self._busy = busy
         self._shared = shared
         self._protected = False
         self._refused = False
-        #: ``time.monotonic()`` of the next call for protection, and of the last run.
+        #: ``time.monotonic()`` of the next call for protection, of the next question
+        #: for the task, and of the last run.
         self._renew_at = 0.0
+        self._learn_at = 0.0
         self._seen_busy = 0.0
         self._loop = Loop("durable-task-protection", self._turn, self._failed)
 
@@ -76,6 +84,7 @@ class TaskProtection:
             self._give_up()
 
     def _turn(self) -> float:
+        self._learn()
         if self._busy.wait(_LOOK):
             self._seen_busy = time.monotonic()
             self._protect()
@@ -87,6 +96,19 @@ class TaskProtection:
     def _failed(self, error: BaseException) -> float:
         log_failure(logger, "protect this task", error)
         return AFTER_REFUSAL
+
+    def _learn(self) -> None:
+        """Ask which task this is. A call for protection is answered with it too."""
+        if self.task or time.monotonic() < self._learn_at:
+            return
+        self._learn_at = time.monotonic() + AFTER_REFUSAL
+        with contextlib.suppress(PlatformError):  # a refusal: it is told of with a run
+            self._note_task(self._api.call("GET", _PATH))
+
+    def _note_task(self, reply: t.Any) -> None:
+        protection = reply.get("protection") if isinstance(reply, dict) else None
+        if isinstance(protection, dict):
+            self.task = str(protection.get("TaskArn") or self.task)
 
     def _protect(self) -> None:
         now = time.monotonic()
@@ -101,7 +123,7 @@ class TaskProtection:
         self._protected = False
         self._renew_at = 0.0
         try:
-            shared = self._shared()
+            shared = self._shared(self.task)
         except Exception:  # nobody knows
             shared = True
         if not shared:
@@ -111,6 +133,7 @@ class TaskProtection:
         """Return whether the agent did it."""
         try:
             reply = self._api.call("PUT", _PATH, {"ProtectionEnabled": enabled, **more})
+            self._note_task(reply)
             reason = _reason(reply)
         except Refusal as error:
             reason = _reason(error.answer) or str(error)

@@ -106,12 +106,28 @@ def test_a_floor_that_is_written_otherwise_is_refused(wrong: str) -> None:
 
 
 def worker(unit: str, busy: int = 0, **given: t.Any) -> dict[str, t.Any]:
-    made = {"unit": unit, "queues": ["media"], "threads": 2, "ready_at": 10.0}
+    made = {
+        "unit": unit,
+        "host": "host",
+        "queues": ["media"],
+        "threads": 2,
+        "ready_at": 10.0,
+    }
     made["draining"] = False
     return {**made, "busy": busy, **given}
 
 
-def test_processes_of_one_container_are_one_unit() -> None:
+def test_processes_on_one_host_are_one_unit_where_a_unit_is_a_host() -> None:
+    workers = [worker("one", 1), worker("two"), worker("three", host="another")]
+    assert fleet.units_of(workers, ["media"], by="host") == [
+        Unit("host", 4, 1, 10.0),
+        Unit("another", 2, 0, 10.0),
+    ]
+
+
+def test_processes_of_one_supervisor_are_one_unit_and_others_on_its_host_are_not() -> (
+    None
+):
     workers = [worker("one", 1), worker("one", ready_at=12.0), worker("two")]
     assert fleet.units_of(workers, ["media"]) == [
         Unit("one", 4, 1, 12.0),

@@ -40,7 +40,7 @@ class AutoScalingPlatform:
         self._once = AWSClient(
             "The platform asg", "autoscaling", region, endpoint, tries=1
         )
-        self.traits = Traits(picks_victims=True)
+        self.traits = Traits(picks_victims=True, by_host=True)
 
     def describe(self) -> str:
         """Return what it is in one line."""
@@ -117,6 +117,7 @@ class AutoScalingPlatform:
             reaches_zero=not group["MinSize"],
             picks_victims=True,
             maximum=group["MaxSize"],
+            by_host=True,
         )
         return group
 

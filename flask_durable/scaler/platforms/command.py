@@ -24,7 +24,7 @@ class CommandPlatform:
     :param read: Prints how many workers were asked for, and then, where it is known,
         how many run.
     :param apply: Asks for ``{n}`` workers, or for so many without ``{victims}``, which
-        are ids separated by commas.
+        are host names separated by commas.
     :param timeout: Seconds that a command may take.
     :param drains: Whether a worker that goes ends its work.
     """
@@ -46,7 +46,7 @@ class CommandPlatform:
                 hint='Write it as "./resize.sh {n}".',
             )
         chooses = any("{victims}" in word for word in self._apply)
-        self.traits = Traits(picks_victims=drains or chooses)
+        self.traits = Traits(picks_victims=drains or chooses, by_host=chooses)
 
     def describe(self) -> str:
         """Return what it is in one line: no arguments, which may have secrets."""

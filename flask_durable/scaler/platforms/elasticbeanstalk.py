@@ -46,7 +46,11 @@ class ElasticBeanstalkPlatform:
     @property
     def traits(self) -> Traits:
         """Those of the group, once it is known."""
-        return self._group.traits if self._group else Traits(picks_victims=True)
+        return (
+            self._group.traits
+            if self._group
+            else Traits(picks_victims=True, by_host=True)
+        )
 
     def describe(self) -> str:
         """Return what it is in one line."""

@@ -6,6 +6,7 @@ to nothing, and start in seconds.
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from urllib.parse import quote
 
@@ -54,7 +55,7 @@ class FlyPlatform:
         secret = token_of("Fly", token, "FLY_API_TOKEN")
         headers = {"Authorization": f"Bearer {secret}"}
         self._api = HTTPAPI("Fly", url, lambda: headers)
-        self.traits = Traits(picks_victims=True)
+        self.traits = Traits(picks_victims=True, by_host=True)
 
     def describe(self) -> str:
         """Return what it is in one line."""
@@ -124,7 +125,7 @@ class FlyPlatform:
                 code="platform.not_found",
                 hint=f"Make some: `fly scale count {self._process}=5`.",
             )
-        self.traits = Traits(picks_victims=True, maximum=len(machines))
+        self.traits = dataclasses.replace(self.traits, maximum=len(machines))
         return machines
 
     def _is_ours(self, machine: _Machine) -> bool:

@@ -42,7 +42,7 @@ class KubernetesPlatform:
     :raises ConfigurationError: There is no address or no token.
     """
 
-    traits = Traits(picks_victims=True)
+    traits = Traits(picks_victims=True, by_host=True)
 
     def __init__(
         self,
