@@ -100,6 +100,8 @@ class HealthChecks:
             return
         yield self._check_promise()
         yield self._check_queue()
+        if (self._state.settings.queue_url or "").lower().startswith("sqs:"):
+            yield self._check_owners()
         yield self._check_outbox()
         if self._state.settings.blob_url is not None:
             yield self._check_blob_store()
@@ -134,6 +136,16 @@ class HealthChecks:
             return HealthCheck(name, False, f"{type(error).__name__}: {error}")
         url = mask_url(self._state.settings.queue_url or self._state.server.url)
         return HealthCheck(name, True, f"{url}, {counts.waiting} event(s) wait")
+
+    def _check_owners(self) -> HealthCheck:
+        name, state = "queue owners", self._state
+        ask = state.broker.transport.owner_problem
+        try:
+            problems = [why for queue in state.queues() if (why := ask(queue))]
+        except Exception as error:
+            return HealthCheck(name, True, f"not known: {error}")
+        detail = f"the installation {state.installation.id}"
+        return HealthCheck(name, not problems, problems[0] if problems else detail)
 
     def _check_outbox(self) -> HealthCheck:
         waiting = self._state.store.count_owed_events()

@@ -14,6 +14,7 @@ from collections import defaultdict
 import dramatiq
 from dramatiq.errors import QueueNotFound
 
+from ..errors import UnavailableError
 from ..safe_logging import get_logger
 from ..safe_logging import SafeLogger
 from .acknowledger import Acknowledger
@@ -33,6 +34,7 @@ from .marks import Home
 from .marks import Marks
 from .receiver import PAUSE
 from .receiver import Receiver
+from .redelivery import pause_before
 from .sender import Sender
 from .service_times import ServiceTimes
 from .transport import connection_closed
@@ -265,6 +267,7 @@ class DurableBroker(dramatiq.Broker):
             if self.transport.is_transient(error):
                 raise connection_closed(error) from error
             raise
+        self.marks.check_queues(self.transport, [queue])
         self._declared.add(queue)
 
     def counts(self, queue: str) -> QueueCounts:
@@ -324,6 +327,7 @@ class DurableBroker(dramatiq.Broker):
             queue,
             self.transport,
             self.window,
+            declare=self._declare,
             ahead=self._ahead,
             allowed=self._may_receive,
             accept=self._accept,
@@ -386,6 +390,16 @@ class DurableBroker(dramatiq.Broker):
                     held.unknown(str(error))
                 else:
                     held.dead(str(error))
+            except UnavailableError as error:
+                logger.warning(
+                    "A message of %s goes back: %s",
+                    queue,
+                    error,
+                    extra={"action": "installation_unknown"},
+                )
+                held = Held(queue, item, put)
+                self._hand.add([held])
+                held.release(pause_before(item.receive_count))
             else:
                 deliveries.append(Delivery(queue, item, put, message))
         self._hand.add(deliveries)

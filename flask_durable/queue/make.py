@@ -47,7 +47,7 @@ def make_broker(
     :raises ConfigurationError: The URL cannot be used, or needs an extra.
     """
     return DurableBroker(
-        make_transport(settings, redis_client_factory=redis_client_factory),
+        make_transport(settings, redis_client_factory=redis_client_factory, home=home),
         window=window,
         barrier=barrier,
         healthy=healthy,
@@ -59,7 +59,10 @@ def make_broker(
 
 
 def make_transport(
-    settings: Settings, *, redis_client_factory: ClientFactory | None = None
+    settings: Settings,
+    *,
+    redis_client_factory: ClientFactory | None = None,
+    home: Home | None = None,
 ) -> Transport:
     """Return the queues of *settings*, as :func:`make_broker` does."""
     url = settings.queue_url
@@ -71,7 +74,9 @@ def make_transport(
     if url is not None and url.lower().startswith("sqs://"):
         if importlib.util.find_spec("boto3") is None:
             raise needs_boto3()
-        return SQSTransport(SQSAddress.parse(url), options=settings.queues, **options)
+        return SQSTransport(
+            SQSAddress.parse(url), options=settings.queues, home=home, **options
+        )
     connect = redis_client_factory
     if connect is None or url not in (None, settings.redis_url):
         connect = client_factory(url or settings.redis_url)

@@ -31,6 +31,7 @@ class Receiver:
 
     :param queue: The queue.
     :param transport: Where it is.
+    :param declare: Has a queue made before it is received from first.
     :param window: The free run threads.
     :param ahead: How many messages to fetch beyond what free threads begin.
     :param allowed: Whether to receive at all now.
@@ -46,6 +47,7 @@ class Receiver:
         transport: Transport,
         window: Window,
         *,
+        declare: t.Callable[[str], None],
         ahead: t.Callable[[str], int],
         allowed: t.Callable[[], bool],
         accept: t.Callable[[str, list[Received]], None],
@@ -61,7 +63,7 @@ class Receiver:
         self._allowed = allowed
         self._accept = accept
         self._empty = empty
-        self._declared = False
+        self._declare = declare
         self._backoff = FIRST_BACKOFF
 
     def _turn(self) -> float:
@@ -70,9 +72,7 @@ class Receiver:
             return 0
         if not self._allowed():
             return PAUSE
-        if not self._declared:
-            self._transport.declare(self._queue)
-            self._declared = True
+        self._declare(self._queue)
         self._receive(ahead)
         self._backoff = FIRST_BACKOFF
         return 0

@@ -179,6 +179,9 @@ class RedisTransport:
     def problem(self, body: str) -> Exception | None:
         return None
 
+    def owner_problem(self, queue: str) -> str | None:
+        return None  # messages say whose they are, or the namespace does
+
     def is_transient(self, error: Exception) -> bool:
         return is_transient(error)
 

@@ -14,6 +14,7 @@ import uuid
 
 from ..errors import ConfigurationError
 from .envelope import MessageRefused
+from .marks import Home
 from .options import Queues
 from .options import SQSAddress
 from .redelivery import MAX_DELAY
@@ -37,6 +38,7 @@ from .sqs_client import SQSClient
 from .sqs_dead_letters import SQSDeadLetters
 from .sqs_groups import fifo_fields
 from .sqs_groups import in_rounds
+from .sqs_owners import QueueOwners
 from .sqs_queues import SQSQueues
 from .transport import ANSWER_WITHIN
 from .transport import bad_delay
@@ -59,6 +61,7 @@ class SQSTransport:
     :param max_receives: How often a message is received before SQS dead-letters it;
         written into queues that are made, never into those that exist.
     :param answer_within: Seconds that a send waits for a connection, and for an answer.
+    :param home: The installation that this process is of, which queues are tagged with.
     """
 
     longest_wait = float(LONGEST_POLL)
@@ -75,9 +78,11 @@ class SQSTransport:
         options: Queues | None = None,
         max_receives: int = MAX_RECEIVES,
         answer_within: float = ANSWER_WITHIN,
+        home: Home | None = None,
     ) -> None:
         self.answer_within = answer_within
         self._client = SQSClient(address)
+        self._owners = QueueOwners(home)
         # For all but long polls, and queues that are to be made: what failed is
         # repeated by those who know for how long.
         self._sender = SQSClient(address, answer_within=answer_within)
@@ -88,6 +93,7 @@ class SQSTransport:
             options=options or {},
             visibility=visibility,
             max_receives=max_receives,
+            owners=self._owners,
         )
         self._sending = self.queues.asking(self._sender)
         #: Receipts of messages in hand that are dead letters, and not deleted yet.
@@ -102,6 +108,10 @@ class SQSTransport:
         except Exception as error:
             self._forget_missing(queue, error)
             raise
+
+    def owner_problem(self, queue: str) -> str | None:
+        url = self._sending.find(queue)
+        return None if url is None else self._owners.problem(self._sender, url)
 
     def name(self, queue: str) -> str:
         return self.queues.name_of(queue)

@@ -8,8 +8,9 @@
     else                    ──► made, with its dead-letter queue; or an error, if
                                 nothing may be made
 
-What exists is never changed. Two processes may make one queue at the same time: the
-second finds it made, with other attributes perhaps, and takes it.
+What exists is never changed, but for a tag (``sqs_owners``). Two processes may make one
+queue at the same time: the second finds it made, with other attributes perhaps, and
+takes it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .sqs_client import EXISTS
 from .sqs_client import LONGEST_POLL
 from .sqs_client import MISSING
 from .sqs_client import SQSClient
+from .sqs_owners import QueueOwners
 
 #: Characters of a queue's name, its endings included.
 MAX_NAME = 80
@@ -57,6 +59,7 @@ class SQSQueues:
         own.
     :param max_receives: How often a message is received before SQS dead-letters it,
         unless a queue has its own.
+    :param owners: The tags that say whose queues they are.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class SQSQueues:
         options: Queues,
         visibility: float,
         max_receives: int,
+        owners: QueueOwners,
     ) -> None:
         self.client = client
+        self._owners = owners
         self._address = address
         self._prefix = address.prefix or namespace
         self._options = options
@@ -137,6 +142,12 @@ class SQSQueues:
             url = self._urls[queue] = url or self._make_pair(queue)
         return url
 
+    def find(self, queue: str) -> str | None:
+        """Return the URL of *queue*, or ``None`` if it does not exist."""
+        place = self._of(queue).queue
+        known = self._urls.get(queue) or (self._at(place) if place else None)
+        return known or self._find(self.name(queue))
+
     def dead_url(self, queue: str) -> str:
         """Return the URL of the dead-letter queue of *queue*, made if need be.
 
@@ -170,7 +181,8 @@ class SQSQueues:
 
         :raises ConfigurationError: One does not exist, and nothing may be made.
         """
-        policy = self._redrive_policy(self.url(queue))
+        url = self.url(queue)
+        policy = self._redrive_policy(url)
         if policy:
             # Whoever made it: a number, or a text with one.
             self._allowed_receives[queue] = int(policy["maxReceiveCount"])
@@ -178,9 +190,10 @@ class SQSQueues:
             logger.warning(
                 "The queue %s exists without a redrive policy: a message that cannot "
                 "be processed is received again until it expires",
-                self.url(queue),
+                url,
                 extra={"action": "queue_without_redrive"},
             )
+        self._owners.claim(self.client, url)
 
     def forget(self, queue: str) -> None:
         """Look for *queue* again: it is not where it was."""
@@ -199,13 +212,15 @@ class SQSQueues:
             "deadLetterTargetArn": found["Attributes"]["QueueArn"],
             "maxReceiveCount": self.max_receives(queue),
         }
-        return self._make(
+        url = self._make(
             self.name(queue),
             MessageRetentionPeriod=math.ceil(options.retention or RETENTION),
             ReceiveMessageWaitTimeSeconds=LONGEST_POLL,
             RedrivePolicy=json.dumps(policy),
             VisibilityTimeout=self.visibility(queue),
         )
+        self._owners.claim(self.client, url)
+        return url
 
     def _make_dead(self, queue: str) -> str:
         return self._make(

@@ -127,6 +127,13 @@ class Transport(t.Protocol):
         :raises Exception: The queue's server refused, or cannot be reached.
         """
 
+    def owner_problem(self, queue: str) -> str | None:
+        """Return why *queue* is another deployment's, if it says so itself.
+
+        :raises Exception: That is not known: the queue's server, or the state server,
+            does not say.
+        """
+
     def name(self, queue: str) -> str:
         """Return the name that the queue's server has for *queue*."""
 

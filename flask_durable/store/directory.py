@@ -252,7 +252,8 @@ class Directory:
         if names:
             left = self._now() * 1000 - VERSION_GONE + VERSION_LEFT
             pipeline.zadd(self._seen, dict.fromkeys(names, left), xx=True, lt=True)
-        pipeline.execute()
+        # Where memory is full that is refused: they are forgotten some minutes later.
+        pipeline.execute(raise_on_error=False)
 
     def workers(self) -> list[dict[str, t.Any]]:
         """Return the descriptions of the workers that are alive."""

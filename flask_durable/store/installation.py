@@ -25,6 +25,7 @@ import uuid
 
 import redis
 
+from ..errors import UnavailableError
 from ..safe_logging import get_logger
 from .keys import Keys
 from .server import StateServer
@@ -49,7 +50,9 @@ class Installation:
         self._lock = threading.Lock()
         self._id = ""
         self._known: frozenset[str] = frozenset()
+        #: When the server may be asked again, and whether it answered last.
         self._ask_at = float("-inf")
+        self._answered = False
 
     @property
     def id(self) -> str:
@@ -63,11 +66,14 @@ class Installation:
         return self._id
 
     def owns(self, home: str) -> bool:
-        """Return whether what the installation *home* has sent is of this one."""
-        if home in self._known:
-            return True
-        if not self._look():
-            return False
+        """Return whether what the installation *home* has sent is of this one.
+
+        :raises UnavailableError: It is not known here, and the state server is away.
+        """
+        if home not in self._known and not self._look():
+            raise UnavailableError(
+                f"the state server does not say whose the installation {home} is"
+            )
         return home in self._known
 
     def adopt(self, home: str) -> None:
@@ -85,11 +91,12 @@ class Installation:
         """Ask the server, unless that was done a moment ago; return whether it said."""
         with self._lock:
             if time.monotonic() < self._ask_at:
-                return bool(self._id)
+                return self._answered
             try:
                 self._ask()
             except redis.RedisError as error:
                 self._ask_at = time.monotonic() + SILENCE_BELIEVED
+                self._answered = False
                 logger.warning(
                     "The state server does not say which installation this is: %s",
                     error,
@@ -97,6 +104,7 @@ class Installation:
                 )
                 return False
             self._ask_at = time.monotonic() + ASKED_AGAIN
+            self._answered = True
             return True
 
     def _ask(self) -> None:
@@ -108,8 +116,8 @@ class Installation:
             if isinstance(reply, Exception):
                 raise reply
         id, adopted = str(replies[0]), set(replies[1])
-        former = self._id
+        if self._id not in ("", id, *adopted):
+            # The server was emptied, or lost its newest state, under this process. It
+            # gives its own id up only when that is written.
+            self._server.client.sadd(self._adopted, self._id)
         self._id, self._known = id, self._known | adopted | {id}
-        if former not in ("", id, *adopted):
-            # The server was emptied, or lost its newest state, under this process.
-            self._server.client.sadd(self._adopted, former)

@@ -34,6 +34,7 @@ from ..engine.executor import Executor
 from ..engine.leases import Leases
 from ..engine.sweeper import Sweeper
 from ..observe.formats import set_up_pushed
+from ..queue.envelope import EVENT_QUEUE
 from ..queue.process import PerProcess
 from ..safe_logging import get_logger
 from .beat import Beat
@@ -158,6 +159,9 @@ class PushWorker:
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
             set_up_pushed(self.state.app.logger)
+            broker = self.state.broker
+            queues = [EVENT_QUEUE, *self.state.functions.queues()]
+            broker.marks.check_queues(broker.transport, queues)
             if self._lives_on and not _threads_run():
                 logger.warning(
                     "uWSGI was started without --enable-threads: leases are not "

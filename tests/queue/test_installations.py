@@ -9,6 +9,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
+from flask_durable import UnavailableError
 from flask_durable.queue.envelope import decode
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.envelope import EventMessage
@@ -77,7 +78,10 @@ def test_an_event_of_another_deployment_goes_back_to_it(
         id = shop.send("a/b")
         with caplog.at_level(logging.ERROR):
             assert route(stranger) == 0
-        assert "Two deployments share the queue" in caplog.text
+        [line] = [text for text in caplog.messages if "Two deployments share" in text]
+        for _ in range(3):
+            assert route(stranger) == 0
+        assert caplog.messages.count(line) == 1  # told once a minute
         assert stranger.runs.of_event(id) == []
         assert route_all(shop) == 1
         # So does what says that a run is ready.
@@ -146,6 +150,43 @@ def test_an_event_is_taken_while_the_state_server_is_away(
         worker = make()
         assert route_all(worker) == 1
         assert worker.run_of(id)
+
+
+def test_what_is_not_known_while_the_state_server_is_away_comes_again(
+    make: Make, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with proxy(valkey.port, b"") as network:
+        sender = make()
+        worker = make(f"redis://127.0.0.1:{network.port}")
+        worker.start()
+        ids = [sender.send("a/b")]
+        network.take_down()
+        for _ in range(12):  # more often than a message is received
+            assert not worker.state.broker.deliveries(EVENT_QUEUE, 10, 0)
+            assert worker.state.broker.flush_settled(10)
+        assert "Two deployments share" not in caplog.text
+        assert "message_dead" not in [vars(r).get("action") for r in caplog.records]
+    letters = sender.state.dead_letters.list()
+    # SQS itself counts to ten; it is no letter about another deployment.
+    assert all("another deployment" not in letter.reason for letter in letters)
+    assert route_all(sender) == len(ids) - len(letters)
+
+
+def test_an_id_is_given_up_only_when_its_adoption_is_written(make: Make) -> None:
+    with valkey_server() as server:
+        old = make(server.url)
+        former = old.state.installation.id
+        old.state.server.client.flushall()
+        new = make(server.url).state.installation
+        new.id  # noqa: B018 (made by this)
+        old.state.server.client.config_set("maxmemory", 1)
+        with pytest.raises(UnavailableError):
+            old.state.installation.owns("f" * 32)
+        assert old.state.installation.id == former
+        old.state.server.client.config_set("maxmemory", 0)
+        old.state.installation._ask_at = 0.0
+        assert old.state.installation.owns(new.id)
+        assert new.owns(former)
 
 
 def test_queues_on_the_state_server_need_no_mark(
