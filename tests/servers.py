@@ -64,6 +64,8 @@ class ValkeyServer:
             "save": "",
             **config,
         }
+        #: What its process has in its environment beyond this one's.
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,7 +83,7 @@ class ValkeyServer:
         options = [
             part for key, value in self._config.items() for part in (f"--{key}", value)
         ]
-        self._process = spawn([valkey_binary(), *options])
+        self._process = spawn([valkey_binary(), *options], environment=self.environment)
         wait_until(self._answers, f"Valkey on port {self.port}")
 
     def kill(self) -> None:
@@ -277,10 +279,15 @@ def wait_until(
         time.sleep(0.01)
 
 
-def spawn(command: list[str], folder: str | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: list[str],
+    folder: str | None = None,
+    environment: t.Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a quiet child process that does not outlive this one where Linux allows.
 
     :param folder: Its working directory.
+    :param environment: What it has in its environment beyond this one's.
     """
     setpriv = shutil.which("setpriv")
     # The signal comes when the thread that started the child ends, so only the main
@@ -290,6 +297,7 @@ def spawn(command: list[str], folder: str | None = None) -> subprocess.Popen[byt
     return subprocess.Popen(
         command,
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,0 +1,161 @@
+"""Clocks of senders, workers and the server are wrong by up to an hour, and jump."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+import typing as t
+import urllib.error
+import urllib.request
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+import pytest
+
+from ..servers import ValkeyServer
+from .app import durable
+from .chaos import Chaos
+from .chaos import Misdeed
+from .chaos import RECOVERY
+from .clocks import Clock
+from .sites import Process
+from .sites import Site
+
+HOUR = 3600.0
+
+EVENT_KEY = "evk_" + 43 * "a"
+
+
+def test_clocks_of_senders_and_workers_that_jump_lose_and_hasten_nothing(
+    any_site: Site, chance: random.Random, reign: float
+) -> None:
+    chaos = WrongProcesses(any_site, chance)
+    chaos.reign(reign)
+
+    # Half an hour is over for no run, whatever a worker's clock said.
+    due = len(chaos.accepted) - len(chaos.later)
+    any_site.counts("completed", due, timeout=RECOVERY)
+    any_site.are("suspended", *chaos.later)
+    any_site.skip(HOUR)
+    chaos.judge()
+
+
+@pytest.fixture
+def clock(tmp_path: pathlib.Path) -> Clock:
+    return Clock(tmp_path / "clock-of-server")
+
+
+@pytest.fixture
+def moved_site(
+    tmp_path: pathlib.Path, clock: Clock, namespace: str
+) -> t.Iterator[Site]:
+    """A site whose server goes by *clock*."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = ValkeyServer(str(folder))
+    try:
+        server.environment = clock.of_program
+        server.start()
+        site = Site(tmp_path, server, None, namespace)
+        try:
+            yield site
+        finally:
+            site.close()
+    finally:
+        server.kill()
+
+
+def test_a_servers_clock_that_jumps_loses_and_repeats_nothing(
+    moved_site: Site, clock: Clock, chance: random.Random, reign: float
+) -> None:
+    chaos = WrongServer(moved_site, chance, clock)
+    chaos.reign(reign)
+    chaos.judge()
+
+
+class WrongProcesses(Chaos):
+    """Moves the clocks of workers and of a web process that accepts events."""
+
+    size = 2
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        super().__init__(site, chance)
+        self.later: list[str] = []
+        self._clocks: list[Clock] = []
+        clock = self._clock()
+        _, self._address = site.web(
+            **clock.of_python, FLASK_DURABLE_EVENT_KEYS=EVENT_KEY
+        )
+
+    def misdeeds(self) -> list[Misdeed]:
+        return [*super().misdeeds(), *[self._move_a_clock] * 6]
+
+    def worker(self) -> Process:
+        return self.site.worker(**self._clock().of_python)
+
+    def sends(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
+        if self.chance.random() < 0.5:
+            return self._posts(event, name, data)
+        if self.chance.random() < 0.3:
+            # The sender is right: it is due in half an hour.
+            at = datetime.now(timezone.utc) + timedelta(minutes=30)
+            with self.site.app.app_context():
+                durable.send(name, data, id=event, at=at)
+            self.later.append(event)
+            return True
+        return super().sends(event, name, data)
+
+    def _posts(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
+        request = urllib.request.Request(
+            f"{self._address}/durable/events",
+            json.dumps({"name": name, "id": event, "data": data}).encode(),
+            {
+                "Content-Type": "application/json",
+                "Authorization": f"Bearer {EVENT_KEY}",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bool(answer.status == 202)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise AssertionError(f"{error.code}: {error.read()!r}") from None
+            return False
+
+    def _clock(self) -> Clock:
+        number = len(self._clocks)
+        self._clocks.append(Clock(self.site.folder / f"clock-{number}"))
+        self._clocks[-1].move(_wrong(self.chance))
+        return self._clocks[-1]
+
+    def _move_a_clock(self) -> None:
+        self.chance.choice(self._clocks).move(_wrong(self.chance))
+
+
+class WrongServer(Chaos):
+    """Moves the server's clock. No run sleeps: sleeps end by that clock."""
+
+    def __init__(self, site: Site, chance: random.Random, clock: Clock) -> None:
+        super().__init__(site, chance)
+        self._clock = clock
+
+    def misdeeds(self) -> list[Misdeed]:
+        return [*super().misdeeds(), *[self._move_the_clock] * 4]
+
+    def event(self) -> tuple[str, dict[str, t.Any]]:
+        return "work/five", {"pace": self.chance.uniform(0, 0.2)}
+
+    def heal(self) -> None:
+        self.send()  # at the last a jump back, with work in hand
+        self._clock.move(self._clock.shift - HOUR)
+        self.send()
+        super().heal()
+
+    def _move_the_clock(self) -> None:
+        self._clock.move(_wrong(self.chance))
+
+
+def _wrong(chance: random.Random) -> float:
+    return chance.choice([-HOUR, HOUR, chance.uniform(-HOUR, HOUR), 0.05, -0.05])
