@@ -106,7 +106,11 @@ class Proxy:
             if self.down:
                 _close(client)
                 continue
-            server = socket.create_connection(("127.0.0.1", self._upstream))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._upstream))
+            except OSError:  # there is no server there at the moment
+                _close(client)
+                continue
             with self._lock:
                 self._open |= {client, server}
             connection = _Connection(self, client, server)
