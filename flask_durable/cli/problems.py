@@ -61,6 +61,8 @@ def explain(error: Exception, ctx: click.Context) -> CommandError | None:
                 "brings one along."
             ],
         )
+    if _is_of_state_server(error):
+        return Unreachable(f"The state server {_state_server(ctx)} refuses: {error}")
     return None
 
 
@@ -78,6 +80,13 @@ def _is_forbidden(error: BaseException) -> bool:
     import redis
 
     return isinstance(error, redis.exceptions.NoPermissionError)
+
+
+def _is_of_state_server(error: BaseException) -> bool:
+    """Return whether *error* says what a server answered, or that it is no Redis."""
+    import redis
+
+    return isinstance(error, redis.RedisError)
 
 
 def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import socketserver
 import threading
 import typing as t
 from datetime import datetime
@@ -143,6 +144,38 @@ def test_a_server_that_does_not_answer_is_exit_code_3_and_its_password_is_masked
     assert "secret" not in result.output
     assert "Hint: " in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"-ERR DB index is out of range\r\n",
+        b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+        b"-MISCONF Errors writing to the AOF file\r\n",
+    ],
+)
+@pytest.mark.parametrize("command", ["runs list", "stats", "dlq list", "functions"])
+def test_a_server_that_refuses_is_told_in_one_line(reply: bytes, command: str) -> None:
+    class Refuses(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                while asked := self.request.recv(65536):
+                    self.request.sendall(reply * max(asked.count(b"*"), 1))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuses) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://:sesame@127.0.0.1:{server.server_address[1]}/0"
+        app = Flask("refused")
+        app.config.update(DURABLE_REDIS_URL=url)
+        Durable(app)
+        result = runner_of(app)(*command.split())
+        server.shutdown()
+    assert result.exit_code == 3
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("Error: The state server redis://***@127.0.0.1")
+    assert "sesame" not in result.stderr
 
 
 def test_an_app_that_has_no_server_at_all_is_told_what_to_do(
