@@ -6,6 +6,7 @@ import functools
 import http.client
 import json
 import logging
+import sys
 import typing as t
 
 import pytest
@@ -13,7 +14,9 @@ import redis
 import sentry_sdk
 from pydantic import BaseModel
 from redis.connection import Connection
+from sentry_sdk.integrations.argv import ArgvIntegration
 from sentry_sdk.integrations.logging import EventHandler
+from sentry_sdk.integrations.logging import SentryLogsHandler
 from sentry_sdk.transport import Transport
 
 from flask_durable import Backoff
@@ -21,6 +24,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.errors import UnavailableError
 from flask_durable.events.keys import new_event_key
+from flask_durable.observe import scrubbing
 from flask_durable.observe.scrubbing import Confidential
 from flask_durable.observe.scrubbing import protect
 from flask_durable.queue.delivery import Delivery
@@ -330,6 +334,109 @@ def test_logs_and_streamed_spans_have_no_keys(
     assert KEY not in kept.text
 
 
+def test_logs_of_ours_and_of_runs_quote_no_input(
+    site: Harness, make_client: t.Callable[..., Kept]
+) -> None:
+    class Order(BaseModel):
+        cents: int
+
+    kept = make_client(enable_logs=True)
+    handler = SentryLogsHandler()
+
+    def log(name: str) -> None:
+        try:
+            Order.model_validate({"cents": PRIVATE})
+        except ValueError as error:
+            record = logging.LogRecord(name, 30, "", 0, "Bad: %s", (error,), None)
+            record.api_token = PRIVATE
+            handler.emit(record)
+
+    @site.durable.function(on="order/placed", retries=0)
+    def placed(event: Event[t.Any], step: Step) -> None:
+        step.run("log", log, "shop")
+
+    capture(message="the first event")
+    for name in ("flask_durable.x", "dramatiq.x"):
+        log(name)
+    site.send("order/placed", {})
+    site.settle()
+    sentry_sdk.flush()
+    assert kept.text.count("Bad: 1 validation error") == 3
+    assert PRIVATE not in kept.text
+
+    log("shop")  # outside of a run a log is the application's own
+    sentry_sdk.flush()
+    assert PRIVATE in kept.text
+
+
+def test_what_follows_the_command_that_sends_events_is_not_told(
+    site: Harness, make_client: t.Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = make_client(integrations=[ArgvIntegration()])
+    argv = ["/venv/bin/flask", "durable", "send", "--id", "1", "a/b", PRIVATE]
+    monkeypatch.setattr(sys, "argv", argv)
+    capture(message="m")
+    monkeypatch.setattr(sys, "argv", ["flask", "durable", "worker", "--queues", "a"])
+    capture(message="m")
+    first, second = (item["extra"]["sys.argv"] for item in kept.items)
+    assert first == ["/venv/bin/flask", "durable", "send", "[redacted]"]
+    assert second[-2:] == ["--queues", "a"]
+    assert argv[-1] == PRIVATE
+
+
+def test_a_streamed_span_shows_no_event_and_no_credentials(site: Harness) -> None:
+    told: list[t.Any] = []
+    callback = scrubbing._Callback(lambda span, hint: told.append(span) or span)
+    argv = ["flask", "durable", "send", "a/b", PRIVATE]
+    callback(
+        {
+            "name": f"POST /e/{KEY}",
+            "attributes": {
+                "process.command_args": argv,
+                "http.request.header.authorization": PRIVATE,
+                "http.request.header.accept": "*/*",
+            },
+        },
+        {},
+    )
+    assert PRIVATE not in json.dumps(told)
+    assert KEY not in json.dumps(told)
+    assert told[0]["attributes"]["http.request.header.accept"] == "*/*"
+
+
+def test_frames_that_are_not_the_applications_have_no_variables(
+    site: Harness, make_client: t.Callable[..., Kept]
+) -> None:
+    kept = make_client()
+    data = {"body": PRIVATE}
+    frames = [
+        {"module": "awslambdaric.bootstrap", "in_app": False, "vars": data},
+        {"module": "click.core", "abs_path": "/x/site-packages/a.py", "vars": data},
+        {"module": "shop", "in_app": True, "vars": {"shown": "shown"}},
+        {"module": "flask_durable.cli.send", "vars": data},
+    ]
+    lines = {"context_line": f"KEYS = ['{KEY}']", "pre_context": [KEY]}
+    frames[2] |= lines
+    capture(exception={"values": [{"type": "E", "stacktrace": {"frames": frames}}]})
+    assert PRIVATE not in kept.text
+    assert KEY not in kept.text
+    assert "KEYS = ['[redacted]']" in kept.text
+    assert '"shown": "shown"' in kept.text
+
+
+def test_a_push_route_of_an_app_without_a_prefix_is_told_without_body(
+    namespace: str, make_client: t.Callable[..., Kept]
+) -> None:
+    away = Harness("redis://127.0.0.1:1/0", namespace, DURABLE_URL_PREFIX="/")
+    kept = make_client(send_default_pii=True)
+    for path in ("/worker", "/worker/not-known", "/mounted/worker/not-known"):
+        url = f"http://shop.example{path}"
+        capture(message="m", request={"url": url, "data": {"data": PRIVATE}})
+    assert PRIVATE not in kept.text
+    assert "not-known" not in kept.text
+    away.close()
+
+
 def test_an_event_that_cannot_be_scrubbed_is_told_without_what_was_gathered(
     make_client: t.Callable[..., Kept],
 ) -> None:
@@ -340,7 +447,13 @@ def test_an_event_that_cannot_be_scrubbed_is_told_without_what_was_gathered(
     mine = protect(Confidential(Redaction(()), secrets, "/durable", "durable"))
     frames = [{"module": "flask_durable.x", "vars": {"data": PRIVATE}}]
     values = [{"type": "E", "value": "text", "stacktrace": {"frames": frames}}]
-    capture(message="still told", exception={"values": values}, extra={"x": PRIVATE})
+    capture(
+        message="still told",
+        exception={"values": values},
+        extra={"x": PRIVATE},
+        contexts={"dramatiq": {"data": PRIVATE}, "trace": {"data": {"x": PRIVATE}}},
+        logentry={"message": "%s", "params": [PRIVATE], "formatted": PRIVATE},
+    )
     assert kept.items[0]["message"] == "still told"
     assert PRIVATE not in kept.text
     del mine

@@ -7,14 +7,16 @@ client's own: it sees every issue and every transaction after all event processo
 before the application's ``before_send``.
 
 ========================================  ============================================
-of every issue and transaction            the secrets of the settings and the addresses
-                                          of forwards are replaced, and what follows
-                                          ``/e/`` or ``/worker/`` in an address
+of every issue, transaction and log       the secrets of the settings and the addresses
+                                          of forwards are replaced, what follows
+                                          ``/e/`` or ``/worker/`` in an address, and
+                                          what follows ``flask durable send``
 of a request to one of our routes         the body is removed
-of an issue that comes from this package  variables of our frames and of the libraries
-                                          that we call are removed; of what remains,
+of an issue that comes from this package  variables of all frames are removed that are
+                                          not the application's own; of what remains,
                                           values whose names say so are replaced, and
                                           what pydantic's errors quote
+of a log that comes from this package     parameters are removed; the rest as of issues
 of our Redis commands                     the arguments are removed
 ========================================  ============================================
 
@@ -29,6 +31,7 @@ import typing as t
 import weakref
 from dataclasses import dataclass
 
+from ..current import run_context
 from ..redaction import REDACTED
 from ..redaction import Redaction
 
@@ -41,6 +44,8 @@ if t.TYPE_CHECKING:
 _PACKAGE = __package__.partition(".")[0]
 
 #: Libraries that are called with events and results, or that call us with requests.
+#: What the SDK takes for no code of the application is treated as they are; this is for
+#: an application that has told it otherwise, and for the standard library.
 _LIBRARIES = sys.stdlib_module_names | {
     *("boto3", "botocore", "cryptography", "dramatiq", "flask", "hiredis", "pydantic"),
     *("prometheus_client", "redis", "s3transfer", "sentry_sdk", "statsd", "urllib3"),
@@ -71,7 +76,14 @@ _SHORTEST_SECRET = 8
 _GATHERED = ("breadcrumbs", "exception", "extra", "request", "spans", "threads")
 
 #: Options of the client that are called with what it sends besides events.
-_CALLBACKS = ("before_send_log", "before_send_span")
+_CALLBACKS = ("before_send_log", "before_send_metric", "before_send_span")
+
+#: What an attribute of a log is called that is a parameter of its message, and one of a
+#: span that is a header of a request.
+_PARAMETER, _HEADER = "sentry.message.parameter.", "http.request.header."
+
+#: The command whose arguments are an event.
+_SEND = ["durable", "send"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +120,9 @@ class Confidential:
         prefix = self.url_prefix.rstrip("/")
         if prefix:
             return f"{prefix}/" in path
-        return bool(self.url_prefix) and path.endswith(("/events", "/worker"))
+        if not self.url_prefix:
+            return False
+        return path.endswith(("/events", "/worker")) or "/worker/" in path
 
     def owns_command(self, text: str) -> bool:
         """Return whether *text* is a command with a key of the app's."""
@@ -177,12 +191,11 @@ class _Scrubber:
                 _scrub(tree, confidential)
         except Exception:
             # An issue without its details is better than one with an event's data.
-            for name in _GATHERED:
-                tree.pop(name, None)
+            _leave_bare(tree)
 
 
 class _Callback:
-    """Replaces secrets in logs and streamed spans before the application's callback."""
+    """Scrubs logs, metrics and streamed spans before the application's callback."""
 
     def __init__(self, inner: t.Any) -> None:
         self._inner = inner
@@ -190,14 +203,58 @@ class _Callback:
     def __call__(self, telemetry: Tree, hint: Hint) -> t.Any:
         for confidential in list(_apps):
             _scrub_command(telemetry, confidential)
+            if "attributes" in telemetry:
+                _scrub_attributes(telemetry, confidential.redact)
             hide = _hider(confidential)
             for name, value in list(telemetry.items()):
                 telemetry[name] = hide(value)
         return self._inner(telemetry, hint) if self._inner else telemetry
 
 
+def _leave_bare(event: Tree) -> None:
+    """Remove from *event* all that may hold what is not to be sent."""
+    for name in _GATHERED:
+        event.pop(name, None)
+    if isinstance(entry := event.get("logentry"), dict):
+        event["logentry"] = {"message": entry.get("message")}
+    trace = (event.get("contexts") or {}).get("trace")
+    if isinstance(trace, dict):
+        trace = {name: value for name, value in trace.items() if name != "data"}
+    event["contexts"] = {"trace": trace} if trace else {}
+
+
+def _scrub_attributes(telemetry: Tree, redact: Redaction) -> None:
+    attributes = telemetry["attributes"]
+    logger = str(attributes.get("logger.name") or "").partition(".")[0]
+    ours = logger in _LOGGERS
+    for name, value in list(attributes.items()):
+        if ours and name.startswith(_PARAMETER):
+            del attributes[name]  # its text has them already
+        elif name.startswith(_HEADER):
+            attributes.update(redact({name: value}))
+        elif name == "process.command_args":
+            attributes[name] = _without_event(value)
+    if ours or run_context() is not None:
+        telemetry["attributes"] = redact(attributes)
+        for name, value in list(telemetry.items()):
+            telemetry[name] = _mapped(value, _without_input)
+
+
+def _without_event(arguments: t.Any) -> t.Any:
+    """Return the arguments of a process without those of ``flask durable send``."""
+    if not isinstance(arguments, (list, tuple)):
+        return arguments
+    for end in range(2, len(arguments)):
+        if [*arguments[end - 2 : end]] == _SEND:
+            return [*arguments[:end], REDACTED]
+    return arguments
+
+
 def _scrub(event: Tree, confidential: Confidential) -> None:
     _scrub_request(event, confidential)
+    if "sys.argv" in (extra := event.get("extra") or {}):
+        # Another mapping: the scope may keep this one, and the list is the process's.
+        event["extra"] = {**extra, "sys.argv": _without_event(extra["sys.argv"])}
     for text in _commands_of(event):
         _scrub_command(text, confidential)
     if _is_about_us(event):
@@ -240,7 +297,7 @@ def _remove_payloads(event: Tree, redact: Redaction) -> None:
         for frame in stack:
             if _is_ours(frame):
                 passing = _room_of(frame) in _PASSING
-            if passing or _is_ours(frame) or _root_of(frame) in _LIBRARIES:
+            if passing or _is_foreign(frame):
                 frame.pop("vars", None)  # whole events and results
             elif "vars" in frame:
                 frame["vars"] = redact(frame["vars"])
@@ -311,8 +368,9 @@ def _hide_in_stacks(part: t.Any, hide: t.Callable[[t.Any], t.Any]) -> None:
         if "value" in value:
             value["value"] = hide(value["value"])
     for frame in _frames_in(part):
-        if "vars" in frame:
-            frame["vars"] = hide(frame["vars"])
+        for name in ("vars", "pre_context", "context_line", "post_context"):
+            if name in frame:
+                frame[name] = hide(frame[name])
 
 
 def _mapped(value: t.Any, change: t.Callable[[t.Any], t.Any]) -> t.Any:
@@ -359,6 +417,12 @@ def _stacks_of(event: Tree) -> t.Iterator[t.Sequence[Tree]]:
 def _frames_of(event: Tree) -> t.Iterator[Tree]:
     for stack in _stacks_of(event):
         yield from stack
+
+
+def _is_foreign(frame: Tree) -> bool:
+    """Return whether *frame* is no code of the application."""
+    is_known = _is_ours(frame) or _root_of(frame) in _LIBRARIES
+    return is_known or frame.get("in_app") is False
 
 
 def _is_ours(frame: Tree) -> bool:
