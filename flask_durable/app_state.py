@@ -67,6 +67,8 @@ from .store.service_times import ServiceTimes
 from .store.spool import Spool
 
 if t.TYPE_CHECKING:
+    from pathlib import Path
+
     from flask import Flask
 
     from .events.model import EventLike
@@ -107,6 +109,8 @@ class AppState:
         )
         #: What surrounds sends, routings, attempts and steps.
         self.middleware = MiddlewareChain([*self._outer(), *middleware, *self._inner()])
+        #: Where a server is looked for if none is configured.
+        self.data = data_directory(app.instance_path)
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
         #: Whether the state server answered last; nothing is received while not.
@@ -155,7 +159,7 @@ class AppState:
             )
         url = self.settings.redis_url
         if url is None:
-            url = find_running(data_directory(self.app.instance_path))
+            url = find_running(self.data)
         if url is None:
             raise ConfigurationError(
                 "There is no DURABLE_REDIS_URL, and no server of a running "
@@ -394,11 +398,20 @@ class AppState:
             if name in vars(self):
                 vars(self)[name].reconnect()
 
+    def look_for_server_in(self, directory: Path) -> None:
+        """Use the embedded server of *directory* from now on.
+
+        For a development stack that has one of its own. A server that is configured
+        goes on being used.
+        """
+        self.data = directory
+        self.forget_collaborators()
+
     def forget_collaborators(self) -> None:
         """Make them anew on the next use.
 
-        Done in a forked process: a thread that is not there may hold their locks, or be
-        the one that they wait for.
+        Done in a forked process, where a thread that is not there may hold their locks,
+        or be the one that they wait for; and if the server is another one.
         """
         for name in [*vars(self)]:
             if isinstance(getattr(type(self), name, None), functools.cached_property):

@@ -90,6 +90,7 @@ def dev(
         processes=processes,
         threads=threads,
         log_format=log_format,
+        keep_data=True,
     )
     with stack:
         # As soon as the banner says so, Ctrl-C stops it.

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -60,8 +61,12 @@ class DevStack:
     the worker, which hands its runs back, and the web app, last the server. On Linux
     they also end when this process is killed, and elsewhere within a second.
 
+    The embedded server begins empty, in a temporary folder that is removed at the end:
+    no stack sees what an earlier one has done, nor what ``flask durable dev`` keeps. In
+    the block :attr:`app` uses it too.
+
     When the app has a ``DURABLE_REDIS_URL``, that server is used and none is started.
-    When another ``flask durable dev`` runs on the same instance folder, its server is.
+    What is there stays there: give tests a ``DURABLE_NAMESPACE`` of their own.
 
     :param app_import: What ``flask --app`` takes; default: as the ``flask`` command
         that is running, else as ``flask`` finds it.
@@ -71,11 +76,13 @@ class DevStack:
     :param queue: ``"redis"``: as the app is configured, by default the same server.
         ``"sqs"``: a local SQS endpoint, in memory.
     :param reload: Whether web app and worker start again when the source changes.
-    :param quiet: Whether their output goes to files in the data directory,
-        ``web.log`` and ``worker.log``.
+    :param quiet: Whether their output goes to files in the folder ``durable`` of the
+        instance folder, ``web.log`` and ``worker.log``.
     :param processes: Processes of the worker.
     :param threads: Threads of each of them.
     :param log_format: Of what the worker logs, if not the app's own.
+    :param keep_data: Whether the embedded server is that of ``flask durable dev``. It
+        keeps its data in the instance folder, and may run already.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class DevStack:
         processes: int = 1,
         threads: int = 8,
         log_format: LogFormat | None = None,
+        keep_data: bool = False,
     ) -> None:
         self.app_import = app_import or _running_app_import()
         self.host = host
@@ -100,6 +108,7 @@ class DevStack:
         self.processes = processes
         self.threads = threads
         self.log_format = log_format
+        self.keep_data = keep_data
         #: The app, as this process has loaded it; set on entering.
         self.app: Flask
         #: The embedded server, ``None`` when the app is configured with another.
@@ -107,6 +116,8 @@ class DevStack:
         #: The address of the local SQS endpoint, if there is one.
         self.sqs_endpoint: str | None = None
         self._keeper: Keeper
+        #: Undoes what entering has done, the last first.
+        self._undo = contextlib.ExitStack()
 
     @property
     def url(self) -> str:
@@ -149,17 +160,20 @@ class DevStack:
         :raises UnavailableError: The port is taken, or a server does not start.
         """
         self.app = _load_app(self.app_import)
-        self._prepare()
-        self._keeper = Keeper(
-            self.server,
-            self._make_children,
-            restart_on_change=("worker",) if self.reload else (),
-        )
-        self._keeper.start()
+        with contextlib.ExitStack() as undo:
+            self._prepare(undo)
+            self._keeper = Keeper(
+                self.server,
+                self._make_children,
+                restart_on_change=("worker",) if self.reload else (),
+            )
+            self._keeper.start()
+            undo.callback(self._keeper.stop)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._keeper.stop()
+        self._undo.close()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the web app answers and a worker is alive.
@@ -194,7 +208,7 @@ class DevStack:
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         return everywhere.get(self.host, self.host)
 
-    def _prepare(self) -> None:
+    def _prepare(self, undo: contextlib.ExitStack) -> None:
         if sys.platform == "win32":
             raise ConfigurationError(
                 "The development stack does not run on Windows itself.",
@@ -204,7 +218,7 @@ class DevStack:
         if self.queue == "sqs":
             self._prepare_sqs()
         if self.settings.redis_url is None:
-            self.server = EmbeddedServer(self._data_directory)
+            self.server = EmbeddedServer(self._choose_directory(undo))
         if self.port == 0:
             self.port = free_port()
         else:
@@ -219,9 +233,18 @@ class DevStack:
             )
         self.sqs_endpoint = f"http://127.0.0.1:{free_port()}"
 
-    @property
-    def _data_directory(self) -> Path:
-        return data_directory(self.app.instance_path)
+    def _choose_directory(self, undo: contextlib.ExitStack) -> Path:
+        """Return where the embedded server has its data."""
+        if self.keep_data:
+            return data_directory(self.app.instance_path)
+        made = tempfile.TemporaryDirectory(
+            prefix="flask-durable-", ignore_cleanup_errors=True
+        )
+        directory = Path(undo.enter_context(made))
+        state = self.durable.state_of(self.app)
+        undo.callback(state.look_for_server_in, state.data)
+        state.look_for_server_in(directory)
+        return directory
 
     def _make_children(self) -> list[Child]:
         environment = self._environment()
@@ -286,8 +309,9 @@ class DevStack:
     def _log(self, name: str) -> Path | None:
         if not self.quiet:
             return None
-        self._data_directory.mkdir(parents=True, exist_ok=True)
-        return self._data_directory / f"{name}.log"
+        directory = data_directory(self.app.instance_path)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / f"{name}.log"
 
     def _web_answers(self) -> bool:
         prefix = self.settings.url_prefix

@@ -60,6 +60,40 @@ def test_a_ready_stack_runs_what_is_sent_from_this_process(app_import: str) -> N
     assert all(gone(pid) for pid in pids.values())
 
 
+def greeting_of(stack: DevStack, name: str) -> t.Any:
+    """Return what came of an event that has the same id each time."""
+    with stack.app.app_context():
+        runs = stack.durable.runs
+        stack.durable.send("greeting/asked", {"name": name}, id="once")
+        wait_until(lambda: runs.of_event("once"), timeout=TIMEOUT)
+        (run,) = runs.of_event("once")
+        return runs.wait(run.id, timeout=TIMEOUT).result
+
+
+def test_a_stack_knows_nothing_of_an_earlier_one_in_the_same_process(
+    app_import: str, tmp_path: pathlib.Path
+) -> None:
+    seen, folders = [], []
+    for name in ("ada", "grace"):
+        with DevStack(app_import, port=0, quiet=True) as stack:
+            stack.wait_ready(TIMEOUT)
+            assert stack.server is not None
+            folders.append(stack.server.directory)
+            seen.append(greeting_of(stack, name))
+    assert seen == [{"greeting": "Hello, Ada"}, {"greeting": "Hello, Grace"}]
+    assert not any(folder.exists() for folder in folders)
+    assert not list((tmp_path / "instance" / "durable").glob("*.aof*"))
+
+
+def test_a_stack_leaves_what_is_kept_for_development_alone(app_import: str) -> None:
+    with DevStack(app_import, port=0, quiet=True, keep_data=True) as kept:
+        with DevStack(app_import, port=0, quiet=True) as stack:
+            assert stack.redis_url != kept.redis_url
+            state = stack.durable.state_of(stack.app)
+            assert state.server.url == stack.redis_url
+        assert state.server.url == kept.redis_url
+
+
 def test_a_quiet_stack_writes_what_its_processes_print_to_files(
     app_import: str, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
