@@ -21,6 +21,7 @@ from .engine.admin import RunAdmin
 from .engine.host import Host
 from .engine.outbox import Outbox
 from .engine.run_logs import RunLogs
+from .engine.safe_points import call
 from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .events.acceptance import to_message
@@ -436,7 +437,7 @@ class AppState:
     def _check_event(self, message: EventMessage) -> None:
         # What is sealed was checked when it was sent, and is again where it is opened.
         if isinstance(message.data, dict):
-            self.schemas.validate(message.name, message.data)
+            call(self.schemas.validate, (message.name, message.data), {})
 
 
 def _statsd_of(settings: Settings) -> Statsd | None:

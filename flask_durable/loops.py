@@ -72,6 +72,11 @@ class Loop:
         """Whether there is, or was, a thread."""
         return self._thread is not None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there, in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self, first: float = 0.0) -> None:
         """Start the thread.
 

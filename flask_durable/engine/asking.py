@@ -20,6 +20,7 @@ code alone, in the thread that has it.
 
 from __future__ import annotations
 
+import contextvars
 import math
 import queue
 import threading
@@ -28,6 +29,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .interruption import Body
+from .safe_points import call
 
 #: Seconds that one question may take, and then until it is left alone.
 ANSWER_WITHIN = 5.0
@@ -42,7 +44,8 @@ class Question:
     """Something to ask.
 
     :param key: What is asked, the same for all events; it rests if it is late.
-    :param ask: Asks it about one event.
+    :param ask: Asks it about one event. What it calls by :func:`~.safe_points.call`
+        may be interrupted, and no other code of ours.
     """
 
     key: str
@@ -100,7 +103,10 @@ class Asker:
         body = Body(ANSWER_WITHIN)
         try:
             with body:
-                value = question.ask()
+                # In a context of its own: what the code sets of the variables of a
+                # library is not there for the next event that this thread asks about.
+                context = contextvars.copy_context()
+                value = context.run(call, question.ask, (), {})
         except BaseException as error:  # SystemExit would end the thread
             if body.interrupted is None:
                 return Answer(error=error)

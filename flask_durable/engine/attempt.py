@@ -95,6 +95,8 @@ class Attempt:
         self.tools: Step
         #: The step body that is running, for whoever has to interrupt it.
         self.body: Body | None = None
+        #: The whole attempt, as something that is interrupted between steps.
+        self.whole: Body | None = None
         #: Whether this attempt committed a step: then a failure of the body is the
         #: first one since.
         self.committed = False
@@ -386,7 +388,8 @@ class Attempt:
         if self.context is not None:
             self.context.cancel_requested = cancelled
         self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
-        if (body := self.body) is not None:
+        # Told at each renewal: what is between the two is interrupted the next time.
+        if (body := self.body or self.whole) is not None:
             body.interrupt(LossInterrupt)
 
     def seal(self, signal: Signal) -> Signal:

@@ -55,12 +55,14 @@ from .control import Replayed
 from .control import Signal
 from .endings import tell
 from .host import Host
+from .interruption import Body
 from .leases import Leases
 from .outbox import Outbox
 from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
 from .retry import delay_after
+from .safe_points import call
 
 logger = get_logger(__name__)
 
@@ -195,9 +197,10 @@ class Executor:
         self._leases.add(attempt)
         try:
             self._probation.begin(attempt)
-            # In a context of its own: what a body sets of the variables of a library,
-            # such as a tenant for log lines, is not there in the next run.
-            contextvars.copy_context().run(self._execute, attempt)
+            with self._given_up_if_lost(attempt):
+                # In a context of its own: what a body sets of the variables of a
+                # library, such as a tenant for log lines, is not there in the next run.
+                contextvars.copy_context().run(self._execute, attempt)
         except Signal as signal:
             logger.debug(
                 "Run %s: %s", run.run_id, signal, extra={"action": "attempt_end"}
@@ -211,6 +214,30 @@ class Executor:
         if attempt.process_end is not None:
             raise attempt.process_end
         return attempt
+
+    @contextlib.contextmanager
+    def _given_up_if_lost(self, attempt: Attempt) -> t.Iterator[None]:
+        """Go on without this thread if its run is lost and the body does not end.
+
+        What hangs outside of steps would keep a run thread for as long as the process
+        lives, after the run itself was cancelled.
+        """
+
+        def give_up(kind: type[Interrupt]) -> None:
+            self.lost_threads.add(attempt)
+            logger.error(
+                "The body of run %s does not end although the run was cancelled, or is "
+                "somebody else's: its thread is lost.",
+                attempt.run_id,
+                extra={"action": "thread_lost"},
+            )
+
+        attempt.whole = Body(give_up=give_up)
+        try:
+            with attempt.whole:
+                yield
+        finally:
+            attempt.whole = None  # it leads here: a cycle
 
     def _set_aside(self, attempt: Attempt, error: BaseException) -> None:
         """Pause the run: what it needs of us fails, and would fail again.
@@ -310,8 +337,9 @@ class Executor:
                     hint="Give what it waits for a timeout, or look it up in a step.",
                 )
             with self._host.scope():
-                return not where(event)
+                return not call(where, (event,), {})
         except BaseException as error:
+            attempt.check()  # it may have been interrupted because the run is lost
             self._fail(attempt, error)
             attempt.check()
             raise AssertionError("a run that ended is sealed") from error
@@ -435,7 +463,7 @@ def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
     arguments = [event, attempt.tools]
     if "cause" in attempt.record:
         arguments.append(attempt.payloads.cause())
-    return attempt.function.body(*arguments)
+    return call(attempt.function.body, arguments, {})
 
 
 def _is_final(error: BaseException) -> bool:

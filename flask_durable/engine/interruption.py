@@ -14,6 +14,9 @@ stands where an exception leaves nothing held (see ``safe_points``). Nothing out
 body is ever interrupted: neither a commit, nor the beginning or the end of the step's
 context. The end of a body and the raising of an interrupt exclude each other.
 
+A whole attempt is a body as well, around those of its steps. Its time is over only when
+its run is lost or cancelled, and what is interrupted of it is the function's own code.
+
 A body that has not ended 5 s after its time was over is in a call that does not return,
 or does not let itself be interrupted. It is *given up*: its step settles the attempt
 from another thread, and the thread counts as lost until the body ends after all.
@@ -31,6 +34,7 @@ import threading
 import time
 import typing as t
 
+from ..loops import Loop
 from ..safe_logging import get_logger
 from .control import Interrupt
 from .control import ShutdownInterrupt
@@ -50,6 +54,9 @@ LAST_LOOK = 0.02
 LOOKS_GROW = 1.1
 #: The same once the body was given up.
 RARE_LOOK = 0.1
+
+#: Seconds that the watchdog waits at most before it shows that it is there.
+IDLE = 10.0
 
 logger = get_logger(__name__)
 
@@ -213,18 +220,15 @@ class Watchdog:
         self._ended = 0
         self._deadlines: list[tuple[float, int, Body]] = []
         self._order = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._loop = Loop("durable-watchdog", self._turn, self._failed)
 
     def add(self, body: Body, seconds: float) -> None:
         """Press *body* to end in some seconds, unless it ended before."""
         entry = (time.monotonic() + seconds, next(self._order), body)
         with self._condition:
             heapq.heappush(self._deadlines, entry)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._watch, name="durable-watchdog", daemon=True
-                )
-                self._thread.start()
+            if not self._loop.alive:  # not yet, or not in a forked process
+                self._loop.start()
             self._condition.notify()
 
     def forget(self) -> None:
@@ -241,18 +245,24 @@ class Watchdog:
                 heapq.heapify(self._deadlines)
                 self._ended = 0
 
-    def _watch(self) -> t.NoReturn:
-        while True:
-            with self._condition:
-                while not self._deadlines:
-                    self._condition.wait()
-                due, _, body = self._deadlines[0]
-                left = due - time.monotonic()
-                if left > 0:
-                    self._condition.wait(left)
-                    continue
-                heapq.heappop(self._deadlines)
+    def _turn(self) -> float:
+        body = self._wait()
+        if body is not None:
             self._press(body)
+        return 0
+
+    def _wait(self) -> Body | None:
+        """Return the next body whose time is over; ``None`` if none is for a while."""
+        with self._condition:
+            left = IDLE
+            if self._deadlines:
+                due, _, body = self._deadlines[0]
+                left = min(due - time.monotonic(), IDLE)
+                if left <= 0:
+                    heapq.heappop(self._deadlines)
+                    return body
+            self._condition.wait(left)
+            return None
 
     def _press(self, body: Body) -> None:
         pause: float | None = LAST_LOOK
@@ -265,8 +275,17 @@ class Watchdog:
                 error,
                 extra={"action": "interrupt_failed"},
             )
-        if pause is not None:
-            self.add(body, pause)
+        finally:
+            if pause is not None:
+                self.add(body, pause)
+
+    def _failed(self, error: BaseException) -> float:
+        logger.error(
+            "Bodies are not interrupted for a moment: %s",
+            error,
+            extra={"action": "interrupt_failed"},
+        )
+        return RARE_LOOK
 
 
 watchdog = Watchdog()

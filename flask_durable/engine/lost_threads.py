@@ -1,7 +1,8 @@
 """The threads of this process whose attempts were given up, and that still go on.
 
-A step's body that does not end keeps its thread. The attempt is settled by another
-thread (see ``interruption``); this one counts as lost until the body ends after all.
+A body that does not end keeps its thread. If it is a step's, the attempt is settled by
+another thread (see ``interruption``); this one counts as lost until the body ends after
+all.
 """
 
 from __future__ import annotations
@@ -9,8 +10,13 @@ from __future__ import annotations
 import threading
 import typing as t
 
+from ..safe_logging import get_logger
+
 if t.TYPE_CHECKING:
     from .attempt import Attempt
+
+
+logger = get_logger(__name__)
 
 
 class ThreadKeeper(t.Protocol):
@@ -40,11 +46,20 @@ class LostThreads:
         # The attempt has ended before came_back() takes this lock: so either it is
         # seen here, or came_back() finds the attempt.
         with self._lock:
-            if attempt.ended:
+            if attempt.ended or attempt in self._lost:
                 return
             self._lost.add(attempt)
             for keeper in self.keepers:
-                keeper.lost(attempt)
+                try:
+                    keeper.lost(attempt)
+                except Exception as error:
+                    # Such as no memory for a thread in its place. The run is still to
+                    # be settled.
+                    logger.error(
+                        "A lost thread is not replaced: %s",
+                        error,
+                        extra={"action": "thread_not_replaced"},
+                    )
 
     def came_back(self, attempt: Attempt) -> None:
         """Note that the thread of *attempt*, which has ended, is there."""

@@ -44,6 +44,7 @@ from .asking import Question
 from .claimed_run import ClaimedRun
 from .host import Host
 from .outbox import Outbox
+from .safe_points import call
 from .sending import event_info
 
 logger = get_logger(__name__)
@@ -405,7 +406,8 @@ class Router:
         if opened is None or function.where is None:
             return None
         with self._host.scope():
-            return bool(function.where(function.event_for(opened)))
+            event = call(function.event_for, (opened,), {})
+            return bool(call(function.where, (event,), {}))
 
     def _may_run_here(self, queue: str) -> bool:
         threads = self._threads

@@ -137,7 +137,14 @@ _TOLD_TO_ALL = frozenset(
 _OWN = __name__.partition(".")[0]
 _CALLERS = tuple(
     f"{_OWN}.{name}"
-    for name in ("forwarding", "functions.step_function", "http_api", "serialization")
+    for name in (
+        "events.schemas",
+        "forwarding",
+        "functions.function",
+        "functions.step_function",
+        "http_api",
+        "serialization",
+    )
 )
 
 _LIBRARIES = tuple(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import typing as t
+from contextvars import ContextVar
 
 import pytest
 from pydantic import field_validator
@@ -41,6 +43,14 @@ def gate() -> t.Iterator[threading.Lock]:
     lock.acquire()
     yield lock
     lock.release()
+
+
+@pytest.fixture
+def stopping() -> t.Iterator[threading.Event]:
+    """Return what ends an endless loop of Python code, at the end of the test."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 def hang(lock: threading.Lock) -> bool:
@@ -88,11 +98,32 @@ def test_code_that_can_be_interrupted_is_late_and_keeps_no_thread() -> None:
         while not stopping.is_set():
             pass
 
-    before = threading.active_count()
-    assert ask(asker, ("loop", loop), ("b", lambda: 1)) == [LATE, Answer(1)]
-    assert ask(asker, ("loop", lambda: 1)) == [LATE]
-    stopping.set()
-    assert threading.active_count() <= before + 2  # the asker's, and the watchdog's
+    def alive() -> set[threading.Thread]:
+        threads = set(threading.enumerate())
+        return {thread for thread in threads if thread.name == "durable-asker"}
+
+    before = alive()
+    try:
+        assert ask(asker, ("loop", loop), ("b", lambda: 1)) == [LATE, Answer(1)]
+        assert ask(asker, ("loop", lambda: 1)) == [LATE]
+        assert len(alive() - before) == 1
+        assert asker._resting["loop"] < math.inf  # it is asked again after a while
+    finally:
+        stopping.set()
+
+
+def test_what_a_question_sets_of_context_variables_ends_with_it() -> None:
+    tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+    seen: list[str] = []
+
+    def look(name: str) -> None:
+        seen.append(tenant.get())
+        tenant.set(name)
+
+    asker = Asker()
+    ask(asker, ("a", lambda: look("a")), ("b", lambda: look("b")))
+    ask(asker, ("a", lambda: look("c")))
+    assert seen == ["nobody"] * 3
 
 
 def test_what_was_left_alone_is_asked_again_some_time_after_it_came_back(
@@ -145,6 +176,57 @@ def test_a_filter_that_hangs_fails_its_own_run_and_holds_up_no_other(
         assert run.failure is not None
         assert run.failure.code == "filter.timeout"
     assert told == ["filter.timeout"] * 3
+
+
+def test_a_filter_that_goes_on_for_ever_is_asked_of_later_events(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, stopping: threading.Event
+) -> None:
+    monkeypatch.setattr(asking, "REST", 0.0)
+
+    @harness.durable.function(on="a/b", where=lambda event: loop_if_bad(event.data))
+    def picky(event: Event[t.Any], step: Step) -> str:
+        return "done"
+
+    def loop_if_bad(data: dict[str, t.Any]) -> bool:
+        while data["bad"] and not stopping.is_set():
+            pass
+        return True
+
+    bad = harness.send("a/b", {"bad": True})
+    harness.settle()
+    good = harness.send("a/b", {"bad": False})
+    harness.settle()
+
+    assert harness.run_of(bad).status == RunStatus.FAILED
+    assert harness.run_of(good).result == "done"
+
+
+def test_a_validator_that_goes_on_for_ever_is_asked_of_later_events(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, stopping: threading.Event
+) -> None:
+    monkeypatch.setattr(asking, "REST", 0.0)
+
+    class Slow(EventData, name="slow/sent"):
+        path: str
+
+        @field_validator("path")
+        def check(cls, path: str) -> str:
+            while path == "hang" and not stopping.is_set():
+                pass
+            return path
+
+    @harness.durable.function(on=Slow)
+    def work(event: Event[Slow], step: Step) -> str:
+        return "done"
+
+    harness.start()
+    for id, path in ("e1", "hang"), ("e2", "good"):
+        body = EventMessage("slow/sent", {"path": path}, id, 1).encode()
+        harness.state.broker.send(EVENT_QUEUE, [body])
+        harness.settle()
+
+    assert harness.runs.of_event("e1") == []
+    assert harness.run_of("e2").result == "done"
 
 
 def test_a_run_that_failed_for_its_filter_asks_it_when_it_is_tried_again(

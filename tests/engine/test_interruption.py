@@ -550,3 +550,147 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
         poll(lambda: harness.state.window.free == 1)
     finally:
         worker.stop()
+
+
+# -- Bodies of functions ---------------------------------------------------------------
+
+
+def cancelled_outside_steps(harness: Harness, body: t.Callable[[], None]) -> None:
+    """Cancel a run while its function's body is in *body*, outside any step."""
+    begun = threading.Event()
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("first", lambda: None)
+        begun.set()
+        body()
+
+    event = harness.send("a/b")
+    harness.route()
+    thread = threading.Thread(target=harness.execute, daemon=True)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    harness.runs.cancel(harness.run_of(event).id)
+    harness.leases.renew()
+
+
+def test_the_body_of_a_cancelled_run_is_interrupted_between_its_steps(
+    harness: Harness,
+) -> None:
+    ended_by: list[BaseException] = []
+
+    def endless() -> None:
+        try:
+            while True:
+                time.sleep(0.001)
+        except BaseException as error:
+            ended_by.append(error)
+            raise
+
+    cancelled_outside_steps(harness, endless)
+
+    poll(lambda: not harness.leases.held)
+    assert [type(error) for error in ended_by] == [LossInterrupt]
+    assert len(harness.state.host.lost_threads) == 0
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_the_body_of_a_cancelled_run_is_given_up_where_it_hangs(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Lock()
+    lost = harness.state.host.lost_threads
+    with gate:
+        cancelled_outside_steps(harness, gate.acquire)
+        poll(lambda: len(lost) == 1 and not harness.leases.held)
+        harness.leases.renew()
+        assert len(lost) == 1
+    poll(lambda: len(lost) == 0)
+    assert [r.levelname for r in caplog.records if "thread is lost" in r.message] == [
+        "ERROR"
+    ]
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_filters_that_hang_in_cancelled_runs_keep_no_run_threads(
+    harness: Harness,
+) -> None:
+    gate = threading.Lock()
+
+    def hangs(event: Event[t.Any]) -> bool:
+        with gate:
+            return True
+
+    @harness.durable.function(on="a/b", where=hangs)
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    harness.in_place = 0
+    event = harness.send("a/b")
+    harness.route()
+    client, store = harness.state.server.client, harness.state.store
+    run = harness.run_of(event)
+    key = f"{store.keys.tag_of(run.id)}:run:{run.id}"
+    client.hset(key, "unfiltered", "1")  # as a router without the code leaves it
+    lost = harness.state.host.lost_threads
+    with gate:
+        threading.Thread(target=harness.execute, daemon=True).start()
+        poll(lambda: harness.leases.held)
+        harness.runs.cancel(run.id)
+        harness.leases.renew()
+        poll(lambda: len(lost) == 1)
+    poll(lambda: len(lost) == 0)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_step_is_settled_where_its_thread_cannot_be_replaced(
+    harness: Harness,
+) -> None:
+    class Broken:
+        def lost(self, attempt: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        def came_back(self, attempt: object) -> None: ...
+
+    harness.state.host.lost_threads.keepers.insert(0, Broken())
+    blocked = Blocked(harness, retries=1)
+    poll(lambda: harness.run_of(blocked.event).status == RunStatus.SUSPENDED)
+    assert not harness.leases.held
+    blocked.open()
+
+
+# -- The watchdog ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit])
+def test_the_watchdog_survives_what_is_raised_in_it(error: type[BaseException]) -> None:
+    def endless() -> None:
+        while True:
+            time.sleep(0.001)
+
+    thread = InThread(endless, timeout=0.5)
+    watchdogs = [x for x in threading.enumerate() if x.name == "durable-watchdog"]
+    for watchdog in watchdogs:
+        assert watchdog.ident is not None
+        safe_points._raise(watchdog.ident, error)
+
+    assert isinstance(thread.join(), TimeoutInterrupt)
+
+
+def test_a_body_that_could_not_be_pressed_is_pressed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def endless() -> None:
+        while True:
+            time.sleep(0.001)
+
+    pressed: list[int] = []
+    press = Body.press
+
+    def broken(self: Body) -> float | None:
+        pressed.append(1)
+        if len(pressed) == 1:
+            raise SystemExit
+        return press(self)
+
+    monkeypatch.setattr(Body, "press", broken)
+    assert isinstance(InThread(endless, timeout=0.01).join(), TimeoutInterrupt)
