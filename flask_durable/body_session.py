@@ -12,7 +12,7 @@ read alone                                ends by a commit; loaded objects stay 
                                           they are, and the next query begins another
 pending or flushed changes, sent a        goes on: nothing is written before the body
 statement that may change or lock rows,   says so, and nothing is lost
-or is in a savepoint
+in bulk too, or is in a savepoint
 ========================================  ==========================================
 
 That is for the sessions of Flask-SQLAlchemy. It ends by a commit and not by a
@@ -44,7 +44,6 @@ def releaser(extension: object) -> t.Callable[[], None]:
         return lambda: None
     from sqlalchemy import event
 
-    event.listen(scoped, "after_flush", _on_flush)
     event.listen(scoped, "after_transaction_end", _on_end)
     event.listen(scoped, "do_orm_execute", _on_execute)
 
@@ -55,19 +54,32 @@ def releaser(extension: object) -> t.Callable[[], None]:
     return release
 
 
-def _on_flush(session: t.Any, _: object) -> None:
-    session.info[_WROTE] = True
-
-
 def _on_end(session: t.Any, transaction: t.Any) -> None:
-    if transaction.parent is None:  # else it is a savepoint
+    if transaction.parent is None:
         session.info.pop(_WROTE, None)
+    elif not transaction.nested:  # no savepoint: a flush, or a method for bulk
+        session.info[_WROTE] = True
 
 
 def _on_execute(state: t.Any) -> None:
-    locks = getattr(state.statement, "_for_update_arg", None) is not None
-    if locks or not state.is_select or state.is_from_statement:
+    statement = state.statement
+    locks = getattr(statement, "_for_update_arg", None) is not None
+    if locks or not state.is_select or state.is_from_statement or _calls(statement):
         state.session.info[_WROTE] = True  # its transaction may only begin now
+
+
+def _calls(statement: t.Any) -> bool:
+    """Return whether *statement* selects what a function returns that is not known.
+
+    It may take a lock for the transaction, or change rows. ``count`` and its like have
+    classes of their own.
+    """
+    from sqlalchemy.sql.functions import Function
+
+    return any(
+        type(getattr(column, "element", column)) is Function
+        for column in getattr(statement, "_raw_columns", ())
+    )
 
 
 def _release(session: t.Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Column
+from sqlalchemy import func
 from sqlalchemy import Integer
 from sqlalchemy import select
 from sqlalchemy import String
@@ -75,7 +76,7 @@ def test_a_body_that_has_read_leaves_the_connection_to_its_steps(
     assert result_of(harness, body) == ["ann"] * 4
 
 
-@pytest.mark.parametrize("how", ["pending", "flushed", "statement"])
+@pytest.mark.parametrize("how", ["pending", "flushed", "statement", "bulk"])
 def test_what_a_body_wrote_is_neither_stored_nor_lost_by_a_step(
     harness: Harness, shop: Shop, how: str
 ) -> None:
@@ -84,6 +85,9 @@ def test_what_a_body_wrote_is_neither_stored_nor_lost_by_a_step(
         user = session.get(shop.user, 1)
         if how == "statement":
             session.execute(text("UPDATE user SET name = 'bob'"))
+        elif how == "bulk":
+            mappings = [{"id": 1, "name": "bob"}]
+            session.bulk_update_mappings(shop.user, mappings)  # type: ignore[arg-type]
         else:
             user.name = "bob"
         if how == "flushed":
@@ -107,3 +111,21 @@ def test_a_row_that_a_body_has_locked_stays_locked(
         return session().get_transaction() is before
 
     assert result_of(harness, body) is True
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_the_transaction_of_a_function_that_may_lock_goes_on(
+    harness: Harness, shop: Shop, label: bool
+) -> None:
+    def body(event: AnyEvent, step: Step) -> list[bool]:
+        session = shop.db.session
+        kept = []
+        called = func.randomblob(1)
+        for asked in (func.count(shop.user.id), called.label("x") if label else called):
+            session.execute(select(asked))
+            before = session().get_transaction()
+            step.run("other", lambda: None)
+            kept.append(session().get_transaction() is before)
+        return kept
+
+    assert result_of(harness, body) == [False, True]
