@@ -9,6 +9,7 @@ import typing as t
 import pytest
 import redis
 
+from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.redis_streams import GROUP
 from flask_durable.queue.redis_streams import RedisTransport
 from flask_durable.queue.transport import QueueCounts
@@ -265,10 +266,12 @@ def test_a_full_server_refuses_new_messages_and_settles_accepted_ones(
     transport = mortal_kit.transport(visibility=30)
     send(transport, bodies(4))
     one, two, three, four = collect(transport, 4)
-    mortal_kit.client.config_set("maxmemory", "1mb")
-    for delay in (0, 1):
-        [outcome] = transport.send(QUEUE, [body(9)], delay)
+    mortal_kit.client.config_set("maxmemory", 1)
+    # A run message is sent all the same, see test_memory.
+    for queue, delay in ((EVENT_QUEUE, 0), (QUEUE, 1)):
+        [outcome] = transport.send(queue, [body(9)], delay)
         assert isinstance(outcome, redis.exceptions.OutOfMemoryError)
+    transport.declare(QUEUE)  # as a worker does that starts now
     assert transport.extend(QUEUE, [one.receipt], 30) == [None]
     assert transport.delete(QUEUE, [one.receipt]) == [None]
     assert transport.release(QUEUE, [two.receipt]) == [None]
