@@ -53,8 +53,9 @@ class StateServer:
         self._retries = retries
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._client: redis.Redis | None = None
-        self._pid: int | None = None
+        #: The client and the process that it is of: together, since threads read it
+        #: without the lock.
+        self._made: tuple[redis.Redis, int] | None = None
         self._exchange = Exchange()
         self._factory: ClientFactory | None = None
 
@@ -64,13 +65,14 @@ class StateServer:
     @property
     def client(self) -> redis.Redis:
         """This process's client; its replies are text."""
-        if self._pid != os.getpid():
+        made = self._made
+        # A connection that crossed a fork would be read by two processes.
+        if made is None or made[1] != os.getpid():
             with self._lock:
-                # A connection that crossed a fork would be read by two processes.
-                if self._pid != os.getpid():
-                    self._client = self.new_client()
-                    self._pid = os.getpid()
-        return t.cast(redis.Redis, self._client)
+                made = self._made
+                if made is None or made[1] != os.getpid():
+                    made = self._made = (self.new_client(), os.getpid())
+        return made[0]
 
     def new_client(
         self, *, retries: int | None = None, timeout: float | None = None
@@ -173,10 +175,10 @@ class StateServer:
         that has forgotten them would take a whole timeout to say so.
         """
         with self._lock:
-            self._client = self._pid = None
+            self._made = None
 
     def close(self) -> None:
         """Close this process's connections."""
-        if self._client is not None and self._pid == os.getpid():
-            self._client.close()
-        self._client = self._pid = None
+        made, self._made = self._made, None
+        if made is not None and made[1] == os.getpid():
+            made[0].close()

@@ -95,3 +95,19 @@ def test_a_server_that_is_too_old_is_refused(version: str) -> None:
 def test_a_server_that_is_new_enough_or_does_not_say_is_taken(version: str) -> None:
     _check_version({"redis_version": version})
     _check_version({})
+
+
+def test_an_account_whose_name_has_the_word_replica_is_no_replica(
+    valkey: ValkeyServer,
+) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        rules = ("on", ">pw", "~*", "&*", "+@all", "-waitaof")
+        if not valkey.knows("WAITAOF"):
+            pytest.skip("the server has no WAITAOF at all")
+        client.execute_command("ACL", "SETUSER", "replica-reader", *rules)
+        server = StateServer(valkey.url.replace("//", "//replica-reader:pw@"))
+        try:
+            assert not Barrier(server, [TAG], 0).promise().waitaof
+        finally:
+            server.close()
+            client.execute_command("ACL", "DELUSER", "replica-reader")

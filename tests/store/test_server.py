@@ -304,5 +304,24 @@ def test_processes_that_were_forked_work_side_by_side(kit: Kit) -> None:
 
 def _ids(kit: Kit) -> set[str]:
     """Return the server's ids of the connections that calls and commands use."""
-    plain = kit.client if os.getpid() == kit.server._pid else kit.server.client
+    made = kit.server._made
+    here = made is not None and made[1] == os.getpid()
+    plain = kit.client if here else kit.server.client
     return {str(plain.client_id())}
+
+
+def test_there_is_a_client_while_another_thread_lets_go_of_the_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = StateServer("redis://127.0.0.1:1/0")
+    first = server.client
+    real = os.getpid
+
+    def between() -> int:
+        monkeypatch.setattr(os, "getpid", real)
+        server.reconnect()
+        return real()
+
+    monkeypatch.setattr(os, "getpid", between)
+    assert server.client is first
+    assert server.client not in (first, None)
