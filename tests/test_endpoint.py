@@ -545,6 +545,19 @@ def test_readyz_tells_no_more_than_the_status(
     assert "redis://internal is gone" in caplog.text
 
 
+def test_a_look_at_the_readiness_is_told_of_once_however_often_it_is_asked_for(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = ["it is away"]
+    site.recorder.problems = lambda: seen
+    for _ in range(5):
+        site.client.get("/durable/readyz")
+    assert caplog.text.count("it is away") == 1
+    seen = ["it is away"]  # another look
+    site.client.get("/durable/readyz")
+    assert caplog.text.count("it is away") == 2
+
+
 def test_readyz_is_unavailable_when_the_check_raises(site: Site) -> None:
     def broken() -> list[str]:
         raise ConnectionError

@@ -81,6 +81,8 @@ class _Routes:
         limit = sink.settings.event_limit
         self.max_body = min(100 * limit, MAX_BODY)
         self.reader = BatchReader(sink.schemas, limit)
+        #: What a look at the readiness found that was told of.
+        self.told: t.Sequence[str] = ()
 
     def accept(self) -> Response:
         request.max_content_length = self.max_body
@@ -110,11 +112,14 @@ class _Routes:
             problems = ["check failed"]
         if not problems:
             return json_response({"status": "ok"}, 200)
-        logger.warning(
-            "This process is not ready: %s",
-            "; ".join(problems),
-            extra={"action": "not_ready"},
-        )
+        # Anybody may ask, as often as he likes: each look is told of once.
+        if problems is not self.told:
+            self.told = problems
+            logger.warning(
+                "This process is not ready: %s",
+                "; ".join(problems),
+                extra={"action": "not_ready"},
+            )
         return json_response({"status": "unavailable"}, 503)
 
     def _authorize(self) -> str | None:
