@@ -9,9 +9,11 @@ import logging
 import logging.config
 import pathlib
 import re
+import signal
 import typing as t
 
 import pytest
+import redis
 from flask import Flask
 
 from flask_durable import Durable
@@ -19,6 +21,7 @@ from flask_durable.observe.formats import JsonFormatter
 from flask_durable.observe.formats import set_up
 from flask_durable.observe.formats import set_up_pushed
 from flask_durable.observe.tail import TailHandler
+from flask_durable.worker.service import run_worker
 
 from .servers import ValkeyServer
 
@@ -149,6 +152,27 @@ def test_loggers_that_a_configuration_switched_off_are_on_in_a_worker(
     told, reason = kept.records
     assert "disable_existing_loggers" in told.getMessage()
     assert reason.getMessage() == "the reason"
+
+
+@pytest.mark.parametrize("has_functions", [False, True])
+def test_a_worker_of_an_app_without_functions_says_so_as_it_starts(
+    has_functions: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, durable = Flask("shop"), Durable()
+    # Nobody is there: its start ends with an error.
+    app.config["DURABLE_REDIS_URL"] = "redis://127.0.0.1:1"
+    durable.init_app(app)
+    if has_functions:
+        durable.function(id="ship", on="order/placed")(lambda event, step: None)
+    signals = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(redis.ConnectionError):
+            run_worker(durable.state_of(app), queues=["default"], threads=1, grace=5)
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+    told = [r for r in caplog.records if getattr(r, "action", "") == "no_functions"]
+    assert [record.levelname for record in told] == ["WARNING"] * (not has_functions)
 
 
 @contextlib.contextmanager

@@ -68,6 +68,13 @@ class Child:
         """The process id, ``None`` while it does not run."""
         return self._process.pid if self._process else None
 
+    @property
+    def keeps_dying(self) -> bool:
+        """Whether it died too often in a row, and has not been healthy since."""
+        lives = self._process is not None
+        healthy = lives and time.monotonic() - self._started >= HEALTHY_AFTER
+        return self.deaths >= MAX_DEATHS and not healthy
+
     def start(self) -> None:
         """Start the process."""
         with contextlib.ExitStack() as stack:
@@ -149,3 +156,8 @@ class Child:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signum)
+
+
+def all_keep_dying(children: t.Collection[Child]) -> bool:
+    """Return whether there are *children*, and not one of them can do any work."""
+    return bool(children) and all(child.keeps_dying for child in children)

@@ -10,7 +10,6 @@ import typing as t
 from ..embedded import EmbeddedServer
 from ..errors import UnavailableError
 from .children import Child
-from .children import MAX_DEATHS
 from .output import note
 from .watch import SourceWatcher
 
@@ -135,7 +134,7 @@ class Keeper:
 
     def _give_up_on(self, child: Child) -> None:
         # The source of an app that is being edited may be broken for a while.
-        if child.deaths >= MAX_DEATHS and child.name not in self._restart_on_change:
+        if child.keeps_dying and child.name not in self._restart_on_change:
             hint = f"Its output is in {child.log}." if child.log else None
             raise UnavailableError(f"{child.name} keeps dying.", hint=hint)
 

@@ -15,12 +15,14 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from ..safe_logging import get_logger
+from .children import all_keep_dying
 from .children import Child
 from .output import note
 from .parameters import log_arguments
 from .parameters import log_format_option
 from .parameters import Seconds
 from .problems import current_durable
+from .problems import FAILURE
 from .worker import app_option
 
 if t.TYPE_CHECKING:
@@ -59,7 +61,8 @@ def pool(
     """Keep the worker processes of the pool NAME of DURABLE_SCALE on this host.
 
     `flask durable scale` says how many there are. Processes that die are started again;
-    those that are not needed end their steps and go, idle ones first.
+    if all of them keep dying, the command ends with exit code 1. Those that are not
+    needed end their steps and go, idle ones first.
 
     \b
     Examples:
@@ -92,7 +95,7 @@ def pool(
         minimum=options.goal.minimum,
         busy=lambda: {unit.id for unit in queues.look(0).units if unit.busy},
     )
-    supervisor.run()
+    sys.exit(supervisor.run())
 
 
 class Supervisor:
@@ -127,18 +130,27 @@ class Supervisor:
         self._going: list[Child] = []
         self._signals: list[int] = []
 
-    def run(self) -> None:
-        """Keep the pool until a signal, then let every worker end its steps."""
+    def run(self) -> int:
+        """Keep the pool until a signal, then let every worker end its steps.
+
+        :return: The exit code: 1 if the workers kept dying, which ends the pool too.
+        """
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         next_look = 0.0
+        code = 0
         while not self._signals:
             if time.monotonic() >= next_look:
                 self._look()
                 next_look = time.monotonic() + _LOOK_INTERVAL
             self._mind()
+            if all_keep_dying(self._workers):
+                note(f"{self._name}: the worker processes keep dying: giving up.")
+                code = FAILURE
+                break
             time.sleep(_POLL_INTERVAL)
         self._end()
+        return code
 
     def _stop(self, signum: int, frame: types.FrameType | None) -> None:
         if signum == signal.SIGINT and self._signals:

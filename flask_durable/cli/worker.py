@@ -167,8 +167,8 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     import uuid
 
     from ..worker.beat import UNIT
+    from .children import all_keep_dying
     from .children import Child
-    from .children import MAX_DEATHS
     from .output import note
     from .problems import FAILURE
     from .watch import SourceWatcher
@@ -206,7 +206,7 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
         for child in children:
             if message := child.poll():
                 note(message)
-        if watcher is None and all(child.deaths >= MAX_DEATHS for child in children):
+        if watcher is None and all_keep_dying(children):
             note("The worker processes keep dying: giving up.")
             code = FAILURE
             break

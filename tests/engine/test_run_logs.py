@@ -82,6 +82,30 @@ def test_lines_of_a_run_are_kept_once_over_suspensions(harness: Harness) -> None
     assert harness.runs.logs(run.id, after=2) == lines[2:]
 
 
+def test_a_run_that_completes_has_a_line_that_is_not_kept_with_it(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.sleep("rest", 60)
+        if event.data["fails"]:
+            raise ValueError
+
+    with tailing(), caplog.at_level(logging.INFO, "flask_durable"):
+        run = harness.send_and_settle("a/b", {"fails": False})
+        other = harness.send_and_settle("a/b", {"fails": True})
+        harness.advance(61)
+
+    told = [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if getattr(record, "action", "") == "run_completed"
+    ]
+    assert told == [("INFO", f"Run {run.id} of work completed.")]
+    assert messages(harness, run.id) == []
+    assert len(messages(harness, other.id)) == 1
+
+
 def test_other_threads_and_what_is_outside_a_run_are_not_kept(
     harness: Harness,
 ) -> None:
