@@ -18,17 +18,27 @@ def gone(pid: int) -> bool:
 
 def descendants(pid: int) -> set[int]:
     """Return the processes that *pid* started, directly or not, and that still run."""
-    children: dict[int, list[int]] = {}
+    by_parent = _by_parent()
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for child in by_parent.get(waiting.pop(), ()):
+            found.add(child)
+            waiting.append(child)
+    return found
+
+
+def children(pid: int) -> set[int]:
+    """Return the processes that *pid* started itself, and that still run."""
+    return set(_by_parent().get(pid, ()))
+
+
+def _by_parent() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found: set[int] = set()
-    waiting = [pid]
-    while waiting:
-        for child in children.get(waiting.pop(), ()):
-            found.add(child)
-            waiting.append(child)
+        found.setdefault(int(fields[1]), []).append(int(stat.parent.name))
     return found

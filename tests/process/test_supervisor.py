@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 
+from ..cli.processes import children
 from ..cli.processes import descendants
 from ..cli.processes import gone
 from ..servers import wait_until
@@ -19,26 +20,36 @@ def test_a_supervisor_keeps_its_processes_and_takes_them_along(site: Site) -> No
     shutil.copy(APP, app)
     supervisor = site.worker("--processes=2", "--watch", app=str(app))
     supervisor.says("is ready", 2)
-    first = descendants(supervisor.pid)
+    first = children(supervisor.pid)
     assert len(first) == 2
 
     victim = min(first)
     os.kill(victim, signal.SIGKILL)
     supervisor.says("is ready", 3)
-    second = descendants(supervisor.pid)
+    second = children(supervisor.pid)
     assert len(second) == 2
     assert len(first & second) == 1
 
     app.write_text(app.read_text() + "\n# changed\n")
     supervisor.says("is ready", 5)
-    third = descendants(supervisor.pid)
+    third = children(supervisor.pid)
     assert len(third) == 2
     assert not third & second
 
+    # Each has a child process that keeps its runs while it cannot.
+    wait_until(lambda: all(len(descendants(pid)) == 1 for pid in third), "the children")
+    lifelines = [descendants(pid) for pid in third]
+
+    # To a platform they are one worker.
+    described = site.state.directory.workers()
+    assert {worker["pid"] for worker in described} >= third
+    assert len({worker["unit"] for worker in described}) == 1
+
     site.send("work/five", "five", pace=0)
     site.are("completed", "five")
+    every = third.union(*lifelines)
     supervisor.kill()
-    wait_until(lambda: all(gone(pid) for pid in third), "the end of all", TIMEOUT)
+    wait_until(lambda: all(gone(pid) for pid in every), "the end of all", TIMEOUT)
 
 
 def test_a_supervisor_drains_its_processes(site: Site) -> None:
