@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import typing as t
 
 import pytest
@@ -21,6 +22,7 @@ from flask_durable.health import HealthChecks
 from flask_durable.loops import ailing
 from flask_durable.loops import Loop
 from flask_durable.store.barrier import Barrier
+from flask_durable.worker import process as process_module
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.vitals import LOOKS_GONE
 from flask_durable.worker.vitals import LOOKS_STILL
@@ -261,3 +263,76 @@ def test_a_child_that_a_step_forks_can_be_ended() -> None:
         "os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     assert done.stdout == "15\ntaken\n", done.stderr
+
+
+def no_thread(thread: threading.Thread) -> t.NoReturn:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_worker_drains_where_no_thread_can_be_started(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    @harness.durable.function(on="work/slow")
+    def slow(event: Event[t.Any], step: Step) -> None:
+        step.run("wait", lambda: begun.set() or (gate.wait(20) and None))
+
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    process.start()
+    event = harness.send("work/slow")
+    assert begun.wait(20)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        process.stop(2)
+    gate.set()
+    assert status(harness, event) == "suspended"
+
+
+def test_the_process_is_gone_before_runs_that_are_in_c_code_begin_elsewhere(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[float] = []
+    monkeypatch.setattr(
+        process_module, "hand_back_attempts", lambda *args: delays.append(args[3])
+    )
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    process._deadline = time.monotonic() + 5
+    process._hand_back_rest()
+
+    longest = process_module.LAST_RESORT + process_module.EXIT_PATIENCE
+    assert delays[0] == pytest.approx(5 + longest, abs=0.5)
+
+
+@pytest.mark.parametrize("fails", ["drain", "threads"])
+def test_a_worker_ends_with_threads_left_behind_if_it_cannot_drain(fails: str) -> None:
+    program = f"""
+import threading
+from flask import Flask
+from flask_durable.worker import service
+
+class Broken:
+    id = "broken"
+    ailing = worn_out = lambda self: {{}}
+    def __init__(self, *args, **kwargs): ...
+    def start(self):
+        service.signal.raise_signal(service.signal.SIGTERM)
+    def stop(self, grace):
+        if {fails == "drain"}:
+            raise ConnectionError("away")
+
+class State:
+    app = Flask("left_behind")
+    functions = [1]
+
+def no_thread(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread(target=threading.Event().wait).start()
+service.WorkerProcess = Broken
+if {fails == "threads"}:
+    threading.Thread.start = no_thread
+service.leave(service.run_worker(State, queues=[], threads=1, grace=5))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=30)
+    assert ended.returncode == (1 if fails == "drain" else 0)

@@ -53,6 +53,9 @@ INTERRUPT_GRACE = 1.0
 #: Seconds past the grace after which the process exits whatever it is doing.
 LAST_RESORT = 2.0
 
+#: Seconds that the end of the process may take once all work is done.
+EXIT_PATIENCE = 1.0
+
 #: Seconds that each thread has to end, however little is left.
 LEAST = 0.1
 
@@ -140,9 +143,7 @@ class WorkerProcess:
         # Other workers sweep. A long sweep would take the time that steps need.
         self._sweeper.stop_soon()
         self.state.broker.stop_receiving(until=deadline)
-        interrupter = threading.Timer(_left(interrupt_at), self._interrupt)
-        interrupter.daemon = True
-        interrupter.start()
+        interrupter = call_later(_left(interrupt_at), self._interrupt)
         self._router.stop(_left(interrupt_at))
         self._threads.stop(interrupt_at + INTERRUPT_GRACE)
         interrupter.cancel()
@@ -221,7 +222,7 @@ class WorkerProcess:
         They go on while this process is there: until then nobody else may start them.
         """
         host, outbox = self.state.host, self.state.outbox
-        gone_in = _left(self._deadline) + LAST_RESORT
+        gone_in = _left(self._deadline) + LAST_RESORT + EXIT_PATIENCE
         held = self._leases.held
         hand_back_attempts(host, outbox, held, gone_in, self._deadline)
 
@@ -238,3 +239,24 @@ def _left(deadline: float) -> float:
 
 def _flush_time(deadline: float) -> float:
     return min(_left(deadline), FLUSH_TIMEOUT)
+
+
+def call_later(
+    seconds: float, call: t.Callable[..., object], *args: object
+) -> threading.Timer:
+    """Return a timer that calls *call* on a thread of its own, if there can be one.
+
+    Steps may have taken all threads that the system gives. A worker has to end all the
+    same, if less gently.
+    """
+    timer = threading.Timer(seconds, call, args)
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError as error:
+        logger.warning(
+            "A part of the drain is left out: %s",
+            error,
+            extra={"action": "drain_timer_missing"},
+        )
+    return timer

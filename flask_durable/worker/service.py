@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import sys
-import threading
 import types
 import typing as t
 
@@ -17,14 +16,13 @@ from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
 from ..safe_logging import get_logger
+from .process import call_later
+from .process import EXIT_PATIENCE
 from .process import INTERRUPT_BEFORE
 from .process import LAST_RESORT
 from .process import WorkerProcess
 from .signals import take_signals
 from .vitals import Vitals
-
-#: Seconds that the end of the process may take once all work is done.
-EXIT_PATIENCE = 1.0
 
 #: Seconds of grace where a vital thread is gone: bodies are interrupted at once.
 URGENT_GRACE = INTERRUPT_BEFORE + 1.0
@@ -52,7 +50,8 @@ def run_worker(
     :param threads: How many runs are executed at once.
     :param grace: Seconds that the drain may take.
     :param log_format: The format of log lines, if not the application's own.
-    :returns: The exit code for :func:`leave`: 1 if a vital thread was gone.
+    :returns: The exit code for :func:`leave`: 1 if a vital thread was gone, or if the
+        drain failed.
     """
     set_up(state.app.logger, log_format)
     # A second signal can come while the handler of the first one runs, or while this
@@ -88,10 +87,16 @@ def run_worker(
             ailment,
             extra={"action": "worker_ails"},
         )
-    last_resort = threading.Timer(grace + LAST_RESORT, os._exit, (1,))
-    last_resort.daemon = True
-    last_resort.start()
-    process.stop(grace)
+    last_resort = call_later(grace + LAST_RESORT, os._exit, 1)
+    try:
+        process.stop(grace)
+    except Exception:
+        # What is not handed back is taken over as from a process that was killed. An
+        # error here would leave the end to the interpreter, see leave().
+        logger.exception(
+            "Worker %s could not drain.", process.id, extra={"action": "drain_failed"}
+        )
+        ailment = "could not drain"
     logger.info("Worker %s has ended.", process.id, extra={"action": "worker_end"})
     last_resort.cancel()
     return 1 if ailment else 0
@@ -103,9 +108,7 @@ def leave(code: int) -> t.NoReturn:
     The interpreter would wait for threads that are no daemons, for thread pools, and
     for child processes: for ever, perhaps.
     """
-    hard = threading.Timer(EXIT_PATIENCE, os._exit, (code,))
-    hard.daemon = True
-    hard.start()
+    call_later(EXIT_PATIENCE, os._exit, code)
     with contextlib.suppress(BaseException):
         sentry.flush()
         # What the application registered; also what flushes logs.
