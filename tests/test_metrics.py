@@ -246,6 +246,38 @@ def test_a_collector_that_moves_is_found_again(
     assert packets.total("before") == 0
 
 
+def test_nothing_waits_for_a_name_server_that_hangs(
+    packets: Packets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: t.Any, *args: t.Any, **options: t.Any) -> t.Any:
+        asked.append(host)
+        if len(asked) == 1:
+            raise OSError("the name server is away")
+        assert go_on.wait(30)
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(statsd_module, "LOOK_UP", 0)
+    statsd = Statsd(packets.url.replace("127.0.0.1", "collector"), "", None)
+
+    def send() -> bool:
+        statsd.count("sent")
+        statsd.flush()
+        return packets.total("sent") > 0
+
+    send()
+    began = time.monotonic()
+    send()
+    assert time.monotonic() - began < 10
+    go_on.set()
+    wait_until(send)
+    statsd.close()
+
+
 def test_a_collector_is_reached_over_ipv6_where_that_is_all_there_is() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("::1", 0))

@@ -91,6 +91,7 @@ class Statsd(Sink):
         self._style = tags
         self._series: dict[tuple[t.Any, ...], Series] = {}
         self._made: t.Any = None
+        #: Where the host was last; empty while it never resolved.
         self._address = ""
         self.forget()
         forget_after_fork(self)
@@ -174,19 +175,18 @@ class Statsd(Sink):
             return self._made
         first = not self._look_up_at
         self._look_up_at = time.monotonic() + LOOK_UP
-        if self._made is not None:
+        if not first:
             self._start_looking()
             return self._made
         try:
             self._address = _address_of(self._url)
             self._made = _make_client(self._url, self._address)
         except (OSError, UnicodeError) as error:
-            if first:
-                logger.warning(
-                    "No metrics are sent to statsd: %s",
-                    error,
-                    extra={"action": "statsd_unreachable"},
-                )
+            logger.warning(
+                "No metrics are sent to statsd: %s",
+                error,
+                extra={"action": "statsd_unreachable"},
+            )
         return self._made
 
     def _start_looking(self) -> None:
@@ -206,9 +206,11 @@ class Statsd(Sink):
             return
         # The lock: nobody sends by the one that is closed.
         with self._lock:
-            if self._made is not None:
+            if self._made is not None or not self._address:
                 self._made, made, self._address = made, self._made, address
-        made.close()  # the old one; or this, if there is none since close()
+        # The old one, if there was any; or this, if there is none since close().
+        if made is not None:
+            made.close()
 
 
 def _address_of(url: str) -> str:
