@@ -100,6 +100,29 @@ def test_our_routes_answer_whatever_host_is_asked_for(
     assert (theirs.status_code == 200) == (host == "shop.example")
 
 
+@pytest.mark.parametrize("path", [f"/e/{KEY}", f"/durable/worker/{PUSH}"])
+@pytest.mark.parametrize("kind", ["before_request", "after_request"])
+def test_a_hook_that_raises_has_no_key_logged(
+    app: Flask, caplog: pytest.LogCaptureFixture, path: str, kind: str
+) -> None:
+    seen = []
+
+    def fail(*args: object) -> t.Any:
+        seen.append(request.path)
+        raise RuntimeError("out of order")
+
+    getattr(app, kind)(fail)
+    tick = {"X-Aws-Sqsd-Taskname": "tick"}
+    answer = app.test_client().post(path, json={"name": "a/b"}, headers=tick)
+    assert answer.status_code == 500
+    assert "out of order" in caplog.text
+    for secret in (KEY, PUSH):
+        assert secret not in caplog.text
+    start, _, end = seen[0].rpartition("/")
+    assert path.startswith(start)
+    assert end.startswith("<")
+
+
 @pytest.mark.parametrize("rule", HOST_RULES)
 def test_what_is_no_route_of_ours_stays_none(
     valkey: ValkeyServer, namespace: str, rule: str

@@ -123,6 +123,11 @@ class Surroundings:
         if by_host and request.method != "OPTIONS" and (found := self._match(app)):
             request.routing_exception = None
             request.url_rule, request.view_args = found
+        rule = request.url_rule
+        if rule and rule.arguments and request.blueprint == self._blueprint.name:
+            # What stands there is a key or a secret. Flask logs the path where a hook
+            # of the app raises, and hooks log it themselves.
+            request.path = rule.rule
 
     def _match(self, app: Flask) -> tuple[Rule, dict[str, t.Any]] | None:
         if self._routes is None:
