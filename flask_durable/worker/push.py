@@ -238,7 +238,8 @@ def _threads_run() -> bool:
     options = getattr(sys.modules.get("uwsgi"), "opt", None)
     if options is None:
         return True
-    return any(options.get(each) for each in ("enable-threads", "threads"))
+    # As uWSGI does it: an option that is there counts, whatever its value.
+    return "enable-threads" in options or "threads" in options
 
 
 def push_worker(state: AppState, *, lives_on: bool) -> PushWorker:
