@@ -15,7 +15,6 @@ A request to one of our routes passes through the app like any other:
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 from flask import Blueprint
@@ -33,12 +32,14 @@ from werkzeug.exceptions import SecurityError
 from werkzeug.routing import Map
 from werkzeug.routing import Rule
 
+from ..safe_logging import get_logger
+
 #: Where a request has the status that the route answered, 0 before it did.
 _STATUS = "flask_durable.status"
 
 _PACKAGE = __package__.partition(".")[0]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Surroundings:

@@ -11,6 +11,7 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
+from ..safe_logging import get_logger
 from .logging import CONSOLE_FORMAT
 from .logging import install
 from .tail import install_tail
@@ -29,7 +30,7 @@ _KNOWN = {
 }
 
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class JsonFormatter(logging.Formatter):

@@ -131,6 +131,10 @@ if "TEST_FORWARD" in os.environ:
     durable.forward(on="work/forwarded", to=os.environ["TEST_FORWARD"])
 
 
+class OddError(BaseException):
+    """What no ``except Exception`` sees, as compiled code raises when it panics."""
+
+
 class Served(EventData, name="meal/served"):
     dish: str
 
@@ -140,6 +144,8 @@ class Served(EventData, name="meal/served"):
         # No ValueError: not the event is wrong, but this code.
         if dish == "hot" and not antidote().exists():
             raise RuntimeError("the taster burnt their tongue")
+        if dish == "odd" and not antidote().exists():
+            raise OddError("the taster panicked")
         return dish
 
 
@@ -150,6 +156,25 @@ def antidote() -> pathlib.Path:
 @durable.function(on=Served)
 def eat(event: Event[Served], step: Step) -> str:
     return step.run("eat", mark, event.data.dish)
+
+
+def filtered_by(way: str, act: t.Callable[[], object]) -> None:
+    """Declare a function whose filter does *act*, as long as there is no antidote."""
+
+    @durable.function(
+        on=f"work/{way}", id=way, where=lambda event: antidote().exists() or act()
+    )
+    def filtered(event: Event[t.Any], step: Step) -> str:
+        return step.run(way, work, 0)
+
+
+def panic() -> None:
+    raise OddError("a filter panicked")
+
+
+filtered_by("dies", lambda: os._exit(1))
+filtered_by("hangs", lambda: time.sleep(600))  # in C: no interrupt reaches it
+filtered_by("panics", panic)
 
 
 #: What a release adds: an event of a function that there is, and a value of a field.

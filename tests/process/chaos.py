@@ -8,10 +8,14 @@ see :meth:`Chaos.judge`.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import random
 import signal
 import time
 import typing as t
+import urllib.error
+import urllib.request
 from collections import Counter
 
 from flask_durable import UnavailableError
@@ -43,7 +47,10 @@ KINDS = {
     "work/added": Kind("grow", 1),
     "work/sized": Kind("fit", 1),
     "work/fresh": Kind("fresh", 1),
+    "work/broken": Kind("broken", 3),
 }
+
+EVENT_KEY = "evk_" + 43 * "a"
 
 Misdeed = t.Callable[[], None]
 
@@ -208,3 +215,19 @@ class Chaos:
         with self.site.app.app_context():
             totals = durable.state_of(self.site.app).run_counts.totals()
         assert totals == expected
+
+
+def post(address: str, event: str, name: str, data: dict[str, t.Any]) -> int | None:
+    """Post an event to a web process; return the status, or None without an answer."""
+    request = urllib.request.Request(
+        f"{address}/durable/events",
+        json.dumps({"name": name, "id": event, "data": data}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {EVENT_KEY}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None

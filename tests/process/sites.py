@@ -58,6 +58,10 @@ class Process:
         self.pid = self._process.pid
 
     @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
@@ -65,7 +69,7 @@ class Process:
         """Wait until the process has printed *text*."""
 
         def look() -> bool:
-            assert self._process.poll() is None, self.output
+            assert self.is_alive, self.output
             return self.output.count(text) >= times
 
         wait_until(look, f"{text!r} in {self.log.name}", TIMEOUT)

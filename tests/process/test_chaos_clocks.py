@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import random
 import typing as t
-import urllib.error
-import urllib.request
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
@@ -17,15 +14,15 @@ import pytest
 from ..servers import ValkeyServer
 from .app import durable
 from .chaos import Chaos
+from .chaos import EVENT_KEY
 from .chaos import Misdeed
+from .chaos import post
 from .chaos import RECOVERY
 from .clocks import Clock
 from .sites import Process
 from .sites import Site
 
 HOUR = 3600.0
-
-EVENT_KEY = "evk_" + 43 * "a"
 
 
 def test_clocks_of_senders_and_workers_that_jump_lose_and_hasten_nothing(
@@ -97,7 +94,9 @@ class WrongProcesses(Chaos):
 
     def sends(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
         if self.chance.random() < 0.5:
-            return self._posts(event, name, data)
+            status = post(self._address, event, name, data)
+            assert status in (202, 503)
+            return status == 202
         if self.chance.random() < 0.3:
             # The sender is right: it is due in half an hour.
             at = datetime.now(timezone.utc) + timedelta(minutes=30)
@@ -106,23 +105,6 @@ class WrongProcesses(Chaos):
             self.later.append(event)
             return True
         return super().sends(event, name, data)
-
-    def _posts(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
-        request = urllib.request.Request(
-            f"{self._address}/durable/events",
-            json.dumps({"name": name, "id": event, "data": data}).encode(),
-            {
-                "Content-Type": "application/json",
-                "Authorization": f"Bearer {EVENT_KEY}",
-            },
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return bool(answer.status == 202)
-        except urllib.error.HTTPError as error:
-            if error.code != 503:
-                raise AssertionError(f"{error.code}: {error.read()!r}") from None
-            return False
 
     def _clock(self) -> Clock:
         number = len(self._clocks)

@@ -8,7 +8,6 @@ one costs one thread. Threads are daemons: no source keeps a process from its en
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
 import typing as t
@@ -17,6 +16,7 @@ from concurrent.futures import wait
 
 from ...errors import DurableError
 from ...errors import PlatformError
+from ...safe_logging import get_logger
 from ..observation import ServiceTime
 from ..source import DurationSource
 from .memory import Answers
@@ -30,7 +30,7 @@ BUDGET = 3.0
 #: Seconds for which a source that failed is left alone, unless it says how long.
 REST = 60.0
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class SourceChain:

@@ -1,0 +1,124 @@
+"""Events and runs that kill or hang what takes them, among many that are fine."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+
+from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.queue.envelope import EventMessage
+
+from ..servers import wait_until
+from .chaos import Chaos
+from .chaos import Misdeed
+from .chaos import RECOVERY
+from .sites import Process
+from .sites import Site
+
+#: What ends the process each time: one at a time, or nothing else would ever go on.
+DEADLY = ("filter dies", "run dies")
+
+#: Each kind of poison: name, data, and what may have come of it in the end. What is
+#: taken only after there was an antidote completes.
+KINDS: dict[str, tuple[str, dict[str, str], set[str]]] = {
+    "filter dies": ("work/dies", {}, {"completed", "dead letter"}),
+    "filter hangs": ("work/hangs", {}, {"completed", "failed"}),
+    "filter panics": ("work/panics", {}, {"completed", "failed"}),
+    "schema panics": ("meal/served", {"dish": "odd"}, {"completed", "dead letter"}),
+    "run dies": ("work/poison", {"antidote": ""}, {"completed"}),
+}
+
+
+def test_poison_costs_itself_alone(
+    any_site: Site, chance: random.Random, reign: float
+) -> None:
+    chaos = Poison(any_site, chance)
+    chaos.reign(reign)
+    chaos.judge()
+
+
+class Poison(Chaos):
+    """Sends some events that are poison, until there is an antidote."""
+
+    size = 2
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        super().__init__(site, chance)
+        #: The kind of each event that is poison, by id.
+        self.poison: dict[str, str] = {}
+        self._antidote = pathlib.Path(f"{site.environment['TEST_TRACE']}.antidote")
+
+    def misdeeds(self) -> list[Misdeed]:
+        return [*super().misdeeds(), *[self._send_poison] * 8]
+
+    def mend(self) -> None:
+        for worker in [each for each in self.workers if not each.is_alive]:
+            self.workers.remove(worker)
+            self.workers.append(self.worker())
+
+    def worker(self) -> Process:
+        return self.site.worker(threads=4, FLASK_DURABLE_MAX_DISPATCHES="3")
+
+    def heal(self) -> None:
+        super().heal()
+        for kind in KINDS:  # each at least once, with good ones around it
+            self.send()
+            self._send(kind)
+            self.send()
+            self.mend()
+        self._antidote.touch()
+
+    def judge(self) -> None:
+        try:
+            wait_until(self._has_ended, "what is poison to end", RECOVERY)
+        except TimeoutError as error:
+            found = {e: (kind, self._outcome(e)) for e, kind in self.poison.items()}
+            raise AssertionError(f"{error}: {found}") from None
+        bad = list(self.poison)
+        completed = [e for e in bad if self._outcome(e) == "completed"]
+        good = len(self.accepted)
+        self.site.counts("completed", good + len(completed), timeout=RECOVERY)
+        self.site.are("completed", *self.accepted)
+        self.site.no_committed_step_ran_again()
+        dead = self._dead()
+        assert dead <= set(bad), dead
+        for queue in self.site.queues():
+            assert queue.waiting == queue.in_flight == queue.delayed == 0
+
+    def _has_ended(self) -> bool:
+        self.mend()
+        ended = True
+        for event, kind in self.poison.items():
+            outcome = self._outcome(event)
+            if outcome == "paused":
+                self.site.resume(self.site.run_of(event).id)
+            ended = ended and outcome in KINDS[kind][2]
+        return ended
+
+    def _outcome(self, event: str) -> str:
+        if runs := self.site.runs_of(event):
+            (run,) = runs
+            return run.status.value
+        return "dead letter" if event in self._dead() else "none"
+
+    def _dead(self) -> set[str]:
+        letters = self.site.state.dead_letters.list(queue=EVENT_QUEUE, limit=1000)
+        return {str(letter.event_id) for letter in letters}
+
+    def _send_poison(self) -> None:
+        self._send(self.chance.choice(list(KINDS)))
+
+    def _send(self, kind: str) -> None:
+        others = [e for e, other in self.poison.items() if other in DEADLY]
+        if kind in DEADLY and any(
+            self._outcome(e) not in ("paused", *KINDS[kind][2]) for e in others
+        ):
+            return
+        name, data, _ = KINDS[kind]
+        if "antidote" in data:
+            data = {"antidote": str(self._antidote)}
+        event = f"poison-{len(self.poison)}"
+        # Past the sender, which would check it itself.
+        message = EventMessage(name, data, event, at=1).encode()
+        assert self.site.state.broker.send(EVENT_QUEUE, [message]) == [None]
+        self.poison[event] = kind
