@@ -334,5 +334,7 @@ if {fails == "threads"}:
     threading.Thread.start = no_thread
 service.leave(service.run_worker(State, queues=[], threads=1, grace=5))
 """
-    ended = subprocess.run([sys.executable, "-c", program], timeout=30)
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, timeout=30, capture_output=True, text=True)
     assert ended.returncode == (1 if fails == "drain" else 0)
+    assert ("could not drain" in ended.stderr) is (fails == "drain")

@@ -40,6 +40,7 @@ from .control import Suspended
 from .endings import ending_of
 from .host import Host
 from .interruption import Body
+from .interruption import WholeAttempt
 from .outbox import Outbox
 from .run_payloads import RunPayloads
 from .seal import Seal
@@ -96,7 +97,7 @@ class Attempt:
         #: The step body that is running, for whoever has to interrupt it.
         self.body: Body | None = None
         #: The whole attempt, as something that is interrupted between steps.
-        self.whole: Body | None = None
+        self.whole: WholeAttempt | None = None
         #: Whether this attempt committed a step: then a failure of the body is the
         #: first one since.
         self.committed = False
@@ -387,10 +388,11 @@ class Attempt:
         """Note that the run is not ours any more."""
         if self.context is not None:
             self.context.cancel_requested = cancelled
-        self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
-        # Told at each renewal: what is between the two is interrupted the next time.
-        if (body := self.body or self.whole) is not None:
+        signal = self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
+        if (body := self.body) is not None:
             body.interrupt(LossInterrupt)
+        elif self.whole is not None and isinstance(signal, OwnershipLost):
+            self.whole.interrupt_late(LossInterrupt)
 
     def seal(self, signal: Signal) -> Signal:
         """Make *signal* the end of this attempt; the first one stands."""

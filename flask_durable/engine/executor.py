@@ -55,7 +55,7 @@ from .control import Replayed
 from .control import Signal
 from .endings import tell
 from .host import Host
-from .interruption import Body
+from .interruption import WholeAttempt
 from .leases import Leases
 from .outbox import Outbox
 from .probation import Probation
@@ -232,7 +232,7 @@ class Executor:
                 extra={"action": "thread_lost"},
             )
 
-        attempt.whole = Body(give_up=give_up)
+        attempt.whole = WholeAttempt(give_up=give_up)
         try:
             with attempt.whole:
                 yield

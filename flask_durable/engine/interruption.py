@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import math
 import threading
 import time
 import typing as t
@@ -206,6 +207,22 @@ class Body:
                 postponed = None if self._shields else self.interrupted
         if postponed is not None:
             raise postponed
+
+
+class WholeAttempt(Body):
+    """An attempt, as the body that those of its steps are in."""
+
+    _late_since = math.inf
+
+    def interrupt_late(self, kind: type[Interrupt]) -> None:
+        """Interrupt the function's own code if it had time to end by itself.
+
+        It may be in a ``finally`` block, on its way out. To be called again and again.
+        """
+        now = time.monotonic()
+        self._late_since = min(self._late_since, now)
+        if now - self._late_since >= AGAIN:
+            self.interrupt(kind)
 
 
 #: Bodies that ended before their deadline and are kept at least.

@@ -571,9 +571,18 @@ def cancelled_outside_steps(harness: Harness, body: t.Callable[[], None]) -> Non
     thread.start()
     assert begun.wait(PATIENCE)
     harness.runs.cancel(harness.run_of(event).id)
-    harness.leases.renew()
+    for _ in range(3):
+        time.sleep(0.1)
+        harness.leases.renew()
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt lost bodies between their steps at once."""
+    monkeypatch.setattr(interruption, "AGAIN", 0.05)
+
+
+@pytest.mark.usefixtures("soon")
 def test_the_body_of_a_cancelled_run_is_interrupted_between_its_steps(
     harness: Harness,
 ) -> None:
@@ -594,7 +603,7 @@ def test_the_body_of_a_cancelled_run_is_interrupted_between_its_steps(
     assert len(harness.state.host.lost_threads) == 0
 
 
-@pytest.mark.usefixtures("no_grace")
+@pytest.mark.usefixtures("no_grace", "soon")
 def test_the_body_of_a_cancelled_run_is_given_up_where_it_hangs(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -611,7 +620,33 @@ def test_the_body_of_a_cancelled_run_is_given_up_where_it_hangs(
     ]
 
 
-@pytest.mark.usefixtures("no_grace")
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("ends", ["suspended", "cancelled"])
+def test_a_body_that_is_on_its_way_out_is_left_time_to_clean_up(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    if ends == "cancelled":  # then it has as long as a step's body
+        monkeypatch.setattr(interruption, "AGAIN", 2.0)
+    cleaned: list[str] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        try:
+            if ends == "cancelled":
+                harness.runs.cancel(harness.run_of(event.id).id)
+            step.sleep("long", "1h")
+        finally:
+            for _ in range(5):
+                harness.leases.renew()
+                for _ in range(20):
+                    time.sleep(0.001)
+            cleaned.append(ends)
+
+    assert harness.send_and_settle("a/b").status == ends
+    assert cleaned == [ends]
+
+
+@pytest.mark.usefixtures("no_grace", "soon")
 def test_filters_that_hang_in_cancelled_runs_keep_no_run_threads(
     harness: Harness,
 ) -> None:
@@ -636,8 +671,7 @@ def test_filters_that_hang_in_cancelled_runs_keep_no_run_threads(
         threading.Thread(target=harness.execute, daemon=True).start()
         poll(lambda: harness.leases.held)
         harness.runs.cancel(run.id)
-        harness.leases.renew()
-        poll(lambda: len(lost) == 1)
+        poll(lambda: harness.leases.renew() or len(lost) == 1)
     poll(lambda: len(lost) == 0)
 
 
