@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import logging.config
+import math
 import pathlib
 import re
 import signal
@@ -226,3 +227,40 @@ def test_the_web_process_keeps_its_root_logger(
             durable.send("a/b", {})
         assert (root.handlers, root.level) == ([theirs], logging.WARNING)
         assert root.filters == theirs.filters == []
+
+
+def test_a_line_is_json_whatever_a_record_has() -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+        __repr__ = __str__
+
+    loop: dict[str, t.Any] = {}
+    loop["itself"] = loop
+    deep: list[t.Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    extras = {
+        "good": {"a": [1, None]},
+        "none": Unprintable(),
+        "inside": [Unprintable()],
+        "loop": loop,
+        "deep": deep,
+        "nan": float("nan"),
+        "time": math.inf,  # a name that is taken
+    }
+    record = logging.LogRecord("app", 40, "", 1, "%s %d", (Unprintable(), "x"), None)
+    vars(record).update(extras)
+
+    def refuse(constant: str) -> t.Never:
+        raise AssertionError(constant)
+
+    found = json.loads(JsonFormatter().format(record), parse_constant=refuse)
+    assert found["message"] == "%s %d"
+    assert found["good"] == {"a": [1, None]}
+    assert found["none"] == "<Unprintable>"
+    assert found["inside"] == "<list>"
+    assert found["loop"] == "{'itself': {...}}"
+    assert found["nan"] == "nan"
+    assert found["time"].endswith("Z")

@@ -5,6 +5,7 @@ The web process is the application's: nothing here is called there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import typing as t
@@ -46,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         found = {name: value for name, value in self._ours(record) if value is not None}
         for name, value in vars(record).items():
             if name not in _KNOWN:
-                found.setdefault(name, value)
+                found.setdefault(name, _shown(value))
         return json.dumps(found, ensure_ascii=False, skipkeys=True, default=str)
 
     def _ours(self, record: logging.LogRecord) -> t.Iterator[tuple[str, t.Any]]:
@@ -54,13 +55,35 @@ class JsonFormatter(logging.Formatter):
         yield "time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         yield "level", record.levelname.lower()
         yield "logger", record.name
-        yield "message", record.getMessage()
+        yield "message", _message_of(record)
         yield "action", getattr(record, "action", None)
         for name in ("run_id", "function", "step", "attempt", "event_id"):
             value = getattr(record, f"durable_{name}", None)
             yield name.removesuffix("_id"), value
         if record.exc_info:
             yield "exception", self.formatException(record.exc_info)
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        # Better than no line: its arguments do not fit, or cannot be shown.
+        return str(record.msg)
+
+
+def _shown(value: t.Any) -> t.Any:
+    """Return *value* if it can be written as JSON, or else as text."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    try:
+        json.dumps(value, skipkeys=True, default=str, allow_nan=False)
+        return value
+    except Exception:
+        # It is a number that JSON has not, leads to itself, or cannot be shown.
+        with contextlib.suppress(Exception):
+            return str(value)
+        return f"<{type(value).__name__}>"
 
 
 def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> None:
