@@ -410,13 +410,14 @@ def test_frames_that_are_not_the_applications_have_no_variables(
     kept = make_client()
     data = {"body": PRIVATE}
     frames = [
-        {"module": "awslambdaric.bootstrap", "in_app": False, "vars": data},
+        {"module": "awslambdaric.bootstrap", "vars": data},
+        {"module": "some_library", "in_app": False, "vars": data},
         {"module": "click.core", "abs_path": "/x/site-packages/a.py", "vars": data},
         {"module": "shop", "in_app": True, "vars": {"shown": "shown"}},
         {"module": "flask_durable.cli.send", "vars": data},
     ]
     lines = {"context_line": f"KEYS = ['{KEY}']", "pre_context": [KEY]}
-    frames[2] |= lines
+    frames[3] |= lines
     capture(exception={"values": [{"type": "E", "stacktrace": {"frames": frames}}]})
     assert PRIVATE not in kept.text
     assert KEY not in kept.text

@@ -47,7 +47,8 @@ _PACKAGE = __package__.partition(".")[0]
 #: What the SDK takes for no code of the application is treated as they are; this is for
 #: an application that has told it otherwise, and for the standard library.
 _LIBRARIES = sys.stdlib_module_names | {
-    *("boto3", "botocore", "cryptography", "dramatiq", "flask", "hiredis", "pydantic"),
+    *("awslambdaric", "bootstrap", "boto3", "botocore", "click", "cryptography"),
+    *("dramatiq", "flask", "gunicorn", "hiredis", "pydantic"),
     *("prometheus_client", "redis", "s3transfer", "sentry_sdk", "statsd", "urllib3"),
     "werkzeug",
 }
