@@ -214,6 +214,10 @@ class StepError(DurableError):
 
     code = "step.failed"
 
+    #: Whether the step runs at most once and may have had its effect: then a retry of
+    #: the run has to name it.
+    outcome_unknown = False
+
     def __init__(self, step: str, failure: Failure, *, hint: str | None = None) -> None:
         super().__init__(
             f"Step {step!r} failed after {failure.attempt} attempt(s): "
@@ -237,6 +241,7 @@ class StepInterrupted(StepError):
     """
 
     code = "step.interrupted"
+    outcome_unknown = True
 
 
 class UnserializableResult(StepError):

@@ -32,7 +32,6 @@ from ..errors import DurableError
 from ..errors import FilterTimeout
 from ..errors import ReplayMismatch
 from ..errors import StepError
-from ..errors import StepInterrupted
 from ..failure import Failure
 from ..functions.function import Function
 from ..ids import new_token
@@ -440,7 +439,7 @@ class Executor:
             outcome=failure.to_json(),
             failed_step=failed_step,
             # See run_admin.lua: it is not begun a second time unless it is named.
-            reason="outcome unknown" if isinstance(cause, StepInterrupted) else "",
+            reason="outcome unknown" if cause and cause.outcome_unknown else "",
         )
 
 

@@ -38,6 +38,7 @@ from ..engine.sketch import sketch_of
 from ..engine.usage import check_function
 from ..errors import ReplayMismatch
 from ..errors import StepError
+from ..errors import StepTimeout
 from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
@@ -301,7 +302,10 @@ class Execution:
         payloads = self._attempt.host.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
         delay = None
-        if not isinstance(error, UnserializableValue):
+        # One that runs at most once did not say that it failed: it was stopped, or goes
+        # on in a thread that is lost.
+        stopped = self._options.at_most_once and isinstance(error, TimeoutInterrupt)
+        if not stopped and not isinstance(error, UnserializableValue):
             delay = delay_after(
                 self._number,
                 error,
@@ -389,4 +393,7 @@ class Execution:
     def _error(self, memo: Memo) -> StepError:
         text = self._attempt.payloads.open(memo.body, self._key)
         path = self._attempt.payloads.open(memo.path, self._key)
-        return error_of(self._key, Failure.from_json(text), path)
+        error = error_of(self._key, Failure.from_json(text), path)
+        if self._options.at_most_once and isinstance(error, StepTimeout):
+            error.outcome_unknown = True  # as far as its body had come
+        return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 import typing as t
 from datetime import datetime
 from datetime import timedelta
@@ -31,6 +32,7 @@ from flask_durable.engine.control import Signal
 from flask_durable.engine.control import TimeoutInterrupt
 from flask_durable.engine.interruption import Body
 from flask_durable.engine.interruption import shielded
+from flask_durable.errors import RunStateError
 
 from ..harness import Harness
 
@@ -318,6 +320,34 @@ def test_an_at_most_once_step_without_an_outcome_is_interrupted(
     assert harness.runs.get(run.id).result == "unknown"
     assert calls == [1]
     assert errors[0].step == "charge"
+
+
+def test_an_at_most_once_step_whose_time_was_over_is_not_called_again(
+    harness: Harness,
+) -> None:
+    calls: list[int] = []
+
+    def charge() -> str:
+        calls.append(1)
+        while len(calls) == 1:
+            time.sleep(0.001)
+        return "charged"
+
+    def body(event: Event[t.Any], step: Step) -> str:
+        once = step.options(at_most_once=True, retries=3, timeout="10ms")
+        return once.run("charge", charge)
+
+    run = run_body(harness, body)
+    assert run.status == RunStatus.FAILED
+    assert run.failure.type == "StepTimeout"
+    with pytest.raises(RunStateError, match="may have had its effect"):
+        harness.runs.retry(run.id)
+    assert calls == [1]
+
+    harness.runs.retry(run.id, steps=["charge"])
+    harness.settle()
+    assert harness.runs.get(run.id).result == "charged"
+    assert calls == [1, 1]
 
 
 def test_the_idempotency_key_is_the_same_for_each_attempt_of_a_step_only(
