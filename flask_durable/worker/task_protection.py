@@ -84,11 +84,11 @@ class TaskProtection:
             self._give_up()
 
     def _turn(self) -> float:
-        self._learn()
         if self._busy.wait(_LOOK):
             self._seen_busy = time.monotonic()
             self._protect()
             return _LOOK
+        self._learn()
         if time.monotonic() - self._seen_busy > LINGER:
             self._give_up()
         return 0
@@ -98,7 +98,10 @@ class TaskProtection:
         return AFTER_REFUSAL
 
     def _learn(self) -> None:
-        """Ask which task this is. A call for protection is answered with it too."""
+        """Ask which task this is, while there is no run that would have to wait.
+
+        A call for protection is answered with it too.
+        """
         if self.task or time.monotonic() < self._learn_at:
             return
         self._learn_at = time.monotonic() + AFTER_REFUSAL
