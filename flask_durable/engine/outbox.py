@@ -28,9 +28,13 @@ import typing as t
 from collections import defaultdict
 from dataclasses import replace
 
+from ..errors import UnavailableError
 from ..queue.envelope import decode
 from ..queue.envelope import EVENT_QUEUE
+from ..queue.envelope import EventMessage
+from ..queue.envelope import MessageRefused
 from ..queue.envelope import RunMessage
+from ..queue.envelope import UndecodableMessage
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import RunStore
@@ -141,14 +145,16 @@ class Outbox:
             else:
                 sent = self._send(queue, [m.encode() for m in messages])
             with self._lock:
-                for number in sent:
+                for number in _taken(sent):
                     run, queued = messages[number].run, messages[number].queued
                     self._sent_runs[self._store.keys.tag_of(run)].append((run, queued))
-            taken = {messages[number].run for number in sent}
+            taken = {messages[number].run for number in _taken(sent)}
             unsent |= {message.run for message in messages} - taken
         return unsent
 
-    def _send_in_groups(self, queue: str, messages: list[RunMessage]) -> list[int]:
+    def _send_in_groups(
+        self, queue: str, messages: list[RunMessage]
+    ) -> list[Exception | None]:
         """Send *messages* with the groups of their runs' events."""
         try:
             events = self._store.events_of([message.run for message in messages])
@@ -159,7 +165,7 @@ class Outbox:
                 error,
                 extra={"action": "messages_deferred"},
             )
-            return []
+            return [error] * len(messages)
         return self._send(
             queue,
             [
@@ -171,18 +177,59 @@ class Outbox:
     def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> bool:
         """Send events that are owed, or were spooled.
 
+        One that the queue never takes, being too large, becomes a dead letter.
+
         :param entries: The entry's name and the message text each.
-        :returns: Whether all were taken.
+        :returns: Whether all were taken, or are dead letters.
         """
         pairs = list(entries)
         if not pairs:
             return True
         sent = self._send(EVENT_QUEUE, [text for _, text in pairs])
+        over = [
+            entry
+            for (entry, text), error in zip(pairs, sent, strict=True)
+            if error is None
+            or (isinstance(error, MessageRefused) and self._put_aside(text, error))
+        ]
         with self._lock:
-            for number in sent:
-                entry = pairs[number][0]
+            for entry in over:
                 self._sent_events[self._store.keys.tag_of_entry(entry)].append(entry)
-        return len(sent) == len(pairs)
+        return len(over) == len(pairs)
+
+    def _put_aside(self, text: str, error: MessageRefused) -> bool:
+        """Make a dead letter of an event that its queue never takes.
+
+        :returns: Whether that is over. Where the dead letters are never to take it
+            either, the log is all that tells of it.
+        """
+        try:
+            message = decode(text)
+            name = message.name if isinstance(message, EventMessage) else message.key
+            about = f"The event {name} ({message.key})"
+        except UndecodableMessage:
+            about = "An event"
+        outcome = "is a dead letter"
+        try:
+            self._queue.send_dead(EVENT_QUEUE, text, f"never taken: {error}")
+        except MessageRefused as problem:
+            outcome = f"is dropped, since it is no dead letter ({problem})"
+        except Exception as problem:
+            logger.warning(
+                "%s, which its queue never takes, will be a dead letter later: %s",
+                about,
+                problem,
+                extra={"action": "messages_deferred"},
+            )
+            return False
+        logger.error(
+            "%s %s: its queue never takes it: %s",
+            about,
+            outcome,
+            error,
+            extra={"action": "event_never_taken"},
+        )
+        return True
 
     def confirm(self) -> None:
         """Take away what was sent since the last call.
@@ -205,16 +252,21 @@ class Outbox:
         if failures:
             raise failures[0]
 
-    def _send(self, queue: str, bodies: list[str]) -> list[int]:
-        """Send *bodies*; return the numbers of those that the queue took."""
+    def _send(self, queue: str, bodies: list[str]) -> list[Exception | None]:
+        """Send *bodies*; return for each why the queue did not take it, or ``None``."""
         began = time.monotonic()
         if began < self._resting.get(queue, 0.0):
-            return []
+            resting = UnavailableError(f"{queue} took nothing a moment ago")
+            return [resting] * len(bodies)
         try:
             outcomes = self._queue.send(queue, bodies, patience=PATIENCE)
         except Exception as error:
             outcomes = [error] * len(bodies)
-        refused = [error for error in outcomes if error is not None]
+        refused = [
+            error
+            for error in outcomes
+            if error is not None and not isinstance(error, MessageRefused)
+        ]
         if refused:
             logger.warning(
                 "%d message(s) to %s will be sent again: %s",
@@ -224,7 +276,7 @@ class Outbox:
                 extra={"action": "messages_deferred"},
             )
         self._note(queue, took_none=len(refused) == len(bodies), began=began)
-        return [number for number, refused in enumerate(outcomes) if refused is None]
+        return outcomes
 
     def _note(self, queue: str, *, took_none: bool, began: float) -> None:
         """Let a queue rest that took nothing, or end its rests."""
@@ -239,3 +291,8 @@ class Outbox:
             at_once = min(FIRST_REST * doubled, LONGEST_REST)
             waited = 2 * (now - began) * min(doubled, 4)
             self._resting[queue] = now + max(at_once, waited)
+
+
+def _taken(outcomes: t.Sequence[Exception | None]) -> list[int]:
+    """Return the numbers of those that were taken."""
+    return [number for number, error in enumerate(outcomes) if error is None]

@@ -248,10 +248,12 @@ class SQSTransport:
             "receives": str(receives),
             "sent": str(sent),
         }
-        text = storable(body)
+        # Attributes count: next to the largest body there is no room for them. One that
+        # is cut anyway is cut for them, too.
+        room = MAX_BYTES - attributes_size(attributes)
+        text = storable(body, room)
         entry: Entry = {"MessageBody": text}
-        # Attributes count: next to the largest body there is no room for them.
-        if len(text.encode()) <= MAX_BYTES - attributes_size(attributes):
+        if len(text.encode()) <= room:
             entry["MessageAttributes"] = {
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()
@@ -264,6 +266,8 @@ class SQSTransport:
             self._sender.call("send_message", QueueUrl=url, **entry)
         except Exception as error:
             self._forget_missing(queue, error)
+            if is_about_message(error):
+                raise MessageRefused(str(error)) from error
             raise
 
     def counts(self, queue: str) -> QueueCounts:

@@ -111,14 +111,15 @@ def attributes_size(attributes: t.Mapping[str, str]) -> int:
     )
 
 
-def storable(body: str | bytes) -> str:
-    """Return *body* as SQS can store it.
+def storable(body: str | bytes, room: int) -> str:
+    """Return *body* as SQS can store it; one that is too large is cut to *room* bytes.
 
-    Only what could not be decoded is changed by that: it was pushed by somebody who
-    has it from elsewhere, and else could be neither served nor put aside.
+    Only what could not be decoded, or is too large to be sent, is changed by that:
+    otherwise it could be neither served nor put aside.
     """
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-    cut = legal(text).encode()[:MAX_BYTES]
+    whole = legal(text).encode()
+    cut = whole if len(whole) <= MAX_BYTES else whole[:room]
     return cut.decode("utf-8", "ignore") or EMPTY
 
 
