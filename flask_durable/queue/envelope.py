@@ -22,6 +22,10 @@ VERSION = 1
 #: The logical name of the queue that events wait in.
 EVENT_QUEUE = "events"
 
+#: The times that there are: milliseconds since 1970 of the years 1 to 9999.
+FIRST_TIME = -62_135_596_800_000
+LAST_TIME = 253_402_300_799_999
+
 #: Nested objects and lists that a message may have.
 MAX_DEPTH = 64
 
@@ -202,6 +206,25 @@ def stamped(body: str, home: str) -> str:
     return f'{body[:-1]},"home":"{home}"}}'
 
 
+def _check_event(values: t.Mapping[str, t.Any]) -> None:
+    """Check what the fields of an event message hold.
+
+    No run may come of one that nobody could show: its listing would fail, too.
+    """
+    if isinstance(text := values["data"], str) and not is_sealed(text):
+        raise UndecodableMessage("field 'data' is not dict")
+    for name in ("name", "id"):
+        if not values[name]:
+            raise UndecodableMessage(f"field {name!r} is empty")
+        try:
+            values[name].encode()
+        except UnicodeEncodeError:
+            raise UndecodableMessage(f"field {name!r} is no text") from None
+    for name in ("at", "due"):
+        if not FIRST_TIME <= values[name] <= LAST_TIME:
+            raise UndecodableMessage(f"field {name!r} is no time")
+
+
 def _left_out(name: str) -> t.Any:
     if name == "headers":
         return {}
@@ -264,6 +287,6 @@ def decode(body: str | bytes) -> Message:
             expected = kind[0] if isinstance(kind, tuple) else kind
             raise UndecodableMessage(f"field {name!r} is not {expected.__name__}")
         values[name] = value
-    if isinstance(text := values.get("data"), str) and not is_sealed(text):
-        raise UndecodableMessage("field 'data' is not dict")
+    if cls is EventMessage:
+        _check_event(values)
     return t.cast(Message, cls(**values))

@@ -1,0 +1,47 @@
+"""What is no message of ours, although it looks like one."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+
+from flask_durable.queue.envelope import decode
+from flask_durable.queue.envelope import EventMessage
+from flask_durable.queue.envelope import FIRST_TIME
+from flask_durable.queue.envelope import LAST_TIME
+from flask_durable.queue.envelope import UndecodableMessage
+
+
+def body(**fields: t.Any) -> str:
+    given = json.loads(EventMessage("a/b", {}, "e1", 1).encode())
+    return json.dumps({**given, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"at": 10**30}, "field 'at' is no time"),
+        ({"at": FIRST_TIME - 1}, "field 'at' is no time"),
+        ({"due": LAST_TIME + 1}, "field 'due' is no time"),
+        ({"id": ""}, "field 'id' is empty"),
+        ({"name": ""}, "field 'name' is empty"),
+        ({"name": "a/\ud800"}, "field 'name' is no text"),
+        ({"id": "\udfff"}, "field 'id' is no text"),
+        ({"data": "plain"}, "field 'data' is not dict"),
+    ],
+)
+def test_an_event_that_no_run_could_show_is_none(
+    fields: dict[str, t.Any], problem: str
+) -> None:
+    with pytest.raises(UndecodableMessage) as caught:
+        decode(body(**fields))
+    assert str(caught.value) == problem
+
+
+def test_every_time_that_there_is_may_be_given() -> None:
+    for time in (FIRST_TIME, -1, LAST_TIME):
+        message = decode(body(at=time, due=time))
+        assert isinstance(message, EventMessage)
+        assert message.at == message.due == time
