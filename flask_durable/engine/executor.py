@@ -63,6 +63,9 @@ from .processor_time import ProcessorTime
 from .retry import delay_after
 from .safe_points import call
 
+#: Seconds that a run is left to workers of the release that its event fits.
+OTHERS_TURN = 5.0
+
 logger = get_logger(__name__)
 
 
@@ -288,8 +291,9 @@ class Executor:
         """Return the run's event.
 
         :raises Signal: It does not fit the code. A run that did nothing yet is FAILED:
-            trying again cannot help. One that has steps is PAUSED, as where one of
-            their results does not fit, since code that fits it was here.
+            trying again cannot help, unless a release that it fits is there too and
+            takes it. One that has steps is PAUSED, as where one of their results does
+            not fit, since code that fits it was here.
         """
         try:
             return attempt.payloads.event()
@@ -312,9 +316,22 @@ class Executor:
                     ),
                     error=error,
                 )
+            if self._fits_elsewhere(attempt):
+                attempt.hand_back(OTHERS_TURN, reason="another release's event")
             self._fail(attempt, error)
             attempt.check()
             raise AssertionError("a run that ended is sealed") from error
+
+    def _fits_elsewhere(self, attempt: Attempt) -> bool:
+        """Return whether some release has the schema that the event was sent under."""
+        message = attempt.run.message
+        if message.schema in ("", self._host.functions.schemas.version(message.name)):
+            return False
+        published = self._host.insist(self._host.directory.current)
+        return any(
+            version.get("schemas", {}).get(message.name) == message.schema
+            for version in published.versions.get(attempt.function.id, ())
+        )
 
     def _is_filtered_out(self, attempt: Attempt, event: t.Any) -> bool:
         """Ask the function's ``where``, if the router did not have it to ask.

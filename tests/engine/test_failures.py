@@ -35,6 +35,7 @@ from flask_durable import StepUsageError
 from flask_durable.engine.causes import causes_of
 from flask_durable.engine.control import ShutdownInterrupt
 from flask_durable.engine.control import Signal
+from flask_durable.engine.executor import OTHERS_TURN
 from flask_durable.queue.envelope import RunMessage
 
 from ..harness import Harness
@@ -750,6 +751,45 @@ def test_a_failed_step_that_was_caught_is_retried_by_name_alone(
 # Another release
 
 
+def test_a_run_whose_event_fits_a_release_that_is_there_too_is_left_to_that(
+    valkey: t.Any, namespace: str
+) -> None:
+    class Small(EventData, name="meal/sized"):
+        size: t.Literal["small"]
+
+    class Sized(EventData, name="meal/sized"):
+        size: t.Literal["small", "large"]
+
+    def deploy(schema: type[EventData]) -> Harness:
+        harness = Harness(valkey.url, namespace, in_place=0)
+
+        @harness.durable.function(on=schema, id="fit", retries=0)
+        def fit(event: AnyEvent, step: Step) -> str:
+            return str(event.data.size)
+
+        harness.start()
+        return harness
+
+    old, new = deploy(Small), deploy(Sized)
+    event_id = new.send("meal/sized", {"size": "large"})
+    new.route()
+    assert old.execute() == 1
+    run = new.run_of(event_id)
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "another release's event")
+    new.advance(OTHERS_TURN)
+    assert new.run_of(event_id).result == "large"
+    for each in (old, new):
+        each.close()
+
+
+def is_gone(old: Harness) -> None:
+    """Have all versions of functions that there are so far forgotten."""
+    client = old.state.server.client
+    seen = f"{old.state.store.keys.tags[0]}:functions:seen"
+    client.zadd(seen, dict.fromkeys(client.zrange(seen, 0, -1), 0))
+    assert old.state.directory.forget("bill")
+
+
 @pytest.mark.parametrize("begun", [True, False])
 def test_an_event_that_does_not_fit_pauses_a_run_that_has_steps(
     valkey: t.Any, namespace: str, begun: bool
@@ -787,6 +827,7 @@ def test_an_event_that_does_not_fit_pauses_a_run_that_has_steps(
     if begun:
         new.advance(4000)
     else:
+        is_gone(old)
         new.start()
         new.threads.runs = old.threads.runs
         new.settle()
