@@ -84,8 +84,10 @@ class Loop:
         """
         self._pause = first
         self._moved_at = time.monotonic() + first
-        self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+        thread.start()
+        # Not before: one that cannot be started now is started by the next call.
+        self._thread = thread
         _started.add(self)
 
     def stop(self, timeout: float | None = None) -> bool:

@@ -1,4 +1,14 @@
-"""Carries out what was decided about messages: one thread, in batches."""
+"""Decides when what was settled about messages is carried out, and passes the barrier.
+
+::
+
+    settled ─► one thread: barrier for all deletes ─► for each queue a thread: its calls
+       ▲                                                        │
+       └──────────────── what failed, after a pause ◄───────────┘
+
+One barrier is for the deletes of all queues; the calls about one queue delay no other's
+(``settling.py``). The queues are waited for one after the other, but only for a moment.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +28,11 @@ from .delivery import Release
 from .delivery import Repeat
 from .delivery import Settlement
 from .heartbeat import Hand
-from .transport import Outcome
-from .transport import ReceiptLost
+from .settling import Batch
+from .settling import FIRST_BACKOFF
+from .settling import IDLE
+from .settling import MAX_BACKOFF
+from .settling import QueueSettler
 from .transport import Transport
 
 logger = get_logger(__name__)
@@ -27,12 +40,8 @@ logger = get_logger(__name__)
 #: Seconds that a settled message waits for others to share a call with.
 LINGER = 0.02
 
-#: Seconds that the thread waits for a message before it shows that it is there.
-IDLE = 5.0
-
-#: Seconds before the first repetition of what failed, and at most.
-FIRST_BACKOFF = 0.1
-MAX_BACKOFF = 5.0
+#: Seconds that the calls about one queue are waited for before it is another's turn.
+TURN = 0.1
 
 
 class Acknowledger:
@@ -68,18 +77,26 @@ class Acknowledger:
         self._repeat = repeat
         self._on_failed = on_failed
         self._condition = threading.Condition()
-        self._settled: list[Held] = []
-        #: What is being carried out; left for the next turn if that is cut off.
+        #: By queue: what is not carried out, nor being so.
+        self._settled: dict[str, list[Held]] = defaultdict(list)
+        self._settlers: dict[str, QueueSettler] = {}
+        #: What was taken from there and is not handed to a queue's thread yet.
         self._taken: list[Held] = []
+        self._count = 0
         self._size = 0
         self._backoff = FIRST_BACKOFF
         self._closing = threading.Event()
         self.loop = Loop("durable-acknowledger", self._turn, self._failed)
 
     @property
+    def loops(self) -> list[Loop]:
+        """The threads: this one's, and those of the queues."""
+        return [self.loop, *(each.loop for each in [*self._settlers.values()])]
+
+    @property
     def backlog(self) -> int:
         """How many settled messages were not carried out yet."""
-        return len(self._settled) + len(self._taken)
+        return self._count
 
     @property
     def backlog_size(self) -> int:
@@ -89,7 +106,8 @@ class Acknowledger:
     def put(self, held: Held) -> None:
         """Take over *held*, whose settlement is set."""
         with self._condition:
-            self._settled.append(held)
+            self._settled[held.queue].append(held)
+            self._count += 1
             self._size += len(held.received.body)
             self._condition.notify_all()
             if not self.loop.started and not self._closing.is_set():
@@ -101,73 +119,167 @@ class Acknowledger:
             return self._condition.wait_for(lambda: not self.backlog, timeout)
 
     def close(self, timeout: float) -> None:
-        """Carry out what can be within *timeout* seconds, then end the thread."""
+        """Carry out what can be within *timeout* seconds, then end the threads."""
         deadline = time.monotonic() + timeout
         self.flush(timeout)
+        self.stop()
+        for loop in self.loops:
+            loop.join(max(0.1, deadline - time.monotonic()))
+
+    def stop(self) -> None:
+        """Carry out what was begun, and end the threads."""
         self._closing.set()
         with self._condition:
             self._condition.notify_all()
-        self.loop.join(max(0.1, deadline - time.monotonic()))
 
     def _turn(self) -> float:
-        if not self._taken:
-            self._take()
+        self._take()
         if self._taken:
-            self._put_back(self._carry_out(self._taken))
+            self._begin()
         elif self._closing.is_set():
-            self.loop.stopping.set()
+            self._end_loops()
         return 0
 
     def _failed(self, error: BaseException) -> float:
+        taken, self._taken = self._taken, []
         logger.error(
             "%d messages were not settled",
-            len(self._taken),
+            len(taken),
             exc_info=error,
             extra={"action": "message_not_settled"},
         )
-        self._put_back(self._taken)
+        self._put_back(taken)
+        self._pause()
         return 0
 
     def _take(self) -> None:
-        """Take all that is settled, once there is something."""
+        """Take all that is settled about queues that are not busy."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: self._settled or self._closing.is_set(), IDLE
-            )
-            if not self._settled:
+            wait = self._soonest()
+            if wait > 0:
+                self._condition.wait_for(
+                    lambda: not self._soonest() or self._closing.is_set(), wait
+                )
+            if self._soonest():
                 return
         self._closing.wait(LINGER)
         with self._condition:
-            self._taken, self._settled = self._settled, []
+            for queue in [*self._settled]:
+                if not self._busy_for(queue):
+                    self._taken += self._settled.pop(queue)
 
-    def _put_back(self, left: list[Held]) -> None:
-        """Keep *left* of what was taken, to be carried out after a pause."""
-        with self._condition:
-            self._settled[:0] = left
-            self._size -= _size(self._taken) - _size(left)
-            self._taken = []
-            self._condition.notify_all()
-        if not left:
-            self._backoff = FIRST_BACKOFF
-        elif self._closing.wait(self._backoff):
-            self.loop.stopping.set()
+    def _soonest(self) -> float:
+        """Return the seconds until there may be something to take; 0 if there is."""
+        return min(
+            (self._busy_for(queue) for queue, held in self._settled.items() if held),
+            default=IDLE,
+        )
+
+    def _busy_for(self, queue: str) -> float:
+        settler = self._settlers.get(queue)
+        return 0.0 if settler is None else settler.busy_for
+
+    def _begin(self) -> None:
+        """Have done what was decided about the messages taken."""
+        refused = self._pass_barrier([h for h in self._taken if _is_delete(h)])
+        again = [held for held in self._taken if isinstance(held.settlement, Repeat)]
+        # A message that was lost is another consumer's to process.
+        unrepeated = set(self._repeat([held for held in again if not held.lost]))
+        batches: dict[str, Batch] = defaultdict(Batch)
+        over: list[Held] = []
+        kept = set(refused)
+        for held in self._taken:
+            if held in kept:
+                continue
+            batch, due = batches[held.queue], self._due(held)
+            if isinstance(due, Release) or held in unrepeated:
+                delay = due.delay if isinstance(due, Release) else 0.0
+                batch.released[delay].append(held)
+            elif isinstance(due, DeadLetter):
+                batch.dead.append((held, due.reason))
+            elif isinstance(due, Delete):
+                batch.deleted.append(held)
+            else:
+                over.append(held)
+        self._ended(over, [])
+        self._put_back(refused)
+        self._taken = [h for each in batches.values() for h in each.messages]
+        for queue, batch in batches.items():
+            self._hand_over(queue, batch)
+        if refused:
+            self._pause()
         else:
-            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+            self._backoff = FIRST_BACKOFF
 
-    def _carry_out(self, batch: list[Held]) -> list[Held]:
-        """Do what was decided about *batch*; return what is to be repeated."""
-        groups: dict[t.Any, list[Held]] = defaultdict(list)
-        for held in batch:
-            groups[type(self._due(held))].append(held)
-        left = self._release(groups[Release])
-        left += self._process_again(groups[Repeat])
-        left += [held for held in groups[DeadLetter] if not self._dead_letter(held)]
-        if deletes := groups[Delete]:
-            left += self._delete(deletes)
-        done = set(batch).difference(left)
+    def _hand_over(self, queue: str, batch: Batch) -> None:
+        messages = set(batch.messages)
+        if not messages:
+            return
+        settler = self._settlers.get(queue)
+        if settler is None:
+            settler = self._settlers[queue] = QueueSettler(
+                queue, self._transport, self._hand, self._ended, self._condition
+            )
+        settler.begin(batch)
+        self._taken = [held for held in self._taken if held not in messages]
+        settler.wait(TURN)
+
+    def _pass_barrier(self, deletes: list[Held]) -> list[Held]:
+        """Pass the barrier for *deletes*; return them if that is not known to be done.
+
+        Where state may be lost nothing is deleted that is in hand, and they are to be
+        processed once more instead.
+        """
+        if not deletes:
+            return []
+        try:
+            durable = self._barrier()
+        except Exception as error:
+            logger.warning(
+                "%d messages are kept: %s",
+                len(deletes),
+                error,
+                extra={"action": "messages_kept"},
+            )
+            return deletes
+        if not durable:
+            logger.warning(
+                "State may be lost: %d messages are repeated",
+                len(deletes),
+                extra={"action": "state_may_be_lost"},
+            )
+            # Also what is not settled yet: its state may have been written before the
+            # loss, and the next barrier passes.
+            self._hand.doubt()
+            for held in deletes:
+                held.doubt()
+        return []
+
+    def _ended(self, messages: list[Held], left: list[Held]) -> None:
+        """Note that *messages* are carried out, but for *left*."""
+        done = set(messages).difference(left)
         self._hand.remove(done)
         self._note(done)
-        return left
+        with self._condition:
+            self._count -= len(done)
+            self._size -= sum(len(held.received.body) for held in done)
+            self._put_back(left)
+
+    def _put_back(self, left: list[Held]) -> None:
+        with self._condition:
+            for held in reversed(left):
+                self._settled[held.queue].insert(0, held)
+            self._condition.notify_all()
+
+    def _end_loops(self) -> None:
+        for settler in self._settlers.values():
+            settler.close()
+        self.loop.stopping.set()
+
+    def _pause(self) -> None:
+        if self._closing.wait(self._backoff):
+            self._end_loops()
+        self._backoff = min(self._backoff * 2, MAX_BACKOFF)
 
     def _due(self, held: Held) -> Settlement | None:
         """Return what is to be done about *held*."""
@@ -200,93 +312,6 @@ class Acknowledger:
                 extra={"action": "failure_not_noted"},
             )
 
-    def _delete(self, messages: list[Held]) -> list[Held]:
-        try:
-            durable = self._barrier()
-        except Exception as error:
-            logger.warning(
-                "%d messages are kept: %s",
-                len(messages),
-                error,
-                extra={"action": "messages_kept"},
-            )
-            return messages
-        if not durable:
-            return self._doubt(messages)
-        left = []
-        for queue, group in _by(messages, lambda held: held.queue):
-            receipts = [held.received.receipt for held in group]
-            left += _failed(group, self._transport.delete(queue, receipts))
-        return left
 
-    def _doubt(self, messages: list[Held]) -> list[Held]:
-        """Delete nothing that is in hand: the state that it led to may be lost."""
-        logger.warning(
-            "State may be lost: %d messages are repeated",
-            len(messages),
-            extra={"action": "state_may_be_lost"},
-        )
-        # Also what is not settled yet: its state may have been written before the
-        # loss, and the next barrier passes.
-        self._hand.doubt()
-        for held in messages:
-            held.doubt()
-        return self._process_again(messages)
-
-    def _process_again(self, messages: list[Held]) -> list[Held]:
-        return self._release(self._repeat([held for held in messages if not held.lost]))
-
-    def _release(self, messages: list[Held]) -> list[Held]:
-        left = []
-        for (queue, delay), group in _by(messages, self._release_key):
-            receipts = [held.received.receipt for held in group]
-            with self._hand.changing(queue):
-                outcomes = self._transport.release(queue, receipts, delay)
-            left += _failed(group, outcomes)
-        return left
-
-    def _dead_letter(self, held: Held) -> bool:
-        reason = t.cast(DeadLetter, self._due(held)).reason
-        try:
-            self._transport.dead_letter(held.queue, held.received, reason)
-        except Exception as error:
-            return not _failed([held], [error])
-        logger.warning(
-            "A message of %s was dead-lettered: %s",
-            held.queue,
-            reason,
-            extra={"action": "message_dead"},
-        )
-        return True
-
-    def _release_key(self, held: Held) -> tuple[str, float]:
-        due = self._due(held)
-        return held.queue, due.delay if isinstance(due, Release) else 0.0
-
-
-def _size(messages: list[Held]) -> int:
-    return sum(len(held.received.body) for held in messages)
-
-
-def _by(
-    messages: list[Held], key: t.Callable[[Held], t.Any]
-) -> list[tuple[t.Any, list[Held]]]:
-    groups: dict[t.Any, list[Held]] = defaultdict(list)
-    for held in messages:
-        groups[key(held)].append(held)
-    return list(groups.items())
-
-
-def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
-    left = []
-    for held, error in zip(messages, outcomes, strict=True):
-        # A message that another consumer has is that one's to settle.
-        if error is not None and not isinstance(error, ReceiptLost):
-            logger.warning(
-                "A message of %s was not settled: %s",
-                held.queue,
-                error,
-                extra={"action": "message_not_settled"},
-            )
-            left.append(held)
-    return left
+def _is_delete(held: Held) -> bool:
+    return isinstance(held.settlement, Delete)

@@ -210,11 +210,10 @@ class World:
         assert process is not None
         broker = process.state.broker
         acknowledger = broker._acknowledger
-        acknowledger._closing.set()
-        with acknowledger._condition:
-            acknowledger._condition.notify_all()
+        acknowledger.stop()
         with self.operations.burial():
-            acknowledger.loop.join()
+            for loop in acknowledger.loops:
+                loop.join()
         broker._hand.close()
         broker.transport.close()
         process.state.server.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import threading
+import time
 import typing as t
 
 import pytest
@@ -375,3 +376,31 @@ def test_a_call_that_is_forbidden_is_told_and_not_repeated(
     name = f"{proxied.namespace}-{QUEUE}"
     assert outcome.message == f"SQS denies sqs:SendMessage on the queue {name}."
     assert proxy.calls["SendMessageBatch"] == 1
+
+
+@pytest.mark.parametrize("hung_first", [True, False])
+def test_a_delete_that_hangs_keeps_no_other_queues_messages(
+    proxied: SQSKit, proxy: Proxy, hung_first: bool
+) -> None:
+    broker = proxied.broker(visibility=30)
+    names = ("one", "two")
+    for queue in names:
+        assert broker.transport.send(queue, bodies(30)) == [None] * 30
+    hung = broker.transport.queues.url("one")  # type: ignore[attr-defined]
+    proxy.hangs("DeleteMessageBatch", hung)
+    for queue in names if hung_first else names[::-1]:
+
+        def done(queue: str = queue) -> bool:
+            for delivery in broker.deliveries(queue, 10, 1):
+                delivery.done()
+            return broker.counts(queue).waiting == 0
+
+        wait_until(done)
+    began = time.monotonic()
+    wait_until(lambda: broker.counts("two") == QueueCounts(0, 0, 0, 0), "two")
+    assert time.monotonic() - began < 1
+    assert broker.counts("one").in_flight == 30
+    assert not broker.flush_settled(0)
+    proxy.heals()
+    assert broker.flush_settled(20)
+    assert broker.counts("one") == QueueCounts(0, 0, 0, 0)

@@ -1,0 +1,221 @@
+"""Carries out what was decided about the messages of one queue.
+
+Each queue has a thread for it: a delete that is not answered delays those of no other
+queue.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import typing as t
+from collections import defaultdict
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..loops import Loop
+from ..loops import moved
+from ..safe_logging import get_logger
+from .delivery import Held
+from .envelope import MessageRefused
+from .heartbeat import Hand
+from .transport import Outcome
+from .transport import ReceiptLost
+from .transport import Transport
+
+logger = get_logger(__name__)
+
+#: Seconds that the thread waits for a batch before it shows that it is there.
+IDLE = 5.0
+
+#: Messages of one step. Where a whole step fails, the rest waits for the next batch.
+STEP = 100
+
+#: Seconds before the first repetition of what failed, and at most.
+FIRST_BACKOFF = 0.1
+MAX_BACKOFF = 5.0
+
+
+@dataclass
+class Batch:
+    """Settled messages of one queue, by what is to be done about them.
+
+    :param released: To be given back, by the seconds until they are received again.
+    :param dead: To be dead-lettered, with their reasons.
+    :param deleted: To be deleted: the state that they led to is durable.
+    """
+
+    released: dict[float, list[Held]] = field(default_factory=lambda: defaultdict(list))
+    dead: list[tuple[Held, str]] = field(default_factory=list)
+    deleted: list[Held] = field(default_factory=list)
+
+    @property
+    def messages(self) -> list[Held]:
+        """All of them."""
+        released = [held for group in self.released.values() for held in group]
+        return [*released, *(held for held, _ in self.dead), *self.deleted]
+
+
+class QueueSettler:
+    """The thread that carries out batches of one queue, one after the other.
+
+    :param queue: The queue.
+    :param transport: Where it is.
+    :param hand: The messages in hand.
+    :param settled: Called with the messages of a batch, and with those of them that
+        have to be settled again.
+    :param condition: Notified when the thread is free again.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        transport: Transport,
+        hand: Hand,
+        settled: t.Callable[[list[Held], list[Held]], None],
+        condition: threading.Condition,
+    ) -> None:
+        self._queue = queue
+        self._transport = transport
+        self._hand = hand
+        self._settled = settled
+        self._condition = condition
+        self._batch: Batch | None = None
+        self._rests_until = 0.0
+        self._backoff = FIRST_BACKOFF
+        self.loop = Loop(f"durable-acknowledger-{queue}", self._turn, self._failed)
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds until a batch is taken; at least some while one is carried out."""
+        if self._batch is not None:
+            return IDLE
+        return max(self._rests_until - time.monotonic(), 0.0)
+
+    def begin(self, batch: Batch) -> None:
+        """Have *batch* carried out."""
+        with self._condition:
+            if not self.loop.started:
+                self.loop.start()
+            self._batch = batch
+            self._condition.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Wait up to *timeout* seconds for the end of the batch."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._batch is None, timeout)
+
+    def close(self) -> None:
+        """Take no further batch."""
+        self.loop.stopping.set()
+        with self._condition:
+            self._condition.notify_all()
+
+    def _turn(self) -> float:
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._batch is not None or self.loop.stopping.is_set(), IDLE
+            )
+            batch = self._batch
+        if batch is not None:
+            self._end(batch, self._carry_out(batch))
+        return 0
+
+    def _failed(self, error: BaseException) -> float:
+        batch = self._batch
+        messages = [] if batch is None else batch.messages
+        logger.error(
+            "%d messages were not settled",
+            len(messages),
+            exc_info=error,
+            extra={"action": "message_not_settled"},
+        )
+        if batch is not None:
+            self._end(batch, messages)
+        return 0
+
+    def _end(self, batch: Batch, left: list[Held]) -> None:
+        if left:
+            self._rests_until = time.monotonic() + self._backoff
+            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+        else:
+            self._backoff = FIRST_BACKOFF
+        self._settled(batch.messages, left)
+        with self._condition:
+            self._batch = None
+            self._condition.notify_all()
+
+    def _carry_out(self, batch: Batch) -> list[Held]:
+        """Do what was decided; return what is to be repeated."""
+        left: list[Held] = []
+        for delay, released in batch.released.items():
+            release = functools.partial(self._release, delay)
+            left += self._in_steps(released, release)
+        for held, reason in batch.dead:
+            moved()
+            left += [] if self._dead_letter(held, reason) else [held]
+        return left + self._in_steps(batch.deleted, self._delete)
+
+    def _in_steps(
+        self, messages: list[Held], call: t.Callable[[list[str]], list[Outcome]]
+    ) -> list[Held]:
+        left: list[Held] = []
+        for start in range(0, len(messages), STEP):
+            moved()
+            group = messages[start : start + STEP]
+            failed = _failed(group, call([held.received.receipt for held in group]))
+            left += failed
+            if len(failed) == len(group):
+                return left + messages[start + STEP :]
+        return left
+
+    def _release(self, delay: float, receipts: list[str]) -> list[Outcome]:
+        with self._hand.changing(self._queue):
+            return self._transport.release(self._queue, receipts, delay)
+
+    def _delete(self, receipts: list[str]) -> list[Outcome]:
+        return self._transport.delete(self._queue, receipts)
+
+    def _dead_letter(self, held: Held, reason: str) -> bool:
+        try:
+            self._transport.dead_letter(held.queue, held.received, reason)
+        except MessageRefused as error:
+            logger.error(
+                "A message of %s is left to its queue, since the dead letters never "
+                "take it (%s): %s",
+                held.queue,
+                error,
+                reason,
+                extra={"action": "message_not_settled"},
+            )
+            return True
+        except Exception as error:
+            return not _failed([held], [error])
+        logger.warning(
+            "A message of %s was dead-lettered: %s",
+            held.queue,
+            reason,
+            extra={"action": "message_dead"},
+        )
+        return True
+
+
+def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
+    """Return those that are to be settled again, by what came of a call."""
+    left: list[Held] = []
+    why: Outcome = None
+    for held, error in zip(messages, outcomes, strict=True):
+        # A message that another consumer has is that one's to settle.
+        if error is not None and not isinstance(error, ReceiptLost):
+            why = error
+            left.append(held)
+    if left:
+        logger.warning(
+            "%d message(s) of %s were not settled: %s",
+            len(left),
+            left[0].queue,
+            why,
+            extra={"action": "message_not_settled"},
+        )
+    return left
