@@ -113,9 +113,13 @@ class PushedMessages:
         and are done. All or none: where each message of a batch comes again the call
         can fail as a whole, which is understood however the queue is mapped.
         """
-        often = any(message.receive_count >= RENEWED_FROM for message in messages)
-        if often and all([self._is_renewed(self._read(each)) for each in messages]):
-            return []
+        if any(message.receive_count >= RENEWED_FROM for message in messages):
+            reads = [self._read(each) for each in messages]
+            # Asked first: a copy of one that comes again is one more each time.
+            if all(_may_be_renewed(read) for read in reads) and all(
+                [self._is_renewed(read) for read in reads]
+            ):
+                return []
         return [message.id for message in messages]
 
     def _read(self, message: PushedMessage) -> _Read:
@@ -134,12 +138,7 @@ class PushedMessages:
         return _Read(message, decoded, error, queue, group)
 
     def _is_renewed(self, read: _Read) -> bool:
-        """Send a message anew; return whether it was taken, so that this one is done.
-
-        A copy on a FIFO queue would be behind its group, if SQS does not drop it.
-        """
-        if read.decoded is None or read.group:
-            return False
+        """Send a message anew; return whether it was taken: this one is done."""
         [error] = self._state.broker.send(read.queue, [read.message.text], patience=0)
         return error is None
 
@@ -285,6 +284,14 @@ class _Read:
     error: UndecodableMessage | None
     queue: str
     group: str
+
+
+def _may_be_renewed(read: _Read) -> bool:
+    """Return whether a copy of a message may be sent in its place.
+
+    On a FIFO queue it would be behind its group, if SQS does not drop it.
+    """
+    return read.decoded is not None and not read.group
 
 
 class _FailedAlone(Exception):

@@ -22,6 +22,8 @@ from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.envelope import EventMessage
 from flask_durable.queue.envelope import RunMessage
 from flask_durable.worker import push
+from flask_durable.worker.pushed import PushedMessage
+from flask_durable.worker.pushed import PushedMessages
 from flask_durable.worker.pushed import RENEWED_FROM
 
 from ..harness import Harness
@@ -580,3 +582,16 @@ def test_a_run_message_of_nobody_is_done(pushed: Harness, mapping: Mapping) -> N
     steps(pushed, 1)
     mapping.drain()
     assert mapping.failed == []
+
+
+def test_nothing_is_sent_anew_beside_what_has_to_come_again(pushed: Harness) -> None:
+    pushed.state.broker.transport.declare(EVENT_QUEUE)
+    messages = [
+        PushedMessage("one", EventMessage("a/b", {}, "e1", 1).encode(), 6),
+        PushedMessage("two", '{"v":2,"kind":"event"}', 6),  # of another release
+    ]
+    put_off = PushedMessages(pushed.state, t.cast(t.Any, None)).put_off
+    assert put_off(messages) == ["one", "two"]
+    assert pushed.state.broker.counts(EVENT_QUEUE).waiting == 0
+    assert put_off(messages[:1]) == []
+    assert pushed.state.broker.counts(EVENT_QUEUE).waiting == 1
