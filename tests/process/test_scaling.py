@@ -126,6 +126,8 @@ def call(
             process.wait()
 
 
+# Its own waits may take longer together than a test may usually.
+@pytest.mark.timeout(600)
 def test_a_burst_scales_a_pool_up_and_down_and_loses_nothing(
     call: t.Callable[..., t.Any],
     burst: tuple[int, int, int],
