@@ -10,9 +10,9 @@ thread, all questions about the events in hand in one go::
       └─(6 s)──► left alone with its thread, since no interrupt reaches it ──► late
 
 What was late once rests for a minute, and for as long as the call that was left alone
-does not come back: it is late without being asked. So a function that hangs costs the
-router some seconds a minute, and the process one thread, however many of its events
-come.
+does not come back: it is not asked. So a function that hangs costs the router some
+seconds a minute, and the process one thread, however many of its events come. Whoever
+was not asked is not to blame: those events go back to the queue.
 
 Only code that may hang is asked here. The data of most schemas is checked by compiled
 code alone, in the thread that has it.
@@ -58,12 +58,14 @@ class Answer:
 
     :param value: What it returned.
     :param error: What it raised.
-    :param late: Whether there was no answer in time.
+    :param late: Whether it was asked, and there was no answer in time.
+    :param rests: Whether it was not asked, since it was late a moment ago.
     """
 
     value: t.Any = None
     error: BaseException | None = None
     late: bool = False
+    rests: bool = False
 
 
 class Asker:
@@ -99,7 +101,7 @@ class Asker:
 
     def _answer(self, question: Question) -> Answer:
         if time.monotonic() < self._resting.get(question.key, 0.0):
-            return Answer(late=True)
+            return Answer(rests=True)
         body = Body(ANSWER_WITHIN)
         try:
             with body:

@@ -211,7 +211,7 @@ class Router:
             is_dead = not self._has_other_schema(routing.message, published)
         else:
             what = "did not answer in time"
-            if not answer.late:
+            if not answer.late and not answer.rests:
                 what = f"raised {answer.error!r}"  # as one does that exits
             error, is_dead = EventError(f"The schema of {name!r} {what}."), False
         routing.info.error = error
@@ -328,6 +328,12 @@ class Router:
                 yield routing, self._remote_run(routing, published.functions[id])
                 continue
             answer = _ADMITTED if function.where is None else next(answers)
+            if answer.rests:
+                # Another event is to blame: this one is asked about when it is back.
+                routing.info.error = UnavailableError(
+                    f"where= of {id!r} did not answer for another event"
+                )
+                continue
             if (run := self._local_run(routing, function, answer)) is not None:
                 yield routing, run
 
