@@ -100,7 +100,9 @@ def test_our_routes_answer_whatever_host_is_asked_for(
     assert (theirs.status_code == 200) == (host == "shop.example")
 
 
-@pytest.mark.parametrize("path", [f"/e/{KEY}", f"/durable/worker/{PUSH}"])
+@pytest.mark.parametrize(
+    "path", [f"/e/{KEY}", f"/durable/worker/{PUSH}"], ids=["key", "secret"]
+)
 @pytest.mark.parametrize("kind", ["before_request", "after_request"])
 def test_a_hook_that_raises_has_no_key_logged(
     app: Flask, caplog: pytest.LogCaptureFixture, path: str, kind: str
