@@ -2,8 +2,10 @@
 
 A claim counts against a run until it makes progress, and a run that was claimed too
 often is PAUSED. When a process dies, all runs that were in it have lost a claim, and
-only one is to blame. So a run that comes back after such a loss is a *suspect*, and in
-each process suspects are tried one at a time:
+one is to blame at most. Hosts are lost, and processes are killed: one loss says
+nothing, and the runs go on elsewhere, all at once. A run that comes back after a second
+loss without progress is a *suspect*, and in each process suspects are tried one at a
+time:
 
 ==================================  ================================================
 a run begins, and …                 then
@@ -40,8 +42,9 @@ from .leases import Leases
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-#: Claims without progress, this one included, from which on a run is a suspect.
-SUSPECT = 2
+#: Claims without progress, this one included, from which on a run is a suspect. Two
+#: would let one lost host have its long runs go on one after the other.
+SUSPECT = 3
 
 #: Seconds until a suspect that had to wait may try again, at least and at most.
 MIN_DELAY = 0.5

@@ -11,6 +11,7 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.engine.claimed_run import ClaimedRun
+from flask_durable.engine.probation import SUSPECT
 from flask_durable.status import RunStatus
 
 from ..harness import Harness
@@ -95,10 +96,27 @@ def all_claimed(fleet: Fleet, *ids: str) -> dict[str, ClaimedRun]:
     return found
 
 
-def test_suspects_are_tried_one_at_a_time(fleet: Fleet) -> None:
+def all_suspect(fleet: Fleet, *ids: str) -> dict[str, ClaimedRun]:
+    """Claim the same runs after as many deaths as make suspects of them."""
+    runs: dict[str, ClaimedRun] = {}
+    for _ in range(SUSPECT - 1):
+        fleet.die()
+        runs = all_claimed(fleet, *ids)
+    return runs
+
+
+def test_one_death_makes_no_suspects(fleet: Fleet) -> None:
+    """Hosts are lost: the long runs that were there all go on at once elsewhere."""
     fleet.send("one", "two")
     fleet.die()
-    runs = all_claimed(fleet, "one", "two")
+    for id, run in all_claimed(fleet, "one", "two").items():
+        fleet.execute(run)
+        fleet.until(id)
+
+
+def test_suspects_are_tried_one_at_a_time(fleet: Fleet) -> None:
+    fleet.send("one", "two")
+    runs = all_suspect(fleet, "one", "two")
 
     fleet.execute(runs["one"])
     fleet.until("one")
@@ -107,17 +125,17 @@ def test_suspects_are_tried_one_at_a_time(fleet: Fleet) -> None:
     two = fleet.harness.run_of("two")
     assert (two.status, two.reason) == (RunStatus.SUSPENDED, "another suspect is tried")
     assert fleet.begun == ["one"]
-    assert (fleet.claims("one"), fleet.claims("two")) == (2, 1)
+    assert (fleet.claims("one"), fleet.claims("two")) == (SUSPECT, SUSPECT - 1)
 
 
 def test_what_is_beside_a_suspect_is_excused(fleet: Fleet) -> None:
     fleet.send("suspect")
-    fleet.die()
+    suspect = all_suspect(fleet, "suspect")["suspect"]
     fleet.send("before")
     (before,) = fleet.harness.threads.runs
     fleet.execute(before)
     fleet.until("before")
-    fleet.execute(all_claimed(fleet, "suspect")["suspect"])
+    fleet.execute(suspect)
     fleet.until("suspect")
     fleet.harness.threads.runs.clear()
     fleet.send("after")
@@ -126,13 +144,12 @@ def test_what_is_beside_a_suspect_is_excused(fleet: Fleet) -> None:
     fleet.until("after")
 
     counted = [fleet.claims(id) for id in ("before", "suspect", "after")]
-    assert counted == [0, 2, 0]
+    assert counted == [0, SUSPECT, 0]
 
 
 def test_a_trial_ends_with_progress(fleet: Fleet) -> None:
     fleet.send("one", "two")
-    fleet.die()
-    runs = all_claimed(fleet, "one", "two")
+    runs = all_suspect(fleet, "one", "two")
     fleet.execute(runs["one"])
     fleet.until("one")
 
@@ -147,8 +164,7 @@ def test_a_trial_ends_when_it_lasted_as_long_as_the_process_lived_before(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.send("one", "two")
-    fleet.die()
-    runs = all_claimed(fleet, "one", "two")
+    runs = all_suspect(fleet, "one", "two")
     fleet.execute(runs["one"])
     fleet.until("one")
     lease = fleet.harness.state.settings.lease
@@ -160,7 +176,7 @@ def test_a_trial_ends_when_it_lasted_as_long_as_the_process_lived_before(
     fleet.until("two")
 
     # The first one did not kill its process in that time: it is as good as any other.
-    assert (fleet.claims("one"), fleet.claims("two")) == (0, 2)
+    assert (fleet.claims("one"), fleet.claims("two")) == (0, SUSPECT)
 
 
 def test_a_run_that_kills_its_process_is_paused_and_its_neighbours_are_not(
@@ -199,5 +215,5 @@ def test_a_run_that_kills_its_process_is_paused_and_its_neighbours_are_not(
         fleet.harness.sweep()
 
     assert fleet.harness.run_of("killer").status == RunStatus.PAUSED
-    assert fleet.claims("one") <= 2
-    assert fleet.claims("two") <= 2
+    assert fleet.claims("one") <= SUSPECT
+    assert fleet.claims("two") <= SUSPECT
