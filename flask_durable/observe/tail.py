@@ -78,8 +78,7 @@ def _line_of(record: logging.LogRecord) -> LogLine:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    # By name: an interrupt into the step's body that logs this is none of its text's.
-    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
+    except BaseException:  # an interrupt never comes while code of ours is called
         return "<unprintable>"
 
 

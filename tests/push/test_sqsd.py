@@ -289,8 +289,10 @@ def test_what_sqs_cannot_store_is_dead_lettered_as_far_as_it_can(
     headers = {**AGENT, "X-Aws-Sqsd-Msgid": "m1"}
     assert daemon.post(PATH, headers, sent) == 200
     [letter] = pushed.state.dead_letters.list()
-    assert letter.body == kept
-    assert ("no room" in letter.reason) is (len(kept) > 1000)
+    # What is cut anyway is cut for its reason, too.
+    assert kept.startswith(letter.body)
+    assert len(letter.body) >= min(len(kept), 2**20 // 3 - 200)
+    assert "no room" not in letter.reason
 
 
 @pytest.mark.parametrize("text", ['{"v":2,"kind":"run"}', '{"v":1,"kind":"branch"}'])
