@@ -23,7 +23,9 @@ from flask_durable.errors import PayloadUnavailable
 from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
 from flask_durable.queue import redis_streams
-from flask_durable.queue.heartbeat import Hand
+from flask_durable.queue.acknowledger import Acknowledger
+from flask_durable.queue.heartbeat import _QueueHand
+from flask_durable.queue.settling import IDLE
 from flask_durable.redis_exchange import Exchange
 from flask_durable.store import scripts
 
@@ -98,6 +100,11 @@ class Operations:
             yield
         finally:
             self._others.clear()
+
+    @property
+    def others_act(self) -> bool:
+        """Whether the other threads act now, or see that their process is dead."""
+        return self.dead or self._others.is_set()
 
     def perform(
         self,
@@ -175,7 +182,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
     """Send everything that goes to a server through *operations*."""
     with contextlib.ExitStack() as stack:
         # Heartbeats come by the clock: two lives would not have the same.
-        stack.enter_context(mock.patch.object(Hand, "extend"))
+        stack.enter_context(mock.patch.object(_QueueHand, "extend"))
         stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
@@ -184,6 +191,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),
             (FileStore, "put", _put),
+            (Acknowledger, "_busy_for", _busy_for),
         ):
             original = getattr(target, name)
             method = functools.wraps(original)(wrapper(operations, original))
@@ -261,6 +269,14 @@ def _put(operations: Operations, original: t.Any) -> t.Any:
         )
 
     return put
+
+
+def _busy_for(operations: Operations, original: t.Any) -> t.Any:
+    # Else it is chance how many messages are settled at once.
+    def busy_for(self: t.Any, queue: str) -> float:
+        return original(self, queue) if operations.others_act else IDLE
+
+    return busy_for
 
 
 def _botocore(module: str) -> t.Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import pathlib
+import time
 import typing as t
+from collections import Counter
 
 import pytest
 import redis
@@ -98,6 +101,22 @@ def test_a_life_without_a_fault_has_many_operations(
     for name in (*STORE, *QUEUE["redis" if queue_url is None else "sqs"]):
         assert any(name in kind for kind in operations.kinds), name
     assert len(operations.kinds) > 60
+
+
+@pytest.mark.parametrize("options", [(8, True), (0, False)])
+def test_a_life_sends_the_same_however_busy_the_machine_is(
+    life: Life, options: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_place, prompt = options
+    live = functools.partial(life, in_place=in_place, prompt=prompt)
+    live()  # the first one loads the scripts, which no later one does
+    plain = Counter(live().kinds)
+    clock = time.monotonic
+
+    # A machine that is a thousand times as slow, by its own clock.
+    monkeypatch.setattr(time, "monotonic", lambda: 1000 * clock())
+
+    assert Counter(live().kinds) == plain
 
 
 @pytest.mark.timeout(900)

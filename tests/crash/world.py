@@ -30,6 +30,7 @@ from flask_durable.store.run_store import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
 from ..harness import Harness
+from .clock import Clock
 from .faults import Fault
 from .faults import Operations
 from .faults import SimulatedDeath
@@ -49,6 +50,7 @@ LEAP = 4000
 MAX_LEAPS = 15
 
 QUEUES = ("default", "parcels", EVENT_QUEUE)
+OUTBOXES = tuple(f"outbox:{queue}" for queue in QUEUES)
 
 
 class World:
@@ -79,6 +81,7 @@ class World:
         self.padding = "" if blobs is None else " " * 2 * INLINE
         self._tag = f"{{{namespace}:0}}"
         self._queue_url = queue_url
+        self._clock = Clock()
         if prompt:
             operations.before_each = self._settle
         self._redis = redis.Redis.from_url(url, decode_responses=True)
@@ -102,6 +105,10 @@ class World:
 
     def live(self) -> None:
         """Run processes, one after another's death, until everything has settled."""
+        with self._clock.set_up():
+            self._live()
+
+    def _live(self) -> None:
         for _ in range(MAX_LEAPS):
             try:
                 with self.operations.driving():
@@ -189,11 +196,14 @@ class World:
         """Let the acknowledger's thread carry out what is decided."""
         process = self._process
         assert process is not None
+        broker = process.state.broker
         with self.operations.others():
+            with broker._acknowledger._condition:
+                broker._acknowledger._condition.notify_all()  # it is its turn
             for _ in range(1000):
                 if self.operations.dead:
                     raise SimulatedDeath
-                if process.state.broker.flush_settled(0.01):
+                if broker.flush_settled(0.01):
                     return
         raise AssertionError("messages are never settled")
 
@@ -221,14 +231,12 @@ class World:
     # -- Time ---------------------------------------------------------------------
 
     def _leap(self) -> None:
-        """Move the clock of state server and queues on."""
+        """Move the clocks on: those of state server and queues, and a process's own."""
+        self._clock.move(LEAP)
         milliseconds = LEAP * 1000
-        for name in ("timers", "leases", "queued", "outboxes", *self._outboxes):
+        for name in ("timers", "leases", "queued", "outboxes", *OUTBOXES):
             self._bring_nearer(f"{self._tag}:{name}", milliseconds)
         self._move_looks()
-        if self._process is not None:
-            # What a queue that failed is left alone for, by the process's own clock.
-            self._process.state.outbox._resting.clear()
         namespace = self._tag[1:].partition(":")[0]
         for queue in QUEUES:
             tag = f"{{{namespace}:q:{queue}}}"
@@ -236,14 +244,6 @@ class World:
             self._make_visible(f"{tag}:stream")
         if self._queue_url is not None:
             self._make_visible_on_sqs()
-        elif self._process is not None:
-            # A live process remembers by its own clock when to look for due messages.
-            self._process.state.broker.transport.close()
-
-    @property
-    def _outboxes(self) -> list[str]:
-        keys = self._redis.scan_iter(f"{self._tag}:outbox:*")
-        return [key.removeprefix(f"{self._tag}:") for key in keys]
 
     def _bring_nearer(self, key: str, milliseconds: int) -> None:
         # What is due stays as it is: an expired lease is recognised by its end.
@@ -293,7 +293,7 @@ class World:
         for status in ("queued", "running", "suspended", "paused"):
             if count := self._redis.zcard(f"{self._tag}:status:{status}"):
                 left.append(f"{count} run(s) {status}")
-        for name in ("leases", "timers", "queued", *self._outboxes):
+        for name in ("leases", "timers", "queued", *OUTBOXES):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
         for name in ("looks", "events"):
