@@ -38,5 +38,6 @@ class Clock:
             yield
 
     def move(self, seconds: float) -> None:
-        """Let *seconds* pass."""
+        """Let *seconds* pass, and what the machine took for all that was sent."""
         self._ahead += seconds
+        self._stopped = self._real()
