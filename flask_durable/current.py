@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -170,34 +169,35 @@ def active_step() -> Step | None:
     return context.tools
 
 
-@contextlib.contextmanager
-def entered(context: RunContext) -> t.Iterator[None]:
-    """Make *context* that of the calling thread, whose context is the run's own."""
+def call_in_run(context: RunContext, fn: t.Callable[..., T], *args: t.Any) -> T:
+    """Return what *fn* does as the body of a run, in a context of the run's own."""
     _context.set(context)
     _step.set(None)
     _bodies[id(context)] = context
     try:
-        yield
+        return fn(*args)
     finally:
         del _bodies[id(context)]
 
 
-def call_in_step(context: RunContext, step: StepContext, call: t.Callable[[], T]) -> T:
-    """Return what *call* does as the body of *step*.
+def call_in_step(
+    context: RunContext, step: StepContext, fn: t.Callable[..., T], *args: t.Any
+) -> T:
+    """Return what *fn* does as the body of *step*.
 
     What it sets of context variables ends with it: a replay, which does not call it
     again, would not have them either.
     """
-
-    def inside() -> T:
-        _step.set(step)
-        return call()
-
     context.in_step = True
     try:
-        return contextvars.copy_context().run(inside)
+        return contextvars.copy_context().run(_in_step, step, fn, args)
     finally:
         context.in_step = False
+
+
+def _in_step(step: StepContext, fn: t.Callable[..., T], args: tuple[t.Any, ...]) -> T:
+    _step.set(step)
+    return fn(*args)
 
 
 def run_between_steps() -> RunContext | None:

@@ -260,35 +260,32 @@ class _Guarded:
 
     def __enter__(self) -> None:
         for hook in self._hooks:
-            with _dropped(hook):
+            try:
                 around = hook(self._info)
                 around.__enter__()
                 self._entered.append(around)
+            except BaseException as error:
+                _drop(hook, error)
 
     def __exit__(self, *_: object) -> None:
         for around in reversed(self._entered):
-            with _dropped(around):
+            try:
                 # Never an exception: a hook could swallow what ends an attempt.
                 around.__exit__(None, None, None)
+            except BaseException as error:
+                _drop(around, error)
 
 
-class _dropped:
-    """Logs what is raised inside, and lets nothing but an interrupt through.
+def _drop(what: object, error: BaseException) -> None:
+    """Log what a hook raised, and let nothing but an interrupt through.
 
     Also ``SystemExit``, which would end a worker's thread with its run in hand.
     """
-
-    def __init__(self, what: object) -> None:
-        self._what = what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            return False
-        logger.exception(
-            "Middleware failed: %r",
-            self._what,
-            extra={"action": "middleware_failed"},
-        )
-        return True
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    logger.error(
+        "Middleware failed: %r",
+        what,
+        exc_info=error,
+        extra={"action": "middleware_failed"},
+    )

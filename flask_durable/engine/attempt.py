@@ -175,7 +175,8 @@ class Attempt:
 
     def check(self) -> None:
         """Raise again what sealed this attempt, if something did."""
-        self.end.check()
+        if self.end.signal is not None:
+            self.end.check()
 
     @property
     def sealed(self) -> bool:

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import math
 import time
 import typing as t
 from datetime import datetime
 from datetime import timezone
 
-from ..current import entered
+from ..current import call_in_run
 from ..current import RunContext
 from ..errors import DurableError
 from ..errors import FilterTimeout
@@ -178,12 +179,7 @@ class Executor:
         run.info.error = None
         # Not among the lines that are kept with the run. One that failed has a line.
         if run.info.outcome == "completed":
-            logger.info(
-                "Run %s of %s completed.",
-                run.run_id,
-                function.id,
-                extra={"action": "run_completed"},
-            )
+            self._host.completions.add(run.run_id, function.id)
         if attempt.ending is not None:
             took = time.monotonic() - began
             self._host.service_times.took(function.id, attempt.ending, took, computed())
@@ -199,7 +195,10 @@ class Executor:
         self._leases.add(attempt)
         try:
             self._probation.begin(attempt)
-            with self._given_up_if_lost(attempt):
+            attempt.whole = WholeAttempt(
+                give_up=functools.partial(self._give_up, attempt)
+            )
+            with attempt.whole:
                 # In a context of its own: what a body sets of the variables of a
                 # library, such as a tenant for log lines, is not there in the next run.
                 contextvars.copy_context().run(self._execute, attempt)
@@ -210,6 +209,7 @@ class Executor:
         except BaseException as error:
             self._set_aside(attempt, error)
         finally:
+            attempt.whole = None  # it leads here: a cycle
             attempt.close()
             self._leases.remove(attempt)
             self.lost_threads.came_back(attempt)
@@ -217,29 +217,19 @@ class Executor:
             raise attempt.process_end
         return attempt
 
-    @contextlib.contextmanager
-    def _given_up_if_lost(self, attempt: Attempt) -> t.Iterator[None]:
-        """Go on without this thread if its run is lost and the body does not end.
+    def _give_up(self, attempt: Attempt, kind: type[Interrupt]) -> None:
+        """Go on without the thread of a run that is lost and whose body does not end.
 
         What hangs outside of steps would keep a run thread for as long as the process
         lives, after the run itself was cancelled.
         """
-
-        def give_up(kind: type[Interrupt]) -> None:
-            self.lost_threads.add(attempt)
-            logger.error(
-                "The body of run %s does not end although the run was cancelled, or is "
-                "somebody else's: its thread is lost.",
-                attempt.run_id,
-                extra={"action": "thread_lost"},
-            )
-
-        attempt.whole = WholeAttempt(give_up=give_up)
-        try:
-            with attempt.whole:
-                yield
-        finally:
-            attempt.whole = None  # it leads here: a cycle
+        self.lost_threads.add(attempt)
+        logger.error(
+            "The body of run %s does not end although the run was cancelled, or is "
+            "somebody else's: its thread is lost.",
+            attempt.run_id,
+            extra={"action": "thread_lost"},
+        )
 
     def _set_aside(self, attempt: Attempt, error: BaseException) -> None:
         """Pause the run: what it needs of us fails, and would fail again.
@@ -270,8 +260,7 @@ class Executor:
         event = self._event_of(attempt)
         attempt.tools = Step(attempt)
         attempt.context = _new_context(attempt, event)
-        with entered(attempt.context):
-            self._settle(attempt, event)
+        call_in_run(attempt.context, self._settle, attempt, event)
 
     def _settle(self, attempt: Attempt, event: t.Any) -> None:
         try:

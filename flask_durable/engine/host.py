@@ -25,6 +25,7 @@ from ..store.run_store import is_transient
 from ..store.run_store import RunStore
 from ..store.service_times import ServiceTimes
 from .asking import Asker
+from .completions import Completions
 from .lost_threads import LostThreads
 from .run_logs import RunLogs
 
@@ -104,6 +105,8 @@ class Host:
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
     asker: Asker = field(default_factory=Asker)
+    #: Logs which runs completed.
+    completions: Completions = field(default_factory=Completions)
     #: The threads whose steps' bodies were given up and go on.
     lost_threads: LostThreads = field(default_factory=LostThreads)
 

@@ -58,8 +58,9 @@ class Leases:
     def add(self, attempt: Attempt) -> None:
         """Renew the lease of *attempt* from now on."""
         with self._lock:
+            if not self._held:
+                self.busy.set()
             self._held.add(attempt)
-            self.busy.set()
 
     def remove(self, attempt: Attempt) -> None:
         """Stop renewing the lease of *attempt*."""

@@ -33,7 +33,7 @@ class ProcessorTime:
             self._there += 1
             self._begun += 1
             alone, number = self._there == 1, self._begun
-        before = _processor_time()
+        before = _processor_time() if alone else 0.0
         spent: float | None = None
         try:
             yield lambda: spent

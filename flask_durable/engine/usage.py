@@ -37,13 +37,13 @@ def check_name(name: t.Any) -> None:
             hint=f"Give text of 1 to {MAX_STEP_NAME} characters.",
         )
     try:
-        name.encode()
+        _ = name.isascii() or name.encode()
     except UnicodeEncodeError:  # such as a file's name that is no UTF-8
         raise StepUsageError(
             f"The step name {name!r} has half of a surrogate pair.",
             hint="Put something else into the name, such as an id or a hash.",
         ) from None
-    if _COUNTED.search(name):
+    if "#" in name and _COUNTED.search(name):
         raise StepUsageError(
             f"The step name {name!r} ends like the n-th use of another name.",
             hint='Leave out "#" before the number.',

@@ -76,7 +76,11 @@ class Acknowledger:
         self._barrier = barrier
         self._repeat = repeat
         self._on_failed = on_failed
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        #: Notified when there may be something to take, and when all is carried out.
+        #: Each run settles a message: nobody is woken who has nothing to do.
+        self._takable = threading.Condition(self._lock)
+        self._empty = threading.Condition(self._lock)
         #: By queue: what is not carried out, nor being so.
         self._settled: dict[str, list[Held]] = defaultdict(list)
         self._settlers: dict[str, QueueSettler] = {}
@@ -105,18 +109,20 @@ class Acknowledger:
 
     def put(self, held: Held) -> None:
         """Take over *held*, whose settlement is set."""
-        with self._condition:
-            self._settled[held.queue].append(held)
+        with self._lock:
+            settled = self._settled[held.queue]
+            settled.append(held)
             self._count += 1
             self._size += len(held.received.body)
-            self._condition.notify_all()
+            if len(settled) == 1:
+                self._takable.notify()
             if not self.loop.started and not self._closing.is_set():
                 self.loop.start()
 
     def flush(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds until all is carried out; return whether."""
-        with self._condition:
-            return self._condition.wait_for(lambda: not self.backlog, timeout)
+        with self._empty:
+            return self._empty.wait_for(lambda: not self._count, timeout)
 
     def close(self, timeout: float) -> None:
         """Carry out what can be within *timeout* seconds, then end the threads."""
@@ -129,8 +135,8 @@ class Acknowledger:
     def stop(self) -> None:
         """Carry out what was begun, and end the threads."""
         self._closing.set()
-        with self._condition:
-            self._condition.notify_all()
+        with self._takable:
+            self._takable.notify()
 
     def _turn(self) -> float:
         self._take()
@@ -154,16 +160,16 @@ class Acknowledger:
 
     def _take(self) -> None:
         """Take all that is settled about queues that are not busy."""
-        with self._condition:
+        with self._takable:
             wait = self._soonest()
             if wait > 0:
-                self._condition.wait_for(
+                self._takable.wait_for(
                     lambda: not self._soonest() or self._closing.is_set(), wait
                 )
             if self._soonest():
                 return
         self._closing.wait(LINGER)
-        with self._condition:
+        with self._lock:
             for queue in [*self._settled]:
                 if not self._busy_for(queue):
                     self._taken += self._settled.pop(queue)
@@ -218,7 +224,12 @@ class Acknowledger:
         settler = self._settlers.get(queue)
         if settler is None:
             settler = self._settlers[queue] = QueueSettler(
-                queue, self._transport, self._hand, self._ended, self._condition
+                queue,
+                self._transport,
+                self._hand,
+                self._ended,
+                self._takable,
+                self._lock,
             )
         settler.begin(batch)
         self._taken = [held for held in self._taken if held not in messages]
@@ -260,16 +271,17 @@ class Acknowledger:
         done = set(messages).difference(left)
         self._hand.remove(done)
         self._note(done)
-        with self._condition:
+        with self._lock:
             self._count -= len(done)
             self._size -= sum(len(held.received.body) for held in done)
             self._put_back(left)
+            if not self._count:
+                self._empty.notify_all()
 
     def _put_back(self, left: list[Held]) -> None:
-        with self._condition:
+        with self._lock:
             for held in reversed(left):
                 self._settled[held.queue].insert(0, held)
-            self._condition.notify_all()
 
     def _end_loops(self) -> None:
         for settler in self._settlers.values():

@@ -225,10 +225,8 @@ def _check_event(values: t.Mapping[str, t.Any]) -> None:
             raise UndecodableMessage(f"field {name!r} is no time")
 
 
-def _left_out(name: str) -> t.Any:
-    if name == "headers":
-        return {}
-    return {"group": "", "due": 0, "schema": "", "home": ""}.get(name)
+#: The fields that may be left out. They are empty then.
+_OPTIONAL = {"headers": dict, "group": str, "due": int, "schema": str, "home": str}
 
 
 def _refuse_constant(name: str) -> t.NoReturn:
@@ -282,7 +280,8 @@ def decode(body: str | bytes) -> Message:
     cls, types = _TYPES[name]
     values = {}
     for name, kind in types.items():
-        value = fields.get(name, _left_out(name))
+        empty = _OPTIONAL.get(name, type(None))
+        value = fields[name] if name in fields else empty()
         if not isinstance(value, kind) or isinstance(value, bool):
             expected = kind[0] if isinstance(kind, tuple) else kind
             raise UndecodableMessage(f"field {name!r} is not {expected.__name__}")

@@ -87,7 +87,9 @@ class _Process:
     consumer: str
     scripts: dict[str, Script] = field(default_factory=dict)
     mendings: dict[str, _Mending] = field(default_factory=dict)
+    #: Each keeps a connection for a thread: a read blocks the one that it is on.
     exchange: Exchange = field(default_factory=Exchange)
+    reading: Exchange = field(default_factory=Exchange)
 
 
 class RedisTransport:
@@ -311,19 +313,13 @@ class RedisTransport:
         self, process: _Process, queue: str, limit: int, wait: float
     ) -> list[Received]:
         block = max(1, round(wait * 1000)) if wait > 0 else None
-        reply = t.cast(
-            "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
-            process.reader.xreadgroup(
-                GROUP,
-                process.consumer,
-                {self._stream(queue): ">"},
-                count=limit,
-                block=block,
-            ),
-        )
-        if not reply:
-            return []
-        [(_, entries)] = reply
+        command: list[str | int | bytes]
+        command = ["XREADGROUP", "GROUP", GROUP, process.consumer, "COUNT", limit]
+        command += [] if block is None else ["BLOCK", block]
+        command += [b"STREAMS", self._stream(queue), ">"]  # so a cluster finds the key
+        [reply] = process.reading.once(process.reader, [command])
+        if isinstance(reply, Exception):
+            raise reply
         return [
             Received(
                 body=values.get(b"body", b""),
@@ -331,7 +327,7 @@ class RedisTransport:
                 receive_count=int(values.get(b"receives", 0)) + 1,
                 sent=int(values.get(b"sent") or id.partition(b"-")[0]),
             )
-            for id, values in entries
+            for id, values in _entries(reply)
         ]
 
     def _used_up(self, queue: str, received: Received) -> bool:
@@ -447,6 +443,20 @@ class RedisTransport:
 
     def _dead(self, queue: str) -> str:
         return f"{queue_tag(self._namespace, queue)}:dlq"
+
+
+def _entries(reply: t.Any) -> t.Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """Yield id and fields of each entry that was read from one stream.
+
+    :param reply: That of the server, in RESP2 or RESP3, or that of a cluster's client.
+    """
+    if not reply:
+        return
+    [(_, entries)] = reply.items() if isinstance(reply, dict) else reply
+    for id, fields in entries:
+        if not isinstance(fields, dict):
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
+        yield id, fields
 
 
 @functools.cache

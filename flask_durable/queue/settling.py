@@ -65,7 +65,9 @@ class QueueSettler:
     :param hand: The messages in hand.
     :param settled: Called with the messages of a batch, and with those of them that
         have to be settled again.
-    :param condition: Notified when the thread is free again.
+    :param free: Notified when the thread is free again, for the one thread that hands
+        it batches.
+    :param lock: The lock of that condition.
     """
 
     def __init__(
@@ -74,13 +76,15 @@ class QueueSettler:
         transport: Transport,
         hand: Hand,
         settled: t.Callable[[list[Held], list[Held]], None],
-        condition: threading.Condition,
+        free: threading.Condition,
+        lock: threading.RLock,
     ) -> None:
         self._queue = queue
         self._transport = transport
         self._hand = hand
         self._settled = settled
-        self._condition = condition
+        self._free = free
+        self._given = threading.Condition(lock)
         self._batch: Batch | None = None
         self._rests_until = 0.0
         self._backoff = FIRST_BACKOFF
@@ -95,26 +99,26 @@ class QueueSettler:
 
     def begin(self, batch: Batch) -> None:
         """Have *batch* carried out."""
-        with self._condition:
+        with self._given:
             if not self.loop.started:
                 self.loop.start()
             self._batch = batch
-            self._condition.notify_all()
+            self._given.notify()
 
     def wait(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for the end of the batch."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._batch is None, timeout)
+        with self._free:
+            self._free.wait_for(lambda: self._batch is None, timeout)
 
     def close(self) -> None:
         """Take no further batch."""
         self.loop.stopping.set()
-        with self._condition:
-            self._condition.notify_all()
+        with self._given:
+            self._given.notify()
 
     def _turn(self) -> float:
-        with self._condition:
-            self._condition.wait_for(
+        with self._given:
+            self._given.wait_for(
                 lambda: self._batch is not None or self.loop.stopping.is_set(), IDLE
             )
             batch = self._batch
@@ -142,9 +146,9 @@ class QueueSettler:
         else:
             self._backoff = FIRST_BACKOFF
         self._settled(batch.messages, left)
-        with self._condition:
+        with self._free:
             self._batch = None
-            self._condition.notify_all()
+            self._free.notify()
 
     def _carry_out(self, batch: Batch) -> list[Held]:
         """Do what was decided; return what is to be repeated."""

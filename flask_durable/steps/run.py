@@ -181,9 +181,7 @@ class Execution:
         final = self._number > self._retries
         step = StepContext(self._key, self._number, final, attempt.run_id)
         try:
-            result = call_in_step(
-                context, step, lambda: self._inside(body, fn, args, kwargs)
-            )
+            result = call_in_step(context, step, self._inside, body, fn, args, kwargs)
         except BaseException as error:
             # The run may be somebody else's by now, or was given up: then nothing that
             # the body came to counts.

@@ -119,6 +119,7 @@ class WorkerProcess:
         self._lifeline.start()
         self._sweeper.start()
         self.state.host.run_logs.start()
+        self.state.host.completions.start()
         self._beat.start()
         if self._gauges is not None:
             self._gauges.start()
@@ -174,6 +175,7 @@ class WorkerProcess:
             ("queues", lambda: self.state.broker.close(_flush_time(deadline))),
             *(("metrics", metrics.flush) for metrics in self.state.metrics),
             ("run logs", self.state.host.run_logs.close),
+            ("lines of completed runs", self.state.host.completions.close),
             ("lifeline", lambda: self._lifeline.stop(_left(deadline))),
             ("leases", lambda: self._leases.stop(_left(deadline))),
         ]

@@ -555,8 +555,13 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
 # -- Bodies of functions ---------------------------------------------------------------
 
 
-def cancelled_outside_steps(harness: Harness, body: t.Callable[[], None]) -> None:
-    """Cancel a run while its function's body is in *body*, outside any step."""
+def cancelled_outside_steps(
+    harness: Harness, body: t.Callable[[], None]
+) -> threading.Thread:
+    """Cancel a run while its function's body is in *body*, outside any step.
+
+    :returns: The thread that executes it, which looks at the queues again afterwards.
+    """
     begun = threading.Event()
 
     @harness.durable.function(on="a/b")
@@ -574,6 +579,7 @@ def cancelled_outside_steps(harness: Harness, body: t.Callable[[], None]) -> Non
     for _ in range(3):
         time.sleep(0.1)
         harness.leases.renew()
+    return thread
 
 
 @pytest.fixture
@@ -596,9 +602,9 @@ def test_the_body_of_a_cancelled_run_is_interrupted_between_its_steps(
             ended_by.append(error)
             raise
 
-    cancelled_outside_steps(harness, endless)
+    cancelled_outside_steps(harness, endless).join(PATIENCE)
 
-    poll(lambda: not harness.leases.held)
+    assert not harness.leases.held
     assert [type(error) for error in ended_by] == [LossInterrupt]
     assert len(harness.state.host.lost_threads) == 0
 
@@ -610,11 +616,12 @@ def test_the_body_of_a_cancelled_run_is_given_up_where_it_hangs(
     gate = threading.Lock()
     lost = harness.state.host.lost_threads
     with gate:
-        cancelled_outside_steps(harness, gate.acquire)
+        thread = cancelled_outside_steps(harness, gate.acquire)
         poll(lambda: len(lost) == 1 and not harness.leases.held)
         harness.leases.renew()
         assert len(lost) == 1
-    poll(lambda: len(lost) == 0)
+    thread.join(PATIENCE)
+    assert len(lost) == 0
     assert [r.levelname for r in caplog.records if "thread is lost" in r.message] == [
         "ERROR"
     ]
@@ -668,11 +675,13 @@ def test_filters_that_hang_in_cancelled_runs_keep_no_run_threads(
     client.hset(key, "unfiltered", "1")  # as a router without the code leaves it
     lost = harness.state.host.lost_threads
     with gate:
-        threading.Thread(target=harness.execute, daemon=True).start()
+        thread = threading.Thread(target=harness.execute, daemon=True)
+        thread.start()
         poll(lambda: harness.leases.held)
         harness.runs.cancel(run.id)
         poll(lambda: harness.leases.renew() or len(lost) == 1)
-    poll(lambda: len(lost) == 0)
+    thread.join(PATIENCE)
+    assert len(lost) == 0
 
 
 @pytest.mark.usefixtures("no_grace")

@@ -156,6 +156,39 @@ def test_a_reason_may_be_any_text(redis_kit: RedisKit) -> None:
     assert len(letter.reason) == 500
 
 
+def test_what_is_settled_while_its_queue_is_busy_follows_at_once(
+    redis_kit: RedisKit, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever waits without being told would wait for longer than the test does.
+    for module in ("acknowledger", "settling"):
+        monkeypatch.setattr(f"flask_durable.queue.{module}.IDLE", 600)
+    flaky._failures = 0
+    deleting, answered = threading.Event(), threading.Event()
+    delete = flaky.delete
+
+    def hang_once(queue: str, receipts: Sequence[str]) -> list[Outcome]:
+        deleting.set()
+        assert answered.wait(20)
+        return delete(queue, receipts)
+
+    monkeypatch.setattr(flaky, "delete", hang_once)
+    broker = redis_kit.broker(transport=flaky, visibility=60)
+    broker.send(QUEUE, bodies(3))
+    first, second, third = _deliveries(broker, 3)
+    first.done()
+    assert deleting.wait(20)
+    second.done()
+    third.done()
+    # It has stopped waiting for that queue by now.
+    wait_until(
+        lambda: broker._acknowledger.backlog == 3 and not broker.flush_settled(0.3)
+    )
+    answered.set()
+
+    assert broker.flush_settled(20)
+    assert broker.counts(QUEUE) == EMPTY
+
+
 def test_receiving_pauses_while_settled_messages_pile_up(
     redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
