@@ -1,4 +1,4 @@
-"""What is done to a run from outside: cancel, resume, retry."""
+"""Changes to a run from outside: cancel, resume, retry."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class RunAdmin:
     def cancel(self, run_id: str, reason: str, *, timer: str = "") -> bool:
         """End an unfinished run as CANCELLED, at once.
 
-        Whoever executes it is refused from then on; a step's body that is running is
-        not interrupted.
+        The worker that executes it is refused from then on; a step's body that is
+        running is not interrupted.
 
-        :param timer: ``timeout`` or ``start``, if it is because that time is over.
-            The run is left alone if it started, or was paused, in the meantime.
-        :returns: Whether it was cancelled; ``False`` if there was nothing to cancel.
+        :param timer: ``timeout`` or ``start``, if the run is cancelled because that
+            time is over. A run that has started or was paused since is left alone.
+        :returns: True if the run was cancelled; ``False`` if it had ended already.
         :raises RunNotFound: There is no such run.
         """
         record = self._record(run_id)
@@ -68,20 +68,20 @@ class RunAdmin:
         """Queue a PAUSED run again.
 
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is not paused.
+        :raises RunStateError: The run is not paused.
         """
         self._requeue(run_id, "resume", "only a paused run can be resumed")
 
     def retry(self, run_id: str, steps: t.Sequence[str] = ()) -> None:
         """Queue a FAILED or CANCELLED run again, from the step that failed.
 
-        Steps that were done are not run again; a failed step that the function caught
-        keeps its failure, unless it is named.
+        Completed steps do not run again. A failed step that the function caught keeps
+        its failure, unless it is named.
 
         :param steps: The names of failed steps that are to run again as well.
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is neither failed nor cancelled; a step that is named
-            has not failed; or the one that failed the run ran at most once, left no
+        :raises RunStateError: The run is neither failed nor cancelled; or a named step
+            has not failed; or the step that failed the run ran at most once, left no
             outcome, and is not named.
         """
         rule = "only a failed or cancelled run can be retried"
@@ -149,7 +149,7 @@ class RunAdmin:
             self._confirm()
 
     def _record(self, run_id: str) -> Record:
-        # Without the memos, of which there may be megabytes.
+        # Without the memos: they may be megabytes.
         for record in self._store.read_records([run_id]):
             return record
         raise _not_found(run_id)

@@ -1,18 +1,18 @@
-"""The application's code that routing asks: ``where=``, and validators of schemas.
+"""Asks the application's code that routing needs: ``where=`` and schema validators.
 
-Such code may hang: a lookup without a timeout, a loop without an end. The thread that
-routes must not hang with it, since all other events wait behind. So it asks on another
-thread, all questions about the events in hand in one go::
+Such code may hang: a lookup without a timeout, a loop without an end. The router's
+thread must not hang with it, since all other events wait behind. So the questions about
+one batch of events are asked together on another thread::
 
     asked ──► answered
       │
       ├─(5 s)──► interrupted ──► late
       └─(6 s)──► left alone with its thread, since no interrupt reaches it ──► late
 
-What was late once rests for a minute, and for as long as the call that was left alone
-does not come back: it is not asked. So a function that hangs costs the router some
-seconds a minute, and the process one thread, however many of its events come. Whoever
-was not asked is not to blame: those events go back to the queue.
+A question that was late once rests: it is not asked for a minute, nor while the call
+that was left alone goes on. So a function that hangs costs the router some seconds a
+minute, and the process one thread, however many of its events come. An event whose
+question rests is not to blame: it goes back to the queue.
 
 Only code that may hang is asked here. The data of most schemas is checked by compiled
 code alone, in the thread that has it.
@@ -35,17 +35,17 @@ from .safe_points import call
 ANSWER_WITHIN = 5.0
 GRACE = 1.0
 
-#: Seconds that nothing is asked that was late.
+#: Seconds that a question rests after it was late.
 REST = 60.0
 
 
 @dataclass(frozen=True)
 class Question:
-    """Something to ask.
+    """A question to the application's code about one event.
 
-    :param key: What is asked, the same for all events; it rests if it is late.
-    :param ask: Asks it about one event. What it calls by :func:`~.safe_points.call`
-        may be interrupted, and no other code of ours.
+    :param key: The name of the question, the same for all events.
+    :param ask: A callable that asks it. Only the code that it calls by
+        :func:`~.safe_points.call` may be interrupted.
     """
 
     key: str
@@ -54,12 +54,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question.
+    """The answer to a question, or the reason why there is none.
 
-    :param value: What it returned.
-    :param error: What it raised.
-    :param late: Whether it was asked, and there was no answer in time.
-    :param rests: Whether it was not asked, since it was late a moment ago.
+    :param value: The value that the code returned.
+    :param error: The error that the code raised.
+    :param late: True if it was asked, and there was no answer in time.
+    :param rests: True if it was not asked, since it was late a moment ago.
     """
 
     value: t.Any = None
@@ -69,11 +69,11 @@ class Answer:
 
 
 class Asker:
-    """Asks on threads of its own. May be used from several threads at once."""
+    """Asks questions on threads of its own. Several threads may use it at once."""
 
     def __init__(self) -> None:
         self._idle: list[queue.SimpleQueue[_Round]] = []
-        #: What is not asked, and until when.
+        #: The questions that rest, and until when.
         self._resting: dict[str, float] = {}
 
     def ask(self, questions: t.Sequence[Question]) -> list[Answer]:
@@ -84,7 +84,7 @@ class Asker:
         return answers
 
     def _ask(self, questions: t.Sequence[Question]) -> list[Answer]:
-        """Return the answers up to the first question that is left alone."""
+        """Return the answers up to the first question that was left alone."""
         round = _Round(questions, self._answer, self._came_back)
         try:
             inbox = self._idle.pop()
@@ -105,8 +105,8 @@ class Asker:
         body = Body(ANSWER_WITHIN)
         try:
             with body:
-                # In a context of its own: what the code sets of the variables of a
-                # library is not there for the next event that this thread asks about.
+                # In a context of its own: a context variable that the code sets, such
+                # as a tenant, is not there for the next event.
                 context = contextvars.copy_context()
                 value = context.run(call, question.ask, (), {})
         except BaseException as error:  # SystemExit would end the thread
@@ -122,7 +122,7 @@ class Asker:
 
 
 class _Round:
-    """Questions that one thread asks, until it is done or left alone."""
+    """A list of questions that one thread asks, until it is done or left alone."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class _Round:
     ) -> None:
         self.answers: list[Answer] = []
         self.done = threading.Event()
-        #: Set when the question that is left alone rests.
+        #: Set once a question was left alone and rests.
         self.left_alone = threading.Event()
         self._questions = questions
         self._answer = answer
@@ -142,7 +142,7 @@ class _Round:
         self._is_left = False
 
     def run(self) -> bool:
-        """Ask; return whether the thread is to ask more."""
+        """Ask all questions; return whether the thread is to serve further rounds."""
         for question in self._questions:
             self._began = time.monotonic()
             answer = self._answer(question)
@@ -165,7 +165,7 @@ class _Round:
     def leave_alone(self) -> list[Answer] | None:
         """Give up the present question if its time is over.
 
-        :returns: The answers to those before it, or ``None`` if it has time.
+        :returns: The answers to those before it; ``None`` if it still has time.
         """
         with self._lock:
             due = self._began + ANSWER_WITHIN + GRACE

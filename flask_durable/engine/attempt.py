@@ -1,8 +1,8 @@
 """One attempt of a run: from its claim until it suspends, ends, or loses the run.
 
-An attempt owns a fencing token. Every write carries it and is refused once the run is
-somebody else's; after one refusal, or once it has let go, the attempt is sealed and
-writes nothing more.
+An attempt owns a fencing token. Every write carries it, and is refused once another
+worker owns the run. After one refusal, or once the run is handed back or suspended, the
+attempt is sealed and writes nothing more.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ from .usage import Uses
 if t.TYPE_CHECKING:
     from ..steps.step import Step
 
-#: The part of a lease that has to be over before a commit renews it: a run of many
-#: short steps would else renew it hundreds of times a second.
+#: The part of a lease that has to be over before a commit renews it. Otherwise a run of
+#: many short steps would renew it hundreds of times a second.
 FRESH = 0.1
 
 T = t.TypeVar("T")
@@ -66,7 +66,8 @@ class Attempt:
 
     :param memos: Step key to the stored text of its memo. New ones are added where the
         body is replayed by this process.
-    :param until: When it is to end at a step boundary, on the monotonic clock.
+    :param until: The moment, on the monotonic clock, from which the attempt ends at the
+        next step boundary.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Attempt:
         self.record = run.record
         self.run = run
         self.memos = memos
-        #: What middleware is told.
+        #: The description of this attempt for middleware.
         self.info = run.info
         self.until = until
         #: Seconds; longer than usual while a step asks for it.
@@ -94,24 +95,25 @@ class Attempt:
         #: Set by the executor before the body is called.
         self.context: RunContext | None = None
         self.tools: Step
-        #: The step body that is running, for whoever has to interrupt it.
+        #: The step body that is running, so that another thread can interrupt it.
         self.body: Body | None = None
-        #: The whole attempt, as something that is interrupted between steps.
+        #: The whole attempt as a body, which is interrupted between steps.
         self.whole: WholeAttempt | None = None
-        #: Whether this attempt committed a step: then a failure of the body is the
+        #: True once this attempt committed a step: then a failure of the body is the
         #: first one since.
         self.committed = False
-        #: Whether the attempt is over.
+        #: True once the attempt is over.
         self.ended = False
-        #: What ends this process, raised by a signal's handler inside the body.
+        #: The exception of a signal's handler that ends this process, raised in the
+        #: body.
         self.process_end: BaseException | None = None
-        #: What it stores and reads of the user's data.
+        #: Stores and reads the run's share of the user's data.
         self.payloads = RunPayloads(self)
         self._unseen = set(memos)
         self._memoized = bool(run.memos)
         self._uses = Uses()
         self._renewed = run.claimed
-        #: What ended the attempt, if it has ended.
+        #: The signal that ended the attempt, if it has ended.
         self.end = Seal()
         #: The thread that the run's body is called in.
         self.thread = threading.get_ident()
@@ -122,8 +124,8 @@ class Attempt:
     def server_time(self) -> int:
         """The state server's time, milliseconds since 1970.
 
-        It is that of the claim and what the monotonic clock says since: this host's
-        time of day may be wrong, and may be set while the run goes on.
+        The time of the claim plus the monotonic time since: this host's time of day may
+        be wrong, and may be set while the run goes on.
         """
         since = time.monotonic() - self.run.claimed
         return self.info.claimed + int(since * 1000)
@@ -131,7 +133,7 @@ class Attempt:
     def enter(self, name: str) -> str:
         """Begin the step *name* and return its key: the n-th use is ``name#n``.
 
-        :raises StepUsageError: It is used where it cannot be durable.
+        :raises StepUsageError: The step is used where it cannot be durable.
         """
         if not self.ended:
             self.check()
@@ -141,11 +143,12 @@ class Attempt:
     def recall(self, key: str, kind: str, sketch: bytes = b"") -> Memo | None:
         """Return the memo of a step, or ``None`` if it has none yet.
 
-        :param key: From :meth:`enter`, a moment ago.
-        :param sketch: From :func:`~.sketch.sketch_of`. It is compared with that of the
-            first use of the name, and with the call that the memo was made by.
-        :raises Signal: Another kind of step is stored under that name, or the result of
-            another call, so that the run is paused.
+        :param key: The key that :meth:`enter` returned, a moment ago.
+        :param sketch: The sketch of the call, see :func:`~.sketch.sketch_of`. It is
+            compared with that of the first use of the name, and with that of the call
+            that made the memo.
+        :raises Signal: The memo is of another kind of step, or of another call: the run
+            is paused.
         """
         if sketch:
             self._uses.compare(key, sketch)
@@ -167,7 +170,7 @@ class Attempt:
                 ),
                 key,
             )
-        # Without an outcome there is nothing that this call could be given by mistake.
+        # A memo without an outcome has no result that could be given to a wrong call.
         compared = sketch and memo.final and memo.digest
         if compared and self.host.payloads.differs(memo.digest, sketch):
             self._replay_differs(key)
@@ -180,31 +183,31 @@ class Attempt:
 
     @property
     def sealed(self) -> bool:
-        """Whether this attempt writes nothing more."""
+        """True once this attempt writes nothing more."""
         return self.end.signal is not None
 
     @property
     def ending(self) -> Ending | None:
-        """How the delivery ended, see :func:`~.endings.ending_of`."""
+        """The end of the delivery, see :func:`~.endings.ending_of`."""
         fresh = self.committed or not self._memoized
         return ending_of(self.end.signal, progress=fresh)
 
     def close(self) -> None:
-        """Note that the attempt has ended: its step tools are of no use any more."""
+        """Note that the attempt has ended: its step tools refuse any further use."""
         self.ended = True
         self.end.release()
 
     def before_body(self, lease: float | None) -> None:
-        """Stop at a step boundary if it is time to, and be sure of the lease.
+        """Stop at a step boundary if it is time to, and make sure of the lease.
 
         An attempt that slept past its lease, in a stopped process, must not start
-        another body: past two thirds of the lease it asks before it goes on.
+        another body: past two thirds of the lease it renews before it goes on.
         """
         self._context.replaying = False
         self.check()
         if self.host.draining.is_set():
             self.hand_back()
-        # Of attempts that came no further than the one before there would be no end.
+        # Only after progress: otherwise attempts would hand the run back for ever.
         if self.committed and time.monotonic() >= self.until:
             self.hand_back(reason="slice over")
         if lease is not None:
@@ -247,7 +250,7 @@ class Attempt:
     def after_step(self) -> None:
         """Replay the body from the top, where effects outside steps are to show.
 
-        :raises Signal: In development; the executor calls the body again.
+        :raises Signal: The replay, in development; the executor calls the body again.
         """
         if self.host.replay_eagerly:
             raise self.seal(Replayed())
@@ -262,10 +265,10 @@ class Attempt:
         number: int = 0,
         payload: str = "",
     ) -> Memo:
-        """Let go of the run, see ``run_suspend.lua``.
+        """Suspend the run, see ``run_suspend.lua``.
 
         :returns: The awaited memo, if it is there already and the run is still ours.
-        :raises Signal: The run was let go of, or is not ours any more.
+        :raises Signal: The run is suspended, or is not ours any more.
         """
         reply = self._own(
             lambda: self.host.store.suspend(
@@ -300,7 +303,7 @@ class Attempt:
     def hand_back(
         self, delay: float = 0.0, *, reason: str = "worker shutdown"
     ) -> t.NoReturn:
-        """Give the run back to the queue: this worker does not go on with it.
+        """Hand the run back to the queue: this worker does not go on with it.
 
         :param delay: Seconds until another worker may start it.
         """
@@ -316,14 +319,14 @@ class Attempt:
     ) -> t.NoReturn:
         """Set the run aside for a person, with its state kept.
 
-        :param reason: Its text is readable by whoever lists runs.
-        :param error: What it comes from. It may quote the user's data, so it is in the
-            failure alone.
-        :raises Signal: Always.
+        :param reason: The reason, which everyone who lists runs can read.
+        :param error: The error behind the reason. It may quote the user's data, so only
+            the failure stores it.
+        :raises Signal: The end of this attempt, always.
         """
         reason.__cause__ = error
         failure = Failure.of(reason, step=step)
-        # This process may lack the keys that others have, who are to read this.
+        # This process may lack the keys of the processes that are to read this.
         locked = isinstance(reason, PayloadLocked)
         seal = Failure.to_json if locked else self.host.payloads.seal_failure
         self.suspend("pause", after(0), reason=str(reason), payload=seal(failure))
@@ -379,7 +382,7 @@ class Attempt:
             self.outbox.send_runs([(*handler_run, queued)])
         self.outbox.send_events(lifecycle.entries(self.run_id, self.record, events))
 
-    # -- Others tell --------------------------------------------------------------
+    # -- Other threads report -----------------------------------------------------
 
     def renewed(self, sent: float) -> None:
         """Note a renewal that succeeded, by the moment it was sent."""
@@ -407,10 +410,10 @@ class Attempt:
         return self.context
 
     def _replay_differs(self, key: str) -> None:
-        """Pause the run, or say once that a memo was made by another call.
+        """Pause the run, or warn once that a memo was made by another call.
 
-        A name that is used several times tells calls apart by their count alone: where
-        one is left out, all that follow get the results of others.
+        Several uses of one name are told apart by their count alone: where one use is
+        left out, all that follow get the results of others.
         """
         if self._uses.repeats(key) or f"{key}#2" in self.memos:
             self.pause(changed_call(key), key)
@@ -430,7 +433,7 @@ class Attempt:
         usual = self.host.store.lease
         if self.lease == usual and now - self._renewed < usual * FRESH:
             return 0.0
-        # What a step had asked for ends with it.
+        # The longer lease that a step asked for ends with the step.
         self.lease = usual
         return usual
 
@@ -447,8 +450,8 @@ class Attempt:
         """Write, and wait for the disk where that is asked for.
 
         :param size: Characters of the text that is written.
-        :raises Signal: The run is not ours any more, what was written may be lost, or
-            it cannot be written.
+        :raises Signal: The run is not ours any more, the written state may be lost, or
+            the write failed.
         """
         self.check()
         if size >= LARGE:
@@ -461,8 +464,8 @@ class Attempt:
         except Refused as refused:
             self.lose(cancelled=refused.cancelled)
         except StateMayBeLost as error:
-            # The body must not go on from what may be gone. The run is taken over
-            # from what the server still has.
+            # The body must not go on from state that may be lost. The run is taken over
+            # from the state that the server still has.
             self.seal(OwnershipLost("its state may be lost"))
             logger.warning(
                 "Run %s is let go of: %s",
@@ -471,11 +474,11 @@ class Attempt:
                 extra={"action": "run_let_go"},
             )
         except Exception as error:
-            # Sealed before it is told: what a filter of the log raises would reach the
-            # body, which could catch it and go on without the memo.
+            # Sealed before the log line: an error that a filter of the log raises would
+            # reach the body, which could catch it and go on without the memo.
             if self.end.was_broken_off:
-                # How it ended cannot be written either. Nobody renews the lease any
-                # more: the run is taken over.
+                # Its end cannot be written either. The lease is renewed no more: the
+                # run is taken over.
                 self.seal(OwnershipLost(f"a write failed: {error}"))
             else:
                 self.seal(BrokenOff(error))

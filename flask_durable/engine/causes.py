@@ -1,7 +1,7 @@
 """The errors that an error came from.
 
 A step's body may raise "do not retry" inside a task group, and a driver's clean-up may
-put an error of its own over it. Only the outermost error would say nothing of either.
+raise an error of its own over it. The outermost error alone would show neither.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ MAX_ERRORS = 100
 def causes_of(
     error: BaseException, *, implied: bool = True
 ) -> t.Iterator[BaseException]:
-    """Yield *error*, and then what it was raised from and what it consists of.
+    """Yield *error*, then the errors that it was raised from and consists of.
 
-    The nearest come first: of a group its members, then ``__cause__``, and
+    The nearest come first: the members of a group, then ``__cause__``, and
     ``__context__`` where Python would print it.
 
-    :param implied: Whether ``__context__`` counts: an error that was being handled when
-        the next one was raised, without ``from``.
+    :param implied: True to follow ``__context__`` as well: the error that was being
+        handled when the next one was raised without ``from``.
     """
     seen: set[int] = set()
     found = deque([error])

@@ -19,7 +19,7 @@ from .sending import event_info
 class ClaimedRun:
     """A run that this process owns.
 
-    :param record: Its fields.
+    :param record: The fields of the run.
     :param memos: Step key to the stored text of its memo.
     :param claimed: ``time.monotonic()`` of the moment the claim was sent.
     """
@@ -33,9 +33,9 @@ class ClaimedRun:
 
     @functools.cached_property
     def message(self) -> EventMessage:
-        """The event that it was created for, as it is stored.
+        """The event that the run was created for, as it is stored.
 
-        :raises UndecodableMessage: Another version stored it.
+        :raises UndecodableMessage: Another version stored the event.
         """
         message = decode(self.record["event"])
         assert isinstance(message, EventMessage)
@@ -43,7 +43,7 @@ class ClaimedRun:
 
     @functools.cached_property
     def info(self) -> AttemptInfo:
-        """What middleware is told of this attempt."""
+        """The description of this attempt for middleware."""
         record = self.record
         claimed = int(record.get("claimed_at", record["started"]))
         return AttemptInfo(

@@ -5,9 +5,9 @@
     run threads ──► names ──► (a twentieth of a second) ──► one thread logs
                                                             a line for each
 
-A line costs the thread of a run that does nothing a fifth of its time, and one thread
-that logs many of them next to nothing. A process that is killed loses the lines of the
-last moment; that the runs completed is in the state server.
+A line costs the thread of a run that does nothing a fifth of its time; one thread that
+logs many of them spends next to nothing. A process that is killed loses the lines of
+the last moment. The state server still has that the runs completed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..safe_logging import get_logger
 #: Seconds from the first run until its line is logged, with all that came since.
 PAUSE = 0.05
 
-#: Seconds that the thread waits for a run before it shows that it is there.
+#: Seconds that the thread waits for a run before it shows that it is alive.
 IDLE = 5.0
 
 #: Seconds that a process that ends waits for the last lines.

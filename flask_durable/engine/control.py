@@ -1,25 +1,24 @@
 """The private signals that end an attempt without ending its run.
 
 They derive from :class:`BaseException`, because a function that says
-``except Exception`` around a step means the step's errors, not its own suspension. And
-because even a bare ``except:`` must not be able to stop them, an attempt that raised
-one is sealed: every later step raises it again, and what the body returns is thrown
-away.
+``except Exception`` around a step means the step's errors, not its own suspension. Not
+even a bare ``except:`` may stop a signal. So an attempt that raised one is sealed:
+every later step raises it again, and the body's result is thrown away.
 """
 
 from __future__ import annotations
 
 
 class Signal(BaseException):
-    """Base class of the signals. Let it pass."""
+    """Base class of the signals. Code that meets one lets it pass."""
 
 
 class Suspended(Signal):
-    """The run was let go of; something else will wake it."""
+    """The run was suspended or handed back; a timer, an event or a worker wakes it."""
 
 
 class OwnershipLost(Signal):
-    """The run is somebody else's, or was cancelled: nothing more may be written."""
+    """Another worker owns the run, or it was cancelled: nothing more may be written."""
 
 
 class Ended(Signal):
@@ -35,12 +34,12 @@ class Replayed(Signal):
 
 
 class BrokenOff(Signal):
-    """A step could not be settled by what it needs of us: its result is not stored.
+    """Storing a step's outcome failed, so the result of the step is lost.
 
     As an error of the step it could be caught, and the body would go on as if the step
     had failed. So it ends the attempt, and counts as a failure of it.
 
-    :param error: What went wrong.
+    :param error: The error of the store, the queue or the payload code.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -49,7 +48,7 @@ class BrokenOff(Signal):
 
 
 class Interrupt(BaseException):
-    """Base class of what is raised into a step's body from another thread."""
+    """Base class of the exceptions that another thread raises into a step's body."""
 
 
 class TimeoutInterrupt(Interrupt):

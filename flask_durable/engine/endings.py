@@ -1,4 +1,4 @@
-"""How an attempt ended, as it is measured and as middleware is told."""
+"""The end of an attempt, as service times and middleware see it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .control import Suspended
 
 
 def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:
-    """Return how a delivery ended, as far as its service time tells anything.
+    """Return the end of a delivery if its time says how long such work takes.
 
-    Not if it was cut off or lost the run, nor if it only replayed what is memoized.
+    It is ``None`` if the delivery was cut off, lost the run, or only replayed memos.
 
-    :param sealed: The end of its attempt.
-    :param progress: Whether it did more than to replay.
+    :param sealed: The signal that ended the attempt, if any.
+    :param progress: True if the attempt did more than replay.
     """
     if isinstance(sealed, Ended):
         return "done" if str(sealed) == RunStatus.COMPLETED.value else "failed"

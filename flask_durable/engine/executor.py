@@ -6,14 +6,14 @@ the body …           the run …
 returns              is COMPLETED with the value
 raises a step error  is FAILED at once: the step had its retries
 raises otherwise     is tried again under the function's retries, then FAILED
-is suspended         was let go of by the step that suspended it
-lost its lease       is somebody else's; nothing is written
+is suspended         was suspended by one of its steps
+lost its lease       belongs to another worker; nothing is written
 ===================  =======================================================
 
-A body returns only when its app context has ended: what the end of the context raises
-is an error of the body. Whatever is raised past the body, where a result is stored or
-a failure described, cannot be seen by the body. It counts as a failure of the attempt;
-and if not even that can be written, the run is PAUSED with it.
+A body returns only when its app context has ended: an error from the end of the context
+is an error of the body. An error that is raised after the body, where a result is
+stored or a failure described, cannot be seen by the body. It counts as a failure of the
+attempt. If not even that can be written, the run is PAUSED with the error.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from .processor_time import ProcessorTime
 from .retry import delay_after
 from .safe_points import call
 
-#: Seconds that a run is left to workers of the release that its event fits.
+#: Seconds for which a run is left to workers of the release that fits its event.
 OTHERS_TURN = 5.0
 
 logger = get_logger(__name__)
@@ -78,7 +78,7 @@ class Executor:
         self._outbox = outbox
         self._leases = leases
         self._processor = ProcessorTime()
-        #: The threads in bodies that were given up.
+        #: The threads whose bodies were given up.
         self.lost_threads = host.lost_threads
         self.lost_threads.keepers.append(leases)
         self._probation = Probation(host, leases)
@@ -88,11 +88,11 @@ class Executor:
     ) -> ClaimedRun | None:
         """Claim the run that *message* hints at.
 
-        :param until: When to give up, on the monotonic clock, while the state server
-            does not answer. A claim that it carried out runs out as any lease does.
-        :returns: ``None`` if there is nothing to execute here: it is somebody else's,
-            finished, paused, or its code is not here. In each case the message has
-            done what it was for.
+        :param until: The moment, on the monotonic clock, to give up at while the state
+            server does not answer. A claim that it carried out runs out as any lease.
+        :returns: ``None`` if there is nothing to execute here: another worker owns the
+            run, or it is finished or paused, or its code is not here. In each case the
+            message has served its purpose.
         """
         if message.failed is not None:
             self._revive(message, until)
@@ -128,10 +128,10 @@ class Executor:
         return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
 
     def _revive(self, message: RunMessage, until: float) -> None:
-        """Queue a failed run again, whose dead letter was moved back.
+        """Queue a failed run again whose dead letter was moved back.
 
-        Only the generation that the letter names: moved back twice, or received again
-        later, it finds one that goes on, or has gone on, and changes nothing.
+        Only the generation that the letter names is revived: a letter that is moved
+        back twice, or received again later, changes nothing.
         """
         run_id, generation = message.run, message.failed
         answer = self._host.insist(
@@ -155,10 +155,10 @@ class Executor:
             )
 
     def execute(self, run: ClaimedRun, *, until: float = math.inf) -> None:
-        """Execute one attempt of *run*. Never raises because of the user's code.
+        """Execute one attempt of *run*. An error of the user's code is never raised.
 
-        :param until: When to hand the run back, on the monotonic clock: at the first
-            step boundary from then on, but not before one step was done.
+        :param until: The moment, on the monotonic clock, from which the run is handed
+            back at the next step boundary, but not before one step was done.
         """
         function = self._host.functions.get(run.record["function"])
         if function is None:
@@ -175,9 +175,9 @@ class Executor:
             while isinstance(attempt.end.signal, Replayed):
                 attempt = self._attempt(function, run, memos, until)
             tell(run.info, attempt.end.signal, attempt.ending)
-        # Its frames lead here: a cycle, until the garbage collector came.
+        # Break the cycle: error → traceback → this frame.
         run.info.error = None
-        # Not among the lines that are kept with the run. One that failed has a line.
+        # Not among the lines that are kept with the run. A run that failed has a line.
         if run.info.outcome == "completed":
             self._host.completions.add(run.run_id, function.id)
         if attempt.ending is not None:
@@ -199,8 +199,8 @@ class Executor:
                 give_up=functools.partial(self._give_up, attempt)
             )
             with attempt.whole:
-                # In a context of its own: what a body sets of the variables of a
-                # library, such as a tenant for log lines, is not there in the next run.
+                # In a context of its own: a context variable that a body sets, such as
+                # a tenant for log lines, is not there in the next run.
                 contextvars.copy_context().run(self._execute, attempt)
         except Signal as signal:
             logger.debug(
@@ -218,10 +218,10 @@ class Executor:
         return attempt
 
     def _give_up(self, attempt: Attempt, kind: type[Interrupt]) -> None:
-        """Go on without the thread of a run that is lost and whose body does not end.
+        """Go on without the thread of a lost run whose body does not end.
 
-        What hangs outside of steps would keep a run thread for as long as the process
-        lives, after the run itself was cancelled.
+        A body that hangs outside of steps would otherwise keep a run thread for as long
+        as the process lives, after the run itself was cancelled.
         """
         self.lost_threads.add(attempt)
         logger.error(
@@ -232,13 +232,14 @@ class Executor:
         )
 
     def _set_aside(self, attempt: Attempt, error: BaseException) -> None:
-        """Pause the run: what it needs of us fails, and would fail again.
+        """Pause the run: storing its end failed, and would fail again.
 
-        Without this its lease would be waited for, claim by claim, and its state would
-        not say why.
+        Otherwise its lease would run out, claim by claim, and its state would not say
+        why.
         """
         name = type(error).__name__
-        # Only errors: what ends the process here as well is for the caller.
+        # Errors only: an exception that ends the process here as well goes to the
+        # caller.
         with contextlib.suppress(Signal, Exception):
             attempt.end.reopen()
             attempt.pause(
@@ -268,8 +269,8 @@ class Executor:
                 result, reason = "null", "filtered"
             else:
                 result, reason = self._call(attempt, event), ""
-            # Only now: the end of the body's context, where an app may commit what the
-            # body wrote, is a part of the attempt.
+            # Only now: the end of the body's context, where an app may commit the work
+            # of the body, is a part of the attempt.
             self._complete(attempt, result, reason)
         except BrokenOff as broken:
             attempt.end.reopen()
@@ -279,10 +280,10 @@ class Executor:
     def _event_of(self, attempt: Attempt) -> t.Any:
         """Return the run's event.
 
-        :raises Signal: It does not fit the code. A run that did nothing yet is FAILED:
-            trying again cannot help, unless a release that it fits is there too and
-            takes it. One that has steps is PAUSED, as where one of their results does
-            not fit, since code that fits it was here.
+        :raises Signal: The event does not fit the code. A run that did nothing yet is
+            FAILED: another try cannot help, unless some release still fits the event
+            and takes the run. A run that has steps is PAUSED, as it is where a stored
+            result does not fit, since code that fits it was here.
         """
         try:
             return attempt.payloads.event()
@@ -323,12 +324,12 @@ class Executor:
         )
 
     def _is_filtered_out(self, attempt: Attempt, event: t.Any) -> bool:
-        """Ask the function's ``where``, if the router did not have it to ask.
+        """Ask the function's ``where``, if the router could not ask it.
 
-        A run that got anywhere was let in: what its steps did may have changed the
+        A run that made progress was let in before, and its steps may have changed the
         answer.
 
-        :raises Signal: It raises; then the run is FAILED at once.
+        :raises Signal: The filter raised; the run is FAILED at once.
         """
         where = attempt.function.where
         unfiltered = attempt.record.get("unfiltered")
@@ -336,7 +337,7 @@ class Executor:
             return False
         try:
             if unfiltered == "late" and attempt.record["generation"] == "0":
-                # Asked here it would hang again, and keep a run thread for each event.
+                # Asked here it would hang again and keep a run thread for each event.
                 raise FilterTimeout(
                     f"where= of {attempt.function.id!r} did not answer in time.",
                     hint="Give what it waits for a timeout, or look it up in a step.",
@@ -352,12 +353,11 @@ class Executor:
     def _call(self, attempt: Attempt, event: t.Any) -> str:
         """Call the body in a context; return its result as JSON text.
 
-        :raises Signal: The attempt is over.
+        :raises Signal: The end of the attempt.
         """
         try:
             with self._host.scope():
-                # Before the body: an annotation that says nothing must not cost an
-                # effect.
+                # Before the body: a useless annotation must not cost an effect.
                 codec = codec_for(attempt.function.body)
                 result = _call_body(attempt, event)
                 attempt.check()
@@ -370,8 +370,8 @@ class Executor:
             attempt.hand_back(delay=1.0)
         except BaseException as error:
             if attempt.sealed:
-                # What follows a signal that the body swallowed is not the body's to
-                # say, nor what the end of its context raises.
+                # The body swallowed a signal. Its errors change nothing from then on,
+                # and neither do those from the end of its context.
                 logger.warning(
                     "An error of %s changes nothing: its attempt had ended.",
                     attempt.function.id,
@@ -478,6 +478,6 @@ def _is_final(error: BaseException) -> bool:
 def _step_error_of(error: BaseException) -> StepError | None:
     """Return the failure of a step that *error* is, or comes from.
 
-    The step had its retries; to run the body again would meet its memo again.
+    The step had its retries; a second call of the body would meet the same memo.
     """
     return next((e for e in causes_of(error) if isinstance(e, StepError)), None)

@@ -1,4 +1,4 @@
-"""Handing back the runs that a process still owns when it has to go, all in one go.
+"""Hands back all runs that a process still owns when it has to end, in one go.
 
 ::
 
@@ -6,10 +6,10 @@
                         │                       is gone
                         └─► one barrier ─► the attempts are sealed, messages are sent
 
-A process with many threads has a moment for all of its runs: one after the other, each
-with a barrier of its own, they would take longer than that, and those at the end would
-be left to their leases with their claims counted. A step that ends at the same time
-either commits before the script, or is refused by it: the token decides.
+A process with many threads has a moment for all of its runs. One after the other, each
+with a barrier of its own, they would take longer, and the last ones would be left to
+their leases with their claims counted. A step that ends at the same time either commits
+before the script, or is refused by it: the token decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .control import Suspended
 from .host import Host
 from .outbox import Outbox
 
-#: What is said of a run that a process gives back because it ends.
+#: The reason that a run carries when a process hands it back because it ends.
 REASON = "worker shutdown"
 
 logger = get_logger(__name__)
@@ -42,7 +42,8 @@ def hand_back_attempts(
     """Hand back the runs of *attempts*, whose bodies have not ended, and seal them.
 
     :param delay: Seconds before which another process may not start them.
-    :param until: When to give up, on the monotonic clock; leases run out then.
+    :param until: The moment, on the monotonic clock, to give up at; the leases that
+        are left run out then.
     """
     replies = _hand_back(host, outbox, [a.run for a in attempts], delay, until)
     for attempt, reply in zip(attempts, replies, strict=True):
@@ -64,7 +65,8 @@ def hand_back_unstarted(
 ) -> None:
     """Hand back runs that were claimed for threads that never took them.
 
-    :param until: When to give up, on the monotonic clock; leases run out then.
+    :param until: The moment, on the monotonic clock, to give up at; the leases that
+        are left run out then.
     """
     _hand_back(host, outbox, runs, 0, until)
 
@@ -85,8 +87,8 @@ def _hand_back(
         replies = host.insist(
             lambda: hand_back(host.store, owned, after(delay), REASON), until=until
         )
-        # One barrier for all. A message of what is not durable yet would be answered
-        # "not queued", and deleted.
+        # One barrier for all. A message about a state that is not durable yet would be
+        # answered "not queued", and deleted.
         host.settle(mark, until=until)
     except Exception as error:
         replies = [error] * len(runs)

@@ -1,4 +1,4 @@
-"""What the engine is given by the process that it runs in."""
+"""The services the engine needs: store, queue, payloads, middleware."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ class MessageQueue(t.Protocol):
     def send(
         self, queue: str, bodies: t.Sequence[str], *, patience: float | None = None
     ) -> list[Exception | None]:
-        """Send message texts; return for each what went wrong, or ``None``.
+        """Send message texts; return for each its error, or ``None``.
 
-        :param patience: Seconds to go on while nothing is taken, if not the usual.
+        :param patience: Seconds to keep trying while nothing is taken; ``None`` for the
+            usual time.
         """
 
     def problem(self, body: str) -> Exception | None:
-        """Return why a message text is never taken, as far as is known here."""
+        """Return why a message text is never taken, as far as this process can tell."""
 
     def is_transient(self, error: Exception) -> bool:
-        """Return whether what failed to be sent with *error* may be taken later."""
+        """Return whether a message that failed with *error* may be taken later."""
 
     def send_dead(
         self, queue: str, body: str, reason: str, *, receives: int = 0
     ) -> None:
         """Put a message text that was not received into the dead letters of *queue*.
 
-        :param receives: How often it was tried.
-        :raises Exception: The queue did not take it, or nobody knows.
+        :param receives: The receive count that the letter shows.
+        :raises Exception: The queue did not take it, or did not say so.
         """
 
     def is_ordered(self, queue: str) -> bool:
@@ -68,22 +69,22 @@ class MessageQueue(t.Protocol):
 class Host:
     """The collaborators of router, executor and sweeper in one process.
 
-    :param payloads: Seals what is stored of the user's data, and opens it.
-    :param scope: Makes the context that an attempt's body, and each step's body, runs
-        in: for a Flask app its application context.
-    :param release: Called in the body's context before a step's body is: gives back
-        what the step may need, such as a database connection.
-    :param message_of: Makes a checked message of an event; the id is for events that
-        were not given one.
-    :param check_event: Raises :class:`EventError` if an event that was received does
+    :param payloads: Seals the user's data before it is stored, and opens it.
+    :param scope: A factory of the context that an attempt's body, and each step's body,
+        runs in: for a Flask app its application context.
+    :param release: A callable for the body's context, called before a step's body: it
+        gives back resources that the step may need, such as a database connection.
+    :param message_of: A factory of a checked message from an event; the id is for
+        events that were not given one.
+    :param check_event: A check that raises :class:`EventError` if a received event does
         not fit the schema of its name.
-    :param service_times: Is told how long each delivery took.
-    :param middleware: What surrounds routings, attempts and steps.
-    :param run_logs: Keeps what runs log.
+    :param service_times: The record of how long each delivery took.
+    :param middleware: The hooks around routings, attempts and steps.
+    :param run_logs: The store of the lines that runs log.
     :param max_value: Bytes of JSON that are kept of one result.
-    :param write_through: Whether a state change is answered only when it is durable
+    :param write_through: True to answer a state change only when it is durable
         (``DURABLE_FSYNC="step"``).
-    :param replay_eagerly: Whether a body is replayed after every step, so that effects
+    :param replay_eagerly: True to replay a body after every step, so that effects
         outside steps show in development.
     """
 
@@ -107,7 +108,7 @@ class Host:
     asker: Asker = field(default_factory=Asker)
     #: Logs which runs completed.
     completions: Completions = field(default_factory=Completions)
-    #: The threads whose steps' bodies were given up and go on.
+    #: The threads whose bodies were given up and still run.
     lost_threads: LostThreads = field(default_factory=LostThreads)
 
     def insist(
@@ -119,13 +120,13 @@ class Host:
     ) -> T:
         """Repeat *call* until the state server carries it out.
 
-        A lost reply says nothing about whether the call was carried out; repeating it
-        is harmless and the only way to know. While the server is away, or takes no
-        writes, nobody can take the run either.
+        A lost reply does not tell if the call was carried out. Repeating it is harmless
+        and the only way to know. While the server is away, or takes no writes, no other
+        worker can take the run either.
 
-        :param while_draining: Whether to go on when this worker stops.
-        :param until: When to give up, on the monotonic clock. Where a run is owned
-            nobody gives up.
+        :param while_draining: True to go on when this worker stops.
+        :param until: The moment, on the monotonic clock, to give up at. Calls for a run
+            that is owned never give up.
         """
         pause = 0.05
         while True:
@@ -146,16 +147,16 @@ class Host:
                 pause = min(pause * 2, 1.0)
 
     def mark(self) -> int:
-        """Return what to give to :meth:`settle` for what is written from now on."""
+        """Return the mark for :meth:`settle`: it covers all writes from now on."""
         return self.barrier.mark() if self.write_through else 0
 
     def settle(self, mark: int, *, until: float = math.inf) -> None:
         """Wait for the barrier if a state change may not be answered before it.
 
-        :param until: When to give up, on the monotonic clock.
-        :raises UnavailableError: It was not passed until then.
-        :raises StateMayBeLost: What was written since *mark* may be gone. The caller
-            does not go on as if it stood.
+        :param until: The moment, on the monotonic clock, to give up at.
+        :raises UnavailableError: The barrier was not passed until then.
+        :raises StateMayBeLost: A write since *mark* may be lost. The caller does not go
+            on as if it stood.
         """
         while self.write_through:
             try:

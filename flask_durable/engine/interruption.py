@@ -1,4 +1,4 @@
-"""Interrupting a step's body in time, and giving up one that does not end.
+"""Interrupts a step's body in time, and gives up one that does not end.
 
 ::
 
@@ -10,19 +10,19 @@
 
 A body is *overdue* when its timeout is over, the worker has to exit, or its run is lost
 or cancelled. The watchdog then looks at its thread, at first each millisecond, until it
-stands where an exception leaves nothing held (see ``safe_points``). Nothing outside the
-body is ever interrupted: neither a commit, nor the beginning or the end of the step's
-context. The end of a body and the raising of an interrupt exclude each other.
+stands where an exception leaves nothing held (see ``safe_points``). Only the body is
+ever interrupted, neither a commit nor the beginning or the end of the step's context.
+The end of a body and the raising of an interrupt exclude each other.
 
 A whole attempt is a body as well, around those of its steps. Its time is over only when
-its run is lost or cancelled, and what is interrupted of it is the function's own code.
+its run is lost or cancelled, and only the function's own code is interrupted.
 
 A body that has not ended 5 s after its time was over is in a call that does not return,
 or does not let itself be interrupted. It is *given up*: its step settles the attempt
 from another thread, and the thread counts as lost until the body ends after all.
 
-Where a body calls us, the interrupt waits until our own I/O is done: between a command
-and its reply it would leave the reply in the connection, for whoever uses that next.
+Where a body calls us, the interrupt waits until our own I/O is done. Between a command
+and its reply it would leave the reply in the connection, for the next user of that.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ LOOKS_GROW = 1.1
 #: The same once the body was given up.
 RARE_LOOK = 0.1
 
-#: Seconds that the watchdog waits at most before it shows that it is there.
+#: Most seconds that the watchdog waits before it shows that it is alive.
 IDLE = 10.0
 
 logger = get_logger(__name__)
 
-#: The body that the thread is in.
+#: The body that each thread is in.
 _local = threading.local()
 
 
 def shielded() -> contextlib.AbstractContextManager[None]:
-    """Return what keeps interrupts out of our own I/O, in a body or elsewhere."""
+    """Return a context that keeps interrupts out of our own I/O, in a body or not."""
     body: Body | None = getattr(_local, "body", None)
     if body is None or not body.active:
         return contextlib.nullcontext()
@@ -77,8 +77,8 @@ class Body:
     """One execution of a step's body in the calling thread; a context manager.
 
     :param timeout: Seconds after which it is interrupted, or ``None``.
-    :param give_up: Called in a thread of its own, with the kind of interrupt, if the
-        body does not end; ``None`` if it is never given up.
+    :param give_up: A callable that gets the kind of interrupt, in a thread of its own,
+        if the body does not end; ``None`` for a body that is never given up.
     """
 
     def __init__(
@@ -93,18 +93,18 @@ class Body:
         self._active = False
         self._shields = 0
         self._outer: Body | None = None
-        #: When its time was over, and when it was last interrupted.
+        #: The moments when its time was over, and when it was last interrupted.
         self._overdue = 0.0
         self._raised = 0.0
         self._look = FIRST_LOOK
         #: The kind of interrupt that it is to end by, if any.
         self.interrupted: type[Interrupt] | None = None
-        #: Whether its attempt is settled by another thread.
+        #: True once another thread settles its attempt.
         self.given_up = False
 
     @property
     def active(self) -> bool:
-        """Whether the body is running."""
+        """True while the body is running."""
         return self._active
 
     def __enter__(self) -> Body:
@@ -129,7 +129,7 @@ class Body:
             self._active = False
             _local.body = self._outer
             if self.interrupted is not None:
-                # Not delivered yet, or delivered already: then this does nothing.
+                # Not delivered yet; if it was delivered already, this does nothing.
                 take_back(self._thread)
 
     def interrupt(self, kind: type[Interrupt]) -> None:
@@ -164,8 +164,9 @@ class Body:
                 return pause  # a drain hands its run back itself
             if left > 0:
                 return min(pause, left)
-            # It talks to the state server; other bodies are not to wait for that. The
-            # end of the body waits for this lock, and finds that it was given up.
+            # give_up talks to the state server, and other bodies are not to wait for
+            # that. The end of the body waits for this lock, and sees that it was given
+            # up.
             threading.Thread(
                 target=self._give_up, args=(kind,), name="durable-give-up", daemon=True
             ).start()
@@ -210,14 +211,14 @@ class Body:
 
 
 class WholeAttempt(Body):
-    """An attempt, as the body that those of its steps are in."""
+    """An attempt, as the body around those of its steps."""
 
     _late_since = math.inf
 
     def interrupt_late(self, kind: type[Interrupt]) -> None:
         """Interrupt the function's own code if it had time to end by itself.
 
-        It may be in a ``finally`` block, on its way out. To be called again and again.
+        It may be in a ``finally`` block, on its way out. The caller repeats this.
         """
         now = time.monotonic()
         self._late_since = min(self._late_since, now)
@@ -225,7 +226,7 @@ class WholeAttempt(Body):
             self.interrupt(kind)
 
 
-#: Bodies that ended before their deadline and are kept at least.
+#: The watchdog drops bodies that ended early only from this number on.
 _MANY_ENDED = 1000
 
 
@@ -286,7 +287,7 @@ class Watchdog:
         try:
             pause = body.press()
         except Exception as error:
-            # Such as no memory for a thread. All other bodies wait for this one.
+            # For example no memory for a thread. All other bodies wait for this one.
             logger.error(
                 "A body is not interrupted: %s",
                 error,

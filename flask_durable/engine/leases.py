@@ -18,9 +18,9 @@ from .rota import Rota
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-#: Renewals in the time of a lease; and in the same time while the server is away. After
+#: Renewals in the time of a lease, and in the same time while the server is away. After
 #: an outage, or a jump of the server's clock, all leases are over at once, and the
-#: sweepers' second look comes a third of a lease after their first: a renewal, and its
+#: sweepers' second look comes a third of a lease after their first. A renewal, and its
 #: way to the server, have to fit between the two.
 RENEWALS = 4
 AFTER_FAILURE = 12
@@ -31,12 +31,12 @@ logger = get_logger(__name__)
 class Leases:
     """Keeps every run that is being executed here.
 
-    :param store: Where the leases are renewed.
+    :param store: The store that renews the leases.
     """
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
-        # Without a rest: who answers again is to be renewed at once.
+        # Without a rest: a server that answers again gets its renewals at once.
         self._rota = Rota(store.upkeep, longest_rest=0.0)
         self._lock = threading.Lock()
         self._held: set[Attempt] = set()
@@ -49,7 +49,7 @@ class Leases:
         self.loop.start(self._store.lease / RENEWALS)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the thread. It is the last thing that a worker stops.
+        """End the thread. A worker stops it last.
 
         :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
         """
@@ -70,11 +70,11 @@ class Leases:
                 self.busy.clear()
 
     def lost(self, attempt: Attempt) -> None:
-        """Hold the lease of *attempt* no longer: it was given up."""
+        """Stop renewing the lease of *attempt*: it was given up."""
         self.remove(attempt)
 
     def came_back(self, attempt: Attempt) -> None:
-        """Do nothing: what was given up stays so."""
+        """Do nothing: a run that was given up stays so."""
 
     @property
     def held(self) -> list[Attempt]:
@@ -83,11 +83,11 @@ class Leases:
             return list(self._held)
 
     def renew(self) -> None:
-        """Renew all leases, a batch a partition, and tell those who lost theirs.
+        """Renew all leases, a batch a partition, and tell attempts that lost theirs.
 
         A partition that does not answer is asked after all others.
 
-        :raises redis.RedisError: Some were not renewed.
+        :raises redis.RedisError: Some leases were not renewed.
         """
         by_tag: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in self.held:

@@ -16,8 +16,8 @@ from ..status import RunStatus
 from ..store.directory import Published
 from ..store.run_reader import Record
 
-#: Bytes of JSON that a result may have to travel with its event. A queue would refuse a
-#: message of any size again and again.
+#: Most bytes of JSON of a result that travels with its event. A queue would refuse a
+#: larger message again and again.
 MAX_RESULT = 65_536
 
 _ABOUT: dict[RunStatus, tuple[type[FunctionFinished], ...]] = {
@@ -35,12 +35,13 @@ def events_of(
     published: Published,
     opened: t.Callable[[], EventMessage],
 ) -> list[EventMessage]:
-    """Return the event messages that somebody listens to.
+    """Return the event messages that some function listens to.
 
-    A failure handler's run is part of the run that failed: nothing is told of it.
+    A failure handler's run is part of the run that failed: it has no events.
 
     :param outcome: The result or the failure, as JSON text; ``""`` for none.
-    :param opened: Returns the run's event with its data; called if somebody listens.
+    :param opened: A callable that returns the run's event with its data; called only if
+        some function listens.
     """
     if record["event_name"].startswith(RESERVED_PREFIX) or "cause" in record:
         return []
@@ -70,7 +71,7 @@ def events_of(
 def entries(
     run_id: str, record: Record, events: t.Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return the outbox entries of *events*, named as the script named them."""
+    """Return the outbox entries of *events*, with the names that the script gave."""
     prefix = f"event:{run_id}:{record['generation']}"
     return [(f"{prefix}:{index}", text) for index, text in enumerate(events)]
 

@@ -1,8 +1,8 @@
 """The threads of this process whose attempts were given up, and that still go on.
 
-A body that does not end keeps its thread. If it is a step's, the attempt is settled by
-another thread (see ``interruption``); this one counts as lost until the body ends after
-all.
+A body that does not end keeps its thread. If it is a step's body, another thread
+settles the attempt (see ``interruption``). The thread counts as lost until the body
+ends after all.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ logger = get_logger(__name__)
 
 
 class ThreadKeeper(t.Protocol):
-    """Something that reckons with the threads of this process."""
+    """A part of the process that counts on its threads."""
 
     def lost(self, attempt: Attempt) -> None:
         """Go on without the thread of *attempt*. Called from another thread."""
 
     def came_back(self, attempt: Attempt) -> None:
-        """Note that it came back after all. Called from that thread."""
+        """Note that the thread came back after all. Called from that thread."""
 
 
 class LostThreads:
-    """Counts them, and tells those who reckon with them."""
+    """Counts the lost threads, and tells their keepers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lost: set[Attempt] = set()
-        #: All are told, in this order.
+        #: All keepers are told, in this order.
         self.keepers: list[ThreadKeeper] = []
 
     def __len__(self) -> int:
@@ -53,8 +53,8 @@ class LostThreads:
                 try:
                     keeper.lost(attempt)
                 except Exception as error:
-                    # Such as no memory for a thread in its place. The run is still to
-                    # be settled.
+                    # For example no memory for a thread in its place. The run is still
+                    # to be settled.
                     logger.error(
                         "A lost thread is not replaced: %s",
                         error,

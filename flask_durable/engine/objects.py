@@ -1,11 +1,11 @@
-"""Removing what runs past their retention have in the blob store, and then them.
+"""Removes the objects of expired runs from the blob store, and then the runs.
 
-The blob store takes its time: a sweep, which takes over the runs of dead workers, does
-not wait for it. ::
+The blob store may take its time, and a sweep, which takes over the runs of dead
+workers, does not wait for it. ::
 
     sweep marks the run ─► its objects go ─► run_expire removes the run
 
-A process that dies on the way leaves the mark, and a sweep names the run again a minute
+A process that dies on the way leaves the mark. A sweep names the run again a minute
 later.
 """
 
@@ -22,11 +22,11 @@ from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 from ..store.run_store import RunStore
 
-#: Runs that wait here. What is beyond comes with a later sweep.
+#: Most runs that wait here. The others come with a later sweep.
 MAX_WAITING = 1000
 
-#: Seconds that a run may wait here: half of the time after which it is named again, to
-#: another process perhaps, which then may remove it and have it created anew.
+#: Seconds that a run may wait here: half of the time after which a sweep names it
+#: again. Another process may then remove it, and the same run may be created again.
 PATIENCE = 30.0
 
 #: Seconds between two looks for runs that wait.
@@ -45,7 +45,7 @@ class ObjectRemover:
         self._store = store
         self._payloads = payloads
         self._waiting: queue.Queue[tuple[str, float]] = queue.Queue(MAX_WAITING)
-        # The blob store may take its time: nothing but the removal waits for it.
+        # Patient without end: only the removal waits for the blob store.
         self._loop = Loop(
             "durable-objects", self._turn, self._failed, patience=math.inf
         )
@@ -56,17 +56,17 @@ class ObjectRemover:
             self._loop.start(INTERVAL)
 
     def stop(self) -> None:
-        """Let the thread end. What is left is named again."""
+        """Let the thread end. A sweep names the runs that are left again."""
         # The blob store may hang for longer than a worker may take to stop.
         self._loop.stop(JOIN)
 
     def expire(self, run_id: str) -> None:
-        """Remove the objects of a marked run, then the run, a moment later.
+        """Queue a marked run for removal: first its objects, then the run itself.
 
         :raises redis.RedisError: The server did not answer.
         """
         if not self._payloads.has_blobs:
-            # Else the run would be kept for as long as nobody has the setting again.
+            # Otherwise the run would be kept until some worker has the setting again.
             logger.warning(
                 "Objects of run %s stay: no DURABLE_BLOB_URL.",
                 run_id,

@@ -1,13 +1,14 @@
-"""Sending what a state change owes: run messages and events.
+"""Sends the messages that a state change owes: run messages and events.
 
-The script that changed the state wrote an entry for each; here it is sent at once and
-confirmed a little later, many at a time. Whatever dies in between leaves the entry, and
-the sweeper sends it again: a message may be sent twice, never not at all.
+The script that changed the state wrote an entry for each message. Here each is sent at
+once and confirmed a little later, many at a time. If the process dies in between, the
+entry stays and the sweeper sends it again. So a message may be sent twice, but is never
+lost.
 
-A queue that hangs takes long to be given up, and the sweeper has more to do: it looks
-after the leases of all partitions. So what a sweep finds is sent by a thread for each
-queue, which it waits for only a moment; and a queue that took nothing *rests*, for
-longer each time. The sweep leaves what is owed to such a queue where it is.
+It takes long to give up a queue that hangs, and the sweeper has more to do: it looks
+after the leases of all partitions. So a thread for each queue sends what a sweep found,
+and the sweep waits for it only a moment. A queue that took nothing *rests*, for longer
+each time. The sweep leaves the entries of such a queue where they are.
 
 =====================  ================================================================
 a send                 then the queue
@@ -41,10 +42,10 @@ from ..store.run_store import RunStore
 from ..store.run_store import TRANSIENT
 from .host import MessageQueue
 
-#: Seconds that a send goes on while the queue takes nothing: the sweeper goes on later.
+#: Seconds that a send goes on while the queue takes nothing; the sweeper tries later.
 PATIENCE = 0.1
 
-#: Seconds that a queue rests that refuses at once: the first time, and at most.
+#: Seconds that a queue rests after it refused at once: the first time, and at most.
 FIRST_REST = 1.0
 LONGEST_REST = 5.0
 
@@ -63,7 +64,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._sent_runs: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._sent_events: dict[str, list[str]] = defaultdict(list)
-        #: Until when nothing is sent to a queue, and how often running it took nothing.
+        #: By queue: the end of its rest, and the number of refusals in a row.
         self._resting: dict[str, float] = {}
         self._refusals: dict[str, int] = {}
         #: Queues that a thread of a sweep is sending to.
@@ -71,12 +72,12 @@ class Outbox:
         self._threaded = False
 
     def start(self) -> None:
-        """Send what sweeps find on threads of their own from now on."""
+        """Send the messages of sweeps on threads of their own from now on."""
         self._threaded = True
 
     @property
     def resting(self) -> set[str]:
-        """The queues that a sweep sends nothing to now."""
+        """The queues that a sweep leaves alone now."""
         now = time.monotonic()
         with self._lock:
             found = {queue for queue, until in self._resting.items() if now < until}
@@ -85,10 +86,10 @@ class Outbox:
     def send_swept(
         self, runs: t.Iterable[t.Sequence[t.Any]], events: t.Sequence[t.Sequence[str]]
     ) -> None:
-        """Send what a sweep found. What a queue does not take comes back with another.
+        """Send the messages that a sweep found. A later sweep finds those not taken.
 
-        :param runs: As in :meth:`send_runs`.
-        :param events: As in :meth:`send_events`.
+        :param runs: The runs, as in :meth:`send_runs`.
+        :param events: The events, as in :meth:`send_events`.
         """
         jobs: dict[str, t.Callable[[], object]] = {}
         by_queue: dict[str, list[t.Sequence[t.Any]]] = defaultdict(list)
@@ -131,7 +132,7 @@ class Outbox:
     def send_runs(self, runs: t.Iterable[t.Sequence[t.Any]]) -> set[str]:
         """Send run messages.
 
-        :param runs: Id, function, queue and time of queueing (milliseconds) each.
+        :param runs: Id, function, queue and time of queueing (milliseconds) of each.
         :returns: The ids of those runs whose messages were not taken.
         """
         unsent: set[str] = set()
@@ -177,10 +178,10 @@ class Outbox:
     def send_events(self, entries: t.Iterable[t.Sequence[str]]) -> bool:
         """Send events that are owed, or were spooled.
 
-        One that the queue never takes, being too large, becomes a dead letter.
+        An event that the queue never takes, as it is too large, becomes a dead letter.
 
-        :param entries: The entry's name and the message text each.
-        :returns: Whether all were taken, or are dead letters.
+        :param entries: Name of the entry and message text of each event.
+        :returns: True if each was taken or is a dead letter.
         """
         pairs = list(entries)
         if not pairs:
@@ -200,8 +201,8 @@ class Outbox:
     def _put_aside(self, text: str, error: MessageRefused) -> bool:
         """Make a dead letter of an event that its queue never takes.
 
-        :returns: Whether that is over. Where the dead letters are never to take it
-            either, the log is all that tells of it.
+        :returns: True if it is settled. If the dead letters never take it either, the
+            log alone tells of it.
         """
         try:
             message = decode(text)
@@ -232,10 +233,10 @@ class Outbox:
         return True
 
     def confirm(self) -> None:
-        """Take away what was sent since the last call.
+        """Remove the entries that were sent since the last call.
 
-        :raises redis.RedisError: The server did not answer, or that of a partition;
-            what it was asked to confirm is sent again later.
+        :raises redis.RedisError: Some partition did not answer; its entries are sent
+            again later.
         """
         with self._lock:
             runs, self._sent_runs = self._sent_runs, defaultdict(list)
@@ -294,5 +295,5 @@ class Outbox:
 
 
 def _taken(outcomes: t.Sequence[Exception | None]) -> list[int]:
-    """Return the numbers of those that were taken."""
+    """Return the numbers of the messages that were taken."""
     return [number for number, error in enumerate(outcomes) if error is None]

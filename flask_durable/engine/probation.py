@@ -1,11 +1,10 @@
-"""Finding the run that kills its process, and no other one.
+"""Finds the run that kills its process, and blames no other one.
 
 A claim counts against a run until it makes progress, and a run that was claimed too
-often is PAUSED. When a process dies, all runs that were in it have lost a claim, and
-one is to blame at most. Hosts are lost, and processes are killed: one loss says
-nothing, and the runs go on elsewhere, all at once. A run that comes back after a second
-loss without progress is a *suspect*, and in each process suspects are tried one at a
-time:
+often is PAUSED. When a process dies, all of its runs have lost a claim, and at most one
+of them is to blame. Hosts are lost and processes are killed, so one loss says nothing:
+the runs go on elsewhere, all at once. A run that comes back after a second loss without
+progress is a *suspect*. In each process suspects are tried one at a time:
 
 ==================================  ================================================
 a run begins, and …                 then
@@ -18,14 +17,14 @@ it is a suspect, one is on trial    it is handed back, which takes its claim bac
 ==================================  ================================================
 
 To be *excused* is to have no claim counted: such a run is no suspect the next time. A
-trial ends when the run makes progress or ends, and else when it has lasted as long as
-its process lived with it the last time. It did not kill for that long, and the next
-suspect is tried beside it.
+trial ends when the run makes progress or ends; otherwise when it has lasted as long as
+its process lived with it the last time. The run did not kill for that long, and the
+next suspect is tried beside it.
 
 So each death of a process counts against one run, the one on trial. The run that is to
 blame is on trial when it kills its process, since its trial lasts as long as that took
-before, and it is PAUSED after ``DURABLE_MAX_DISPATCHES``; those that were beside it are
-not. All this costs nothing while there is no suspect.
+before. It is PAUSED after ``DURABLE_MAX_DISPATCHES``; the runs beside it are not. All
+this costs nothing while there is no suspect.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ from .leases import Leases
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-#: Claims without progress, this one included, from which on a run is a suspect. Two
-#: would let one lost host have its long runs go on one after the other.
+#: The number of claims without progress, this one included, that makes a run a suspect.
+#: With two, one lost host would have its long runs go on one after the other.
 SUSPECT = 3
 
 #: Seconds until a suspect that had to wait may try again, at least and at most.
@@ -67,9 +66,9 @@ class Probation:
         self._until = 0.0
 
     def begin(self, attempt: Attempt) -> None:
-        """Let the run of *attempt* begin, or hand it back. Called before its body is.
+        """Let the run of *attempt* begin, or hand it back; called before its body.
 
-        :raises Signal: It was handed back: another suspect is on trial.
+        :raises Signal: The run was handed back: another suspect is on trial.
         """
         suspect = int(attempt.record.get("dispatches", "1")) >= SUSPECT
         if not suspect and self._on_trial is None:
@@ -94,7 +93,7 @@ class Probation:
             attempt.hand_back(delay, reason="another suspect is tried")
 
     def _left(self, attempt: Attempt) -> float:
-        """Return the seconds that another one's trial lasts at most; 0 for none."""
+        """Return the seconds that another run's trial lasts at most; 0 for none."""
         tried = self._on_trial
         if tried is None:
             return 0.0

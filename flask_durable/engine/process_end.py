@@ -1,7 +1,7 @@
-"""Failures that are the end of this process, not of what it executes.
+"""Tells failures that are the end of this process from failures of a run.
 
 =========================================  ==========================================
-what the body raised                       what it was
+the body raised                            the reason
 =========================================  ==========================================
 ``SystemExit`` or ``KeyboardInterrupt``    a server that ends its process: as gunicorn
 from a signal's handler                    does in the middle of a slow request
@@ -10,13 +10,13 @@ started, by a signal, in a drain           group: as systemd and Heroku do
 =========================================  ==========================================
 
 Both are interruptions, which do not count: the run is handed back and the step begins
-again elsewhere. Everything else that a body raises is its failure, in a drain too: a
-charge that was declined is not repeated because of a deploy.
+again elsewhere. Any other error of a body is its failure, in a drain too: a charge that
+was declined is not repeated because of a deploy.
 
-A program's end is known by the error (``CalledProcessError`` and its like have the
-exit status), or by the program itself in a variable of the code that raised: most
-people look at ``returncode`` and raise an error of their own. The program may die
-before this process has seen its own signal, so such a failure waits a moment for it.
+A program's end is known by the error (``CalledProcessError`` and its like have the exit
+status), or by the program itself in a variable of the code that raised: most code looks
+at ``returncode`` and raises an error of its own. The program may die before this
+process has seen its own signal, so such a failure waits a moment for it.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from .causes import causes_of
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-#: Seconds within which a process group's other members have seen the same signal.
+#: Seconds within which every member of a process group has seen the same signal.
 SAME_SIGNAL_SECONDS = 1.0
 
-#: The signals that ask for an end. ``SIGKILL`` is not among them: it is the kernel's
-#: too, where memory is short, and this process would be dead as well.
+#: The signals that ask for an end. ``SIGKILL`` is not among them: the kernel sends it
+#: too, when memory is short, and this process would be dead as well.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-#: Exit statuses of a program that one of them has ended, or of a shell that says so;
-#: and that of ffmpeg, which handles the signal.
+#: Exit statuses of a program that such a signal ended, and of a shell that reports one;
+#: and 255, that of ffmpeg, which handles the signal.
 _STATUSES = frozenset([-n for n in _ENDING] + [128 + n for n in _ENDING] + [255])
 
-#: Where the exit status of a program is that is no ``Popen``: module, class, attribute.
+#: Types, other than ``Popen``, that hold an exit status: module, class, attribute.
 _PROGRAMS = (
     ("subprocess", "CompletedProcess", "returncode"),
     ("asyncio.subprocess", "Process", "returncode"),
     ("multiprocessing.process", "BaseProcess", "exitcode"),
 )
 
-#: What libraries call the exit status of a program in their errors.
+#: The names of a program's exit status in the errors of libraries.
 _STATUS_NAMES = ("returncode", "exit_code", "exitcode", "retcode", "return_code")
 
 
 def hand_back_if_ending(attempt: Attempt, error: BaseException) -> None:
-    """Hand the run back if *error* is the end of this process, and not its own.
+    """Hand the run back if *error* is the end of this process, not of the run alone.
 
     :raises Signal: The run was handed back.
     """
@@ -72,7 +72,7 @@ def hand_back_if_ending(attempt: Attempt, error: BaseException) -> None:
 
 
 def ends_process(error: BaseException) -> BaseException | None:
-    """Return what in *error* ends this process, from a handler of a signal.
+    """Return the error within *error* by which a signal's handler ends this process.
 
     Handlers are called in the main thread, between two instructions of the body.
     """
@@ -102,9 +102,10 @@ def _code_of(handler: t.Any) -> types.CodeType | None:
 
 
 def is_of_drain(error: BaseException, draining: threading.Event) -> bool:
-    """Return whether *error* says that the drain's signal ended a body's program.
+    """Return whether the drain's signal ended a program that the body had started.
 
-    :param draining: Set when this process drains; waited for if a program ended so.
+    :param draining: The event that is set when this process drains. A moment is
+        waited for it if a program ended by a signal.
     """
     ended = any(_tells_end(one) or _holds_ended(one) for one in causes_of(error))
     return ended and draining.wait(SAME_SIGNAL_SECONDS)
@@ -132,8 +133,8 @@ def _variables_of(frame: types.FrameType) -> dict[str, t.Any]:
     found = frame.f_locals
     variables = dict(found)
     if isinstance(found, dict):
-        # Until Python 3.13 a copy that the frame keeps: with the error itself, whose
-        # traceback has the frame.
+        # Until Python 3.13 this is a copy, which the frame keeps for as long as the
+        # error's traceback keeps the frame.
         found.clear()
     return variables
 
@@ -148,9 +149,9 @@ def _is_ended(value: object) -> bool:
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
-    """Return whether *value* is of a class, whose module is not imported for that.
+    """Return whether *value* is of a class, without importing the class's module.
 
-    By its type alone: ``isinstance`` may run code of the value's.
+    It goes by the type alone: ``isinstance`` may run code of the value.
     """
     kind = getattr(sys.modules.get(module), name, None)
     return kind is not None and issubclass(type(value), kind)

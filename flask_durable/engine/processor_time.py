@@ -1,9 +1,9 @@
-"""How long a delivery computes: the rest of its time, it waits for something.
+"""The processor time of a delivery; the rest of its time it waits.
 
-A process knows the processor time of all its threads, and of the processes that it
-started, such as an encoder, once they have ended. That is a delivery's if no other one
-was there at the same time. Of several, nobody knows: even a thread's own time is short
-for what it wants where threads wait for one another.
+A process knows the processor time of all its threads, and that of the programs that it
+started, such as an encoder, once they have ended. This is a delivery's own if no other
+was there at the same time. Of several deliveries the shares are unknown: even a
+thread's own time is too small where threads wait for one another.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class ProcessorTime:
 
     @contextlib.contextmanager
     def measured(self) -> t.Iterator[t.Callable[[], float | None]]:
-        """Yield what returns, afterwards, the seconds for which the body computed.
+        """Yield a callable that returns, afterwards, the body's processor seconds.
 
-        They are ``None`` if another one was measured at the same time.
+        It returns ``None`` if another body was measured at the same time.
         """
         with self._lock:
             self._there += 1
@@ -46,5 +46,5 @@ class ProcessorTime:
 
 
 def _processor_time() -> float:
-    """Return that of this process, and of those that it started and that have ended."""
+    """Return the seconds of this process and of its children that have ended."""
     return time.process_time() + sum(os.times()[2:4])

@@ -1,18 +1,18 @@
-"""When something that failed is tried again, if it is.
+"""The delay until a failed step or body is tried again, or none.
 
 ======================  =========================================================
 the error has in it     the next attempt
 ======================  =========================================================
 ``NonRetriable``        none; the same for errors that say that the code is wrong
-a ``non_retriable``     none, where it is the error itself, a cause that ``from``
-                        names, or a member of a group
+a ``non_retriable``     none, if it is the error itself, a cause that ``from`` names,
+                        or a member of a group
 ``RetryAfter``          after its delay; after the longest of several
-nothing of these        after the backoff's delay
+none of these           after the backoff's delay
 ======================  =========================================================
 
-An error that was only being handled (``__context__``) counts for what the user raises
-on purpose. For a class in ``non_retriable`` it does not: ``except KeyError: fetch()``
-says nothing about what ``fetch`` raises.
+An error that was only being handled (``__context__``) counts if the user raises it on
+purpose, as the two named here. For a class in ``non_retriable`` it does not count:
+``except KeyError: fetch()`` says nothing about the errors of ``fetch``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..functions.backoff import Backoff
 from ..safe_logging import get_logger
 from .causes import causes_of
 
-#: Errors after which the next attempt would fail likewise: the same code would run.
+#: Errors after which the next attempt would fail as well: the same code would run.
 _FINAL = (NonRetriable, StepUsageError, DefinitionError)
 
 logger = get_logger(__name__)
@@ -45,7 +45,7 @@ def delay_after(
     """Return the seconds until the next attempt, or ``None`` if there is none.
 
     :param attempt: The number of the attempt that failed, counted from 1.
-    :param retries: How many attempts may follow the first.
+    :param retries: The number of attempts that may follow the first.
     """
     if attempt > retries:
         return None

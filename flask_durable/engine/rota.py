@@ -1,8 +1,8 @@
 """Visits to all partitions, one after the other, where some do not answer.
 
-The partitions of a cluster are on several servers, and one that hangs answers nobody
-until the caller gives up. So that it holds up no other, it is visited last, once a
-round, and a caller may leave it alone for a while:
+The partitions of a cluster are on several servers. One that hangs does not answer until
+the caller gives up. So that it holds up no other, it is visited last, once a round, and
+a caller may leave it alone for a while:
 
 =========================  ============================================================
 a visit                    then
@@ -11,7 +11,7 @@ succeeds                   its server counts as one that answers
 gets no answer             the other partitions of that server of a cluster are left out
                            this round; they are visited after all others from now on,
                            and rest for twice as long each time
-raises something else      the next partition is visited
+raises another error       the next partition is visited
 =========================  ============================================================
 """
 
@@ -32,7 +32,7 @@ T = t.TypeVar("T")
 class Rota:
     """Visits partitions for one thread.
 
-    :param server: Where they are.
+    :param server: The state server with the partitions.
     :param longest_rest: Seconds that a silent server is left alone at most.
     """
 
@@ -48,9 +48,9 @@ class Rota:
         call: t.Callable[[str], T],
         failed: t.Callable[[Exception], object],
     ) -> dict[str, T]:
-        """Call *call* with each of *tags* and return what it returned, by tag.
+        """Call *call* with each of *tags* and return its results by tag.
 
-        :param failed: Called with what a visit raised.
+        :param failed: A callable that gets each error of a visit.
         """
         places = {tag: self._server.place_of(tag) or tag for tag in tags}
         found: dict[str, T] = {}

@@ -6,13 +6,13 @@
                                                │
                      deleted ◄── barrier ◄─────┘
 
-Every write can be repeated: a run's id is derived from function and event, so whatever
-dies on the way leaves the message, and the next delivery goes the same way again.
-Functions do not touch each other: what fails for one makes its run FAILED.
+Every write can be repeated: a run's id is derived from function and event. If the
+process dies on the way, the message stays, and the next delivery goes the same way
+again. Functions do not touch each other: an error for one makes its run FAILED.
 
-An event that is not due yet is no special case here: only the state server's clock says
+An event that is not due yet is no special case here. Only the state server's clock says
 when it is due, so the script that creates its run decides, and a thread that was taken
-for it comes back. Clocks of senders and of workers decide about nothing.
+for it is given back. The clocks of senders and workers decide nothing.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ class RunThreads(t.Protocol):
         """Give back a thread that was not used."""
 
     def hand_over(self, queue: str, run: ClaimedRun) -> None:
-        """Have *run* executed by the thread that was taken."""
+        """Have the reserved thread execute *run*."""
 
 
 @dataclass
 class _Routing:
-    """What is known of one delivery while it is routed."""
+    """The state of one delivery while it is routed."""
 
     delivery: Delivery
     message: EventMessage
     text: str = field(repr=False)
-    #: What middleware is told.
+    #: The description of the routing for middleware.
     info: RoutedInfo
     functions: set[str] = field(default_factory=set)
 
@@ -104,7 +104,7 @@ class _Routing:
 class Router:
     """Turns events into runs.
 
-    :param threads: Where a run may be executed at once; ``None`` if nowhere.
+    :param threads: The threads that may execute a run at once; ``None`` for none.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class Router:
     ) -> None:
         """Route the events in hand, in as few round trips as one event needs.
 
-        :param until: When to give up, on the monotonic clock, while the state server
-            does not answer.
+        :param until: The moment, on the monotonic clock, to give up at while the state
+            server does not answer.
         """
         told = RouteInfo([])
         opened = [r for d in deliveries if (r := self._open(d)) is not None]
@@ -142,7 +142,7 @@ class Router:
             version = self._create(routings, published, until)
             if version == published.version:
                 break
-            # A function was published since: an event that it fits may be in hand.
+            # A function was published since; an event in hand may match it.
             published = self._host.insist(
                 lambda: self._host.directory.current(), until=until
             )
@@ -199,7 +199,7 @@ class Router:
     def _turn_away(self, routing: _Routing, answer: Answer, until: float) -> None:
         """Settle an event that does not fit its schema, or cannot be checked.
 
-        It is dead if it fits in no release: where its sender, or another version of its
+        It is dead if it fits in no release. If its sender, or another version of its
         functions, has another schema for it, it goes back for a worker that has that.
         """
         name = routing.message.name
@@ -225,7 +225,8 @@ class Router:
         """Return whether events like *message* have another schema in some release."""
         name = message.name
         own = self._host.functions.schemas.version(name)
-        # Of a release whose web process is there, and whose workers are on their way.
+        # Or in a release whose web process is there and whose workers are still to
+        # come.
         return message.schema not in ("", own) or any(
             version.get("schemas", {}).get(name) != own
             for versions in published.versions.values()
@@ -260,8 +261,8 @@ class Router:
                 queued.append((run.id, run.function, run.queue, reply[1]))
         unsent = self._outbox.send_runs(queued)
         for routing, run in planned:
-            # The sweeper sends it later, but of a FIFO queue the next event of the
-            # group may not be routed before.
+            # The sweeper sends the run message later. On a FIFO queue the next event of
+            # the group may not be routed before.
             if run.id in unsent and self._host.queue.is_ordered(run.queue):
                 routing.info.error = UnavailableError(
                     f"{run.queue} took no run message"
@@ -271,8 +272,8 @@ class Router:
     def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
         replies = self._host.store.server.call_many(calls, command)
         for reply in replies:
-            # Given back to the queue, the event would be received until it counts as
-            # one that nobody can process.
+            # Handed back to the queue, the event would be received again and again
+            # until it counts as one that no worker can process.
             if is_transient(reply):
                 raise reply
         if isinstance(replies[-1], Exception):
@@ -313,7 +314,7 @@ class Router:
     ) -> t.Iterator[tuple[_Routing, NewRun]]:
         """Yield the runs to create. All filters are asked before the first one.
 
-        So while they are, no thread is taken for a run.
+        So no thread is reserved for a run while filters are asked.
         """
         wanted: list[tuple[_Routing, str]] = []
         for routing in routings:
@@ -329,7 +330,7 @@ class Router:
                 continue
             answer = _ADMITTED if function.where is None else next(answers)
             if answer.rests:
-                # Another event is to blame: this one is asked about when it is back.
+                # Another event is to blame; this one is asked about when it is back.
                 routing.info.error = UnavailableError(
                     f"where= of {id!r} did not answer for another event"
                 )
@@ -346,8 +347,8 @@ class Router:
 
     def _match(self, name: str, published: Published) -> list[str]:
         if self._index[0] is not published:
-            # The union: what has its code here is known even if the directory was lost,
-            # and whichever version was published last hides nothing of the others.
+            # The union. A function whose code is here is known even if the directory
+            # was lost, and the version published last hides no function of the others.
             patterns = {f.id: [*f.triggers] for f in self._host.functions}
             for id, description in published.functions.items():
                 known = patterns.setdefault(id, [])
@@ -403,10 +404,9 @@ class Router:
     ) -> bool | None:
         """Ask the function's ``where``; ``None`` if it cannot be asked here.
 
-        Then, and where it raises, the run asks it again and fails with its error, as
-        any run fails: with its failure handler, and heard by those who listen. An event
-        whose data is in the blob store is not read here: no other event is to wait for
-        that.
+        Then, and if it raises, the run asks it again and fails with its error, as any
+        run fails: with its failure handler, and with its events. An event with its data
+        in the blob store is not read here: no other event is to wait for that.
         """
         opened = self._host.payloads.open_inline_event(message)
         if opened is None or function.where is None:

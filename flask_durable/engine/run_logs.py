@@ -7,8 +7,8 @@
                                                                           them at once
 
 No step and no run waits for a line. A process that is killed loses the lines of the
-last moment; those that the server does not take are lost. A run that logs nothing is
-not written at all.
+last moment, and lines that the server does not take are lost. A run that logs nothing
+costs no write.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ..safe_logging import get_logger
 from ..store.run_logs import RunLogStore
 from ..store.run_store import log_failure
 
-#: Seconds from the first line until it is written, with all that came meanwhile.
+#: Seconds from the first line until it is written, with all lines that came since.
 PAUSE = 0.25
 
-#: Seconds that the thread waits for a line before it shows that it is there.
+#: Seconds that the thread waits for a line before it shows that it is alive.
 IDLE = 5.0
 
-#: Attempts whose lines wait to be written; of more the newest.
+#: Most attempts whose lines wait to be written; beyond it the newest are kept.
 MAX_WAITING = 10_000
 
-#: Seconds that a process that ends waits for the last lines to be written.
+#: Seconds that a process that ends waits until the last lines are written.
 PATIENCE = 2.0
 
 logger = get_logger(__name__)
 
 
 class _Tail:
-    """The lines of one attempt that are not written yet; of too many the newest."""
+    """The newest lines of one attempt that are not written yet."""
 
     def __init__(self, run_id: str, limit: int) -> None:
         self.run_id = run_id
@@ -63,21 +63,21 @@ class _Tail:
 class RunLogs:
     """Collects the lines of runs that this process executes, and writes them.
 
-    :param payloads: Seals them.
+    :param payloads: Seals the lines.
     """
 
     def __init__(self, store: RunLogStore, payloads: Payloads) -> None:
         self._store = store
         self._payloads = payloads
         self._dirty: deque[_Tail] = deque(maxlen=MAX_WAITING)
-        # Not an event or a lock: an interrupt into a step's body that logs could leave
-        # it locked. Both of these are atomic.
+        # Not an event or a lock: an interrupt of a step's body that logs could leave it
+        # locked. Both of these are atomic.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._loop = Loop("durable-run-logs", self._turn, self._failed)
 
     def keeping(self, run_id: str) -> contextlib.AbstractContextManager[None]:
-        """Return what keeps the lines that this thread logs inside, with *run_id*."""
+        """Return a context that keeps the lines logged inside by this thread."""
         if self._store.lines == 0:
             return contextlib.nullcontext()
         tail = _Tail(run_id, self._store.lines)
@@ -99,18 +99,18 @@ class RunLogs:
                 self._loop.start()
 
     def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write the lines that are left, and end the thread."""
         self._loop.stopping.set()
         self._wake.put(None)
         self._loop.join(PATIENCE)
 
     def flush(self) -> None:
-        """Write what waits, now; lines that the server does not take are lost."""
+        """Write the waiting lines now; those that the server does not take are lost."""
         batches = []
         with contextlib.suppress(IndexError):
             while True:
                 tail = self._dirty.popleft()
-                # First: a line that comes now has it wait once more.
+                # First: a line that comes from now on makes it wait again.
                 tail.waits = False
                 if lines := tail.take():
                     seal = self._payloads.seal_text

@@ -1,16 +1,16 @@
-"""User data of the run that an attempt owns: its event, its results, its failures.
+"""The user data of the run that an attempt owns: its event, results and failures.
 
-Where no setting asks for more, everything passes through as it is. What cannot be read
-ends the attempt past the body, which therefore cannot catch it:
+Where no setting asks for more, all data passes through as it is. Data that cannot be
+read ends the attempt past the body, which therefore cannot catch it:
 
 ====================  ==============================================================
-what is wrong         what becomes of the run
+the problem           the effect on the run
 ====================  ==============================================================
-an object is missing  FAILED, ``payload.missing``. What is committed does not change,
-                      so no other attempt could have another outcome.
+an object is missing  FAILED, ``payload.missing``. Committed data does not change, so no
+                      other attempt could have another outcome.
 a setting is missing  PAUSED, ``payload.locked``, until a worker has it.
-no answer             It waits and is tried again, however often: an outage of the
-                      blob store is none of the run's attempts.
+no answer             It waits and is tried again, however often: an outage of the blob
+                      store does not use up the run's attempts.
 ====================  ==============================================================
 """
 
@@ -31,11 +31,11 @@ from ..safe_logging import get_logger
 if t.TYPE_CHECKING:
     from .attempt import Attempt
 
-#: Characters of memos from which on a run is crowded: its results go to the blob store,
-#: where there is one, unless they are small.
+#: Characters of memos that make a run crowded: from then on its results go to the blob
+#: store, if there is one, unless they are small.
 CROWDED = 4 * 1024 * 1024
 
-#: Seconds until a run that the blob store has no answer for is tried again.
+#: Seconds until a run is tried again after the blob store did not answer.
 BLOB_RETRY = 30.0
 
 logger = get_logger(__name__)
@@ -48,25 +48,25 @@ class RunPayloads:
         self._attempt = attempt
         self._payloads = attempt.host.payloads
         self._event: EventMessage
-        #: Characters of the memos; counted only where something depends on it.
+        #: Characters of the memos; counted only if there is a blob store.
         self._size = 0
         if self._payloads.has_blobs:
             self._size = sum(map(len, attempt.memos.values()))
 
     def event(self) -> t.Any:
-        """Return the run's event as its function gets it.
+        """Return the run's event in the form that its function gets.
 
-        A failure handler is told of its run whatever became of the event: as a plain
-        dict where the model does not take it, and empty where it is lost.
+        A failure handler is told of its run in any case: it gets a plain dict if the
+        model does not take the data, and an empty one if the data is lost.
 
-        :raises EventError: Its data does not fit the function.
-        :raises Signal: It cannot be read.
+        :raises EventError: The data does not fit the function.
+        :raises Signal: The event cannot be read.
         """
         record, function = self._attempt.record, self._attempt.function
         message = self._event = self._attempt.run.message
         if not isinstance(message.data, str):
             return self._as_expected(message)
-        # What is told of it if it cannot be read.
+        # The event that is told of if the data cannot be read.
         self._event = replace(message, data={})
         with self._reading():
             try:
@@ -99,14 +99,14 @@ class RunPayloads:
     def cause(self) -> Failure:
         """Return the failure that a failure handler's run is about.
 
-        :raises Signal: It cannot be read.
+        :raises Signal: The failure cannot be read.
         """
         return Failure.from_json(self.open(self._attempt.record["cause"]))
 
     def seal(self, text: str) -> str:
         """Return the result of a step as it is stored.
 
-        :raises PayloadUnavailable: The blob store did not take it.
+        :raises PayloadUnavailable: The blob store did not take the text.
         :raises Signal: The run is not ours any more.
         """
         if self._payloads.plain:
@@ -123,7 +123,7 @@ class RunPayloads:
     def open(self, sealed: str, step: str | None = None) -> str:
         """Return the text that was sealed, by this attempt or an earlier one.
 
-        :raises Signal: It cannot be read.
+        :raises Signal: The text cannot be read.
         """
         if not is_sealed(sealed):
             return sealed
@@ -133,7 +133,7 @@ class RunPayloads:
     def seal_end(
         self, outcome: str, *, failed: bool, events: t.Sequence[EventMessage]
     ) -> tuple[str, list[str]]:
-        """Return the outcome of the run, and what its end tells, as they are stored.
+        """Return the outcome of the run, and the events of its end, as they are stored.
 
         :raises Signal: The run waits for the blob store.
         """

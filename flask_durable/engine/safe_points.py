@@ -1,28 +1,29 @@
-"""Where another thread may be interrupted without leaving anything held.
+"""Finds the points where another thread may be interrupted with nothing left held.
 
-An asynchronous exception can come between a lock that was taken and the block that
-gives it back, or in the middle of a clean-up: then the lock is held for ever. So the
-stack of the thread is looked at first, from the step's body inwards:
+An asynchronous exception can come between taking a lock and the block that gives it
+back, or in the middle of a clean-up: then the lock is held for ever. So the stack of
+the thread is checked first, from the step's body inwards:
 
 *Exactly there.* The thread stands in a call, at a function's start or at a loop's
-backward jump: that is where CPython looks for an exception, so it is raised at the very
-instruction that was looked at, and no other one. A thread that stands elsewhere, such
-as in ``with lock:``, would go on to a place that nobody looked at.
+backward jump. CPython looks for an exception there, so it is raised at the very
+instruction that was checked. A thread that stands elsewhere, such as in ``with lock:``,
+would go on to a place that was not checked.
 
-*Not on a threshold.* No frame enters, leaves or finalises something, or imports; none
-takes or gives back a resource in a library; none is ours, but for those that call the
-body. What is under ``with`` or ``try … finally`` in outer frames gives it back as it
-does for any exception.
+*Not on a threshold.* No frame enters, leaves or finalises an object, or imports. No
+frame of a library takes or gives back a resource. No frame is ours, but for those that
+call the body. Resources under ``with`` or ``try … finally`` in outer frames are given
+back as after any exception.
 
-*Not where state is shared.* The innermost frame is not in a module that keeps what
-threads share. Only a wait for an event or a future is allowed: it ends for all who
-wait, where the interrupt of another one could lose what one waiter alone is told.
+*Not where state is shared.* The innermost frame is not in a module that keeps state
+which threads share. Only a wait for an event or a future is allowed: it ends for all
+that wait. Other waits wake one waiter alone; to interrupt that one could lose the
+message.
 
-A thread that is nowhere of the kind is looked at again. What a body does in its own
-``finally`` blocks, and between ``lock.acquire()`` and ``try``, cannot be seen, except
-for the call of ``acquire`` itself: ``with`` is safe.
+A thread that stands at no such point is looked at again. Two kinds of code cannot be
+seen: a body's own ``finally`` blocks, and the code between ``lock.acquire()`` and
+``try``, except for the call of ``acquire`` itself. ``with`` is safe.
 
-It needs an interpreter with a global lock.
+This needs an interpreter with a global lock.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _raise.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _raise.restype = ctypes.c_int
 _NOTHING = ctypes.py_object()  # a NULL pointer: takes back what is pending
 
-#: Instructions at which a thread finds what was raised in it. (PRECALL is the call, in
-#: 3.11, once it is specialised.)
+#: Instructions at which a thread meets an exception that was raised in it. (PRECALL is
+#: the call, in 3.11, once it is specialised.)
 _CHECKED = frozenset(
     dis.opmap[name]
     for name in (
@@ -62,20 +63,20 @@ _CHECKED = frozenset(
 #: The instruction at which a function begins, or a generator goes on.
 _BEGINS = dis.opmap["RESUME"]
 
-#: From 3.14 on the call behind it is that of ``__enter__`` or ``__exit__``.
+#: From 3.14 on the call after it is that of ``__enter__`` or ``__exit__``.
 _SPECIAL = dis.opmap.get("LOAD_SPECIAL")
 _CACHE = dis.opmap["CACHE"]
-#: Instructions that enter something.
+#: Instructions that enter a context.
 _ENTERS = frozenset(
     dis.opmap[name]
     for name in ("BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL")
     if name in dis.opmap
 )
 
-#: Functions that enter, leave or finalise something.
+#: Functions that enter, leave or finalise an object.
 _THRESHOLDS = frozenset(("__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"))
 
-#: Functions of libraries that take something or give it back.
+#: Functions of libraries that take a resource or give it back.
 _TAKING = frozenset(
     (
         "_acquireLock",
@@ -110,7 +111,7 @@ _FORBIDDEN = (
     "sqlalchemy.util.queue",
 )
 
-#: Modules that the innermost frame may not be in.
+#: Modules that share state between threads: the innermost frame may not be in them.
 _SHARED = (
     "_weakrefset",
     "concurrent.futures",
@@ -124,7 +125,7 @@ _SHARED = (
     "weakref",
 )
 
-#: Functions whose wait ends for all who wait.
+#: Functions whose wait ends for all that wait.
 _TOLD_TO_ALL = frozenset(
     (
         threading.Event.wait.__code__,
@@ -133,7 +134,7 @@ _TOLD_TO_ALL = frozenset(
     )
 )
 
-#: Our own modules, and those of them that hold nothing while they call a body.
+#: Our own modules, and those of them that hold no resource while they call a body.
 _OWN = __name__.partition(".")[0]
 _CALLERS = tuple(
     f"{_OWN}.{name}"
@@ -155,23 +156,24 @@ _LIBRARIES = tuple(
 def call(
     fn: t.Callable[..., t.Any], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a body: what this calls may be interrupted, and nothing else."""
+    """Call a body. Only the code that this calls may be interrupted."""
     try:
         return fn(*args, **kwargs)
     finally:
-        # What was raised at the body's very end arrives here, and no later.
+        # An exception that was raised at the body's very end arrives here at the
+        # latest.
         _checkpoint()
 
 
 def _checkpoint() -> None:
-    """Begin and end, where CPython looks for an exception that is pending."""
+    """Do nothing, at a point where CPython looks for a pending exception."""
 
 
 def try_to_raise(thread: int, kind: type[BaseException]) -> bool:
     """Raise *kind* in *thread* if it stands where that is safe.
 
     :param thread: Identifier of a thread other than the calling one.
-    :returns: Whether it was raised. It is not if the thread is in no body.
+    :returns: True if it was raised; ``False`` also if the thread is in no body.
     """
     innermost = sys._current_frames().get(thread)
     if innermost is None:
@@ -183,7 +185,7 @@ def try_to_raise(thread: int, kind: type[BaseException]) -> bool:
 
 
 def take_back(thread: int) -> None:
-    """Take back what was raised in *thread* and has not reached it."""
+    """Take back an exception that was raised in *thread* and has not reached it."""
     _raise(thread, _NOTHING)
 
 
@@ -192,8 +194,8 @@ def _raise_at(
 ) -> bool:
     """Raise *kind* if the thread still stands at *place* of *frame*.
 
-    To look and to raise is one call without a line of Python in it. Between two lines
-    the calling thread can lose the interpreter, and the other one go on.
+    One call, without a line of Python in it, checks and raises. Between two lines
+    the calling thread could lose the interpreter, and the other one would go on.
     """
     now = map(operator.itemgetter(thread), map(operator.call, (sys._current_frames,)))
     same_frame = map(functools.partial(operator.is_, frame), now)
@@ -227,8 +229,8 @@ def _is_safe(innermost: types.FrameType, place: int) -> bool:
         stands = innermost.f_back if begins else innermost
         if frame is stands and _is_shared(frame):
             return False
-        # It would be raised somewhere behind this instruction: harmless where nothing
-        # is entered or left on the way, and no library is left half-way.
+        # It would be raised after this instruction: harmless if nothing is entered or
+        # left on the way, and no library is left half-way.
         if not exactly and (_enters(frame.f_code) or _is_library(frame.f_code)):
             return False
         frame = frame.f_back
@@ -236,7 +238,7 @@ def _is_safe(innermost: types.FrameType, place: int) -> bool:
 
 
 def _is_threshold(frame: types.FrameType) -> bool:
-    """Return whether *frame* takes or gives back something, or is one of ours."""
+    """Return whether *frame* takes or gives back a resource, or is one of ours."""
     name = frame.f_code.co_name
     module = str(frame.f_globals.get("__name__", ""))
     if name in _THRESHOLDS or _within(module, _FORBIDDEN):
@@ -247,15 +249,15 @@ def _is_threshold(frame: types.FrameType) -> bool:
 
 
 def _is_shared(frame: types.FrameType) -> bool:
-    """Return whether *frame* may be changing what threads share."""
+    """Return whether *frame* may be changing state that threads share."""
     module = str(frame.f_globals.get("__name__", ""))
     return _within(module, _SHARED) and not _is_wait(frame)
 
 
 def _is_wait(frame: types.FrameType) -> bool:
-    """Return whether *frame* waits for what is told to all: an event, a future.
+    """Return whether *frame* waits for an event or a future, which tell all waiters.
 
-    Of others, one waiter is told: the interrupt of that one would be the loss of it.
+    Other waits wake one waiter alone: to interrupt that one would lose the message.
     """
     caller = frame.f_back
     return (
@@ -278,9 +280,9 @@ def _enters(code: types.CodeType) -> bool:
 
 
 def _calls_acquire(frame: types.FrameType, place: int) -> bool:
-    """Return whether the call at *place* is that of ``acquire``, or has one in it.
+    """Return whether the call at *place* is ``acquire``, or contains one.
 
-    A wait of the interpreter's library calls it where it is safe.
+    A wait of the standard library calls it where it is safe.
     """
     code = frame.f_code
     if "acquire" not in code.co_names or _is_wait(frame):
@@ -301,7 +303,7 @@ _Place = tuple[int, int]
 
 
 def _span(instruction: dis.Instruction) -> tuple[_Place, _Place] | None:
-    """Return line and column of the start and the end of what it is compiled from."""
+    """Return start and end, each line and column, of the instruction's source."""
     at = instruction.positions
     if at is None or None in at:
         return None

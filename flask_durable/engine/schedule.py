@@ -1,13 +1,13 @@
 """Schedules: each instant of a function's :class:`Cron` gets one run.
 
 Every worker looks, and none has to be the leader. The id of a tick is derived from its
-function and its instant, and so is the id of the run: whoever comes first creates it,
-and whoever comes later finds it. The *mark* of a schedule (``cron_marks.lua``) says up
-to when that was done, by anybody.
+function and its instant, and so is the id of the run: the first worker creates it, and
+later ones find it. The *mark* of a schedule (``cron_marks.lua``) holds the time up to
+which some worker has created the runs.
 
-What is due is read from the directory, so that all workers follow the schedule of the
-function's newest version; and only a process that has the code of a function carries
-its schedule out, so that one whose code is gone stops.
+The due instants follow from the directory, so that all workers follow the schedule of
+the function's newest version. Only a process that has the code of a function carries
+its schedule out, so a schedule whose code is gone stops.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from .outbox import Outbox
 #: Seconds between two looks, unless an instant comes sooner.
 INTERVAL = 30.0
 
-#: Milliseconds within which all instants that were missed are made up; of older ones
-#: only the latest, where there is none within.
+#: Milliseconds within which all missed instants are made up. If there is none within,
+#: the latest older one is made up alone.
 ALL_MADE_UP = 300_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,7 +50,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Schedule:
-    """One schedule of a function, as it was published."""
+    """One published schedule of a function."""
 
     function: Description
     cron: Cron
@@ -63,7 +63,7 @@ class _Schedule:
 
 
 class Schedules:
-    """Creates the runs of schedules whose functions this process has the code of."""
+    """Creates the runs of schedules for functions with code in this process."""
 
     def __init__(self, host: Host, outbox: Outbox) -> None:
         self._host = host
@@ -102,10 +102,10 @@ class Schedules:
     def start(self, function_id: str, instant: datetime) -> bool:
         """Create the run that a function has for *instant*, whatever its schedules.
 
-        Somebody else's clock says the instant, and may be some seconds late. So its
-        minute counts: a schedule has no finer ones.
+        The instant comes from another clock and may be some seconds late. So its minute
+        counts: no schedule is finer.
 
-        :returns: Whether this process has a function of that name with a schedule.
+        :returns: True if this process has a function of that name with a schedule.
         :raises redis.RedisError: The server did not answer.
         """
         function = self._host.functions.get(function_id)
@@ -125,7 +125,8 @@ class Schedules:
                 try:
                     yield _Schedule(description, Cron(**spec))
                 except (DurableError, TypeError) as error:
-                    # Published by other code, which knows more than this one.
+                    # Published by other code, which knows expressions that this code
+                    # does not.
                     logger.warning(
                         "The schedule of %s: %s",
                         function.id,
@@ -156,11 +157,11 @@ class Schedules:
             for schedule in schedules
             if schedule.function["id"] not in failed
         }
-        # At once, so that the other workers need not find what is done already.
+        # At once, so that other workers do not look for instants that are done.
         self._ask(schedules)
 
     def _create(self, runs: list[NewRun]) -> set[str]:
-        """Create *runs*; return the functions of which one could not be created."""
+        """Create *runs*; return the functions that had a run fail to be created."""
         mark = self._host.mark()
         store = self._host.store
         replies = store.server.call_many([store.creation(run) for run in runs])
@@ -199,7 +200,7 @@ def _seconds_to_next(cron: Cron, now: int) -> float:
 
 
 def _run_of(function: Description, cron: Cron | None, instant: datetime) -> NewRun:
-    """Return the run of a function for *instant*; *cron* has the instant, if given."""
+    """Return the run of a function for *instant*; *cron* has it, if given."""
     message = _message_of(function, cron, instant)
     return NewRun(
         id=run_id(function["id"], message.id),
@@ -241,8 +242,8 @@ def _message_of(
 def _headers_of(function: Description, cron: Cron) -> dict[str, str]:
     spec = cron.spec()
     if spec not in function["crons"]:
-        # A task of older code: the newest version has no such schedule, and the number
-        # of another one would have its run check in as that one's.
+        # A task of older code: the newest version has no such schedule, and with the
+        # number of another one its run would check in as that one's.
         return {}
     number = function["crons"].index(spec) + 1
     schedule = {**spec, "number": number, "timeout": function["timeout"]}

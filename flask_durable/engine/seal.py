@@ -14,19 +14,19 @@ from .stubborn import stop_body
 class Seal:
     """Holds the signal that ended an attempt; the first one stands.
 
-    The attempt's own thread puts it on, or one that finds the run lost.
+    The attempt's own thread sets it, or a thread that finds the run lost.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: What ended the attempt, if it has ended.
+        #: The signal that ended the attempt, if it has ended.
         self.signal: Signal | None = None
-        #: Whether it was broken off once, and reopened to write how it ended.
+        #: True once it was broken off and reopened to write its end.
         self.was_broken_off = False
         self._raised = 0
 
     def check(self) -> None:
-        """Raise again what ended the attempt, if something did.
+        """Raise the signal again that ended the attempt, if one did.
 
         A body that catches it each time, in a loop, is stopped.
         """
@@ -37,26 +37,26 @@ class Seal:
             raise self.signal
 
     def put(self, signal: Signal) -> Signal:
-        """End the attempt by *signal*; return the one that stands."""
+        """End the attempt by *signal*; return the signal that stands."""
         with self._lock:
             if self.signal is None:
                 self.signal = signal
             return self.signal
 
     def reopen(self) -> None:
-        """Let an attempt that was broken off write how it ended.
+        """Let an attempt that was broken off write its end.
 
-        Once: if that cannot be written either, the run is given up.
+        This happens once: if the end cannot be written either, the run is given up.
         """
         with self._lock:
             if isinstance(self.signal, BrokenOff):
                 self.signal, self.was_broken_off = None, True
 
     def reopen_if_refused(self, broken: BrokenOff, size: int) -> None:
-        """Reopen the attempt where the server did not take a text for its size.
+        """Reopen the attempt if the server refused a text for its size.
 
         :param size: Characters of the text.
-        :raises Signal: It was broken off by something else.
+        :raises Signal: The attempt was broken off for another reason.
         """
         if not is_refusal(broken.error, size):
             raise broken
@@ -64,10 +64,10 @@ class Seal:
         self.check()
 
     def release(self) -> None:
-        """Drop what the signal leads to.
+        """Drop the references of the signal.
 
-        It leads to the frames of the body, and to the error that was being handled,
-        which lead here: without this they, and what they hold, would stay until the
+        They lead to the frames of the body and to the error that was being handled,
+        which lead here. Without this they, and all they hold, would stay until the
         garbage collector comes.
         """
         if self.signal is not None:

@@ -1,4 +1,4 @@
-"""Sending events that the application or a client hands over.
+"""Sends the events that the application or a client hands over.
 
 ::
 
@@ -16,9 +16,9 @@
        ▼                                                 │
     failed ◄───────────────────── not confirmed ─────────┘
 
-An event is named ``accepted`` or ``spooled`` only when somebody owns it. One named
-``failed`` may be owned nevertheless, where an answer was lost; its id was fixed before
-the first try, so sending it again makes no second run.
+An event is named ``accepted`` or ``spooled`` only when the queue or the outbox owns it.
+One named ``failed`` may be owned nevertheless, if an answer was lost. Its id was fixed
+before the first try, so sending it again makes no second run.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ logger = get_logger(__name__)
 class EventSender:
     """Puts events on the event queue, or into the outbox.
 
-    :param spool: Takes what the queue does not; ``None`` for nobody.
-    :param write_through: Whether an event is owned only when the state server has
-        confirmed what it was given (``DURABLE_FSYNC="step"``).
+    :param spool: The outbox for events that the queue does not take; ``None`` for none.
+    :param write_through: True if an event is owned only when the state server has
+        confirmed its writes (``DURABLE_FSYNC="step"``).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EventSender:
         self._write_through = write_through
 
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        """Send *messages*; return for each who owns it, or why nobody does."""
+        """Send *messages*; return the owner of each, or why it has none."""
         with shielded(), announced(self._middleware, messages) as (sending, told):
             sending.outcomes = self._own(told, sending)
         return list(sending.outcomes)
@@ -106,16 +106,16 @@ class EventSender:
             except PayloadUnavailable as error:
                 failed[number] = error
             else:
-                # What was added to it counts: headers, its group, its encryption.
+                # With its additions: headers, its group, its encryption.
                 check_acceptable(self._queue, message, sealed[-1][1])
         sending.size = sum(len(text) for _, text in sealed)
         owned = iter(self._hand_over(sealed) if sealed else ())
         return [failed[n] if n in failed else next(owned) for n in range(len(messages))]
 
     def _hand_over(self, sealed: list[tuple[str, str]]) -> list[Outcome]:
-        """Give events to the queue, else to the spool.
+        """Give events to the queue, otherwise to the spool.
 
-        :param sealed: Id and text of each.
+        :param sealed: Id and text of each event.
         """
         errors = self._queue.send(EVENT_QUEUE, [text for _, text in sealed])
         outcomes: list[Outcome] = [
@@ -127,7 +127,7 @@ class EventSender:
         refused = [
             number
             for number, error in enumerate(errors)
-            # What the queue will never take would be tried for ever.
+            # An event that the queue will never take would be tried for ever.
             if error is not None and self._queue.is_transient(error)
         ]
         if self._spool is None or not refused:
@@ -148,8 +148,8 @@ class EventSender:
 def check_acceptable(queue: MessageQueue, message: EventMessage, text: str) -> None:
     """Check that *queue* may take an event.
 
-    :param text: The event, as it is to be sent.
-    :raises EventError: It never does.
+    :param text: The event in the form that is sent.
+    :raises EventError: The queue never takes it.
     """
     if (problem := queue.problem(text)) is not None:
         raise _refused(message.id, problem)
@@ -167,9 +167,9 @@ def _refused(id: str, problem: Exception) -> EventError:
 def announced(
     middleware: MiddlewareChain, messages: t.Sequence[EventMessage]
 ) -> t.Iterator[tuple[SendInfo, list[EventMessage]]]:
-    """Surround a sending of *messages* with what middleware wants.
+    """Surround the sending of *messages* with the hooks of middleware.
 
-    :returns: What its outcomes are to be written into, and the messages to be sent.
+    :returns: The object that takes the outcomes, and the messages to be sent.
     """
     sending = SendInfo([event_info(message) for message in messages])
     with middleware.around_send(sending):
@@ -182,7 +182,7 @@ def announced(
 
 
 def event_info(message: EventMessage) -> EventInfo:
-    """Return what middleware is told of an event."""
+    """Return the description of an event for middleware."""
     return EventInfo(message.name, message.id, message.at, message.headers)
 
 

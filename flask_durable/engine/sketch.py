@@ -1,11 +1,11 @@
-"""Sketches of steps' calls: enough to tell that a replay asks for something else.
+"""Sketches of steps' calls, to notice that a replay asks for another call's result.
 
 A result is found by its step's name, so a replay that asks with other arguments gets
-the result of the old ones. A memo therefore keeps a digest of the call that it was made
-by. It is made of what means the same in every process: the callable's name and plain
-values. Of everything else only the type counts: an object's address, its ``repr`` and
-the hash of a text differ from process to process, and to compare objects is to call the
-user's code.
+the result of the old ones. A memo therefore keeps a digest of the call that made it.
+The digest covers only what means the same in every process: the callable's name and
+plain values. Of other values only the type counts: an object's address, its ``repr``
+and the hash of a text differ from process to process, and to compare objects is to call
+the user's code.
 
 =========================  ============================================================
 part of a call             what counts
@@ -17,7 +17,7 @@ list, tuple                the items
 dict                       the items, in the order of their keys
 date, time, UUID, Decimal  the value
 enumeration's member       its name
-anything else              its type's name
+any other value            its type's name
 =========================  ============================================================
 
 At most 200 values of a call are looked at.
@@ -40,7 +40,7 @@ from uuid import UUID
 
 from ..functions.step_function import StepFunction
 
-#: Values of a call that are looked at, and how deep.
+#: Most values of a call that are looked at, and the deepest level.
 MAX_VALUES = 200
 MAX_DEPTH = 12
 
@@ -68,7 +68,7 @@ def sketch_of(
 ) -> bytes:
     """Return the sketch of a call. Equal calls have equal ones, in every process.
 
-    :param fn: The callable, or anything else that stands for it.
+    :param fn: The callable, or a value that stands for it.
     """
     found: list[t.Any] = []
     _add_callable(fn, found)
@@ -126,7 +126,7 @@ def _add_dict(values: t.Mapping[t.Any, t.Any], found: list[t.Any], depth: int) -
     found.append(("{", len(values)))
     if len(values) > MAX_VALUES or depth > MAX_DEPTH:
         return
-    # Two dictionaries that are equal may have their items in another order.
+    # Equal dictionaries may have their items in another order.
     if all([type(key) is str for key in values]):
         for key in sorted(values):
             found.append(key)

@@ -9,11 +9,11 @@
         except:  # also catches the signal that the run is suspended
             pass
 
-Nothing can be raised that a bare ``except:`` does not catch. But an error that is
-raised *in its handler* is outside its ``try``. So once a body has caught the signal
-more often than clean-up code ever does, its frames are traced, and the signal is raised
-again at the next line that any of them executes: that is in the handler. The thread is
-free then. Where even that is caught by a loop around the loop, each turn waits.
+No signal escapes a bare ``except:``. But an error that is raised *in its handler* is
+outside its ``try``. So once a body has caught the signal more often than clean-up code
+ever does, its frames are traced, and the signal is raised again at the next line that
+any of them executes: that is in the handler. Then the thread is free. If a loop around
+the loop catches even that, each turn waits.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import typing as t
 from ..safe_logging import get_logger
 from .control import Signal
 
-#: Times that a body may meet the signal again. Steps in ``finally`` blocks do, once for
-#: each block.
+#: Times that a body may catch the signal. Steps in ``finally`` blocks meet it too, once
+#: for each block.
 MAX_CATCHES = 20
 
-#: Seconds that each further catch takes: no core is to be busy with them.
+#: Seconds that each further catch takes, so that they do not keep a core busy.
 PAUSE_SECONDS = 0.5
 
 logger = get_logger(__name__)
@@ -39,9 +39,9 @@ logger = get_logger(__name__)
 def stop_body(signal: Signal, catches: int) -> None:
     """Have *signal* raised again wherever the calling body catches it.
 
-    To be called by what raises it next. A body in C code cannot be stopped so.
+    The code that raises it next calls this. A body in C code cannot be stopped so.
 
-    :param catches: Times that the body has caught it.
+    :param catches: The number of times that the body has caught it.
     """
     if catches > MAX_CATCHES * 2:
         time.sleep(PAUSE_SECONDS)
@@ -68,7 +68,7 @@ def stop_body(signal: Signal, catches: int) -> None:
 
     for frame in frames:
         frame.f_trace = raise_again
-    # A new call is not traced: only the frames that are there are.
+    # New calls are not traced, only the frames that exist.
     sys.settrace(lambda *_: None)
 
 

@@ -2,7 +2,7 @@
 
 Partitions are swept in turns, one round each, until none has more. So neither a
 partition that hangs nor one with very much to do holds up another. Each worker begins
-with another one.
+with a different partition.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ INTERVAL = 1.0
 #: Sweeps of one partition in a row while there is more to do.
 MAX_ROUNDS = 100
 
-#: Seconds that a state server that does not answer is left alone at most.
+#: Most seconds that a state server that does not answer is left alone.
 LONGEST_REST = 10.0
 
 logger = get_logger(__name__)
 
 
 class Sweeper:
-    """Calls the sweep script on all partitions and does what it finds."""
+    """Calls the sweep script on all partitions and acts on its findings."""
 
     def __init__(self, host: Host, outbox: Outbox, admin: RunAdmin) -> None:
         self._host = host
         self._outbox = outbox
         self._admin = admin
-        #: Removes what expired runs have in the blob store.
+        #: Removes the objects of expired runs from the blob store.
         self.objects = ObjectRemover(host.store, host.payloads)
-        #: What a time of day starts.
+        #: Creates the runs of cron schedules.
         self.schedules = Schedules(host, outbox)
         self._lock = threading.Lock()
         self._empty: set[str] = set()
@@ -58,11 +58,11 @@ class Sweeper:
         self._loop.start(INTERVAL)
 
     def stop_soon(self) -> None:
-        """Let the thread end where it is: what is left is found by others' sweeps."""
+        """Let the thread end where it is: other workers' sweeps find what is left."""
         self._loop.stopping.set()
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the thread, and confirm what was sent.
+        """End the thread, and confirm the messages that were sent.
 
         :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
         """
@@ -99,7 +99,8 @@ class Sweeper:
             waiting = [tag for tag in waiting if more.get(tag)]
             if not waiting:
                 break
-        # Last: they are in one partition, and what is due in the others does not wait.
+        # Last: schedules are in one partition, and the due work of others does not
+        # wait.
         self._rota.visit([tags[0]], lambda tag: self._look(), failures.append)
         if failures:
             raise failures[0]
@@ -115,8 +116,8 @@ class Sweeper:
             return False
         swept = self._host.store.sweep(tag, empty, self._outbox.resting)
         self._outbox.send_swept(swept.runs, swept.events)
-        # Before the next round: a backlog that takes a slow queue longer than an entry
-        # may stay unconfirmed would be sent again and again, and grow.
+        # Before the next round. Otherwise a backlog that keeps a slow queue busy for
+        # longer than an entry may stay unconfirmed would be sent again, and grow.
         self._outbox.confirm()
         for timer in swept.timeouts:
             if not self._is_over():
@@ -124,7 +125,7 @@ class Sweeper:
         for run_id in swept.expiring:
             if not self._is_over():
                 self.objects.expire(run_id)
-        # What a queue did not take would be refused again now.
+        # Messages that a queue did not take would be refused again now.
         return swept.more or not self._outbox.resting.issuperset(swept.behind)
 
     def _time_out(self, timer: str) -> None:
@@ -145,7 +146,7 @@ class Sweeper:
             log_failure(logger, f"time out run {run_id}", error)
 
     def _is_over(self) -> bool:
-        """Return whether a sweep is to end where it is: this process drains."""
+        """Return True if a sweep is to end where it is, as this process drains."""
         moved()
         return self._loop.stopping.is_set()
 

@@ -1,4 +1,4 @@
-"""Where a step may be used, and what is told to whoever uses it elsewhere."""
+"""Checks that a step is used where it may be; each error explains a misuse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = get_logger(__name__)
 def check_name(name: t.Any) -> None:
     """Check that a step may be called *name*.
 
-    :raises StepUsageError: It is empty, too long, or looks like a counted name.
+    :raises StepUsageError: The name is empty, too long, or looks like a counted one.
     """
     if callable(name):
         raise StepUsageError(
@@ -53,7 +53,8 @@ def check_name(name: t.Any) -> None:
 def check_function(name: str, fn: t.Any) -> None:
     """Check that a step was given something to call.
 
-    :raises StepUsageError: Most often the function was called already.
+    :raises StepUsageError: The value is no callable: most often it was called
+        already.
     """
     if not callable(fn):
         raise StepUsageError(
@@ -67,8 +68,8 @@ def check_function(name: str, fn: t.Any) -> None:
 def check_use(attempt: Attempt, name: str) -> None:
     """Check that a step may be used here and now.
 
-    :raises StepUsageError: It is used in another thread, after its attempt, or inside
-        another step's body.
+    :raises StepUsageError: The step is used in another thread, after its attempt, or
+        inside another step's body.
     """
     check_name(name)
     if attempt.ended:
@@ -135,9 +136,9 @@ def changed_call(key: str) -> ReplayMismatch:
 
 
 def limit_reached(what: str) -> StepUsageError:
-    """Return the error of a run that cannot have more.
+    """Return the error of a run that has reached a limit.
 
-    :param what: ``"steps"`` or ``"bytes"``.
+    :param what: The limit, ``"steps"`` or ``"bytes"``.
     """
     limit = "10,000 steps" if what == "steps" else "32 MiB of step results"
     return StepUsageError(
