@@ -1,4 +1,4 @@
-"""What a worker says of itself, and whether it hears the state server."""
+"""The beat of a worker: its functions and state, published every few seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 #: Seconds between two beats.
 INTERVAL = 3.0
 
-#: Set by a supervisor for the processes that it keeps: what they are called together.
+#: The name that a supervisor gives all processes it keeps, set in their environment.
 #: A process without a supervisor is a unit of its own.
 UNIT = "DURABLE_UNIT"
 
@@ -34,11 +34,11 @@ logger = get_logger(__name__)
 class Beat:
     """Publishes the functions and the state of one worker process.
 
-    :param state: The app's collaborators.
+    :param state: The services of the app.
     :param worker: The process's id.
-    :param queues: The queues whose runs it executes.
+    :param queues: The queues whose runs this process executes.
     :param threads: The number of runs that it executes at once.
-    :param protection: The protection of the ECS task that it is in, if it asks for one.
+    :param protection: The protection of the ECS task, if the process asks for one.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Beat:
         self._loop = Loop("durable-beat", self._turn, self._failed)
 
     def publish(self) -> None:
-        """Say which functions this process has the code of.
+        """Publish the functions whose code this process has.
 
-        Done before anything is received: an event must not be routed by a directory
-        that lacks what this process could run.
+        Called before anything is received: otherwise an event could be routed by a
+        directory that lacks what this process could run.
 
         :raises redis.RedisError: The server did not answer.
         """
@@ -79,7 +79,7 @@ class Beat:
         self._loop.start(INTERVAL)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the thread, and say that the worker is gone.
+        """End the thread, and sign the worker off.
 
         :param timeout: Seconds to wait for it; ``None`` waits as long as it takes.
         """
@@ -88,7 +88,7 @@ class Beat:
             self._leave()
             self._state.histograms.flush()
             self._state.efforts.flush()
-        except Exception as error:  # also of a server that is full, and refuses it
+        except Exception as error:  # also a full server, which refuses the call
             logger.warning(
                 "Could not sign off: %s", error, extra={"action": "sign_off_failed"}
             )
@@ -109,7 +109,7 @@ class Beat:
 
     @property
     def _release(self) -> str:
-        """Changes with the functions that this process has."""
+        """A hash of the functions that this process has."""
         return hashlib.sha256("\n".join(self._names).encode()).hexdigest()[:12]
 
     def _beat(self) -> None:
@@ -132,7 +132,7 @@ class Beat:
         self._state.directory.beat(self._worker, description, self._names)
 
     def _flush(self) -> None:
-        """Write what was measured; nothing depends on it."""
+        """Write the measured times; nothing depends on them."""
         try:
             self._state.histograms.flush()
             self._state.efforts.flush()
@@ -148,8 +148,8 @@ class Beat:
         return INTERVAL
 
     def _failed(self, error: BaseException) -> float:
-        # A queue elsewhere goes on; what it gave us could not be kept now.
-        # Where memory is full, what was accepted goes on.
+        # A queue elsewhere goes on; what it delivers could not be kept now. A server
+        # whose memory is full is no reason to stop: what was accepted goes on.
         self._state.reachable = not is_transient(error) or is_full(error)
         log_failure(logger, "beat", error)
         return INTERVAL

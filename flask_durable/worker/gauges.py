@@ -2,17 +2,17 @@
 
 ::
 
-    every INTERVAL: what was sent ─► what there is ─► lead ──► somebody else does, or
-    or if nobody leads                                 │       what was sent changed
-                                                       └─► the lease is ours, the change
-                                                           is ours to send
+    every INTERVAL: the counts  ─► the counts ─► lead ──► another worker leads, or
+    or without a leader sent last   now             │     the counts sent have changed
+                                                    └───► the lease is this worker's:
+                                                          it sends the change
 
-One script takes or renews the lease and swaps what was sent of the counts for what
-there is now, if nobody did since that was read: so no two workers send the same
-change, also where one stood still between reading and swapping, or its reply was lost
-and it swaps again. A leader that dies between the swap and the packet takes that
-interval's change along; :data:`LEASE` later another worker leads. What was counted
-before the first leader ever came is not sent.
+One script takes or renews the lease and replaces the counts sent last by those of now.
+It does so only if no other worker replaced them since they were read. So no two workers
+send the same change, even if one stood still between reading and replacing, or repeats
+the call after a lost reply. If a leader dies between the script and the packet, that
+interval's change is lost; another worker leads after :data:`LEASE`. Counts from before
+the first leader are not sent.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from ..readings import readings
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 
-#: Seconds between two looks, and after which a leader that is silent is replaced.
+#: Seconds between two rounds, and seconds until a silent leader is replaced.
 INTERVAL = 10.0
 LEASE = 12.0
 
-# KEYS: the lease, what was sent. ARGV: token, milliseconds, what was sent as it was
-# read ("" for nothing ever), what there is now. Returns 1 if the change is ours.
+# KEYS: the lease, the counts sent last. ARGV: token, milliseconds, the counts sent last
+# as they were read ("" if there are none), the counts now. Returns 1 if the caller
+# sends the change.
 _LEAD = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -55,7 +56,7 @@ logger = get_logger(__name__)
 
 
 class Gauges:
-    """One worker's part in it."""
+    """One worker's part in sending the gauges and counts."""
 
     def __init__(self, state: AppState, statsd: Statsd) -> None:
         self._state = state
@@ -68,7 +69,7 @@ class Gauges:
         self._loop = Loop("durable-gauges", self._turn, self._failed)
 
     def start(self) -> None:
-        """Look at once, so that the first run is counted, and then on a thread."""
+        """Try to lead at once, so that the first run is counted; go on in a thread."""
         self._try()
         self._next_look = time.monotonic() + INTERVAL
         self._loop.start(LONGEST)
@@ -113,7 +114,7 @@ class Gauges:
             log_failure(logger, "read metrics", error)
 
     def look(self) -> bool:
-        """Send everything, if this worker leads; return whether it does.
+        """Send everything if this worker leads; return whether it leads.
 
         :raises redis.RedisError: The state server did not answer.
         """
@@ -141,5 +142,5 @@ class Gauges:
         for function, counts in now.items():
             for what, count in counts.items():
                 more = count - before.get(function, {}).get(what, 0)
-                # Less than before: the server lost some, which were sent.
+                # Less than before: the server lost counts that were sent.
                 self._statsd.count(f"run.{what}", max(more, 0), function=function)

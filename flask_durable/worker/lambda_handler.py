@@ -1,12 +1,12 @@
 """The handler of an AWS Lambda function: messages of SQS, and ticks of EventBridge.
 
-Of a batch of messages the answer names those that are to be delivered again
-(``ReportBatchItemFailures``); every other one is deleted by Lambda. A mapping without
-that setting takes any answer for a success, and deletes what failed. So where all of a
-batch is to come again the call fails, which every mapping understands.
+The answer to a batch names the messages that are to be delivered again
+(``ReportBatchItemFailures``); Lambda deletes all others. A mapping without that setting
+takes any answer for a success, and deletes what failed. So where the whole batch is to
+come again the call fails, which every mapping understands.
 
-An event that is neither is an error, and so is a tick that could not be carried out:
-Lambda then calls again.
+Any other event is an error, and so is a tick that could not be carried out: Lambda then
+calls again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..observe import sentry
 from .push import push_worker
 from .pushed import PushedMessage
 
-#: The part of the remaining time within which steps may begin: the last one needs the
+#: The share of the remaining time in which steps may begin: the last one needs the
 #: rest.
 PART = 0.5
 
-#: What EventBridge's rules and its scheduler call a tick.
+#: The ``detail-type`` of a tick of EventBridge's rules and scheduler.
 SCHEDULED = "Scheduled Event"
 
 
 class LambdaContext(t.Protocol):
-    """What is used of the object that Lambda gives its handlers."""
+    """The part of Lambda's context object that is used."""
 
     def get_remaining_time_in_millis(self) -> int: ...
 
@@ -39,9 +39,9 @@ class LambdaContext(t.Protocol):
 def handle_event(
     state: AppState, event: t.Any, context: LambdaContext
 ) -> dict[str, t.Any]:
-    """Serve what Lambda was called with.
+    """Serve one call of Lambda.
 
-    :raises EventError: It is neither messages of SQS nor a tick of EventBridge.
+    :raises EventError: The event is neither messages of SQS nor a tick of EventBridge.
     :raises UnavailableError: None of the messages could be served.
     :raises Exception: A tick could not be carried out.
     """
@@ -91,7 +91,7 @@ def _message_of(record: dict[str, t.Any]) -> PushedMessage:
 
 
 def _task_of(event: dict[str, t.Any]) -> tuple[str, datetime | None]:
-    """Return the name of the rule or schedule, and the time that it is called for."""
+    """Return the name of the rule or schedule, and the time that the tick is for."""
     try:
         name = event["resources"][0].rpartition("/")[2]
         return name, datetime.fromisoformat(event["time"])

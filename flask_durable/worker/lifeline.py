@@ -1,10 +1,10 @@
-"""Keeps the runs of a worker that lives and cannot say so.
+"""Keeps the runs of a worker that is alive but cannot renew its leases.
 
 A step that holds the interpreter's lock, such as a regular expression that backtracks,
-stops all threads of its process, that which renews the leases included. Other workers
-see leases that end, as those of a dead process do, and would begin again what its
-neighbours are at. From inside nothing can be done about it, so each worker has a small
-child process, which has an interpreter of its own:
+stops all threads of its process, the one that renews the leases included. Other workers
+see the leases end, as those of a dead process do, and would begin again what the other
+threads of this one execute. Nothing inside the process can prevent that. So each worker
+has a small child process, which has an interpreter of its own:
 
 ::
 
@@ -15,14 +15,14 @@ child process, which has an interpreter of its own:
     20 leases                                         runs are taken over as ever
 
 While a process is "alive" the sweepers take none of its runs, though their leases are
-over. So G3 holds as before: who takes a run voids its token, and an attempt that was
-late renews its lease before it begins another body. A dead worker takes its child with
-it, at the next look, and a worker that is stopped (``SIGSTOP``) or a host that is gone
-gives no sign.
+over. G3 holds as before: the worker that takes a run voids its token, and a late
+attempt renews its lease before it begins another body. A dead worker takes its child
+with it, at the child's next look. A worker that is stopped (``SIGSTOP``), or whose host
+is gone, gives no sign.
 
 The child uses connections that the worker has made, and needs no client of its own. A
-connection with TLS cannot be shared: there, and where the child cannot be started, a
-worker that cannot renew its leases loses them as before.
+connection with TLS cannot be shared. With TLS, and where the child cannot be started, a
+worker that cannot renew its leases loses its runs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ..store.liveness import SignConnections
 from ..store.run_store import RunStore
 from . import lifeline_child
 
-#: Leases of silence after which the child gives no more signs: a process that stands
+#: Leases of silence after which the child stops writing "alive": a process that stands
 #: still for good must not keep its runs.
 LIMIT = 20
 
@@ -61,14 +61,14 @@ logger = get_logger(__name__)
 class Lifeline:
     """The child process of one worker, and the thread that beats.
 
-    :param store: The runs that are kept.
+    :param store: The store whose runs are kept.
     """
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._child: subprocess.Popen[bytes] | None = None
         self._connections: SignConnections | None = None
-        # A pipe that nobody reads any more stops a beat, and harms nobody.
+        # A pipe without a reader stops a beat, and harms nothing.
         self._loop = Loop(
             "durable-lifeline", self._turn, self._failed, patience=math.inf
         )
@@ -78,7 +78,7 @@ class Lifeline:
         self._loop.start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """End both.
+        """End the thread and the child.
 
         :param timeout: Seconds to wait for the thread; ``None`` for as long as it
             takes.
@@ -88,7 +88,7 @@ class Lifeline:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, if there is one."""
+        """The process id of the child, or ``None`` without one."""
         return None if self._child is None else self._child.pid
 
     def _turn(self) -> float:

@@ -1,7 +1,7 @@
 """Tells the state server that a worker lives, while the worker itself cannot.
 
 This file is run by its path, in an interpreter without site packages; it imports the
-standard library only. See ``lifeline`` for what it is for.
+standard library only. ``lifeline`` says what it is for.
 
 Standard input begins with a line of JSON; then each byte is a beat of the worker::
 
@@ -9,7 +9,7 @@ Standard input begins with a line of JSON; then each byte is a beat of the worke
      "limit": seconds of silence after the last one, "parent": process id,
      "signs": [[file descriptor, command as it is sent], ...]}
 
-It ends with the worker, and when a connection does.
+It ends when the worker ends, or a connection fails.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _NOT_RUNNING = "TtXZ"
 
 
 def runs(process: int) -> bool:
-    """Return whether *process* runs, as far as the system tells."""
+    """Return whether *process* runs, as far as the system shows it."""
     try:
         with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
             state = file.read().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return not os.path.exists("/proc/self")  # a system that does not tell
+        return not os.path.exists("/proc/self")  # a system that shows no states
     except OSError:
         return False
     return state not in _NOT_RUNNING
@@ -46,7 +46,7 @@ def runs(process: int) -> bool:
 def watch(beats: int, told: dict[str, t.Any]) -> None:
     """Give signs while the worker is silent and runs; return when it is gone.
 
-    :param beats: The file descriptor that its beats come from.
+    :param beats: The file descriptor that the beats come from.
     """
     links = [
         (socket.socket(fileno=number), command.encode("latin-1"))

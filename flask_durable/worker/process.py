@@ -9,7 +9,7 @@
 
 Heartbeats stop last: a run that is still being finished must not look abandoned. A run
 that is handed back while its body goes on may not start elsewhere before this process
-is gone for certain. Every wait has an end, and so has every loop that is waited for.
+is gone for certain. Every wait has a limit, and so has every loop that is waited for.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LAST_RESORT = 2.0
 #: Seconds that the end of the process may take once all work is done.
 EXIT_PATIENCE = 1.0
 
-#: Seconds that each thread has to end, however little is left.
+#: Seconds that each thread gets to end, however little time is left.
 LEAST = 0.1
 
 logger = get_logger(__name__)
@@ -65,9 +65,9 @@ logger = get_logger(__name__)
 class WorkerProcess:
     """Everything that one worker process runs.
 
-    :param state: The app's collaborators.
+    :param state: The services of the app.
     :param queues: The queues whose runs are executed here.
-    :param threads: How many runs are executed at once.
+    :param threads: The number of runs that are executed at once.
     :param grace: Seconds from :meth:`stop` until the process must be gone.
     """
 
@@ -83,7 +83,7 @@ class WorkerProcess:
         self.state = state
         self.queues = list(queues)
         self.grace = grace
-        #: When a drain has to be over, on the monotonic clock.
+        #: The time when a drain has to be over, on the monotonic clock.
         self._deadline = math.inf
         state.window.add(threads)
         host = state.host
@@ -108,7 +108,7 @@ class WorkerProcess:
         """Publish this process's functions, and start to work.
 
         :raises ConfigurationError: The namespace is another app's, the state server may
-            lose what it is given, or threads are not real ones.
+            lose data, or threads are not real ones.
         :raises redis.RedisError: The state server cannot be reached.
         """
         check_threads()
@@ -129,19 +129,19 @@ class WorkerProcess:
         self._router.start()
 
     def stop(self, grace: float | None = None) -> None:
-        """Drain: hand back what is not finished, within the grace.
+        """Drain: hand back unfinished runs within the grace.
 
         Threads of bodies that do not end, and what a step left behind, may still be
         there afterwards: the process has to exit hard.
 
-        :param grace: Seconds until the process must be gone, if not the usual.
+        :param grace: Seconds until the process must be gone, if not the usual number.
         """
         deadline = time.monotonic() + (self.grace if grace is None else grace)
         self._deadline = deadline
         interrupt_at = deadline - INTERRUPT_BEFORE
         logger.info("Draining.", extra={"action": "worker_drain"})
         self.state.host.draining.set()
-        # Other workers sweep. A long sweep would take the time that steps need.
+        # Other workers sweep. A long sweep here would take time that steps need.
         self._sweeper.stop_soon()
         self.state.broker.stop_receiving(until=deadline)
         interrupter = call_later(_left(interrupt_at), self._interrupt)
@@ -152,19 +152,19 @@ class WorkerProcess:
         self._stop_rest()
 
     def ailing(self) -> dict[str, str]:
-        """Return the threads that should run and do not: what is wrong with them."""
+        """Return the threads that should run and do not, each with its ailment."""
         return {**ailing(), **self._threads.ailing()}
 
     def worn_out(self) -> str:
-        """Return why the process is to be renewed, or an empty text.
+        """Return the reason to renew the process, or an empty text.
 
-        Each lost thread keeps what its body holds, and is replaced by another one. At
-        some number of them a new process is better.
+        Each lost thread keeps what its body holds, and another thread takes its place.
+        Above some number of them a new process is better.
         """
         return self._threads.worn_out()
 
     def _stop_rest(self) -> None:
-        """End what runs need no more, each for as long as there is time.
+        """End what runs no longer need, each part for as long as there is time.
 
         A thread that does not end is left to the end of the process.
         """
@@ -184,7 +184,7 @@ class WorkerProcess:
         if (protection := self._protection) is not None:
             ends.insert(0, ("protection", lambda: protection.stop(_left(deadline))))
         for name, end in ends:
-            # A server that refuses one of them is no reason to leave out the others.
+            # One part that a server refuses is no reason to leave out the others.
             try:
                 end()
             except Exception as error:
@@ -199,9 +199,9 @@ class WorkerProcess:
     def _shares(self, task: str) -> bool:
         """Return whether another worker process may be in the same *task* of ECS.
 
-        Host names do not tell: tasks on the network of their host have one together,
-        and containers of one task have several. One that does not know its task yet
-        may be in this one.
+        Host names do not tell tasks apart: tasks on the network of their host share
+        one, and containers of one task have several. A worker that does not know its
+        task yet may be in this one.
         """
         workers = self.state.directory.workers()
         tasks = {w.get("task") for w in workers if w.get("id") != self.id} - {None}
@@ -219,9 +219,10 @@ class WorkerProcess:
                 body.interrupt(ShutdownInterrupt)
 
     def _hand_back_rest(self) -> None:
-        """Hand back the runs whose bodies did not end: they are inside C code.
+        """Hand back the runs whose bodies did not end because they are inside C code.
 
-        They go on while this process is there: until then nobody else may start them.
+        They go on as long as this process does: until then no other worker may start
+        them.
         """
         host, outbox = self.state.host, self.state.outbox
         gone_in = _left(self._deadline) + LAST_RESORT + EXIT_PATIENCE
@@ -229,7 +230,7 @@ class WorkerProcess:
         hand_back_attempts(host, outbox, held, gone_in, self._deadline)
 
     def _hand_back_unstarted(self, payloads: list[t.Any]) -> None:
-        """Give back runs that were claimed for threads that never took them."""
+        """Hand back runs that were claimed for threads that never took them."""
         runs: list[ClaimedRun] = payloads
         host, outbox = self.state.host, self.state.outbox
         hand_back_unstarted(host, outbox, runs, self._deadline)
@@ -246,10 +247,10 @@ def _flush_time(deadline: float) -> float:
 def call_later(
     seconds: float, call: t.Callable[..., object], *args: object
 ) -> threading.Timer:
-    """Return a timer that calls *call* on a thread of its own, if there can be one.
+    """Return a timer that calls *call* on a thread of its own, or ``None``.
 
-    Steps may have taken all threads that the system gives. A worker has to end all the
-    same, if less gently.
+    Steps may have taken all threads that the system allows. A worker has to end all
+    the same, if less gently.
     """
     timer = threading.Timer(seconds, call, args)
     timer.daemon = True

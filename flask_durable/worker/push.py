@@ -1,9 +1,9 @@
-"""Push workers: somebody else receives the messages, and hands them to this process.
+"""Push workers: another program receives the messages and passes them to this process.
 
-Elastic Beanstalk's daemon does it over HTTP (``push_endpoint``), Lambda by calling a
-function (``lambda_handler``). Both come here, and from here to the router, the executor
-and the leases that a pulling worker has: what differs is who receives, and how long an
-attempt goes on.
+Elastic Beanstalk's daemon does so over HTTP (``push_endpoint``), Lambda by calling a
+function (``lambda_handler``). Both come here, and from here to the same router,
+executor and leases that a pulling worker has. Two things differ: who receives, and how
+long an attempt goes on.
 
 ::
 
@@ -13,7 +13,7 @@ attempt goes on.
                                         │      then the run is handed back
         "done", to be deleted ◄── barrier
 
-See ``pushed`` for what becomes of one message.
+See ``pushed`` for the handling of one message.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from .real_threads import check_threads
 
 T = t.TypeVar("T")
 
-#: Seconds between two calls for which connections are trusted, where processes are
-#: frozen in between.
+#: Seconds between two calls after which connections are no longer trusted, where
+#: processes are frozen in between.
 SHORT_REST = 1.0
 
 logger = get_logger(__name__)
 
 
 class PushWorker:
-    """What one process needs to serve messages that it does not receive itself.
+    """Serves messages that this process does not receive itself.
 
     Threads that renew leases, sweep and beat are started with the first message. Where
     processes are frozen between calls, as Lambda's are, only the leases have a thread;
     sweeping is left to :meth:`tick`.
 
-    :param state: The app's collaborators.
-    :param lives_on: Whether the process runs between two messages.
+    :param state: The services of the app.
+    :param lives_on: True if the process runs between two messages.
     """
 
     def __init__(self, state: AppState, *, lives_on: bool) -> None:
@@ -81,8 +81,8 @@ class PushWorker:
     def handle(self, messages: t.Sequence[PushedMessage], until: float) -> list[str]:
         """Serve *messages*; return the ids of those that are to be delivered again.
 
-        :param until: When the last step may begin, on the monotonic clock. A step that
-            takes longer runs to its end.
+        :param until: The time until which a step may begin, on the monotonic clock. A
+            step that takes longer runs to its end.
         """
         try:
             return self._durably(lambda: self._messages.serve(messages, until), until)
@@ -97,24 +97,24 @@ class PushWorker:
     def tick(
         self, until: float, function_id: str = "", instant: datetime | None = None
     ) -> None:
-        """Do what is due now: timers, lost leases, unsent messages, schedules.
+        """Do all work that is due: timers, lost leases, unsent messages, schedules.
 
-        :param until: When to give up, on the monotonic clock, while a server does not
-            answer.
+        :param until: The time to give up while a server does not answer, on the
+            monotonic clock.
         :param function_id: The function to start, if it has a schedule.
-        :param instant: The time that it is started for: once, however often this is
-            called.
-        :raises Exception: It could not be done, or may be lost; doing it again is
+        :param instant: The time that the function is started for. It is started once
+            for it, however often this is called.
+        :raises Exception: The work could not be done, or may be lost; doing it again is
             harmless.
         """
         self._durably(lambda: self._tick(function_id, instant, until), until)
 
     def stop(self) -> None:
-        """Sign off and end the threads, as is done when the process exits."""
+        """Sign off and end the threads, as the end of the process does."""
         atexit.unregister(self.stop)
         with self._lock:
             started, self._started = self._started, False
-        # What a fork has copied is the parent's to end.
+        # After a fork the threads and the worker belong to the parent.
         if not started or self._pid != os.getpid():
             return
         if self._lives_on:
@@ -124,11 +124,11 @@ class PushWorker:
         self._leases.stop()
 
     def _durably(self, work: t.Callable[[], T], until: float) -> T:
-        """Return what *work* does once the state that it led to is durable."""
+        """Return the result of *work* once the state that it wrote is durable."""
         state = self.state
         if not self._lives_on and self._rest.is_over():
-            # The network may have forgotten the connections without a word, and each
-            # would cost a whole timeout of the time that is left.
+            # The network may have dropped the connections silently, and each would
+            # cost a whole timeout of the time that is left.
             state.reconnect()
         try:
             return self._do_durably(work, until)
@@ -140,7 +140,7 @@ class PushWorker:
         state.host.insist(self._start, until=until)
         waits = state.settings.fsync != "off"
         mark = state.barrier.mark() if waits else 0
-        # A context of its own: neither a request nor what it set is seen by runs.
+        # A context of its own: runs see neither a request nor what it set.
         result = contextvars.Context().run(work)
         if not self._lives_on:
             state.outbox.confirm()
@@ -193,10 +193,10 @@ class PushWorker:
                 pass
 
     def _look_for_empty_queues(self) -> None:
-        """Tell the sweeper of them, as a worker does that receives.
+        """Tell the sweeper which queues are empty, as a receiving worker does.
 
-        Else a run whose message vanished would wait until another one passes through
-        its queue.
+        Otherwise a run whose message vanished would wait until another one passes
+        through its queue.
         """
         for queue in self.state.functions.queues():
             try:
@@ -214,9 +214,9 @@ class PushWorker:
 
 
 class _Rest:
-    """The time between two calls, in which a process may have stood still.
+    """The time between two calls, in which the process may have stood still.
 
-    Each clock may stand still too, or jump: the later one counts.
+    Each clock may stand still too, or jump: the one that shows more counts.
     """
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ class _Rest:
         self._began = time.monotonic(), time.time()
 
     def is_over(self) -> bool:
-        """Return whether it was long enough for connections to be forgotten."""
+        """Return whether the rest was long enough for connections to be dropped."""
         if self._began is None:
             return False
         monotonic, wall = self._began
@@ -234,11 +234,11 @@ class _Rest:
 
 
 def _threads_run() -> bool:
-    """Return whether threads go on between requests: uWSGI is to be asked for it."""
+    """Return whether threads go on between requests: uWSGI does that on request."""
     options = getattr(sys.modules.get("uwsgi"), "opt", None)
     if options is None:
         return True
-    # As uWSGI does it: an option that is there counts, whatever its value.
+    # As uWSGI does: an option that is present counts, whatever its value.
     return "enable-threads" in options or "threads" in options
 
 

@@ -1,21 +1,21 @@
 """The HTTP route of a push worker, as Elastic Beanstalk's ``aws-sqsd`` calls it.
 
 ``POST <prefix>/worker``
-    One message of a queue. 200, and the daemon deletes it; anything else, and it
-    delivers it again. So what can never succeed is answered 200, once it is in the
-    dead-letter queue, and what may succeed later 503.
+    One message of a queue. The daemon deletes it after an answer of 200, and delivers
+    it again after any other. So a message that can never succeed is answered 200 once
+    it is in the dead-letter queue, and one that may succeed later 503.
 
-    With the header ``X-Aws-Sqsd-Taskname`` it is a task of ``cron.yaml``: do what is
-    due. Of one whose name is that of a function with a schedule, this function is
-    started as well.
+    With the header ``X-Aws-Sqsd-Taskname`` it is a task of ``cron.yaml``: all work
+    that is due is done. If the task has the name of a function with a schedule, this
+    function is started as well.
 
 ``POST <prefix>/worker/<secret>``
-    The same, for a caller that can send no header of its own, as the daemon cannot.
+    The same, for a caller that can send no header of its own, such as the daemon.
 
-It is closed until it is said who may call it. A secret is the lock. Where the same
-machine is trusted no header is one: what stands between may say anything. So all of
-what the daemon's own requests have is asked for, and the documentation says where that
-is enough.
+The route is closed until a setting says who may call it. A secret protects it. Where
+the same machine is trusted instead, no header proves the origin: a proxy in between may
+send any. So every mark of the daemon's own requests is asked for, and the documentation
+says where that is enough.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ..safe_logging import get_logger
 if t.TYPE_CHECKING:
     from .push import PushWorker
 
-#: Bytes of a body: as many as a message of SQS may have.
+#: Bytes that a body may have: the limit of a message of SQS.
 MAX_BODY = 2**20
 
 logger = get_logger(__name__)
@@ -110,7 +110,7 @@ class _Route:
             raise Refused(401, "The push secret in the path is not known here.")
         if self.loopback and is_local(request.environ) and _is_of_daemon():
             if not request.is_json:
-                # A page of another origin cannot send this type without being asked.
+                # A page of another origin cannot send this type without a preflight.
                 raise Refused(415, "Send it with Content-Type: application/json.")
             return
         if self.hashes:
@@ -124,7 +124,7 @@ class _Route:
 
 
 def _is_of_daemon() -> bool:
-    """Return whether a request looks as those of ``aws-sqsd`` do."""
+    """Return whether a request looks like those of ``aws-sqsd``."""
     headers = request.headers
     agent = headers.get("User-Agent", "")
     return agent.startswith("aws-sqsd/") and "X-Aws-Sqsd-Msgid" in headers
@@ -135,7 +135,7 @@ def _receive_count(text: str) -> int:
 
 
 def _instant(text: str) -> datetime | None:
-    """Return the time of a task, without a zone in UTC; ``None`` if it is none."""
+    """Return the time of a task, in UTC if it names no zone; ``None`` if malformed."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

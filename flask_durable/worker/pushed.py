@@ -1,4 +1,4 @@
-"""What is done with the messages that somebody else received for this process.
+"""The handling of messages that another program received for this process.
 
 ::
 
@@ -7,16 +7,16 @@
     of another installation                           last receive
     failed ─────────────────────────────────────────► the same
     a server is away ───────────────────────────────► all of them come again; after many
-                                                      receives they are sent anew
-    late in its batch ──────────────────────────────► sent anew
+                                                      receives a copy of each is sent
+    late in its batch ──────────────────────────────► a copy is sent
 
-However often a message comes, it leads to the same run, and a run to one owner.
+However often a message comes, it leads to the same run, and the run to one owner.
 
-A FIFO queue keeps its order only while each message stays where it is. So none of its
-messages is sent anew: a copy would be behind its group, and that of an event SQS takes
-for a duplicate and drops. It comes again instead, and with it what is behind it in its
-group; other groups go on. And a run whose queue is FIFO is never executed in place,
-past the runs that wait there.
+A FIFO queue keeps its order only while each message stays where it is. So no copy of
+its messages is sent: it would be behind its group, and SQS drops the copy of an event
+as a duplicate. The message comes again instead, and so do those behind it in its group;
+other groups go on. A run whose queue is FIFO is never executed in place, past the runs
+that wait there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ..queue.transport import MAX_RECEIVES
 from ..safe_logging import get_logger
 from ..store.run_store import is_transient
 
-#: Receives from which on a message is sent anew while a server is away.
+#: Receives from which on a copy of a message is sent while a server is away.
 RENEWED_FROM = MAX_RECEIVES // 2
 
 #: The ending of the names of queues that keep an order.
@@ -53,13 +53,13 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class PushedMessage:
-    """A message of a queue, as it was handed to this process.
+    """A message of a queue, as it was passed to this process.
 
-    :param id: The queue's name for it.
-    :param body: Its text.
+    :param id: The queue's id of the message.
+    :param body: The text of the message.
     :param receive_count: The number of times it was received, this time included.
-    :param source: The name of its queue, if it is known.
-    :param group: Its message group, if its queue is a FIFO queue that tells it.
+    :param source: The name of its queue, if that is known.
+    :param group: Its message group, if its queue is a FIFO queue and the caller has it.
     """
 
     id: str
@@ -84,8 +84,8 @@ class PushedMessages:
     def serve(self, messages: t.Sequence[PushedMessage], until: float) -> list[str]:
         """Serve *messages*; return the ids of those that are to be delivered again.
 
-        :param until: When the last step may begin, on the monotonic clock.
-        :raises Exception: A server is away, as :func:`is_away` says; all of them are
+        :param until: The time until which a step may begin, on the monotonic clock.
+        :raises Exception: A server is away, as :func:`is_away` tells; all messages are
             to be delivered again.
         """
         again: list[str] = []
@@ -97,7 +97,7 @@ class PushedMessages:
                 continue
             now = time.monotonic()
             share = max(until - now, 0) / (len(messages) - number)
-            # The first one is served in any case: each call gets something done.
+            # The first one is served in any case: each call makes progress.
             late = number > 0 and now >= until
             if not self._is_done(read, now + share, late=late):
                 again.append(message.id)
@@ -106,16 +106,16 @@ class PushedMessages:
         return again
 
     def put_off(self, messages: t.Sequence[PushedMessage]) -> list[str]:
-        """Return the ids of *messages* that come again, since a server is away.
+        """Return the ids of *messages* that come again because a server is away.
 
         Each delivery counts as a receive, and an outage of minutes would use up all
-        that a message has. So once one of them was received often all are sent anew,
-        and are done. All or none: where each message of a batch comes again the call
-        can fail as a whole, which is understood however the queue is mapped.
+        that a message has. So once one of them was received often, a copy of each is
+        sent and they are done. All or none: where each message of a batch comes again,
+        the call can fail as a whole, which every mapping of the queue understands.
         """
         if any(message.receive_count >= RENEWED_FROM for message in messages):
             reads = [self._read(each) for each in messages]
-            # Asked first: a copy of one that comes again is one more each time.
+            # Asked first: otherwise each call would add a copy of one that comes again.
             if all(_may_be_renewed(read) for read in reads) and all(
                 [self._is_renewed(read) for read in reads]
             ):
@@ -138,12 +138,12 @@ class PushedMessages:
         return _Read(message, decoded, error, queue, group)
 
     def _is_renewed(self, read: _Read) -> bool:
-        """Send a message anew; return whether it was taken: this one is done."""
+        """Send a copy of a message; return True if it was taken: this one is done."""
         [error] = self._state.broker.send(read.queue, [read.message.text], patience=0)
         return error is None
 
     def _is_done(self, read: _Read, until: float, *, late: bool) -> bool:
-        """Serve a message; return whether it is done, or else comes again.
+        """Serve a message; return whether it is done. Otherwise it comes again.
 
         :raises Exception: A server is away.
         """
@@ -165,7 +165,7 @@ class PushedMessages:
         if decoded is None:
             return self._dead_letter(read, str(read.error))
         if message.receive_count > self._max_receives(read.queue):
-            # Its process ended each time, or nobody was told the outcome.
+            # Its process ended each time, or the caller never got the answer.
             return self._dead_letter(read, f"received {message.receive_count} times")
         if isinstance(decoded, EventMessage):
             return self._route(read, decoded, until, late=late)
@@ -191,16 +191,16 @@ class PushedMessages:
         if delivery.reason is not None:
             return self._dead_letter(read, delivery.reason)
         if delivery.error is not None:
-            # About this event: other ones may fare better, whatever it says.
+            # The error concerns this event alone: others may succeed.
             raise _FailedAlone(delivery.error)
         return True
 
     def _is_left(self, read: _Read) -> bool:
-        """Leave a run to the next call, as a message that was never received.
+        """Leave a run to the next call, as if its message had never been received.
 
-        Failed instead, it would count a receive: behind long steps of others a run's
-        message would end among the dead letters. On a FIFO queue it has to: sent anew
-        it would begin behind the rest of its group.
+        If it failed instead, it would count a receive: behind long steps of others a
+        run's message would end among the dead letters. On a FIFO queue it has to fail:
+        a copy would begin behind the rest of its group.
         """
         if read.group:
             return False
@@ -210,7 +210,7 @@ class PushedMessages:
         return True
 
     def _is_dead(self, read: _Read, error: Exception) -> bool:
-        """Note why a message failed; return whether it was its last receive."""
+        """Note the error of a message; return whether it was its last receive."""
         message = read.message
         logger.error(
             "The message %s could not be served.",
@@ -257,7 +257,7 @@ class PushedMessages:
         return self._state.broker.transport.max_receives(queue)
 
     def _queue_of(self, message: PushedMessage, decoded: Message | None) -> str:
-        """Return the queue that a message came from, as far as it is known here."""
+        """Return the queue that a message came from, as far as it is known."""
         if message.source:
             name = self._state.broker.transport.name
             for queue in (EVENT_QUEUE, *self._state.functions.queues()):
@@ -271,11 +271,11 @@ class PushedMessages:
 
 @dataclass(frozen=True)
 class _Read:
-    """A message with what it says.
+    """A message and its contents.
 
-    :param decoded: The message in it, ``None`` if it could not be read.
-    :param error: The reason for that.
-    :param queue: Its queue.
+    :param decoded: The decoded message, ``None`` if it could not be read.
+    :param error: The reason why it could not be read.
+    :param queue: The name of its queue.
     :param group: Its message group; ``""`` where its queue keeps no order.
     """
 
@@ -295,7 +295,7 @@ def _may_be_renewed(read: _Read) -> bool:
 
 
 class _FailedAlone(Exception):
-    """A message failed for a reason of its own; the others are to be served."""
+    """Raised for a message that failed for a reason of its own; others are served."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -303,7 +303,7 @@ class _FailedAlone(Exception):
 
 
 class _Place:
-    """Where the router hands claimed runs to: the thread that serves the message."""
+    """The place that the router fills: the thread that serves the message."""
 
     def __init__(self, is_ordered: t.Callable[[str], bool], free: int) -> None:
         self.runs: list[ClaimedRun] = []
@@ -311,7 +311,7 @@ class _Place:
         self._free = free
 
     def serves(self, queue: str) -> bool:
-        # A FIFO queue orders the starts of its runs: none of them goes past it.
+        # A FIFO queue orders the starts of its runs: none of them may go past it.
         return not self._is_ordered(queue)
 
     def reserve(self) -> bool:
@@ -326,7 +326,7 @@ class _Place:
 
 
 class _Delivery:
-    """An event in hand, for the router, and what it decided."""
+    """One event for the router, and the router's decision on it."""
 
     def __init__(self, message: EventMessage, text: str, receive_count: int) -> None:
         self.message = message
@@ -346,5 +346,5 @@ class _Delivery:
 
 
 def is_away(error: Exception) -> bool:
-    """Return whether *error* is about a server, and every message would meet it."""
+    """Return whether *error* is that of a server, which every message would meet."""
     return isinstance(error, UnavailableError) or is_transient(error)

@@ -1,7 +1,7 @@
-"""A worker needs threads of the operating system.
+"""The check that a worker has threads of the operating system.
 
 gevent and eventlet replace Python's threads by greenlets, which take turns in one. A
-step's body that computes would then keep the lease of no run alive, and its timeout,
+step's body that computes would then stop the renewal of all leases, and its timeout,
 which another thread has to raise, would not come.
 """
 
@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 
 
 def check_threads() -> None:
-    """Make sure that threads are what Python's own library makes.
+    """Make sure that threads are those of Python's own library.
 
     :raises ConfigurationError: gevent or eventlet has replaced them.
     """
@@ -29,7 +29,7 @@ def check_threads() -> None:
 
 
 def _replaced_by() -> str | None:
-    # Not imported here: what replaced the threads has been.
+    # Not imported here: whatever replaced the threads is imported already.
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"

@@ -1,18 +1,19 @@
 """The thread that routes events.
 
-It executes no runs, and waits for none but for a moment: where a thread becomes free in
-it, the run is executed in place.
+It executes no runs. It waits for a moment only: if a thread becomes free in that time,
+the run is executed in place.
 
 An event may end the process that routes it: a filter crashes in C code, or takes all
-memory. All events that the process had in hand come back then, and one of them is to
-blame. So events that come back are routed in ever smaller batches, and at last alone::
+memory. Then all events that the process held come back, and one of them is to blame. So
+events that come back are routed in ever smaller batches, and at last alone::
 
     receive   1 ── 2 ── 3 ── 4 … ── 10 ── dead letter
     together  32   8    2    1
 
-One that goes alone is noted before, where a dead letter's error is kept too. Those that
-have such a note come after the others, so that the next process gets past the good ones
-first; and what was routed before is deleted first, so that it does not come back.
+A note is written before an event goes alone, in the place of a dead letter's error.
+Events with such a note come after the others, so that the next process gets past the
+good ones first. Events that were routed before are deleted first, so that they do not
+come back.
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ from ..store.run_store import TRANSIENT
 #: Events that are routed together, in one round trip.
 BATCH = 32
 
-#: Seconds that routing waits for a free thread. Runs that are shorter give one back in
-#: time; for longer ones the trips of a run message weigh little.
+#: Seconds that routing waits for a free thread. Short runs free one in that time; for
+#: longer ones the round trips of a run message weigh little.
 PATIENCE = 0.05
 
-#: Seconds that one receive waits for an event, and after a queue was not reachable.
+#: Seconds that one receive waits for an event, and that routing pauses if a queue is
+#: out of reach.
 WAIT = 1.0
 PAUSE = 1.0
 
-#: Seconds that what was routed has to be deleted before an event goes alone.
+#: Seconds within which routed messages have to be deleted before an event goes alone.
 FLUSH = 1.0
 
-#: What is noted of an event before it goes alone. It stands if the process ends.
+#: The note on an event before it goes alone. It stays if the process ends.
 SUSPECTED = "The process that routed it ended, or was cut off from the state server."
 
 logger = get_logger(__name__)
@@ -57,7 +59,7 @@ logger = get_logger(__name__)
 class RouterThread:
     """Receives events and routes them until it is stopped.
 
-    :param failures: Keeps what an event is suspected of; ``None`` if nothing does.
+    :param failures: The store of notes on suspected events; ``None`` writes none.
     """
 
     def __init__(
@@ -77,14 +79,14 @@ class RouterThread:
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """Route what is in hand, and end.
+        """Route the events that were received, and end.
 
         :param timeout: Seconds to wait for it.
         """
         self._loop.stop(timeout)
 
     def route(self, wait: float) -> int:
-        """Route what arrives within *wait* seconds; return how many events.
+        """Route the events of the next *wait* seconds; return their number.
 
         :raises Exception: The queue cannot be read.
         """
@@ -93,8 +95,8 @@ class RouterThread:
         try:
             self._route_all(deliveries)
         except BaseException:
-            # Left unsettled, they would be kept in hand by the heartbeat: hidden from
-            # everybody for as long as this process lives. A second settlement of those
+            # Left unsettled, they would be kept by the heartbeat: hidden from all
+            # workers for as long as this process lives. A second settlement of events
             # that were routed does nothing.
             for delivery in deliveries:
                 delivery.release(PAUSE)
@@ -120,9 +122,9 @@ class RouterThread:
             moved()
 
     def _size(self, delivery: Delivery) -> int:
-        """Return with how many others of its kind an event is routed, itself included.
+        """Return the number of events in one batch with this one, itself included.
 
-        A queue may give up its messages sooner than after ten receives.
+        A queue may give up its messages after fewer than ten receives.
         """
         receives = delivery.receive_count
         if receives >= max(self._broker.transport.max_receives(EVENT_QUEUE) // 2, 2):
@@ -153,24 +155,24 @@ class RouterThread:
         try:
             found = self._failures.of(keys)
         except TRANSIENT:
-            return set()  # routing finds out by itself that the server is away
+            return set()  # routing notices by itself that the server is away
         return {key for key, failure in found.items() if failure.error == SUSPECTED}
 
     def _route_suspect(self, delivery: Delivery) -> None:
         self._broker.flush_settled(FLUSH)
         if self._failures is not None:
-            # Refused, or lost, it costs the good ones behind this one some receives.
+            # Refused or lost, it costs the good events behind this one some receives.
             with contextlib.suppress(Exception):
                 self._failures.note({delivery.message.key: SUSPECTED})
         self._route_together([delivery])
         moved()
 
     def _free(self) -> int:
-        """Return how many threads are free, if one is within a moment.
+        """Return the number of free threads; wait a moment for one if there is none.
 
-        So many events are routed at a time: each is then executed in place, for half
-        of the trips that a run message takes. Having waited once in vain, routing does
-        not wait again before a thread was free.
+        As many events are routed together: each is then executed in place, for half of
+        the round trips that a run message takes. After a wait without a free thread,
+        routing does not wait again before a thread was free.
         """
         window = self._broker.window
         self._patient = window.wait_free(PATIENCE if self._patient else 0)
@@ -185,8 +187,8 @@ class RouterThread:
                 len(deliveries),
                 extra={"action": "routing_failed"},
             )
-            # One by one, so that an event that cannot be routed is received too often
-            # alone, and takes no others to the dead-letter queue.
+            # One by one: an event that cannot be routed uses up its receives alone,
+            # and takes no others to the dead-letter queue.
             for delivery in deliveries:
                 self._route_alone(delivery)
 

@@ -24,7 +24,7 @@ from .process import WorkerProcess
 from .signals import take_signals
 from .vitals import Vitals
 
-#: Seconds of grace where a vital thread is gone: bodies are interrupted at once.
+#: Seconds of grace if a vital thread is gone: bodies are interrupted at once.
 URGENT_GRACE = INTERRUPT_BEFORE + 1.0
 
 #: Seconds between two looks for a signal that did not wake the process up.
@@ -43,11 +43,12 @@ def run_worker(
 ) -> int:
     """Work until ``SIGTERM`` or ``SIGINT``, then drain; the process is to end then.
 
-    A second ``SIGTERM`` means no more than the first: whoever signals a process group
-    and its leader sends two. A second Ctrl-C exits at once.
+    A second ``SIGTERM`` changes nothing: one signal to a process group and one to its
+    leader make two. A second Ctrl-C exits at once.
 
     :param queues: The queues whose runs are executed here.
-    :param threads: How many runs are executed at once.
+    :param threads: The number of runs that are executed at once.
+    :param grace: Seconds that the drain may take.
     :param grace: Seconds that the drain may take.
     :param log_format: The format of log lines, if not the application's own.
     :returns: The exit code for :func:`leave`: 1 if a vital thread was gone, or if the
@@ -55,7 +56,7 @@ def run_worker(
     """
     set_up(state.app.logger, log_format)
     # A second signal can come while the handler of the first one runs, or while this
-    # thread wakes up: then Event.set() would wait for a lock that it holds itself.
+    # thread wakes up: Event.set() would then wait for a lock that it holds itself.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     stopping = False
 
@@ -91,7 +92,7 @@ def run_worker(
     try:
         process.stop(grace)
     except Exception:
-        # What is not handed back is taken over as from a process that was killed. An
+        # Runs that are not handed back are taken over as from a killed process. An
         # error here would leave the end to the interpreter, see leave().
         logger.exception(
             "Worker %s could not drain.", process.id, extra={"action": "drain_failed"}
@@ -111,7 +112,7 @@ def leave(code: int) -> t.NoReturn:
     call_later(EXIT_PATIENCE, os._exit, code)
     with contextlib.suppress(BaseException):
         sentry.flush()
-        # What the application registered; also what flushes logs.
+        # The application's exit functions, and those that flush logs.
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
@@ -122,7 +123,7 @@ def leave(code: int) -> t.NoReturn:
 def _wait_for(
     signals: queue.SimpleQueue[int], vitals: Vitals, worn_out: t.Callable[[], str]
 ) -> str:
-    """Return when there is a signal, or what is wrong with the threads for good.
+    """Return ``""`` at a signal, or the ailment of the threads that is there for good.
 
     A signal's handler runs in this thread, between two instructions. A signal that
     comes after the last instruction before the wait, or that the system gives to

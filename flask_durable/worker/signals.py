@@ -1,16 +1,16 @@
 """The signals that end a worker, in this process and not in its children.
 
-A step may fork: a child has a copy of the worker's handlers, which only note that there
-was a signal. Nothing in the child asks for that, so it could not be ended by SIGTERM.
+A step may fork. The child has a copy of the worker's handlers, which only note that
+there was a signal. Nothing in the child reads that note, so SIGTERM could not end it.
 
 ::
 
     before a fork: both signals are held back in the thread that forks
-    in the child:  what took them before does so again ─► they come
-    in the parent: they come
+    in the child:  the handlers of before are set again ─► the signals come
+    in the parent: the signals come
 
-Held back, a signal that the child gets before its handlers are set is not taken by the
-copies, and lost.
+Because signals are held back, one that the child gets before its handlers are set does
+not reach the copies, where it would be lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import typing as t
 
 Handler = t.Callable[[int, types.FrameType | None], None]
 
-#: The signals, and what took them before.
+#: The signals, and their handlers of before.
 _before: dict[int, t.Any] = {}
 _mask = threading.local()
 

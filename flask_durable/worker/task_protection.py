@@ -1,4 +1,4 @@
-"""Keeps Amazon ECS from stopping a task that has runs, where it may stop any task.
+"""Keeps Amazon ECS from stopping a task that has runs.
 
 ::
 
@@ -8,10 +8,10 @@
 
 The task asks ECS's agent, by the *task scale-in protection endpoint* of its developer
 guide. Protection ends by itself after :data:`EXPIRY`, so a task whose worker is killed
-or hangs holds up no deployment for ever. Worker processes that share a task never give
-it up explicitly, since one would take it from another that just began: it expires.
-Each of them learns the task's ARN from the agent and publishes it with its beat, so
-that they know of one another. Nothing waits for the agent, and a run goes on without
+or hangs does not hold up deployments for ever. Worker processes that share a task never
+end it themselves, since one would take it from another that just began: it expires.
+Each learns the task's ARN from the agent and publishes it with its beat, so that the
+processes know of one another. No run waits for the agent, and a run goes on without
 protection if it is refused.
 """
 
@@ -29,14 +29,14 @@ from ..loops import Loop
 from ..safe_logging import get_logger
 from ..store.run_store import log_failure
 
-#: What ECS tells each container: where its agent is.
+#: The variable in which ECS gives each container the address of its agent.
 AGENT = "ECS_AGENT_URI"
 _PATH = "/task-protection/v1/state"
 
 #: Minutes until protection ends by itself, and the share after which it is renewed.
 EXPIRY = 5
 REFRESH = 0.8
-#: Seconds without a run before protection is given up: the agent takes few calls.
+#: Seconds without a run until protection is given up: the agent takes few calls.
 LINGER = 10.0
 #: Seconds before the agent is asked again after it refused.
 AFTER_REFUSAL = 15.0
@@ -50,14 +50,14 @@ class TaskProtection:
 
     :param agent: The agent's address.
     :param busy: Set while there is a run.
-    :param shared: Returns whether other worker processes may be in the same task, of
-        which it gets the ARN; an empty text if that is not known.
+    :param shared: Returns whether other worker processes may be in the same task. Gets
+        the task's ARN, or an empty text if that is not known.
     """
 
     def __init__(
         self, agent: str, busy: threading.Event, shared: t.Callable[[str], bool]
     ) -> None:
-        #: The task's ARN; empty until the agent has said it.
+        #: The task's ARN; empty until the agent has returned it.
         self.task = ""
         self._api = HTTPAPI("The ECS agent", agent, dict, timeout=5, repetitions=1)
         self._busy = busy
@@ -98,14 +98,14 @@ class TaskProtection:
         return AFTER_REFUSAL
 
     def _learn(self) -> None:
-        """Ask which task this is, while there is no run that would have to wait.
+        """Ask for this task's ARN, while there is no run that would have to wait.
 
-        A call for protection is answered with it too.
+        The answer to a call for protection has it too.
         """
         if self.task or time.monotonic() < self._learn_at:
             return
         self._learn_at = time.monotonic() + AFTER_REFUSAL
-        with contextlib.suppress(PlatformError):  # a refusal: it is told of with a run
+        with contextlib.suppress(PlatformError):  # a refusal: logged with the next run
             self._note_task(self._api.call("GET", _PATH))
 
     def _note_task(self, reply: t.Any) -> None:
@@ -127,13 +127,13 @@ class TaskProtection:
         self._renew_at = 0.0
         try:
             shared = self._shared(self.task)
-        except Exception:  # nobody knows
+        except Exception:  # not known: the task may be shared
             shared = True
         if not shared:
             self._ask({}, enabled=False)
 
     def _ask(self, more: dict[str, int], *, enabled: bool) -> bool:
-        """Return whether the agent did it."""
+        """Change the protection; return whether the agent did it."""
         try:
             reply = self._api.call("PUT", _PATH, {"ProtectionEnabled": enabled, **more})
             self._note_task(reply)
@@ -143,7 +143,7 @@ class TaskProtection:
         except PlatformError as error:
             reason = str(error)
         if reason and not self._refused:
-            # Once: a permission that is missing is missing for each run.
+            # Logged once: a missing permission is missing for each run.
             logger.warning(
                 "ECS does not protect this task while it has runs: %s",
                 reason,
@@ -154,7 +154,7 @@ class TaskProtection:
 
 
 def _reason(reply: t.Any) -> str:
-    """Return why not: of an answer without protection, whatever its status."""
+    """Return the reason of an answer without protection, whatever its status."""
     said = reply if isinstance(reply, dict) else {}
     if said.get("protection"):
         return ""

@@ -1,11 +1,11 @@
-"""The threads that execute runs: Dramatiq's worker, and what comes past the queue.
+"""The threads that execute runs: Dramatiq's worker, and runs that skip the queue.
 
 A run reaches a thread in one of two ways. A *run message* comes through its queue and
 is claimed here; it is deleted as soon as the claim is durable, because from then on
 the lease owns the run. A *claimed run* comes straight from this process's router.
 
 A thread that is lost in a step's body (see ``engine.lost_threads``) is replaced by a
-new one. Should it come back, it ends.
+new one. If it comes back, it ends.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ..queue.envelope import RunMessage
 from ..safe_logging import get_logger
 from ..safe_logging import SafeLogger
 
-#: Seconds between two looks at which threads have ended.
+#: Seconds between two looks for threads that have ended.
 LOOK_INTERVAL = 0.25
 
-#: Threads that a worker may lose at least before it is renewed. It may lose as many as
-#: it has otherwise.
+#: Lost threads at which a worker with few threads is renewed. One with more threads is
+#: renewed once it has lost as many as it has.
 LEAST_LOST = 4
 
-#: Milliseconds that Dramatiq may wait once more for its threads.
+#: Milliseconds of Dramatiq's own wait for its threads, after ours.
 REST = 100
 
 logger = get_logger(__name__)
@@ -46,7 +46,7 @@ class RunThreads:
     """The run threads of this process.
 
     :param queues: The queues whose runs are executed here.
-    :param threads: How many runs are executed at once.
+    :param threads: The number of runs that are executed at once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RunThreads:
             broker.declare_queue(queue)
         make = dramatiq.actor(actor_name=ACTOR, queue_name=queues[0], broker=broker)
         actor = make(self._execute)
-        # An error of the application's logging would leave a claimed run to its lease.
+        # An error in the application's logging would leave a claimed run to its lease.
         actor.logger = t.cast(logging.Logger, SafeLogger(actor.logger))
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
         self._worker.logger = t.cast(logging.Logger, SafeLogger(self._worker.logger))
@@ -79,16 +79,16 @@ class RunThreads:
     def stop(self, until: float) -> bool:
         """Receive nothing more, and wait for the runs that are executed.
 
-        Dramatiq's own wait takes the time so far off what is left at each thread: with
-        many threads the last ones would get nearly none.
+        Dramatiq's own wait subtracts the elapsed time again at each thread: with many
+        threads the last ones would get nearly none.
 
-        :param until: When to wait no longer, on the monotonic clock.
-        :returns: Whether all threads have ended.
+        :param until: The time to stop waiting, on the monotonic clock.
+        :returns: True if all threads have ended.
         """
         self._stopping = True
         for thread in self._worker.workers:
             thread.stop()
-        # Looked for each time: threads that are lost leave the list.
+        # The list is read each time: lost threads leave it.
         while alive := [x for x in self._worker.workers if x.is_alive()]:
             left = until - time.monotonic()
             if left <= 0:
@@ -98,7 +98,7 @@ class RunThreads:
         return not alive
 
     def ailing(self) -> dict[str, str]:
-        """Return the threads that should run and do not: what is wrong with them."""
+        """Return the threads that should run and do not, each with its ailment."""
         if self._stopping:
             return {}
         threads: dict[str, threading.Thread]
@@ -108,20 +108,20 @@ class RunThreads:
         return {n: "is gone" for n, x in threads.items() if not x.is_alive()}
 
     def worn_out(self) -> str:
-        """Return how many threads are lost, if they are too many, or an empty text."""
+        """Return the number of lost threads as text if it is too high, or ``""``."""
         lost = len(self._lost)
         return f"{lost} of its threads are lost" if lost >= self._most_lost else ""
 
     def serves(self, queue: str) -> bool:
         """Return whether runs of *queue* may be executed here, past the queue.
 
-        None of a queue that orders them: it would overtake those that wait there.
+        False for a queue that orders its runs: they would overtake those that wait.
         """
         return self._broker.serves(queue) and not self._broker.is_ordered(queue)
 
     def lost(self, attempt: Attempt) -> None:
         """Start a thread in the place of the one that executes *attempt*."""
-        # Nobody waits for it at the end either.
+        # The drain does not wait for it either.
         self._worker.workers = [
             thread for thread in self._worker.workers if thread.ident != attempt.thread
         ]
@@ -141,11 +141,11 @@ class RunThreads:
         return self._broker.window.reserve(1) == 1
 
     def release(self) -> None:
-        """Give back a thread that was not used."""
+        """Return a thread that was not used."""
         self._broker.window.release()
 
     def hand_over(self, queue: str, run: ClaimedRun) -> None:
-        """Have *run* executed by the thread that was taken."""
+        """Have *run* executed by the thread that was reserved."""
         self._broker.hand_over(queue, run)
 
     def _execute(self, payload: t.Any) -> None:

@@ -7,9 +7,9 @@
                  one stands still past its patience, and does
                  so for LOOKS_STILL more looks ────────────────► the worker ends
 
-A worker that lost a thread lives on and looks well: it takes no events, renews no
-leases, or hears no more of its queues. Ended, it is started again. Looks are counted,
-not seconds: a process that was stopped itself, and goes on, finds every thread late.
+A worker that lost a thread lives on and looks well, but it takes no events, renews no
+leases, or hears no more of its queues. Once it ends, it is started again. Looks are
+counted, not seconds: a process that was stopped and goes on finds every thread late.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-#: Looks in a row that find a thread gone, and one that stands still.
+#: Looks in a row: for a thread that is gone, and for one that stands still.
 LOOKS_GONE = 2
 LOOKS_STILL = 60
 
 
 class Vitals:
-    """Counts in how many looks in a row a thread ails.
+    """Counts the looks in a row that find a thread ailing.
 
-    :param ailing: Returns the threads that ail: what is wrong with them.
+    :param ailing: Returns the ailing threads, each with its ailment.
     """
 
     def __init__(self, ailing: t.Callable[[], t.Mapping[str, str]]) -> None:
@@ -33,7 +33,7 @@ class Vitals:
         self._looks: Counter[tuple[str, bool]] = Counter()
 
     def look(self) -> str:
-        """Look once; return what is wrong for good, or an empty text."""
+        """Look once; return an ailment that lasts, or an empty text."""
         found = self._ailing()
         gone = {(name, what == "is gone") for name, what in found.items()}
         self._looks = Counter({key: self._looks[key] + 1 for key in gone})
