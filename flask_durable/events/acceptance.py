@@ -27,12 +27,12 @@ from .schemas import MAX_FAULTS
 from .schemas import path_of
 from .schemas import Schemas
 
-#: When an event may have happened: milliseconds since 1970 of 1980 and of 2100. Seconds
-#: given by mistake fall outside.
+#: The range of an event's time: milliseconds since 1970 of 1980 and of 2100. Seconds
+#: that are given by mistake fall outside.
 EARLIEST = 315_532_800_000
 LATEST = 4_102_444_800_000
 
-#: Bits of a whole number. Python itself refuses to parse some thousand digits.
+#: Most bits of a whole number. Python itself refuses to parse some thousand digits.
 MAX_BITS = 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,20 +50,20 @@ def to_message(
     limit: int,
     headers: t.Mapping[str, str] | None = None,
 ) -> EventMessage:
-    """Return what :meth:`flask_durable.Durable.send` was given as a queue message.
+    """Return the event given to :meth:`flask_durable.Durable.send` as a queue message.
 
     :param event: A model, an :class:`Event`, or a name that goes with *data*.
     :param id: The event's id, in place of a generated one.
-    :param at: When it happened, in place of now; a run does not start before it.
-    :param limit: Bytes that the encoded message may have.
-    :param headers: Trace headers.
-    :raises EventError: It cannot be accepted; each fault names its field.
+    :param at: The time of the event, in place of now; a run does not start before it.
+    :param limit: Most bytes of the encoded message.
+    :param headers: The trace headers of the event.
+    :raises EventError: The event is not valid; each fault names its field.
     """
     made = _as_event(event, data, id, at)
     fields, faults = _as_json(made)
     faults += _name_faults(made.name)
     if not faults:
-        # What is queued is what JSON gives back, and no longer the caller's object.
+        # The queued data is JSON's copy, which the caller cannot change any more.
         fields = json.loads(json.dumps(fields))
     millis = _millis(made.at)
     message = EventMessage(
@@ -91,12 +91,12 @@ def check_message(
 ) -> EventMessage:
     """Return an event that was received as JSON as a queue message.
 
-    :param at: When it happened, as ISO-8601 text with a time zone or whole milliseconds
-        since 1970: a run does not start before it. ``None``: now.
-    :param lead: Milliseconds by which a run may start earlier than *at*; ``None`` where
+    :param at: The time of the event, as ISO-8601 text with a time zone or whole
+        milliseconds since 1970: a run does not start before it. ``None``: now.
+    :param lead: Milliseconds by which a run may start earlier than *at*; ``None`` if
         *at* is no wish to wait.
-    :param limit: Bytes that the encoded message may have.
-    :raises EventError: It cannot be accepted; each fault names its field.
+    :param limit: Most bytes of the encoded message.
+    :raises EventError: The event is not valid; each fault names its field.
     """
     faults = _name_faults(name)
     if problem := check_event_id(id):
@@ -118,7 +118,7 @@ def check_message(
 
 
 def read_time(value: t.Any) -> tuple[int, str | None]:
-    """Return *value* in milliseconds since 1970, and what is wrong or ``None``."""
+    """Return *value* in milliseconds since 1970, and its fault or ``None``."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
@@ -133,7 +133,7 @@ def read_time(value: t.Any) -> tuple[int, str | None]:
 
 
 def json_faults(data: t.Mapping[t.Any, t.Any]) -> list[Fault]:
-    """Return what in *data* JSON would refuse, lose or change, at most 20 faults."""
+    """Return the faults of *data*, at most 20: what JSON refuses, loses or changes."""
     faults: list[Fault] = []
     # The event itself is the first level.
     _walk(data, (), 2, faults)
@@ -183,7 +183,7 @@ def _as_event(
         _refuse_time(event.at)
         made = Event(event.name, event.data, id=id or event.id, at=at or event.at)
         if at is None:
-            # The time that an event took from a clock by itself asks for nothing.
+            # A time that the event took from the clock by itself is no wish to wait.
             vars(made)["_scheduled"] = vars(event)["_scheduled"]
         return made
     return Event.of(event, id=id, at=at)

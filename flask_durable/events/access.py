@@ -1,4 +1,4 @@
-"""Who may send events over HTTP."""
+"""The checks of a client that sends events over HTTP."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if t.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Credentials:
-    """What a request is checked against; any one of them opens the endpoint.
+    """The keys and secrets that open the endpoint; any one of them does.
 
-    :param key_hashes: SHA-256 of each event key.
+    :param key_hashes: The SHA-256 of each event key.
     :param secrets: The bytes of each signing secret.
     """
 
@@ -40,7 +40,7 @@ class Credentials:
         return bool(self.key_hashes or self.secrets)
 
     def has_key(self, headers: t.Mapping[str, str]) -> bool:
-        """Say whether the request shows one of the event keys as its bearer token."""
+        """Return whether the request has one of the event keys as its bearer token."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and matches_event_key(
             key.strip(), self.key_hashes
@@ -58,26 +58,26 @@ class Credentials:
         return verify(headers, read_body(), self.secrets)
 
 
-#: Headers in which a proxy says whom it speaks for, as WSGI calls them.
+#: Headers in which a proxy names the client it speaks for, as WSGI calls them.
 _SPOKEN_FOR = ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
 
-#: Headers by which a proxy is known, and which nobody sends to his own machine.
+#: Headers of a proxy, which a client never sends to its own machine.
 _PROXIED = ("HTTP_FORWARDED", "HTTP_VIA")
 
 
 def is_local(environ: t.Mapping[str, t.Any]) -> bool:
-    """Say whether a request comes from this machine and was meant for it.
+    """Return whether a request comes from this machine and was meant for it.
 
-    The ``Host`` header is looked at too: behind a tunnel or a proxy, and with a page
-    whose name was rebound to 127.0.0.1, the peer alone looks local. And where a proxy
-    names others that it speaks for, all of them have to be this machine: what a caller
-    adds to these headers can only make him a stranger. HTTP/1.0 is how nginx passes
-    requests on that was told nothing but where to: its ``Host`` is the address of the
-    app, and it names nobody.
+    The ``Host`` header counts too: behind a tunnel or a proxy, and with a page whose
+    name was rebound to 127.0.0.1, the peer alone looks local. If a proxy names clients
+    that it speaks for, each of them has to be this machine: an entry that a caller adds
+    can only make the caller a stranger. HTTP/1.0 is refused: an nginx that knows
+    nothing but its upstream passes requests on in it, with the app's address as
+    ``Host`` and without the client's.
 
-    :param environ: Of the request, as WSGI has it.
+    :param environ: The request's WSGI environment.
     """
-    # What the connection says, also where ProxyFix has put a header in its place.
+    # The connection's own values, also where ProxyFix has put a header in their place.
     original = environ.get("werkzeug.proxy_fix.orig", environ)
     named = [environ[name].split(",") for name in _SPOKEN_FOR if name in environ]
     callers = [original.get("REMOTE_ADDR") or "", *itertools.chain(*named)]

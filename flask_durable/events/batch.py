@@ -1,4 +1,4 @@
-"""Reading a request's body: one event or a list of them, all valid or none taken."""
+"""Reads a request's body: one event or a list of them, all valid or none taken."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .names import check_event_id
 from .schemas import path_of
 from .schemas import Schemas
 
-#: Events of one request.
+#: Most events of one request.
 MAX_EVENTS = 100
 
-#: Faults of one request that are reported.
+#: Most faults of one request that are reported.
 MAX_ERRORS = 100
 
 _FIELDS = {"name", "data", "id", "at"}
 
-#: What a Standard Webhooks payload calls two of them.
+#: The names of two of the fields in a Standard Webhooks payload.
 _WEBHOOK_NAMES = {"name": "type", "at": "timestamp"}
 
 
 class Refused(Exception):
     """Raised when a request is answered with an error and none of its events is taken.
 
-    :param status: The HTTP status that says so.
-    :param errors: One mapping a fault with ``index``, ``field`` and ``message``.
+    :param status: The HTTP status of the answer.
+    :param errors: One mapping for each fault: ``index``, ``field`` and ``message``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BatchReader:
     """Turns bodies into messages.
 
     :param schemas: The schemas that data has to fit.
-    :param limit: Bytes that one encoded message may have.
+    :param limit: Most bytes of one encoded message.
     """
 
     schemas: Schemas
@@ -64,8 +64,8 @@ class BatchReader:
     ) -> list[EventMessage]:
         """Return the events of *body*.
 
-        :param headers: Trace headers that every message gets.
-        :param seed: Text that generated ids derive from, so that a repeated request
+        :param headers: The trace headers that every message gets.
+        :param seed: A text that generated ids derive from, so that a repeated request
             repeats them.
         :param webhook_id: The id of a signed request. It is then the seed, and the body
             may be a Standard Webhooks payload.
@@ -125,7 +125,7 @@ class BatchReader:
 def parse(body: bytes) -> t.Any:
     """Return the JSON value of *body*.
 
-    :raises Refused: It is none.
+    :raises Refused: The body is not JSON.
     """
     try:
         return json.loads(body.decode(), parse_constant=_refuse_constant)
@@ -142,10 +142,10 @@ def _refuse_constant(name: str) -> t.NoReturn:
 
 
 def items_of(body: t.Any, limit: int = MAX_EVENTS) -> list[t.Any]:
-    """Return what *body* holds as a list: one event, or several.
+    """Return the one event, or several, of *body* as a list.
 
-    :param limit: How many at most.
-    :raises Refused: There are more, or it is neither an object nor a list.
+    :param limit: The most events.
+    :raises Refused: The list is longer, or the body is neither an object nor a list.
     """
     if isinstance(body, list):
         if len(body) > limit:

@@ -1,15 +1,14 @@
 """The HTTP routes that accept events and tell whether the app is up.
 
 ``POST <prefix>/events``
-    One event or a list of at most 100. 202 with the ids once each of them is owned, by
-    the queue or the outbox; 4xx and nothing accepted when any is not valid; 413 when
-    the queue never takes one, with what is added to it on the way; 503 with a status
-    for each event when they could not all be taken in time. Sending the same ids again
-    is harmless.
+    One event or a list of at most 100. 202 with the ids once the queue or the outbox
+    owns each of them; 4xx if one is not valid, and none is accepted; 413 if the queue
+    never takes one, with the additions on its way; 503 with a status for each event if
+    they could not all be taken in time. Sending the same ids again is harmless.
 ``GET <prefix>/healthz``
     200 while this process answers.
 ``GET <prefix>/readyz``
-    200 while it can accept events, else 503.
+    200 while it can accept events, otherwise 503.
 
 Every answer is JSON; every error has a ``code`` and a ``message``.
 """
@@ -44,16 +43,16 @@ from .surroundings import Surroundings
 
 logger = get_logger(__name__)
 
-#: Characters of an ``Idempotency-Key``.
+#: Most characters of an ``Idempotency-Key``.
 MAX_SEED = 255
 
 
 def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
     """Return the blueprint with the routes, for one app and ``url_prefix``.
 
-    :param sink: Takes what was accepted.
-    :param open_ingest: While no event key and no signing secret is configured, accept
-        events from this machine; else such an endpoint is closed.
+    :param sink: The receiver of accepted events.
+    :param open_ingest: True to accept events from this machine while no event key and
+        no signing secret is configured. Otherwise such an endpoint is closed.
     """
     prefix = sink.settings.url_prefix or "/"
     blueprint = Blueprint("durable", __name__, url_prefix=prefix)
@@ -81,7 +80,7 @@ class _Routes:
         limit = sink.settings.event_limit
         self.max_body = min(100 * limit, MAX_BODY)
         self.reader = BatchReader(sink.schemas, limit)
-        #: What a look at the readiness found that was told of.
+        #: The problems of the last readiness check that were logged.
         self.told: t.Sequence[str] = ()
 
     def accept(self) -> Response:
@@ -112,7 +111,7 @@ class _Routes:
             problems = ["check failed"]
         if not problems:
             return json_response({"status": "ok"}, 200)
-        # Anybody may ask, as often as he likes: each look is told of once.
+        # A probe may ask at any rate: the result of each check is logged once.
         if problems is not self.told:
             self.told = problems
             logger.warning(

@@ -1,7 +1,7 @@
-"""What the HTTP routes that accept events have in common.
+"""The parts that the HTTP routes which accept events share.
 
-Every answer below their paths is JSON, whatever went wrong and whoever noticed it: the
-route, a hook of the app, or the app's routing before any route of ours was found.
+Every answer below their paths is JSON, whatever the error and whichever part found it:
+the route, a hook of the app, or the app's routing before a route of ours was found.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if t.TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-#: Bytes of a body, at most.
+#: Most bytes of a body.
 MAX_BODY = 10 * 2**20
 
-#: Seconds after which a client may send again what the queue did not take.
+#: Seconds until a client may send again the events that the queue did not take.
 RETRY_AFTER = 2
 
-#: Request headers that travel with each event, and the characters of one.
+#: Request headers that travel with each event, and the most characters of one.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 MAX_TRACE_HEADER = 1024
 
 
 class EventSink(t.Protocol):
-    """What the routes need of the extension."""
+    """The part of the extension that the routes use."""
 
     @property
     def settings(self) -> Settings:
@@ -50,18 +50,18 @@ class EventSink(t.Protocol):
     def send_messages(self, messages: list[EventMessage]) -> t.Sequence[Outcome]:
         """Put *messages* on the event queue.
 
-        :return: For each one who owns it now, or why nobody does.
+        :return: The owner of each, or the reason why it has none.
         """
 
     def ready(self) -> t.Sequence[str]:
-        """Return what keeps this process from accepting events; empty is ready.
+        """Return the problems that keep this process from accepting events.
 
-        The text is logged, never answered.
+        An empty list means ready. The texts are logged, never answered.
         """
 
 
 def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Outcome]:
-    """Give *messages* to *sink*; return for each who owns it, or what went wrong."""
+    """Give *messages* to *sink*; return the owner or the error of each."""
     if not messages:
         return []
     try:
@@ -86,13 +86,13 @@ def log_refusal(logger: SafeLogger, error: Exception) -> None:
 def read_body(limit: int) -> bytes:
     """Return the request's body.
 
-    :param limit: Bytes that it may have; the request's own limit is the same.
-    :raises Refused: It has more; or a hook of the app has read it before, and kept
-        nothing. What is left of it is not what was sent, which the sender must not
-        forget: so that is answered with 503.
+    :param limit: Most bytes of the body; the request's own limit is the same.
+    :raises Refused: The body has more. Or a hook of the app has read it before and kept
+        nothing: the rest is not the request, which the sender must repeat, so that is
+        answered with 503.
     """
     known = vars(request._get_current_object())  # type: ignore[attr-defined]
-    # Whoever read it with the cache has left it there: a signature's check has.
+    # A read with the cache, such as the signature's check, has left the body there.
     touched = "stream" in known and known.get("_cached_data") is None
     body = request.get_data()
     length = request.content_length
@@ -121,7 +121,7 @@ def trace_headers() -> dict[str, str]:
 
 
 def json_response(body: t.Mapping[str, t.Any], status: int) -> Response:
-    """Return *body* as an answer that nobody keeps."""
+    """Return *body* as an answer that no cache keeps."""
     # Not jsonify: the app may have a JSON provider of its own.
     response = Response(json.dumps(body) + "\n", status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
@@ -129,7 +129,7 @@ def json_response(body: t.Mapping[str, t.Any], status: int) -> Response:
 
 
 def with_headers_of(error: HTTPException, response: Response) -> Response:
-    """Return *response* with what *error* says besides its body, such as ``Allow``."""
+    """Return *response* with the headers of *error*, such as ``Allow``."""
     for name, value in error.get_headers():
         if name.lower() != "content-type":
             response.headers[name] = value

@@ -61,29 +61,30 @@ from .surroundings import Surroundings
 
 logger = get_logger(__name__)
 
-#: Where the API is; the SDKs do not let it be elsewhere.
+#: The path of the API, which is fixed in the SDKs.
 PATH = "/e/"
 
-#: Events of one request. The SDKs do not split what they are given.
+#: Most events of one request. The SDKs do not split a list.
 MAX_EVENTS = 5000
 
-#: Invalid events of one request that are told about.
+#: Most invalid events of one request that are reported.
 MAX_TOLD = 10
 
 #: Milliseconds that a run may start before the ``ts`` of its event. The SDKs stamp each
-#: event, and their clocks are not ours: what is due at once is not to wait for a sweep.
+#: event with a clock that is not ours: an event that is due at once is not to wait for
+#: a sweep.
 STAMP_LEAD = 2000
 
-#: Names that nobody may send there.
+#: Prefix of the names that a client may not send there.
 _RESERVED = "inngest/"
 
 
 def inngest_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
     """Return the blueprint with the route, for one app.
 
-    :param sink: Takes what was accepted.
-    :param open_ingest: While no event key and no signing secret is configured, accept
-        events from this machine, with any key.
+    :param sink: The receiver of accepted events.
+    :param open_ingest: True to accept events from this machine, with any key, while no
+        event key and no signing secret is configured.
     """
     blueprint = Blueprint("durable_inngest", __name__)
     api = _EventAPI(sink, open_ingest)
@@ -134,7 +135,7 @@ class _EventAPI:
                 "`flask durable secret` makes a key.",
             )
         if not request.is_json:
-            # Without a key to know, a page of another origin could send plain text.
+            # Where no key is needed, a page of another origin could send plain text.
             raise Refused(415, "Send JSON with Content-Type: application/json.")
 
 
@@ -143,7 +144,7 @@ class InngestReader:
     """Turns bodies in Inngest's form into messages.
 
     :param schemas: The schemas that data has to fit.
-    :param limit: Bytes that one encoded message may have.
+    :param limit: Most bytes of one encoded message.
     """
 
     schemas: Schemas
@@ -154,8 +155,8 @@ class InngestReader:
     ) -> list[EventMessage]:
         """Return the events of *body*.
 
-        :param seed: What the ids derive from that events do not have themselves.
-        :param headers: Headers that every message gets.
+        :param seed: The source of ids for events that have none themselves.
+        :param headers: The headers that every message gets.
         :raises Refused: The body is malformed, or at least one event is not valid.
         """
         messages: list[EventMessage] = []

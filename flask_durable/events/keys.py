@@ -1,4 +1,4 @@
-"""Event keys and secrets: what a client shows, or signs with."""
+"""Event keys and secrets: a client shows a key, or signs with a secret."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import typing as t
 #: Text that an event key begins with; 32 random bytes in URL-safe base64 follow.
 EVENT_KEY_PREFIX = "evk_"
 
-#: The same of a push secret, which whoever hands messages to a push worker shows.
+#: The same of a push secret, which a client shows that hands messages to a push worker.
 PUSH_SECRET_PREFIX = "psh_"
 
-#: The same of a metrics secret, which whoever reads the metrics shows.
+#: The same of a metrics secret, which a client shows that reads the metrics.
 METRICS_SECRET_PREFIX = "mtr_"
 
 #: Text that a signing secret begins with; base64 follows, as in Standard Webhooks.
 SIGNING_SECRET_PREFIX = "whsec_"
 
-#: Bytes that a signing secret may have.
+#: Bytes of a signing secret, at least and at most.
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 
-#: Characters that an event key of another product has at least.
+#: Fewest characters of an event key of another product.
 MIN_FOREIGN_KEY = 32
 
 _FOREIGN = re.compile(rf"[!-~]{{{MIN_FOREIGN_KEY},1024}}")
@@ -55,12 +55,13 @@ def new_signing_secret() -> str:
 
 
 def check_event_key(key: str) -> str:
-    """Return *key* when nobody can guess it.
+    """Return *key* if it cannot be guessed.
 
     It has the form that :func:`new_event_key` gives. Or it comes from elsewhere, as
     with a team that moves here and keeps the key that its clients have.
 
-    :raises ValueError: It is too short, or like a pattern; the text never repeats it.
+    :raises ValueError: The key is too short, or like a pattern; the text never repeats
+        it.
     """
     if key.startswith(EVENT_KEY_PREFIX):
         return _check_form(key, EVENT_KEY_PREFIX)
@@ -75,10 +76,10 @@ def check_event_key(key: str) -> str:
 
 
 def _is_pattern(key: str) -> bool:
-    """Return whether *key* repeats itself, or counts, as nothing random does.
+    """Return whether *key* repeats itself, or counts, as no random key does.
 
-    Of 32 random digits, the poorest text that is taken, fewer than one in a million is
-    like that.
+    Fewer than one in a million of the poorest texts that are taken, 32 random digits,
+    look like that.
     """
     start = key[:64]
     pairs = list(itertools.pairwise(start))
@@ -89,7 +90,7 @@ def _is_pattern(key: str) -> bool:
 def check_push_secret(secret: str) -> str:
     """Return *secret* when it has the form that :func:`new_push_secret` gives.
 
-    :raises ValueError: It has not; the text never repeats the secret.
+    :raises ValueError: The form is another; the text never repeats the secret.
     """
     return _check_form(secret, PUSH_SECRET_PREFIX)
 
@@ -97,7 +98,7 @@ def check_push_secret(secret: str) -> str:
 def check_metrics_secret(secret: str) -> str:
     """Return *secret* when it has the form that :func:`new_metrics_secret` gives.
 
-    :raises ValueError: It has not; the text never repeats the secret.
+    :raises ValueError: The form is another; the text never repeats the secret.
     """
     return _check_form(secret, METRICS_SECRET_PREFIX)
 
@@ -111,7 +112,7 @@ def _check_form(key: str, prefix: str) -> str:
 def secret_bytes(secret: str) -> bytes:
     """Return the bytes of a ``whsec_`` secret.
 
-    :raises ValueError: It is malformed; the text never repeats the secret.
+    :raises ValueError: The secret is malformed; the text never repeats it.
     """
     raw = b""
     if secret.startswith(SIGNING_SECRET_PREFIX):
@@ -125,20 +126,20 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def bearer_of(authorization: str) -> str:
-    """Return what the header ``Authorization`` shows as a bearer; empty for nothing."""
+    """Return the bearer token of the header ``Authorization``; empty for none."""
     scheme, _, shown = authorization.partition(" ")
     return shown.strip() if scheme.lower() == "bearer" else ""
 
 
 def hash_event_key(key: str) -> bytes:
-    """Return the SHA-256 of *key*, which is all that is kept to compare with."""
+    """Return the SHA-256 of *key*, the only form that is kept to compare with."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def matches_event_key(key: str, hashes: t.Iterable[bytes]) -> bool:
-    """Say whether *key* is one of those whose *hashes* are given.
+    """Return whether one of *hashes* is that of *key*.
 
-    All of them are compared, so that the time taken tells nothing about which one.
+    All of them are compared, so that the time taken does not tell which one it is.
     """
     shown = hash_event_key(key)
     found = [hmac.compare_digest(shown, known) for known in hashes]

@@ -134,5 +134,5 @@ def _faults(name: t.Any, data: t.Any, id: t.Any, at: t.Any) -> list[dict[str, st
     return found
 
 
-#: What :meth:`flask_durable.Durable.send` takes besides a name.
+#: The arguments, besides a name, that :meth:`flask_durable.Durable.send` takes.
 EventLike = EventData | Event[t.Any]

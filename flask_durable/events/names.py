@@ -1,11 +1,11 @@
-"""What event names, event ids and trigger patterns may look like."""
+"""The form of event names, event ids and trigger patterns."""
 
 from __future__ import annotations
 
 import re
 import typing as t
 
-#: Characters of an event name and of an event id.
+#: Most characters of an event name and of an event id.
 MAX_NAME = 255
 MAX_ID = 128
 
@@ -14,7 +14,7 @@ _ID = re.compile(r"[A-Za-z0-9_.:\-]+")
 
 
 def check_event_name(name: t.Any) -> str | None:
-    """Return what is wrong with *name*, as the rest of a sentence, or ``None``."""
+    """Return the fault of *name*, as the rest of a sentence, or ``None``."""
     if not isinstance(name, str) or not name:
         return "must be text that is not empty"
     if len(name) > MAX_NAME:
@@ -25,7 +25,7 @@ def check_event_name(name: t.Any) -> str | None:
 
 
 def check_event_id(id: t.Any) -> str | None:
-    """Return what is wrong with *id*, as the rest of a sentence, or ``None``."""
+    """Return the fault of *id*, as the rest of a sentence, or ``None``."""
     if not isinstance(id, str) or not id:
         return "must be text that is not empty"
     if len(id) > MAX_ID:
@@ -36,7 +36,7 @@ def check_event_id(id: t.Any) -> str | None:
 
 
 def check_pattern(pattern: str) -> str | None:
-    """Return what is wrong with a trigger's name or wildcard, or ``None``."""
+    """Return the fault of a trigger's name or wildcard, or ``None``."""
     if pattern == "*":
         return None
     if not pattern.endswith("*"):

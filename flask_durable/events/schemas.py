@@ -14,10 +14,10 @@ from .model import EventData
 
 logger = get_logger(__name__)
 
-#: Faults of one event that are reported.
+#: Most faults of one event that are reported.
 MAX_FAULTS = 20
 
-#: Characters of a path and of a message that are repeated to the sender.
+#: Most characters of a path and of a message that are repeated to the sender.
 MAX_FIELD = 120
 MAX_MESSAGE = 300
 
@@ -25,7 +25,8 @@ MAX_MESSAGE = 300
 class Schemas:
     """The event schemas that one app knows.
 
-    :param version_of: Returns what changes with what a schema accepts.
+    :param version_of: A callable that returns a text which changes with the data that a
+        schema accepts.
     """
 
     def __init__(self, version_of: t.Callable[[type[EventData]], str] = repr) -> None:
@@ -37,7 +38,8 @@ class Schemas:
     def add(self, schema: type[EventData]) -> None:
         """Remember *schema* under its event's name. Repeating it is harmless.
 
-        :raises DefinitionError: It has no name, or another class has the same one.
+        :raises DefinitionError: The schema has no name, or another class has the same
+            one.
         """
         name = schema.__event_name__
         if name is None:
@@ -87,7 +89,7 @@ class Schemas:
 
         Fields that the schema lacks stay, since another consumer may know them.
 
-        :raises EventError: It does not fit; each fault names its field.
+        :raises EventError: The data does not fit; each fault names its field.
         """
         schema = self._by_name.get(name)
         if schema is not None:
@@ -96,9 +98,9 @@ class Schemas:
 
 
 def _runs_code(schema: type[EventData]) -> bool:
-    """Return whether checking data calls Python code, as far as can be told.
+    """Return whether checking data calls Python code, as far as this can be known.
 
-    In doubt it does: the core schema of a class that is completed later is not there.
+    In doubt it is True: a class that is completed later has no core schema yet.
     """
     core = getattr(schema, "__pydantic_core_schema__", None)
     return not isinstance(core, dict) or _has_code(core)
@@ -123,7 +125,7 @@ S = t.TypeVar("S", bound=EventData)
 def load(schema: type[S], data: t.Mapping[str, t.Any]) -> S:
     """Return *data*, a JSON object, as a model of *schema*.
 
-    :raises EventError: It does not fit; each fault names its field.
+    :raises EventError: The data does not fit; each fault names its field.
     """
     try:
         # As JSON, so that text is read as a date, UUID or bytes in strict models too.
@@ -132,7 +134,7 @@ def load(schema: type[S], data: t.Mapping[str, t.Any]) -> S:
         raise _event_error(schema, error) from None
     except Exception as error:
         # A validator of the schema is broken. The sender gets an answer all the same,
-        # and whoever runs the app gets the traceback.
+        # and the log of the app gets the traceback.
         logger.exception(
             "The event schema %s raised an error.",
             _place(schema),
@@ -159,7 +161,7 @@ def path_of(parts: t.Iterable[str | int], root: str = "data") -> str:
 def clean(text: str, limit: int = MAX_MESSAGE) -> str:
     """Return *text* in one line of at most *limit* characters that UTF-8 can encode.
 
-    It is logged too: what a sender calls a field must not look like another record.
+    It is logged too: a field that a sender names must not look like another record.
     """
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

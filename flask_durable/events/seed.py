@@ -23,10 +23,10 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True)
 class Seed:
-    """What the ids of one request derive from.
+    """The time and the random bytes that the ids of one request derive from.
 
     :param millis: Milliseconds since 1970, below 2 to the power of 48.
-    :param entropy: Ten bytes.
+    :param entropy: Ten random bytes.
     """
 
     millis: int
@@ -44,7 +44,7 @@ class Seed:
     def of_event(cls, id: str, at: int) -> Seed:
         """Return the seed of a request that sends one event, always the same.
 
-        :param at: When the event happened, milliseconds since 1970.
+        :param at: The time of the event, milliseconds since 1970.
         """
         return cls(at, hashlib.sha256(id.encode()).digest()[:10])
 

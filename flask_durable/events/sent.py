@@ -1,14 +1,14 @@
-"""What became of an event that was to be sent."""
+"""The outcome of sending an event."""
 
 from __future__ import annotations
 
 import typing as t
 
-#: Who owns it now: the event queue, or the outbox of its partition, which is sent when
-#: the queue is back.
+#: The owner of an event: the event queue, or the outbox of its partition, which is sent
+#: when the queue is back.
 Owner = t.Literal["accepted", "spooled"]
 
-#: Its owner, or why it has none.
+#: The owner of an event, or the reason why it has none.
 Outcome = Owner | Exception
 
 

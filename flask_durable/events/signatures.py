@@ -18,10 +18,10 @@ from .keys import secret_bytes
 #: Seconds that a signature's time may differ from now, in both directions.
 TOLERANCE = 300
 
-#: Characters of a ``webhook-id``.
+#: Most characters of a ``webhook-id``.
 MAX_ID = 255
 
-#: Signatures of one request that are looked at; a sender has one for each secret.
+#: Most signatures of one request that are looked at; a sender has one for each secret.
 MAX_SIGNATURES = 16
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
@@ -45,12 +45,12 @@ def verify(
     *,
     now: float | None = None,
 ) -> str | None:
-    """Return the ``webhook-id`` when one of *secrets* signed *body*, else ``None``.
+    """Return the ``webhook-id`` if one of *secrets* signed *body*, or ``None``.
 
     :param headers: The request's headers; names in lower case must be found in it.
     :param body: The body exactly as it was received.
     :param secrets: The bytes of each secret, see :func:`.keys.secret_bytes`.
-    :param now: Seconds since 1970.
+    :param now: The time in seconds since 1970.
     """
     id = headers.get("webhook-id", "")
     timestamp = headers.get("webhook-timestamp", "")

@@ -1,16 +1,16 @@
-"""What the app does around our routes: its rules for hosts, its hooks, its errors.
+"""The app around our routes: its rules for hosts, its hooks, its errors.
 
 A request to one of our routes passes through the app like any other:
 
-1. Flask looks for the route. Where the app has rules for hosts (``TRUSTED_HOSTS``,
+1. Flask looks for the route. If the app has rules for hosts (``TRUSTED_HOSTS``,
    ``host_matching``, ``subdomain_matching``), it finds none for a health check by
-   address, or for a daemon that says ``localhost``. Our routes look at credentials and
-   at no host, so theirs is found all the same.
+   address, or for a daemon that says ``localhost``. Our routes check credentials and
+   not the host, so they are found all the same.
 2. Hooks of the app run, and may answer: a redirect to a login page, a limit. That is
-   the app's right, and seldom its wish. So it is said once for each route and status.
-3. The route answers, or :class:`Surroundings` answers an error as JSON, also where the
-   app has a handler for it that makes HTML.
-4. Hooks of the app run again, and may change the answer. That is said as well.
+   the app's right, and seldom its wish. So it is logged once for each route and status.
+3. The route answers, or :class:`Surroundings` answers an error as JSON, also if the app
+   has a handler for it that makes HTML.
+4. Hooks of the app run again, and may change the answer. That is logged as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from werkzeug.routing import Rule
 
 from ..safe_logging import get_logger
 
-#: Where a request has the status that the route answered, 0 before it did.
+#: The key of a request's WSGI environment with the status of the route, 0 at first.
 _STATUS = "flask_durable.status"
 
 _PACKAGE = __package__.partition(".")[0]
@@ -43,10 +43,10 @@ logger = get_logger(__name__)
 
 
 class Surroundings:
-    """Keeps the app's rules for its own pages from a blueprint's routes, or tells.
+    """Keeps the app's rules for its own pages from a blueprint's routes, or logs them.
 
-    :param is_ours: Says of a path whether a route of the blueprint could be there.
-    :param answer: Makes an answer of an error.
+    :param is_ours: A callable that tells if a route of the blueprint could have a path.
+    :param answer: A callable that makes an answer of an error.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class Surroundings:
         self = cls(blueprint, is_ours, answer)
         blueprint.record_once(lambda state: self._begin(t.cast(Flask, state.app)))
         blueprint.before_app_request(self.answer_routing_error)
-        # Of a blueprint's hooks these run next to the route: after the app's before
-        # it, and before the app's after it.
+        # A blueprint's hooks run next to the route: after the app's before it, and
+        # before the app's after it.
         blueprint.before_request(_note_begin)
         blueprint.after_request(_note_answer)
         blueprint.register_error_handler(HTTPException, answer)
         for status in default_exceptions:
-            # Else a handler of the app for one status would come first.
+            # Otherwise a handler of the app for one status would come first.
             blueprint.register_error_handler(status, answer)
         blueprint.register_error_handler(Exception, self._answer_crash)
 
     def answer_routing_error(self) -> Response | None:
-        """Answer what fails before a route of ours is found, such as a wrong method.
+        """Answer an error from before a route of ours is found, such as a wrong method.
 
         Flask gives such errors to the app's handlers only, which may make HTML of them.
         """
@@ -115,7 +115,7 @@ class Surroundings:
         request_finished.connect(self._look_at_answer, app)
 
     def _find_route(self, app: Flask, **_: object) -> None:
-        """Let a request reach its route that only the app's rules for hosts keep off.
+        """Let a request reach its route if only the app's rules for hosts prevent it.
 
         Before any hook runs: they see the blueprint's name as ever.
         """
@@ -126,8 +126,8 @@ class Surroundings:
             request.url_rule, request.view_args = found
         rule = request.url_rule
         if rule and rule.arguments and request.blueprint == self._blueprint.name:
-            # What stands there is a key or a secret. Flask logs the path where a hook
-            # of the app raises, and hooks log it themselves.
+            # A key or a secret may be in the path. Flask logs the path if a hook of the
+            # app raises, and hooks log it themselves.
             request.path = rule.rule
 
     def _match(self, app: Flask) -> tuple[Rule, dict[str, t.Any]] | None:
@@ -174,7 +174,7 @@ def exempt_from_csrf(app: t.Any, blueprint: Blueprint) -> None:
 
 
 def _without_hosts(app: Flask, blueprint: str) -> tuple[Map, dict[str, Rule]]:
-    """Return the blueprint's routes as they are without a host, and the app's own."""
+    """Return the blueprint's routes without their hosts, and the app's own."""
     rules = {
         str(number): rule
         for number, rule in enumerate(app.url_map.iter_rules())

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from .model import EventData
 
-#: A header of the event: JSON that says which schedule made it, for whoever watches.
+#: A header of the event: JSON that says which schedule made it, for cron monitors.
 #: ``expression``, ``timezone`` and ``jitter`` are the schedule's; ``number`` counts the
 #: schedules of the function from 1; ``timeout`` is that of the function, or ``null``.
 SCHEDULE_HEADER = "cron-schedule"

@@ -1,4 +1,4 @@
-"""How long to wait between the attempts of a step."""
+"""The delays between the attempts of a step."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Backoff:
     ``maximum``. With jitter it is drawn evenly from the upper half of that, so that
     runs that failed together do not come back together.
 
-    :param initial: Delay after the first failed attempt.
-    :param factor: By how much each delay is longer than the one before, at least 1.
+    :param initial: The delay after the first failed attempt.
+    :param factor: The ratio of each delay to the one before, at least 1.
     :param maximum: The longest delay.
-    :param jitter: Whether the delay is between 0.5 and 1.0 of what is computed.
+    :param jitter: True to draw each delay from 0.5 to 1.0 of its computed value.
     :raises DefinitionError: A value is malformed, or ``maximum`` is less than
         ``initial``.
     """
@@ -65,7 +65,7 @@ class Backoff:
     ) -> float:
         """Return the seconds to wait after the failed *attempt*, counted from 1.
 
-        :param random: Returns a number from 0 to 1, for the jitter.
+        :param random: A callable that returns a number from 0 to 1, for the jitter.
         """
         try:
             seconds = min(self.initial * self.factor ** (attempt - 1), self.maximum)

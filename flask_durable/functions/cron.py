@@ -1,7 +1,7 @@
 """Schedules: functions that a time of day starts, as cron does it.
 
 The expressions are evaluated by cronsim, which follows Debian's cron. Nothing here
-knows what time it is: instants are found between two that the caller gives.
+reads a clock: instants are found between two that the caller gives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..durations import to_seconds
 from ..errors import ConfigurationError
 from ..errors import DefinitionError
 
-#: Seconds that a tick may be put off by at most.
+#: Most seconds that a tick may be put off by.
 MAX_JITTER = 3600.0
 
 #: Characters of an expression.
@@ -31,7 +31,7 @@ MAX_EXPRESSION = 255
 _UTC = fixed_timezone.utc
 _SECOND = timedelta(seconds=1)
 
-#: Any time will do: an expression either has instants after it or has none at all.
+#: Any time will do: an expression has instants after each moment, or has none at all.
 _SOME_TIME = datetime(2024, 1, 1, tzinfo=_UTC)
 
 
@@ -41,17 +41,17 @@ class Cron:
 
     Five fields (minute, hour, day of month, month, day of week) as in Debian's cron,
     with lists, ranges, steps and English names, ``L`` (the last day of a month, or
-    ``5L`` the last Friday) and ``5#2`` (the second Friday). When clocks go forward,
-    what would fall into the gap runs right after it; when they go back, a fixed time
-    runs once, and ``*/5`` and the like run on in real time.
+    ``5L`` the last Friday) and ``5#2`` (the second Friday). When clocks go forward, a
+    tick that would fall into the gap runs right after it; when they go back, a fixed
+    time runs once, and ``*/5`` and the like run on in real time.
 
     Needs the extra ``cron``.
 
-    :param expression: When, such as ``"30 4 * * MON-FRI"``.
+    :param expression: The five fields, such as ``"30 4 * * MON-FRI"``.
     :param timezone: The zone that the fields are in, such as ``"Europe/Berlin"``.
-    :param jitter: The longest delay of a tick, at most an hour. Each tick has its own
-        between none and this, always the same, so that functions with one schedule do
-        not all start at once.
+    :param jitter: The longest delay of a tick, at most an hour. Each tick has a delay
+        of its own, always the same, so that functions with one schedule do not all
+        start at once.
     :raises DefinitionError: The expression, the zone or the jitter is not valid, or the
         expression never comes true.
     :raises ConfigurationError: The extra ``cron`` is not installed.
@@ -106,7 +106,7 @@ class Cron:
     def delay(self, function_id: str, instant: datetime) -> float:
         """Return the seconds that the tick of a function is put off by.
 
-        They depend on nothing but the arguments, so every process finds the same.
+        They depend on the arguments alone, so every process finds the same delay.
         """
         text = f"{function_id} {instant.timestamp():.0f}"
         digest = hashlib.sha256(text.encode()).digest()
@@ -122,8 +122,8 @@ class Cron:
     def _in_real_time(self, start: datetime, zone: tzinfo) -> t.Iterator[datetime]:
         """Yield each instant after *start* whose local time fits the fields.
 
-        The simulation walks in whole hours, and past a change that is not at a whole
-        hour, or not by one, it leaves some out. So it walks with one offset at a time.
+        The simulation walks in whole hours. Past a change that is not at a whole hour,
+        or not by one, it leaves some out. So it walks with one offset at a time.
         """
         last = start
         while True:
@@ -143,8 +143,8 @@ class Cron:
         last = start
         for found in _simulator(self.expression, start.astimezone(zone)):
             instant = found.astimezone(_UTC)
-            # Of an hour that comes twice the simulation knows one only, which may be
-            # before *start*; and two times of a gap become one instant.
+            # The simulation knows only one pass of an hour that comes twice, which may
+            # be before *start*; and two times of a gap become one instant.
             if instant > last:
                 last = instant
                 yield instant
@@ -160,7 +160,7 @@ def _next_change(zone: tzinfo, start: datetime, end: datetime) -> datetime | Non
     """Return the last second after *start* before *zone* changes its offset.
 
     :param end: The time after which a change does not matter.
-    :returns: ``None`` if there is none.
+    :returns: The second in UTC; ``None`` if there is no change until *end*.
     """
     start, end = start.replace(microsecond=0), end - _SECOND
     offset = _offset(zone, start)

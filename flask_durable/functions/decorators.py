@@ -55,11 +55,11 @@ class StepDecorator(t.Protocol):
 class Decorators:
     """``function``, ``step`` and ``event``, which declare into a registry."""
 
-    #: What is declared here.
+    #: The registry that takes the declarations.
     functions: FunctionRegistry
     #: Put before the id of each function and the name of each declared step.
     _prefix: str = ""
-    #: The options of functions that give none of their own.
+    #: The options of functions that set none themselves.
     _defaults: FunctionKeywords = {}
 
     @t.overload
@@ -102,24 +102,24 @@ class Decorators:
     ) -> t.Any:
         """Declare a durable function.
 
-        :param on: What starts it: an event's name, a wildcard (``"media/*"``), an
+        :param on: The triggers: an event's name, a wildcard (``"media/*"``), an
             :class:`EventData` class, a schedule (:class:`Cron`), a sequence of these,
             or ``None`` for a function that is only invoked. ``event.data`` is a model
             for the events whose class is named, a :class:`CronTick` for those of a
             schedule, otherwise a plain dict.
-        :param id: Unique in the app (default the function's name). Runs are found by
-            it, so keep it when the function is renamed.
-        :param where: Says for an event whether it starts a run.
+        :param id: An id that is unique in the app (default the function's name). Runs
+            are found by it, so keep it when the function is renamed.
+        :param where: A callable that tells for an event if it starts a run.
         :param queue: The queue that its runs wait in (default ``"default"``).
-        :param retries: Attempts of each step, and of the body, after the first one
-            (default 3).
+        :param retries: The number of attempts of each step, and of the body, after the
+            first one (default 3).
         :param backoff: The delays between attempts.
         :param non_retriable: Exception classes that end a step or the run at once.
-        :param timeout: How long a run may take, its wait in the queue included; then it
-            is cancelled.
-        :param start_timeout: How long a run may wait for its start; then it is
+        :param timeout: The longest time of a run, its wait in the queue included; then
+            it is cancelled.
+        :param start_timeout: The longest wait of a run for its start; then it is
             cancelled.
-        :raises DefinitionError: Something about it is wrong; the message has the fix.
+        :raises DefinitionError: The declaration is wrong; the message has the fix.
         """
         if bare:
             refuse_bare(bare[0])
@@ -146,17 +146,17 @@ class Decorators:
     def step(self, name: t.Any = None, /, **options: t.Any) -> t.Any:
         """Declare a step: in a run's body it runs as a step, elsewhere it is a call.
 
-        Works bare, as ``@durable.step``, and with options. What is not given is as the
-        function says.
+        Works bare, as ``@durable.step``, and with options. Options that are not given
+        are as the function says.
 
         :param name: The step's name, unique in the app (default the function's name).
-        :param retries: Attempts after the first one.
+        :param retries: The number of attempts after the first one.
         :param backoff: The delays between attempts.
         :param non_retriable: Exception classes that end the step at once.
-        :param timeout: How long one attempt may take.
-        :param lease: How long the body may hold the interpreter in C code.
-        :param at_most_once: Never repeat an attempt whose outcome is unknown.
-        :raises DefinitionError: Something about it is wrong; the message has the fix.
+        :param timeout: The longest time of one attempt.
+        :param lease: The longest time that the body holds the interpreter in C code.
+        :param at_most_once: True to never repeat an attempt whose outcome is unknown.
+        :raises DefinitionError: The declaration is wrong; the message has the fix.
         """
         if callable(name):
             return self.step()(name)
@@ -177,7 +177,8 @@ class Decorators:
     def event(self, schema: Schema) -> Schema:
         """Declare the schema of an event that no ``on=`` names.
 
-        :raises DefinitionError: It has no event name, or the name has another schema.
+        :raises DefinitionError: The schema has no event name, or the name has another
+            schema.
         """
         if not (isinstance(schema, type) and issubclass(schema, EventData)):
             raise DefinitionError(
@@ -191,5 +192,5 @@ class Decorators:
     def _open(self) -> None:
         """Check that more may be declared.
 
-        :raises DefinitionError: It may not.
+        :raises DefinitionError: The app or the group takes no more declarations.
         """

@@ -1,4 +1,4 @@
-"""What is checked when a function or a step is declared, each with the fix."""
+"""The checks of a declared function or step; each error has its fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .triggers import read_triggers
 MAX_ID = 128
 MAX_STEP_NAME = 200
 
-#: Stands for ``on=`` where it is not given.
+#: The default of ``on=``, to tell if it was given.
 MISSING: t.Any = object()
 
 _ID = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -44,8 +44,8 @@ def define_function(
 ) -> Function[t.Any, t.Any]:
     """Return the function that a decorator makes of *body*.
 
-    :param prefix: Put before the id, such as a group's name and a dot.
-    :raises DefinitionError: Something about it is wrong.
+    :param prefix: A text put before the id, such as a group's name and a dot.
+    :raises DefinitionError: The declaration is wrong.
     """
     if on is MISSING:
         raise DefinitionError(
@@ -80,7 +80,7 @@ def define_step(
 ) -> StepFunction[..., t.Any]:
     """Return the step that a decorator makes of *body*.
 
-    :raises DefinitionError: Something about it is wrong.
+    :raises DefinitionError: The declaration is wrong.
     """
     if isinstance(body, (Function, StepFunction)):
         raise DefinitionError(
@@ -98,7 +98,7 @@ def define_step(
 
 
 def refuse_bare(given: t.Any) -> t.NoReturn:
-    """Refuse what ``@durable.function`` was given by place, or a function bare."""
+    """Refuse a positional argument of ``@durable.function``, or a bare function."""
     if inspect.isroutine(given):
         raise DefinitionError(
             f"{given.__name__!r} is declared without parentheses.",
@@ -116,7 +116,7 @@ def refuse_bare(given: t.Any) -> t.NoReturn:
 def check_id(id: t.Any) -> None:
     """Check that *id* is fit for a function.
 
-    :raises DefinitionError: It is not.
+    :raises DefinitionError: The id is malformed.
     """
     if not isinstance(id, str) or not _ID.fullmatch(id) or len(id) > MAX_ID:
         raise DefinitionError(
@@ -129,7 +129,7 @@ def check_id(id: t.Any) -> None:
 def check_where(where: t.Any) -> None:
     """Check that *where* takes an event.
 
-    :raises DefinitionError: It does not.
+    :raises DefinitionError: *where* is no plain function, or does not take one event.
     """
     if where is None:
         return
@@ -148,9 +148,10 @@ def check_body(
 ) -> None:
     """Check that *body* can be called with *parameters*.
 
-    :param schemas: The classes that ``on=`` names, or ``None`` where the annotation of
-        the event is not to be compared with them.
-    :raises DefinitionError: It cannot, or its annotation says another event.
+    :param schemas: The classes that ``on=`` names; ``None`` to leave the annotation of
+        the event unchecked.
+    :raises DefinitionError: The body takes other parameters, or its annotation names
+        another event.
     """
     _check_kind(body)
     _check_arity(body, parameters)
@@ -219,7 +220,7 @@ def _check_annotation(body: t.Any, schemas: tuple[type[EventData], ...]) -> None
 
 
 def _members(annotation: t.Any) -> list[t.Any]:
-    """Return the members of a union, without what their brackets hold."""
+    """Return the members of a union, without the contents of their brackets."""
     if t.get_origin(annotation) in (t.Union, types.UnionType):
         return [t.get_origin(kind) or kind for kind in t.get_args(annotation)]
     return [t.get_origin(annotation) or annotation]

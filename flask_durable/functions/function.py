@@ -1,4 +1,4 @@
-"""A durable function: a body, what starts it, and how its runs are treated."""
+"""A durable function: a body, its triggers, and the options of its runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
 
 R = TypeVar("R", default=t.Any)
 
-#: What the id of a failure handler ends with, after that of its function.
+#: The end of a failure handler's id, after the id of its function.
 FAILURE_SUFFIX = "/on_failure"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -49,13 +49,13 @@ class Function(t.Generic[D, R]):
     schemas: t.Mapping[str, type[EventData]]
     #: The schedules that start it.
     crons: tuple[Cron, ...]
-    #: Says for an event that fits whether it starts a run.
+    #: Tells for a matching event if it starts a run.
     where: t.Callable[[Event[t.Any]], bool] | None
-    #: Has the steps the run makes after it failed for good.
+    #: Its handler, with the steps that follow a run's final failure.
     failure_handler: Function[D, object] | None
     #: Changes with the body's code.
     version: str
-    #: Where it is defined, as ``"file:line"``.
+    #: The place of its definition, as ``"file:line"``.
     defined_at: str
     #: Texts that error reports do not show, such as an address with a key in it.
     confidential: tuple[str, ...]
@@ -96,12 +96,12 @@ class Function(t.Generic[D, R]):
 
     @property
     def retries(self) -> int:
-        """How many attempts follow the first one of a step or of the body."""
+        """The number of attempts after the first one, of a step or of the body."""
         return self.options.retries
 
     @property
     def max_attempts(self) -> int:
-        """How many attempts a step or the body has in all."""
+        """The number of all attempts of a step or of the body."""
         return self.options.retries + 1
 
     @property
@@ -139,8 +139,8 @@ class Function(t.Generic[D, R]):
         The handler has steps of its own, and the queue and retries of the function. Its
         outcome does not change that of the run.
 
-        :raises DefinitionError: There is a handler already, or this one does not take
-            ``(event, step, failure)``.
+        :raises DefinitionError: The function has a handler already, or this one does
+            not take ``(event, step, failure)``.
         """
         from .definition import check_body
 
@@ -179,7 +179,7 @@ class Function(t.Generic[D, R]):
         return _event(message, message.opened)
 
     def spec(self) -> dict[str, t.Any]:
-        """Return what a process publishes about the function, as a JSON object."""
+        """Return the published description of the function, as a JSON object."""
         handler = self.failure_handler
         return {
             "id": self.id,
@@ -205,6 +205,6 @@ def _event(message: EventMessage, data: t.Any) -> Event[t.Any]:
             errors=[fault],
         ) from None
     event = Event(message.name, data, id=message.id, at=at)
-    # Sent on, it waits for nothing that it did not wait for here.
+    # A copy that is sent on has no more to wait for than this one had.
     vars(event)["_scheduled"] = message.due > 0
     return event

@@ -24,10 +24,10 @@ class DurableGroup(Decorators):
 
         durable.register(media)     # the function's id is "media.transcode"
 
-    :param name: Put before the ids of its functions and the names of its declared
-        steps, with a dot.
-    :param function_defaults: Options of its functions that give none of their own.
-    :raises DefinitionError: The name or a default is not what it should be.
+    :param name: The prefix, with a dot, of the ids of its functions and of the names
+        of its declared steps.
+    :param function_defaults: The options of its functions that set none themselves.
+    :raises DefinitionError: The name or a default is not valid.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DurableGroup(Decorators):
         self._registered = False
 
     def apply(self, registry: FunctionRegistry) -> None:
-        """Add everything that the group declares to *registry*.
+        """Add all declarations of the group to *registry*.
 
         :raises DefinitionError: A group of this name is in it already, or one of the
             group's ids, names or schemas is taken.

@@ -1,4 +1,4 @@
-"""What may be set for a function and for a step, as checked values."""
+"""The options of a function and of a step, as checked values."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class FunctionOptions:
     """The checked options of a function.
 
     :param queue: The queue that its runs wait in.
-    :param retries: Attempts of each step, and of the body, after the first one.
+    :param retries: The number of attempts of a step, and of the body, after the first.
     :param backoff: The delays between attempts.
     :param non_retriable: Errors that end a step or the run at once.
     :param timeout: Seconds after which a run that has not finished is cancelled.
     :param start_timeout: Seconds from a run's creation within which it must start.
-    :raises DefinitionError: A value is not what it should be.
+    :raises DefinitionError: A value is not valid.
     """
 
     queue: str = "default"
@@ -71,7 +71,7 @@ class FunctionOptions:
     def of(cls, keywords: t.Mapping[str, t.Any]) -> FunctionOptions:
         """Return the options that *keywords* ask for, checked.
 
-        :raises TypeError: There is no option of a name.
+        :raises TypeError: A keyword is no option.
         """
         _check_names("function", keywords, ("on", "id", "where"), cls)
         return cls(**keywords)
@@ -97,13 +97,13 @@ class FunctionOptions:
 class StepOptions:
     """The checked options of a step; ``None`` is "as the function says".
 
-    :param retries: Attempts after the first one.
+    :param retries: The number of attempts after the first one.
     :param backoff: The delays between attempts.
     :param non_retriable: Errors that end the step at once, besides the function's.
     :param timeout: Seconds that one attempt may take.
     :param lease: Seconds that a body may hold the interpreter without a heartbeat.
-    :param at_most_once: Whether an attempt without an outcome is never repeated.
-    :raises StepUsageError: A value is not what it should be.
+    :param at_most_once: True if an attempt without an outcome is never repeated.
+    :raises StepUsageError: A value is not valid.
     """
 
     retries: int | None = None
@@ -117,7 +117,7 @@ class StepOptions:
     def of(cls, keywords: t.Mapping[str, t.Any]) -> StepOptions:
         """Return the options that *keywords* ask for, checked.
 
-        :raises TypeError: There is no option of a name.
+        :raises TypeError: A keyword is no option.
         """
         _check_names("step", keywords, (), cls)
         return cls(**keywords)
@@ -136,7 +136,7 @@ class StepOptions:
             raise StepUsageError(*error.args) from None
 
     def merged(self, over: StepOptions) -> StepOptions:
-        """Return these options with those that *over* gives put over them."""
+        """Return these options, with those that *over* sets in their place."""
         given = {
             name: value
             for name, value in vars(over).items()
@@ -149,7 +149,7 @@ class StepOptions:
 
         A step that runs at most once has none unless it is given its own.
 
-        :param function_retries: What the function says.
+        :param function_retries: The retries of the function.
         """
         if self.retries is not None:
             return self.retries
@@ -164,8 +164,9 @@ def _check_names(
 ) -> None:
     """Check that there is an option for each name.
 
-    :param others: What is no option, and given beside them.
-    :raises TypeError: As Python does for any call; it names those that there are.
+    :param others: Names that are parameters beside the options.
+    :raises TypeError: A name is no option, as Python raises it for any call; the text
+        lists the options.
     """
     names = (*others, *(field.name for field in fields(options)))
     for name in keywords:
@@ -181,7 +182,7 @@ def _check_names(
 def check_queue(name: t.Any) -> None:
     """Check that a function's queue may be called *name*.
 
-    :raises ValueError: It may not.
+    :raises ValueError: The name is malformed.
     """
     if not isinstance(name, str) or not _QUEUE.fullmatch(name):
         raise ValueError(

@@ -18,7 +18,7 @@ AnyFunction = Function[t.Any, t.Any]
 
 
 class FunctionRegistry:
-    """Everything that is declared for one app; names are unique in it."""
+    """All declarations for one app; names are unique in it."""
 
     def __init__(self) -> None:
         self._functions: dict[str, AnyFunction] = {}
@@ -54,9 +54,9 @@ class FunctionRegistry:
         return self._index.has(name) or self.schemas.get(name) is not None
 
     def specs(self) -> dict[str, dict[str, t.Any]]:
-        """Return what a process publishes of the functions, by their ids.
+        """Return the published descriptions of the functions, by their ids.
 
-        Beside what each says of itself that is which schemas its events have to fit.
+        Each also lists the schemas that its events have to fit.
         """
         versions = {name: self.schemas.version(name) for name in self.schemas.names()}
         return {
@@ -83,7 +83,8 @@ class FunctionRegistry:
     def add(self, function: AnyFunction) -> None:
         """Add *function* and the schemas that its ``on=`` names.
 
-        :raises DefinitionError: Its id is taken, or an event of it has another schema.
+        :raises DefinitionError: The id is taken, or an event of the function has
+            another schema.
         """
         known = self._functions.get(function.id)
         if known is not None:
@@ -97,7 +98,8 @@ class FunctionRegistry:
     def add_schema(self, schema: type[EventData]) -> None:
         """Add the *schema* of an event.
 
-        :raises DefinitionError: It has no event name, or the name has another schema.
+        :raises DefinitionError: The schema has no event name, or the name has another
+            schema.
         """
         self.schemas.add(schema)
         self._declared_schemas.append(schema)
@@ -105,14 +107,14 @@ class FunctionRegistry:
     def add_step(self, step: StepFunction[..., t.Any]) -> None:
         """Add a declared *step*.
 
-        :raises DefinitionError: Its name is taken.
+        :raises DefinitionError: The name is taken.
         """
         known = self._steps.setdefault(step.name, step)
         if known is not step:
             _refuse("declared steps have the name", step.name, known, step, "a name")
 
     def include_group(self, name: str, group: FunctionRegistry) -> None:
-        """Add what the group called *name* declares.
+        """Add the declarations of the group called *name*.
 
         :raises DefinitionError: A group of that name is here already, or one of its
             ids, names or schemas is taken.

@@ -1,4 +1,4 @@
-"""Versions of event schemas: whether two releases check an event in the same way."""
+"""Versions of event schemas, to tell if two releases check an event in the same way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .signatures import code_version
 
 
 def schema_version(schema: type[EventData]) -> str:
-    """Return 12 characters that change with what *schema* accepts.
+    """Return 12 characters that change with the data that *schema* accepts.
 
     They are the same in every process that runs the same code. Validators count by
-    their code; those of models that are fields of it do not.
+    their code; the validators of models that are fields of it do not count.
     """
     text = "\n".join([_shape(schema), *sorted(_validators(schema))])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What a callable says about itself: its code, its place, its annotations."""
+"""The code, the place and the annotations of a callable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def underlying(callable: t.Any) -> t.Any:
     """Return the function behind partials, bound methods and callable objects.
 
     Classes and builtins are returned as they are, as are functions that wrap another:
-    what such a wrapper says of itself counts.
+    the signature of such a wrapper counts.
     """
     while not isinstance(callable, _PLAIN):
         if isinstance(callable, functools.partial):
@@ -68,7 +68,7 @@ def _fingerprint(constant: t.Any) -> str:
 
 
 class UnresolvedAnnotation(Exception):
-    """Raised when the text of an annotation names what its module does not have."""
+    """Raised when an annotation's text has a name that its module lacks."""
 
     def __init__(self, annotation: str, reason: str) -> None:
         super().__init__(f"{annotation!r} cannot be resolved: {reason}")
@@ -78,11 +78,11 @@ class UnresolvedAnnotation(Exception):
 def annotation_of(function: t.Any, name: str) -> t.Any:
     """Return the resolved annotation of parameter *name*, or of ``"return"``.
 
-    Only this one is resolved: others may name what is imported for the type checker
-    alone.
+    Only this one is resolved: others may have names that are imported for the type
+    checker alone.
 
-    :return: ``inspect.Parameter.empty`` where there is none.
-    :raises UnresolvedAnnotation: It names what cannot be found.
+    :return: ``inspect.Parameter.empty`` if there is none.
+    :raises UnresolvedAnnotation: A name in it cannot be found.
     """
     raw = _raw_annotations(function).get(name, inspect.Parameter.empty)
     if raw is inspect.Parameter.empty:
@@ -115,7 +115,7 @@ def _raw_annotations(function: t.Any) -> t.Mapping[str, t.Any]:
 
 
 def _enclosed(function: t.Any) -> dict[str, t.Any]:
-    # A class that is local to the enclosing function is found where the body uses it.
+    # A class that is local to the enclosing function is found if the body uses it.
     code = getattr(function, "__code__", None)
     found = {}
     cells = getattr(function, "__closure__", None) or ()

@@ -25,19 +25,19 @@ logger = get_logger(__name__)
 class StepFunction(t.Generic[P, R]):
     """A function that runs as a step when a run's body calls it, between other steps.
 
-    Everywhere else, a step's body included, it is a plain call. It can also be given to
-    ``step.run``, with another name.
+    In any other place, such as a step's body, it is a plain call. It can also be given
+    to ``step.run``, with another name.
 
-    :raises DefinitionError: An option is not what it should be.
+    :raises DefinitionError: An option is not valid.
     """
 
     #: The step's name in a run.
     name: str
     #: The plain function.
     function: t.Callable[P, R]
-    #: What was given, checked.
+    #: The options that were given, checked.
     options: StepOptions
-    #: Where it is defined, as ``"file:line"``.
+    #: The place of its definition, as ``"file:line"``.
     defined_at: str
 
     def __init__(
@@ -59,7 +59,7 @@ class StepFunction(t.Generic[P, R]):
         self._has_warned = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run as a step in a run's body, else call the plain function."""
+        """Run as a step in a run's body, otherwise call the plain function."""
         step = active_step()
         if step is None:
             self._warn_if_no_step()
@@ -68,10 +68,10 @@ class StepFunction(t.Generic[P, R]):
         return step.run(self.name, self.function, *args, **kwargs)
 
     def _warn_if_no_step(self) -> None:
-        """Say once that a thread which a body may have started calls no step.
+        """Log once that the call is no step, in a thread that a body may have started.
 
         Threads do not inherit the run, and nothing tells which body started one: so it
-        is said where one could have.
+        is logged wherever one could have.
         """
         if self._has_warned or run_context() is not None:
             return

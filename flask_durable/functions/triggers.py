@@ -1,4 +1,4 @@
-"""What starts which functions: exact names, wildcards and schedules."""
+"""The triggers of functions: exact names, wildcards and schedules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cron import Cron
 #: One trigger as users write it.
 Trigger = type[EventData] | str | Cron
 
-#: Schedules that a function may have.
+#: Most schedules of one function.
 MAX_CRONS = 10
 
 
@@ -75,11 +75,11 @@ def _prefixes(name: str) -> t.Iterator[str]:
 
 
 class Triggers(t.NamedTuple):
-    """What starts one function.
+    """The triggers of one function.
 
     :param patterns: Names and wildcards of events.
     :param schemas: The schema of each event that is named by class.
-    :param crons: Schedules.
+    :param crons: The schedules that start the function.
     """
 
     patterns: tuple[str, ...] = ()
@@ -88,11 +88,11 @@ class Triggers(t.NamedTuple):
 
 
 def read_triggers(on: t.Any) -> Triggers:
-    """Return what *on* asks for.
+    """Return the triggers that *on* names.
 
     :param on: A name, a wildcard, an :class:`EventData` class, a :class:`Cron`, a
         sequence of these, or ``None`` for a function that is only invoked.
-    :raises DefinitionError: *on* is something else, empty, or says a thing twice.
+    :raises DefinitionError: *on* is none of these, is empty, or names one twice.
     """
     if on is None:
         return Triggers()

@@ -5,10 +5,10 @@
     run FAILED ──► its handler's run ──► dead letter of the run's queue
     dead letter, moved back ──► run message ──► run QUEUED, if it is FAILED as it was
 
-The letter is a run message that names the generation that failed. It is written by a
-step of the handler, whose run was created by the script that ended the other: whatever
-dies on the way, there is a letter, or there are two that mean the same. The first one
-moved back makes a new generation, and the others find that and change nothing.
+The letter is a run message that names the generation that failed. A step of the handler
+writes it, and the script that ended the run created the handler's run. So a crash never
+loses the letter; at worst there are two that mean the same. The first one moved back
+makes a new generation; the others find that and change nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 NAME = "dead-letter"
 
 #: Attempts after the first one: four days with the usual delays, however few the
-#: function has. What it waits for is the queue, and not what the run failed at.
+#: function has. They wait for the queue, which has no part in the run's failure.
 RETRIES = 100
 
 
@@ -35,7 +35,7 @@ def leave_dead_letter(step: Step, failure: Failure) -> None:
     """Put the run that failed into the dead letters of its queue.
 
     :param step: The tools of its failure handler's run.
-    :param failure: Why it failed.
+    :param failure: The failure of the run.
     """
     attempt = step._attempt
     record = attempt.record

@@ -21,10 +21,10 @@ _RAISED_AS: dict[str, type[StepError]] = {
 def check_size(text: str, limit: int) -> None:
     """Check that a result may be kept.
 
-    :param limit: Bytes, ``DURABLE_MAX_VALUE``.
-    :raises UnserializableValue: It is larger.
+    :param limit: Most bytes of a result, ``DURABLE_MAX_VALUE``.
+    :raises UnserializableValue: The result is larger.
     """
-    # Four bytes at most a character: only what may be too large is encoded to know.
+    # A character has at most four bytes, so a short text need not be encoded.
     if len(text) * 4 > limit and len(text.encode()) > limit:
         raise UnserializableValue(
             "",
@@ -34,9 +34,9 @@ def check_size(text: str, limit: int) -> None:
 
 
 def refused_by_server(text: str, error: BaseException) -> UnserializableValue:
-    """Return the error of a result that the server does not take for its size.
+    """Return the error of a result that the server refuses for its size.
 
-    :param error: What the server, or the client, said.
+    :param error: The error of the server or the client.
     """
     return UnserializableValue(
         "",
@@ -49,7 +49,7 @@ def refused_by_server(text: str, error: BaseException) -> UnserializableValue:
 def failure_of(
     error: BaseException, step: str, attempt: int, timeout: float | None
 ) -> Failure:
-    """Return what is stored of *error*, which an attempt of a step raised."""
+    """Return the stored form of *error*, which an attempt of a step raised."""
     failure = Failure.of(error, step=step, attempt=attempt)
     if isinstance(error, TimeoutInterrupt):
         took = f"took longer than {format_seconds(timeout or 0)}"
@@ -62,7 +62,7 @@ def failure_of(
 
 
 def error_of(step: str, failure: Failure, path: str = "") -> StepError:
-    """Return the error that a step raises in the body for what is stored of it."""
+    """Return the error that a step raises in the body for a stored failure."""
     if failure.code == UnserializableResult.code:
         return UnserializableResult(step, failure, path=path)
     return _RAISED_AS.get(failure.code, StepError)(step, failure)

@@ -10,10 +10,10 @@ failed      the stored failure is raised
 intent      an at-most-once body started and left no outcome: ``StepInterrupted``
 ==========  ======================================================================
 
-Whatever a body raises is the failure of its step, whatever its class: libraries derive
-timeouts and crashes from ``BaseException``. Two things are not the body's: our own
-signals, and interruptions, see :meth:`Execution._interrupted`. Past the body nothing is
-an error of the step any more; it breaks the attempt off.
+Any error of a body is the failure of its step, whatever its class: libraries derive
+timeouts and crashes from ``BaseException``. Two kinds are not the body's: our own
+signals, and interruptions, see :meth:`Execution._interrupted`. After the body no error
+is the step's any more; it breaks the attempt off.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Execution:
         self._retries = options.effective_retries(attempt.function.retries)
         self._number = 1
         self._sketch = sketch
-        #: When the body was called, by the state server's clock.
+        #: The moment the body was called, by the state server's clock.
         self._started = 0
         #: The calls of the body before this one.
         self._tries: tuple[Try, ...] = ()
@@ -134,7 +134,7 @@ class Execution:
                 memo, value = self._execute(fn, args, kwargs, info)
                 info.outcome = "failed" if memo.status == "failed" else "completed"
         finally:
-            # Its frames lead here: a cycle, until the garbage collector came.
+            # Break the cycle: error → traceback → this frame.
             info.error = None
         if memo.status == "failed" or memo.token != self._attempt.token:
             value = self._outcome(memo)  # also where somebody else's outcome stands
@@ -148,7 +148,7 @@ class Execution:
         kwargs: dict[str, t.Any],
         info: StepInfo,
     ) -> tuple[Memo, t.Any]:
-        """Call the body once; return the memo that stands, and what was returned."""
+        """Call the body once; return the memo that stands, and the body's value."""
         started = self._started = self._attempt.server_time
         if self._options.at_most_once and (memo := self._intend()) is not None:
             return memo, None
@@ -183,8 +183,8 @@ class Execution:
         try:
             result = call_in_step(context, step, self._inside, body, fn, args, kwargs)
         except BaseException as error:
-            # The run may be somebody else's by now, or was given up: then nothing that
-            # the body came to counts.
+            # The run may be another worker's by now, or was given up: then no result or
+            # error of the body counts.
             attempt.check()
             self._interrupted(error, body)
             raise
@@ -202,19 +202,19 @@ class Execution:
         args: tuple[t.Any, ...],
         kwargs: dict[str, t.Any],
     ) -> tuple[str, t.Any]:
-        # The context's end, where a database session is given back, belongs to the
-        # body: its failure is the step's, and comes before the commit. But it is not
-        # interrupted: only what call() calls is.
+        # The end of the context, where a database session is given back, belongs to
+        # the body: its failure is the step's, and comes before the commit. But it is
+        # not interrupted: only the code under call() is.
         with body, self._attempt.host.scope():
             value = call(fn, args, kwargs)
             result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
         return result
 
     def _interrupted(self, error: BaseException, body: Body) -> None:
-        """Hand the run back if *error* is none of the body's: the step begins again.
+        """Hand the run back if an interruption caused *error*: the step begins again.
 
         A body, or a driver that it was using, may turn an interrupt into an error of
-        its own. It would not have raised that without.
+        its own, which it would not have raised otherwise.
 
         :raises Signal: The run was handed back.
         """
@@ -251,7 +251,7 @@ class Execution:
     def _successor(self) -> Attempt | None:
         """Seal the attempt; return one with its token that belongs to this thread.
 
-        :returns: ``None`` if the run is not ours any more.
+        :returns: The new attempt; ``None`` if the run is not ours any more.
         """
         signal = GivenUp("a step's body does not end")
         old = self._attempt
@@ -274,7 +274,7 @@ class Execution:
             )
 
     def _intend(self) -> Memo | None:
-        """Say that the body is about to start, so that it never starts twice.
+        """Write that the body is about to start, so that it never starts twice.
 
         :returns: The memo of the failure, if it started before.
         """
@@ -300,8 +300,8 @@ class Execution:
         payloads = self._attempt.host.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
         delay = None
-        # One that runs at most once did not say that it failed: it was stopped, or goes
-        # on in a thread that is lost.
+        # An at-most-once body that timed out did not say that it failed: it was
+        # stopped, or goes on in a thread that is lost.
         stopped = self._options.at_most_once and isinstance(error, TimeoutInterrupt)
         if not stopped and not isinstance(error, UnserializableValue):
             delay = delay_after(
@@ -343,7 +343,7 @@ class Execution:
         )
 
     def _commit_result(self, text: str, started: int, info: StepInfo) -> Memo:
-        """Commit the result; or, if the server does not take it, that it does not."""
+        """Commit the result; if the server refuses it, commit that as a failure."""
         try:
             return self._commit("done", text, started)
         except BrokenOff as broken:
@@ -373,7 +373,7 @@ class Execution:
     def _outcome(self, memo: Memo) -> t.Any:
         if memo.status == "failed":
             raise self._error(memo)
-        # Only now: what is not returned to the body is not fetched.
+        # Only now: a text that is not returned to the body is not fetched.
         text = self._attempt.payloads.open(memo.body, self._key)
         try:
             return self._codec.load(text)

@@ -30,10 +30,10 @@ def send_event(
 ) -> list[str]:
     """Do what :meth:`flask_durable.Step.send_event` says."""
     key = attempt.enter(name)
-    # Checked before the body, so that an invalid event is the caller's error and not
-    # one to retry. An id that the user did not give depends on run, step and place:
-    # were the process to die after the queue took the events and before the step is
-    # committed, the next attempt would send the same ids, and routing would drop them.
+    # Checked before the body, so that an invalid event is the caller's error, which is
+    # not retried. An id that the user did not give depends on run, step and place. If
+    # the process dies after the queue took the events and before the step is committed,
+    # the next attempt sends the same ids, and routing drops them.
     messages = [
         attempt.host.message_of(event, derived_id("sent", attempt.run_id, key, str(i)))
         for i, event in enumerate(events)

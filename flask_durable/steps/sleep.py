@@ -43,7 +43,7 @@ def _suspend(attempt: Attempt, name: str, due: str) -> None:
     memo = attempt.recall(key, KIND)
     if memo is not None and memo.status == "done":
         return
-    # The script fixes the end when this is first reached, by the server's clock; a
+    # The script fixes the end when the step is first reached, by the server's clock; a
     # later call with another duration finds it fixed.
     text = payload(KIND, "null", tries=[Try(attempt.server_time, 0)])
     attempt.suspend("sleep", due, reason="sleep", step=key, payload=text)

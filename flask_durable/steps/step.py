@@ -41,16 +41,16 @@ class Step:
     def run(
         self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Call *fn* and keep what it returns.
+        """Call *fn* once and keep its result.
 
         The body runs in an application context of its own. If it raises, it is tried
-        again under the function's retries; what the last attempt raised is kept.
+        again under the function's retries; the failure of the last attempt is kept.
 
         :param id: The step's name.
         :param fn: Any callable. Its return annotation says how the result is stored;
             without one only values that JSON gives back equal are accepted.
         :returns: The result as a replay will return it.
-        :raises StepError: The last attempt failed. It may be caught.
+        :raises StepError: The last attempt failed. The body may catch it.
         :raises StepUsageError: The step is used where it cannot be durable.
         """
         value = run.run(self._attempt, self._options, id, fn, args, kwargs)
@@ -68,14 +68,14 @@ class Step:
     ) -> Step:
         """Return step tools with other options; ``None`` is "as the function says".
 
-        :param retries: Attempts after the first one.
+        :param retries: The number of attempts after the first one.
         :param backoff: The delays between attempts.
         :param non_retriable: Errors that end the step at once, besides the function's.
-        :param timeout: How long one attempt may take.
-        :param lease: How long the body may hold the interpreter in C code: for so long
-            the run is kept without a heartbeat.
-        :param at_most_once: Never start a body again that started and left no outcome;
-            such a step raises :class:`~flask_durable.StepInterrupted`.
+        :param timeout: The longest time of one attempt.
+        :param lease: The longest time that the body holds the interpreter in C code:
+            for so long the run is kept without a heartbeat.
+        :param at_most_once: True to never start a body again that started and left no
+            outcome; such a step raises :class:`~flask_durable.StepInterrupted`.
         """
         given = StepOptions.of(
             {
@@ -90,14 +90,14 @@ class Step:
         return Step(self._attempt, self._options.merged(given))
 
     def sleep(self, id: str, duration: Duration, /) -> None:
-        """Let go of the run for *duration*, counted from when this is first reached.
+        """Suspend the run for *duration*, counted from when this is first reached.
 
-        :raises StepUsageError: *duration* is none.
+        :raises StepUsageError: *duration* is not a duration.
         """
         sleep.sleep(self._attempt, id, duration)
 
     def sleep_until(self, id: str, when: datetime, /) -> None:
-        """Let go of the run until *when*. A moment in the past is no sleep.
+        """Suspend the run until *when*. A moment in the past is no sleep.
 
         :raises StepUsageError: *when* has no time zone.
         """
@@ -106,8 +106,8 @@ class Step:
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         """Send events exactly as often as this step is committed: once.
 
-        :returns: The events' ids; those that were not given are derived from the run
-            and the step, so that a repeated send is recognised.
+        :returns: The events' ids. Ids that were not given are derived from the run and
+            the step, so that a repeated send is recognised.
         :raises EventError: An event is not valid.
         :raises StepError: The queue could not take them, retries included.
         """
