@@ -1,4 +1,4 @@
-"""How many workers a queue needs, and why.
+"""The scaler: the number of workers that a queue needs, with the reasons.
 
 ::
 

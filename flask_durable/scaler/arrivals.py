@@ -1,11 +1,11 @@
-"""How fast jobs arrive, from what had arrived at earlier looks."""
+"""Arrival rates of jobs, from the totals of earlier looks."""
 
 from __future__ import annotations
 
 import typing as t
 
 Totals = tuple[tuple[float, t.Mapping[str, int]], ...]
-#: Of one function: times, and how often it had arrived until then.
+#: Counts of one function: times, and how often it had arrived by then.
 _Counts = t.Sequence[tuple[float, int]]
 
 #: Seconds over which arrivals are counted. The lower rate is taken: a burst that is
@@ -14,16 +14,16 @@ _SHORT, _LONG = 60.0, 300.0
 
 
 def rates(totals: Totals, now: float, arrived: t.Mapping[str, int]) -> dict[str, float]:
-    """Return jobs a second, by function; none before there is history enough.
+    """Return jobs a second, by function; a function with too short a history is absent.
 
-    :param totals: Times, and what had arrived until then, oldest first.
+    :param totals: Times, and the jobs that had arrived by then, oldest first.
     :param now: Seconds since 1970.
-    :param arrived: What has arrived until now.
+    :param arrived: The jobs that have arrived until now, by function.
     """
     found = {
         function: _rate(
-            # One that was not counted before had not arrived for the first time then,
-            # or in a queue that was not looked at: nobody knows how often it had.
+            # A function that was not counted before may have arrived in a queue that
+            # was not looked at: its earlier count is unknown.
             [(time, counts[function]) for time, counts in totals if function in counts],
             now,
             count,
@@ -53,7 +53,7 @@ def _base(history: _Counts, now: float, window: float) -> tuple[float, int] | No
 
 
 def remember(totals: Totals, now: float, arrived: t.Mapping[str, int]) -> Totals:
-    """Return the history with what has arrived until now, and without what is old."""
+    """Return the history with the jobs that arrived until now, without old ones."""
     since = now - _LONG
     old = [entry for entry in totals if entry[0] <= since]
     recent = [entry for entry in totals if entry[0] > since]

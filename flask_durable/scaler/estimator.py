@@ -1,13 +1,13 @@
-"""How long functions take: what our workers measured, else what others know of them.
+"""Durations of functions, from our workers' measurements or from other sources.
 
 ::
 
     workers' histograms ──► enough? ──► yes ─────────────┐
                                └► no ──► sources in turn ─┴► shrunk ──► the policy
 
-A mean of few deliveries may be far off, so it is drawn to the mean of the whole queue,
-the more the fewer there are. What is not known at all is not in here: the policy takes
-the mean of the others, or the pool's guess.
+A mean of few deliveries may be far off, so it is drawn towards the mean of the whole
+queue, the more the fewer there are. A function without any measurement is left out: the
+policy takes the mean of the others for it, or the pool's guess.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .observation import ServiceTime
 from .sources import make_source
 from .sources import SourceChain
 
-#: What our own measurements are called.
+#: The source name of our own measurements.
 WORKERS = "workers"
 
-#: The deliveries as many of which count as much as the mean of the queue, and from
-#: which on no source is asked.
+#: The weight of the queue's mean, in deliveries. From this many measured deliveries on,
+#: no other source is asked.
 ENOUGH = 10
 
 _SECRET = re.compile("token|key|secret|password")
 
 
 class Measured(t.Protocol):
-    """Knows what the workers have measured."""
+    """Gives access to the measurements of the workers."""
 
     def read(self, functions: t.Collection[str]) -> t.Mapping[str, Histogram]:
         """Return the recent service times of those *functions* that have any."""
@@ -44,14 +44,14 @@ class Measured(t.Protocol):
     def read_efforts(
         self, functions: t.Collection[str]
     ) -> t.Mapping[str, t.Mapping[str, Effort]]:
-        """Return, by size of the worker, what deliveries took since yesterday."""
+        """Return the cost of the deliveries since yesterday, by size of the worker."""
 
 
 class Estimator:
-    """Says how long the functions of one pool take.
+    """Estimates how long the functions of one pool take.
 
-    :param measured: What the workers measured.
-    :param sources: Who knows about functions of which they did not measure enough.
+    :param measured: The measurements of the workers.
+    :param sources: Other sources, for functions with too few measurements.
     """
 
     def __init__(self, measured: Measured, sources: SourceChain) -> None:
@@ -59,7 +59,7 @@ class Estimator:
         self._sources = sources
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return the service times of those *functions* of which something is known.
+        """Return the service times of those *functions* that have a known one.
 
         :raises redis.RedisError: The state server does not answer.
         """
@@ -123,11 +123,12 @@ def _drawn(known: ServiceTime, queue: ServiceTime) -> ServiceTime:
 def sources_of(
     options: t.Sequence[t.Mapping[str, t.Any]], notebook: Notebook
 ) -> SourceChain:
-    """Return the sources with these *options*, as one. Connects to nothing.
+    """Return the sources with these *options*, as one chain. Connects to nothing.
 
-    What they say is kept under a digest of their options: other options, other answers.
+    Their answers are kept under a digest of their options, so that other options never
+    get the same answers.
 
-    :raises ConfigurationError: There is no such source, or an option of it is wrong.
+    :raises ConfigurationError: A source is unknown, or one of its options is wrong.
     """
     public = [
         {name: given[name] for name in given if not _SECRET.search(name)}

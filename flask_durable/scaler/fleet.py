@@ -1,9 +1,10 @@
-"""Which workers of a pool are up, how many runs each takes, and how long they boot.
+"""The workers of a pool that are up, the runs each takes, and their boot times.
 
-A platform knows of containers, and a worker in one takes jobs some time after that
-runs: what counts is what the workers say of themselves. A *unit* is what a platform
-adds and removes. Where that is a host, all processes on it are one unit. Elsewhere one
-is what a single command started: a process, or those that a supervisor keeps.
+A platform knows of containers. A worker in a container takes jobs only some time after
+the container runs, so the workers' own reports count. A *unit* is the thing that a
+platform adds and removes. Where that is a host, all processes on it are one unit.
+Elsewhere a unit is what a single command started: one process, or the processes that a
+supervisor keeps.
 """
 
 from __future__ import annotations
@@ -18,31 +19,32 @@ from .observation import Fleet
 from .observation import Pool
 from .platform import Size
 
-#: What a worker is that its platform runs and that is not heard of: on its way up,
-#: without a job, or so occupied that it does not answer.
+#: The assumed state of a worker that its platform runs and that reports nothing:
+#: on its way up, without a job, or too occupied to answer.
 Silence = t.Literal["booting", "idle", "busy"]
 
 #: The part of a worker's beat that names its unit.
 UnitKey = t.Literal["unit", "host"]
 
-#: Boot times that are remembered, and the share of them that is not longer than what is
-#: reckoned with.
+#: Boot times that are remembered, and the percentile of them that is assumed for the
+#: next boot.
 _BOOTS = 20
 _PERCENTILE = 0.9
-#: Whoever was asked for is expected for so many boot times, or so many seconds.
+#: A worker that was asked for is expected for this many boot times, or this many
+#: seconds, whichever is longer.
 _BOOT_TIMES = 10
 _LONGEST_BOOT = 900.0
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a platform adds and removes.
+    """A unit that a platform adds and removes.
 
-    :param id: The host's name, the process's id, or what a supervisor calls it.
-    :param slots: Runs that it takes at a time.
+    :param id: The host's name, the process's id, or the supervisor's own id.
+    :param slots: Runs that the unit takes at a time.
     :param busy: Runs that it has.
-    :param ready_at: Since when it takes some, seconds since 1970.
-    :param draining: Whether it takes no more, and goes.
+    :param ready_at: The time since which it takes runs, seconds since 1970.
+    :param draining: True once the unit takes no more runs and is about to stop.
     """
 
     id: str
@@ -75,7 +77,7 @@ def units_of(
 
 
 def merged(units: t.Iterable[Unit]) -> list[Unit]:
-    """Return *units* with those of one id as one, which is ready when all are."""
+    """Merge the *units* with the same id; a merged unit is ready when all parts are."""
     found: dict[str, Unit] = {}
     for unit in units:
         other = found.get(unit.id)
@@ -84,7 +86,7 @@ def merged(units: t.Iterable[Unit]) -> list[Unit]:
 
 
 def _together(one: Unit, other: Unit) -> Unit:
-    """Return two as one: it drains if both do; the slots are of those that do not."""
+    """Merge two units. The result drains if both do; only undrained slots count."""
     draining = one.draining and other.draining
     slots = sum(u.slots for u in (one, other) if draining or not u.draining)
     ready_at = max(one.ready_at, other.ready_at)
@@ -106,14 +108,16 @@ def fleet_of(
     now: float,
     silence: Silence = "booting",
 ) -> Fleet:
-    """Return what the policy is told of the workers.
+    """Return the workers as the policy sees them.
 
-    :param units: Those that are up.
-    :param size: What the platform says.
-    :param asked: When the ones were asked for that are not up, as far as is known.
-    :param pool: How long one boots, and how many runs it takes.
+    :param units: The units that are up.
+    :param size: The number of workers that the platform reports.
+    :param asked: The times at which workers that are not up were asked for, as far as
+        they are known.
+    :param pool: The boot time and the slots of one worker.
     :param now: Seconds since 1970.
-    :param silence: What the others are that the platform has.
+    :param silence: The assumed state of workers that the platform has and that report
+        nothing.
     """
     silent = silent_of(units, size, pool, silence)
     young = [time for time in asked if now - time < pool.boot]
@@ -128,18 +132,18 @@ def fleet_of(
     unknown = [pool.boot] * (booting - len(known))
     busy = min(sum(unit.busy > 0 for unit in units), ready)
     if silence == "busy":
-        # Whoever boots for longer than usual may be at work: no other one is asked for
-        # in its place, and it does not go.
+        # A worker that boots for longer than usual may be at work. It is not replaced,
+        # and it is not given back.
         busy += silent - min(max(size.booting, len(young)), silent)
     return Fleet(ready, tuple(known + unknown if booting else ()), busy)
 
 
 def with_unsaid(crew: Fleet, unsaid: int) -> Fleet:
-    """Return *crew* with all workers busy if there are runs of nobody knows whom.
+    """Return *crew* with all workers busy if runs exist that no worker reports.
 
-    What a worker says of itself is some seconds old. One that took a job since then
-    seems idle, and one that cannot say anything seems to boot. Nobody knows which ones
-    these are: none goes before they have said so.
+    A worker's report is some seconds old. A worker that took a job since then seems
+    idle, and one that cannot report seems to boot. The workers with these runs are not
+    known, so none is given back before it has reported.
     """
     return crew if unsaid <= 0 else dataclasses.replace(crew, busy=crew.size)
 
@@ -153,13 +157,14 @@ def with_missing(
     since: float,
     now: float,
 ) -> Fleet:
-    """Return *crew* with those that were asked for and do not come.
+    """Return *crew* with the workers that were asked for and do not come.
 
-    A worker that nobody expects to be heard of is missing as long as the platform says
-    itself that it does not run.
+    A worker that is not expected to report is missing while the platform itself says
+    that it does not run.
 
-    :param units: Those that are up.
-    :param since: Since when some are missing and none came; 0 if that begins now.
+    :param units: The units that are up.
+    :param since: The time since which some are missing and none came; 0 if that begins
+        now.
     :param now: Seconds since 1970.
     """
     missing = silent_of(units, size, pool, silence)
@@ -170,10 +175,10 @@ def with_missing(
 
 
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:
-    """Return how many workers the platform has that are not heard of."""
+    """Return how many workers the platform has that report nothing."""
     heard = len(units)
     if silence == "idle":
-        # These units are processes, of which one worker may have several.
+        # These units are processes, and one worker may have several of them.
         heard = min(math.ceil(sum(unit.slots for unit in units) / pool.slots), heard)
     return max(size.asked - heard, 0)
 
@@ -181,11 +186,11 @@ def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence)
 def expected(
     asked: t.Sequence[float], silent: int, boot: float, now: float
 ) -> tuple[float, ...]:
-    """Return when those were asked for that may still come.
+    """Return the times at which the workers that may still come were asked for.
 
-    Not more than are *silent*, and none for ever: one that was given back while it
-    booted, or crashed, would be taken for the next one that comes, as if that had been
-    booting all the time.
+    There are at most *silent* of them, and none stays for ever. A worker that crashed
+    or was given back while it booted would otherwise be taken for the next one that
+    comes, with a boot time much too long.
     """
     longest = max(_BOOT_TIMES * boot, _LONGEST_BOOT)
     coming = [time for time in asked if now - time < longest]
@@ -198,13 +203,13 @@ def booted(
     since: float,
     known: t.Container[str] = (),
 ) -> tuple[tuple[float, ...], list[float]]:
-    """Return who of those that were asked for is still to come, and new boot times.
+    """Return the request times of workers still to come, and the new boot times.
 
-    :param asked: When each one was asked for.
-    :param units: Those that are up.
-    :param since: When it was looked last, seconds since 1970.
-    :param known: Ids of the units that were up then. Another one may be ready for
-        longer, and not have been heard of.
+    :param asked: The time at which each worker was asked for.
+    :param units: The units that are up.
+    :param since: The time of the last look, seconds since 1970.
+    :param known: Ids of the units that were up then. A unit not among them may have
+        been ready for longer without being seen.
     """
     waiting = sorted(asked)
     boots = []
@@ -216,7 +221,7 @@ def booted(
 
 
 def boot_time(boots: t.Sequence[float], default: float) -> float:
-    """Return the 90th percentile of what was measured, in seconds."""
+    """Return the 90th percentile of the measured *boots*, in seconds."""
     if not boots:
         return default
     ordered = sorted(boots)
@@ -224,5 +229,5 @@ def boot_time(boots: t.Sequence[float], default: float) -> float:
 
 
 def remember(boots: t.Sequence[float], new: t.Sequence[float]) -> tuple[float, ...]:
-    """Return the last boot times."""
+    """Return the latest boot times, the *new* ones last."""
     return (*boots, *new)[-_BOOTS:]

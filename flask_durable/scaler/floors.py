@@ -19,12 +19,12 @@ _DAY_MINUTES = 24 * 60
 
 @dataclass(frozen=True)
 class Floor:
-    """So many workers at least, at some times of some days.
+    """The fewest workers at some times of some days.
 
-    :param workers: How many.
-    :param days: 0 for Monday to 6 for Sunday; those on which the time begins.
+    :param workers: The number of workers.
+    :param days: The days on which the time begins, 0 for Monday to 6 for Sunday.
     :param begin: Minutes after midnight.
-    :param minutes: For how many; past midnight too.
+    :param minutes: The length in minutes; it may go past midnight.
     :param zone: The time zone.
     """
 
@@ -38,9 +38,10 @@ class Floor:
     def parse(cls, text: str, workers: int) -> Floor:
         """Return the floor of a text such as ``"mon-fri 08:00-18:00 Europe/Berlin"``.
 
-        Without a zone it is UTC. A time that ends before it begins ends the next day.
+        Without a zone it is UTC. A time that ends before it begins ends on the next
+        day.
 
-        :raises ValueError: It is written in another way.
+        :raises ValueError: The text is written in another way.
         """
         found = _FORM.fullmatch(text.strip().lower())
         zone = _zone(text.split()[-1]) if found and found["zone"] else ZoneInfo("UTC")
@@ -54,7 +55,7 @@ class Floor:
         return cls(workers, days, begin, minutes, zone)
 
     def holds(self, now: float) -> bool:
-        """Return whether it is such a time.
+        """Return whether the floor holds at *now*.
 
         :param now: Seconds since 1970.
         """

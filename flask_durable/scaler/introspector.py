@@ -1,4 +1,4 @@
-"""What looks into queues, and at the workers that serve them."""
+"""The protocol for a look into queues and at the workers that serve them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from .sighting import Sighting
 class Introspector(t.Protocol):
     """Looks into the queues of a pool.
 
-    Those of other libraries are made of ``queues``, a list of names, and of the keyword
-    options of the pool's configuration. They connect on first use, and move no message.
+    An introspector of another library is created from ``queues``, a list of names, and
+    the keyword options of the pool's configuration. It connects on first use, and
+    moves no message.
     """
 
     @property
     def silence(self) -> Silence:
-        """What a worker is that is not heard of."""
+        """The assumed state of a worker that reports nothing."""
 
     @property
     def slots(self) -> int:
-        """How many jobs a worker takes at a time, as long as none is up to say it."""
+        """The number of jobs a worker takes at a time, until one is up to report it."""
 
     def look(self, horizon: float) -> Sighting:
-        """Return what waits, what runs, and who is there for it.
+        """Return the jobs that wait, the jobs that run, and the workers.
 
-        :param horizon: Seconds into the future that are of interest.
+        :param horizon: Seconds into the future for which coming work is looked up.
         :raises PlatformError: The server of the queues refuses or does not answer.
         """

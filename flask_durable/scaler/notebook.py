@@ -1,17 +1,17 @@
-"""What the scaler of a pool keeps on the state server between two of its runs.
+"""The notes that the scaler of a pool keeps on the state server between two runs.
 
 ::
 
-    <root>:scale:<pool>         string  the notes, JSON; written by who has the lock
-    <root>:scale:<pool>:lock    string  the token of the scaler that is at it; expires
-    <root>:scale:<pool>:hold    string  what a person ordered, JSON; expires
+    <root>:scale:<pool>         string  the notes, JSON; written by the lock's holder
+    <root>:scale:<pool>:lock    string  the token of the scaler at work; expires
+    <root>:scale:<pool>:hold    string  a person's order, JSON; expires
     <root>:scale:<pool>:wanted  string  how many workers a supervisor is to keep
-    <root>:scale:<pool>:kept    string  there while a supervisor is alive; expires
+    <root>:scale:<pool>:kept    string  exists while a supervisor is alive; expires
     <root>:scale:<pool>:log     stream  each decision, field "record": JSON
-    <root>:scale:<pool>:told:…  string  what sources of durations said, JSON; expires
+    <root>:scale:<pool>:told:…  string  answers of sources of durations, JSON; expires
 
-Scalers need no other coordination: one that dies holding the lock delays the next by a
-minute, and one that is slower than that writes notes that are at most one run too old.
+Scalers need no other coordination. One that dies with the lock delays the next by a
+minute. One that is slower than a minute writes notes that are at most one run too old.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .policy import Memory
 LOCK_TTL = 60_000
 #: Milliseconds after which a supervisor that says nothing counts as gone.
 SUPERVISOR_TTL = 15_000
-#: Milliseconds for which it is kept what sources of durations said.
+#: Milliseconds for which the answers of sources of durations are kept.
 TOLD_TTL = 25 * 3600 * 1000
-#: Seconds for which no platform is asked for more than it said that it gives.
+#: Seconds for which a platform's limit holds: it is not asked for more than that.
 _LIMIT_HOLDS = 600.0
-#: Decisions that are kept, roughly.
+#: Decisions that are kept, about this many.
 LOG_LENGTH = 10_000
 
 _RELEASE = """
@@ -46,19 +46,19 @@ return 0
 
 @dataclass(frozen=True)
 class Notes:
-    """What one run of the scaler leaves for the next.
+    """The notes of one run of the scaler for the next.
 
-    :param memory: Of the policy.
-    :param totals: Pairs of a time and what had arrived until then, by function.
+    :param memory: The policy's memory.
+    :param totals: Pairs of a time and the jobs that had arrived by then, by function.
     :param asked: Times at which a worker was asked for that is not ready yet.
-    :param boots: How long the last workers took to boot, seconds.
-    :param looked: When that run looked, seconds since 1970.
+    :param boots: The boot times of the last workers, seconds.
+    :param looked: The time of that run's look, seconds since 1970.
     :param known: The ids of the workers that were up then.
-    :param changed: When the platform was last asked for another number.
-    :param limit: What it said that it gives at most, if it gave less than that.
-    :param limited: When it said so.
-    :param missing_since: Since when workers that were asked for are missing and none
-        came; 0 if none is.
+    :param changed: The time at which the platform was last asked for another number.
+    :param limit: The most workers that the platform gives, if it gave fewer than asked.
+    :param limited: The time at which the platform gave fewer.
+    :param missing_since: The time since which workers that were asked for are missing
+        and none came; 0 if none is missing.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -73,9 +73,9 @@ class Notes:
     missing_since: float = 0.0
 
     def limit_at(self, now: float, asked: int) -> int | None:
-        """Return the platform's limit, if it is known and not to be tried again.
+        """Return the platform's limit, or ``None`` if it is unknown or due for a retry.
 
-        It is not what it was where more than that are *asked* for by now.
+        If more workers than the limit are *asked* for by now, it no longer holds.
         """
         holds = 0 <= now - self.limited < _LIMIT_HOLDS
         return self.limit if holds and (self.limit or 0) >= asked else None
@@ -99,9 +99,9 @@ class Notes:
 
     @classmethod
     def decode(cls, text: str | None) -> Notes:
-        """Return the notes of *text*; new ones if there are none.
+        """Return the notes in *text*, or empty notes if there are none.
 
-        Those of another version are not read: what is lost is measured anew.
+        Notes of another version are not read. The lost measurements are taken again.
         """
         try:
             return cls() if text is None else cls._of(json.loads(text))
@@ -128,10 +128,11 @@ class Notes:
 
 @dataclass(frozen=True)
 class Hold:
-    """What a person ordered.
+    """A person's order.
 
-    :param workers: So many, whatever the policy says; ``None`` leaves the size alone.
-    :param reason: Why.
+    :param workers: The size of the pool, whatever the policy says; ``None`` leaves the
+        size alone.
+    :param reason: The person's reason, free text.
     """
 
     workers: int | None
@@ -139,7 +140,7 @@ class Hold:
 
 
 class Notebook:
-    """The notes, the lock, the orders and the log of one pool."""
+    """The notes, the lock, the order and the log of one pool."""
 
     def __init__(self, server: StateServer, keys: Keys, pool: str) -> None:
         self._server = server
@@ -148,22 +149,22 @@ class Notebook:
     # -- The lock --------------------------------------------------------------------
 
     def lock(self) -> str | None:
-        """Return a token if no other scaler is at it, else ``None``."""
+        """Take the lock. Return its token, or ``None`` if another scaler is at work."""
         token = new_token()
         key = f"{self._key}:lock"
         taken = self._server.client.set(key, token, nx=True, px=LOCK_TTL)
-        # The client repeats a call whose reply was lost: what refuses then is the lock
-        # that the first try took.
+        # The client repeats a call whose reply was lost. The repeat is then refused by
+        # the lock that the first try took.
         return token if taken or self._server.client.get(key) == token else None
 
     def unlock(self, token: str) -> None:
-        """Free the lock, unless it has expired and somebody else has it."""
+        """Free the lock, unless it has expired and another scaler has it."""
         self._server.client.eval(_RELEASE, 1, f"{self._key}:lock", token)
 
     # -- Notes -----------------------------------------------------------------------
 
     def read(self) -> Notes:
-        """Return what the last run left."""
+        """Return the notes of the last run."""
         return Notes.decode(t.cast("str | None", self._server.client.get(self._key)))
 
     def write(self, notes: Notes) -> None:
@@ -173,49 +174,49 @@ class Notebook:
     # -- Orders ----------------------------------------------------------------------
 
     def hold(self) -> Hold | None:
-        """Return what a person ordered, if it still holds."""
+        """Return a person's order, if it still holds."""
         found = t.cast("str | None", self._server.client.get(f"{self._key}:hold"))
         return Hold(**json.loads(found)) if found else None
 
     def order(self, hold: Hold, seconds: float) -> None:
-        """Have *hold* hold for so many *seconds*."""
+        """Keep the order *hold* for this many *seconds*."""
         text = json.dumps({"workers": hold.workers, "reason": hold.reason})
         self._server.client.set(f"{self._key}:hold", text, px=round(seconds * 1000))
 
     def resume(self) -> bool:
-        """End what a person ordered. Return whether there was anything."""
+        """End a person's order. Return whether there was one."""
         key = f"{self._key}:hold"
         # The client repeats a call whose reply was lost: that finds nothing any more.
         there = self._server.client.exists(key)
         return bool(self._server.client.delete(key) or there)
 
-    # -- What is wanted of a supervisor ----------------------------------------------
+    # -- The size that a supervisor keeps --------------------------------------------
 
     def wanted(self) -> int | None:
-        """Return how many workers a supervisor is to keep, ``None`` if nobody said."""
+        """Return how many workers a supervisor is to keep; ``None`` if not set."""
         found = t.cast("str | None", self._server.client.get(f"{self._key}:wanted"))
         return int(found) if found is not None else None
 
     def want(self, workers: int) -> None:
-        """Say how many workers a supervisor is to keep."""
+        """Set how many workers a supervisor is to keep."""
         self._server.client.set(f"{self._key}:wanted", workers)
 
     def supervise(self) -> None:
-        """Say that a supervisor is alive."""
+        """Record that a supervisor is alive."""
         self._server.client.set(f"{self._key}:kept", "1", px=SUPERVISOR_TTL)
 
     def leave(self) -> None:
-        """Say that the supervisor is gone."""
+        """Record that the supervisor is gone."""
         self._server.client.delete(f"{self._key}:kept")
 
     def supervised(self) -> bool:
         """Return whether a supervisor is alive."""
         return bool(self._server.client.exists(f"{self._key}:kept"))
 
-    # -- What sources said -----------------------------------------------------------
+    # -- Answers of sources ----------------------------------------------------------
 
     def told(self, digest: str) -> Told:
-        """Return where it is kept what sources said, of those that *digest* tells."""
+        """Return the cache for answers of the sources with this *digest*."""
         return Told(self._server, f"{self._key}:told:{digest}")
 
     # -- The log ---------------------------------------------------------------------
@@ -239,14 +240,14 @@ class Notebook:
 
 
 class Told:
-    """Keeps what sources of durations said; harmless to lose, and for a day only."""
+    """Caches answers of sources of durations for a day; harmless to lose."""
 
     def __init__(self, server: StateServer, key: str) -> None:
         self._server = server
         self._key = key
 
     def recall(self, source: str) -> str | None:
-        """Return what is kept for *source*."""
+        """Return the text that is kept for *source*."""
         found = self._server.client.get(f"{self._key}:{source}")
         return t.cast("str | None", found)
 

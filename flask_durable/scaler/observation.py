@@ -1,4 +1,4 @@
-"""What a decision is made from. All times are seconds, all counts are whole."""
+"""The facts a decision is made from. All times are seconds, all counts are whole."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class ServiceTime:
-    """How long one delivery of a function takes, as far as it is known.
+    """The duration of one delivery of a function, as far as it is known.
 
-    :param mean: Seconds.
+    :param mean: The mean, seconds.
     :param variance: Square seconds.
-    :param samples: How many deliveries were measured; 0 for a guess.
+    :param samples: The number of deliveries that were measured; 0 for a guess.
     :param p95: The 95th percentile, seconds, where it is known.
-    :param source: Who knows it, where that matters to somebody.
-    :param computing: The share of the time that it computes, where that is known.
-    :param sizes: The mean, seconds, by the size of the worker, as far as was measured.
+    :param source: The name of the source that measured it, where that matters.
+    :param computing: The share of the time spent computing, where it is known.
+    :param sizes: The mean, seconds, by the size of the worker, as far as measured.
     """
 
     mean: float
@@ -32,12 +32,12 @@ class ServiceTime:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Jobs of one function that wait and whose ages lie evenly in a range.
+    """Waiting jobs of one function whose ages are spread evenly over a range.
 
     :param function: The function's id.
-    :param jobs: How many.
-    :param oldest: How long the oldest has waited, seconds.
-    :param newest: How long the newest has waited, seconds.
+    :param jobs: The number of jobs.
+    :param oldest: The age of the oldest, seconds.
+    :param newest: The age of the newest, seconds.
     """
 
     function: str
@@ -50,8 +50,8 @@ class Waiting:
 class Sample:
     """Jobs of a queue that were drawn at random, to stand for all that wait in it.
 
-    :param jobs: How many wait.
-    :param drawn: How many were looked at, by function.
+    :param jobs: The number of jobs that wait.
+    :param drawn: The number of jobs that were looked at, by function.
     """
 
     jobs: int
@@ -59,7 +59,7 @@ class Sample:
 
     @property
     def size(self) -> int:
-        """Return how many were looked at."""
+        """Return how many jobs were looked at."""
         return sum(self.drawn.values())
 
 
@@ -68,8 +68,8 @@ class Running:
     """A job that holds a slot of a worker.
 
     :param function: The function's id.
-    :param age: How long it has been running, seconds.
-    :param process: Which process has it, if that is known.
+    :param age: Seconds for which it has been running.
+    :param process: The id of the process that runs it, if that is known.
     """
 
     function: str
@@ -79,13 +79,13 @@ class Running:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The workers there are.
+    """The workers of a pool.
 
-    :param ready: Workers that take jobs, and are not told to drain.
+    :param ready: The number of workers that take jobs and are not told to drain.
     :param booting: For each worker that was asked for and is not ready, the seconds
         until it is.
-    :param busy: How many have a job, or may have one: they do not go.
-    :param missing: Workers that the platform has or starts and that are not heard of.
+    :param busy: The number that have a job, or may have one: they are not given back.
+    :param missing: Workers that the platform has or starts and that report nothing.
     :param missing_for: Seconds for which some were missing and none came.
     """
 
@@ -106,19 +106,19 @@ class Observation:
     """One look at a queue and at its pool.
 
     :param now: Seconds since 1970.
-    :param waiting: What waits, in any order.
-    :param running: What holds a slot.
-    :param fleet: The workers there are.
-    :param service_times: By function. One that is absent here gets the mean of the
-        others, or :attr:`Goal.guess`.
+    :param waiting: The jobs that wait, in any order.
+    :param running: The jobs that hold a slot.
+    :param fleet: The workers of the pool.
+    :param service_times: Durations by function. An absent function gets the mean of
+        the others, or :attr:`Goal.guess`.
     :param arrival_rates: Jobs a second, by function.
     :param wakeups: Work that is known to come: function and the seconds until it is
         due (sleeping runs, retries, schedules).
     :param waits: Seconds within which a job of a function is to start, where that is
         not :attr:`Goal.desired_wait`.
-    :param samples: What stands for queues that are too long to be looked at as a whole;
+    :param samples: Samples of queues that are too long to be looked at as a whole;
         their jobs are counted in *waiting*.
-    :param failure: Which sensor failed, and how; what it should have seen is not here.
+    :param failure: The sensor that failed, and the error; its part is absent here.
     """
 
     now: float
@@ -140,22 +140,22 @@ class Observation:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted of a queue.
+    """The goal of a queue.
 
     :param desired_wait: Seconds within which a job is to start; the shortest, where
-        several queues have each their own.
+        each of several queues has its own.
     :param minimum: Workers that are always kept.
     :param maximum: Workers that are never exceeded.
     :param completion: Seconds within which a job is to be done, where that matters.
     :param window: Seconds for which a need is remembered before workers are given back.
-        Without it two looks are, and where new workers would come too late, some are
-        kept for what was needed of late.
-    :param margin: How many standard deviations of the work are added to it. 1.28 covers
-        nine of ten cases; 0 is the plain rule.
+        Without it a need is remembered for two looks. Some workers are then also kept
+        for the recent need where new ones would come too late.
+    :param margin: The number of standard deviations that are added to the work. 1.28
+        covers nine of ten cases; 0 is the plain rule.
     :param headroom: The share of jobs that may wait too long in steady state, for which
         idle workers are kept (Halfin and Whitt, 1981). Without it none are kept.
-    :param guess: Seconds that a job takes of which nothing at all is known.
-    :param fallback: Workers that are kept at least while a sensor fails.
+    :param guess: Seconds assumed for a job if nothing at all is known.
+    :param fallback: The fewest workers kept while a sensor fails.
     """
 
     desired_wait: float
@@ -183,15 +183,15 @@ class Goal:
 
 @dataclass(frozen=True)
 class Pool:
-    """What a platform can do, and how often it is asked.
+    """The abilities of a platform, and how often it is asked.
 
     :param slots: Jobs that one worker runs at a time.
     :param boot: Seconds from asking for a worker until it takes jobs; the 90th
-        percentile of what was measured.
+        percentile of the measured times.
     :param period: Seconds between two decisions.
     :param maximum: The most workers that the platform gives, where it is known.
-    :param picks_victims: Whether the workers that are given back can be chosen, or
-        drain before they stop. Else none are given back while one is busy.
+    :param picks_victims: True if the workers to give back can be chosen, or drain
+        before they stop. Otherwise none is given back while one is busy.
     """
 
     slots: int = 1

@@ -1,4 +1,4 @@
-"""What ``DURABLE_SCALE`` says of each pool of workers."""
+"""The options of each pool of workers, parsed from ``DURABLE_SCALE``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..durations import to_seconds
 from .floors import Floor
 from .observation import Goal
 
-#: What a pool without these options gets.
+#: Seconds for a pool without these options.
 DEFAULT_PERIOD = 60.0
 DEFAULT_BOOT = 30.0
 
@@ -37,17 +37,18 @@ _KNOWN = (
 class PoolOptions:
     """The options of one pool.
 
-    :param name: What it is called on the command line.
-    :param queues: The queues whose runs its workers execute, and of each the seconds
-        within which a run that is ready is to begin; the shortest first.
-    :param goal: What is wanted of them.
+    :param name: The pool's name on the command line.
+    :param queues: The queues whose runs its workers execute. The value is the seconds
+        within which a ready run of that queue is to begin; the shortest come first.
+    :param goal: The goal of these queues.
     :param platform: Name and options of the platform.
-    :param sources: Names and options of what knows service times, besides ourselves.
-    :param introspector: Name and options of what looks into queues that are not ours.
-    :param drains: Whether a worker that is told to stop ends its jobs first, however
-        long; if ``None``, the platform knows.
-    :param slots: Runs that a worker executes at a time, if it is not to be measured.
-    :param boot: Seconds that a worker boots, as long as it has not been measured.
+    :param sources: Names and options of further sources of service times.
+    :param introspector: Name and options of the introspector, for queues of another
+        library.
+    :param drains: True if a worker that is told to stop ends its jobs first, however
+        long they take; ``None`` leaves it to the platform.
+    :param slots: Runs that a worker executes at a time; ``None``: they are measured.
+    :param boot: Seconds that a worker boots, until that has been measured.
     :param period: Seconds between two runs of the scaler.
     :param floors: The fewest workers by the time of the week.
     """
@@ -76,7 +77,7 @@ class PoolOptions:
 def parse_pools(value: t.Any) -> tuple[PoolOptions, ...]:
     """Return the pools that *value* describes, a dictionary of dictionaries by name.
 
-    :raises ValueError: It is malformed; the text says how, as the rest of a sentence.
+    :raises ValueError: The value is malformed; the text goes on after "DURABLE_SCALE".
     """
     if value is None:
         return ()
@@ -130,7 +131,7 @@ def _checked(name: str, given: t.Mapping[str, t.Any]) -> PoolOptions:
 
 
 def _queues(given: t.Any, wait: float | None) -> dict[str, float]:
-    """Return queues with their waits: a name, names, or a dictionary is given."""
+    """Return queues with their waits, from a name, names or a dictionary."""
     if isinstance(given, t.Mapping):
         queues = {str(queue): to_seconds(own) for queue, own in given.items()}
         if wait is not None:
@@ -140,7 +141,7 @@ def _queues(given: t.Any, wait: float | None) -> dict[str, float]:
         queues = dict.fromkeys(names, wait or 0.0)
     if not queues:
         raise ValueError("queues is empty")
-    # Of a function that is in several, the wait of the first one counts.
+    # A function in several queues gets the wait of the first, the shortest.
     return dict(sorted(queues.items(), key=lambda item: item[1]))
 
 
@@ -165,7 +166,7 @@ def _introspector(given: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any] | None:
 
 
 def _drains(given: t.Mapping[str, t.Any]) -> bool | None:
-    """Return what is said of it; workers that are not ours are not trusted to."""
+    """Return the option; workers of another library are not trusted to drain."""
     drains = given.get("drains", False if "introspector" in given else None)
     if drains is not None and not isinstance(drains, bool):
         raise ValueError("drains is not True or False")

@@ -1,4 +1,4 @@
-"""Looks into queues of other libraries: one module a library, made by name."""
+"""Introspectors for queues of other libraries: one module a library, chosen by name."""
 
 from .registry import make_introspector
 

@@ -1,19 +1,19 @@
 """Looks into the queues that Celery keeps on Redis.
 
-What is read, under the names that Kombu's transport gives them::
+The keys that are read, as Kombu's transport names them::
 
-    <queue>                   list  the messages that wait: JSON
+    <queue>                   list  the waiting messages: JSON
     <queue>\\x06\\x16<priority>  list  those of another priority
-    unacked                   hash  what workers took and have not done: JSON
+    unacked                   hash  messages that workers took and have not done: JSON
 
-What a worker took is what runs there, what it keeps until a time (``eta``), and what
-waits. All that is at a worker which does not say what it executes waits too (see
-:mod:`.celery_workers`): nobody else knows. Where a message came from is told by its
-routing key, which is the queue's name unless an exchange of type ``topic`` was
-configured; then what workers took is not seen.
+A message that a worker took runs there, is kept until a time (``eta``), or waits.
+Messages at a worker that does not say which it executes count as waiting (see
+:mod:`.celery_workers`), because nothing else tells. The queue of a taken message is its
+routing key. That is the queue's name unless an exchange of type ``topic`` was
+configured; then taken messages are not seen.
 
-A message does not say when it was sent: each counts as if it were new, so that
-a pool grows later than for a queue whose ages are known.
+A message does not say when it was sent. Each counts as new, so a pool grows later than
+for a queue whose ages are known.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ from .server import read_hash
 from .server import read_list
 from .server import server_time
 
-#: Between the name of a queue and the priority, as in Kombu's Redis transport. Which
-#: priorities there are is an option of the app: none is above 9.
+#: Separates the name of a queue from the priority, as in Kombu's Redis transport. The
+#: priorities in use are an option of the app; none is above 9.
 _SEPARATOR = "\x06\x16"
 _PRIORITIES = ("", *(f"{_SEPARATOR}{priority}" for priority in range(1, 10)))
-#: Messages that workers took, looked at.
+#: The most taken messages that are looked at.
 _MOST_TAKEN = 10_000
-#: What a message is of that is not JSON of Celery's.
+#: The task name of a message that is not JSON of Celery's.
 _UNREADABLE = "(unreadable)"
 
 
 class CeleryIntrospector:
     """Looks into queues of Celery.
 
-    :param queues: Their names.
-    :param url: Where the broker is: ``redis://`` or ``rediss://``.
-    :param prefix: What all keys begin with: the transport option ``global_keyprefix``.
-    :raises ConfigurationError: Kombu is not installed, or the URL is another one.
+    :param queues: The names of the queues.
+    :param url: The broker's URL: ``redis://`` or ``rediss://``.
+    :param prefix: The prefix of all keys: the transport option ``global_keyprefix``.
+    :raises ConfigurationError: Kombu is not installed, or the URL has another scheme.
     """
 
     silence: Silence = "busy"
@@ -76,15 +76,15 @@ class CeleryIntrospector:
         self._chance = random.Random()
 
     def look(self, horizon: float) -> Sighting:
-        """Return what there is.
+        """Return the jobs and workers of the queues.
 
         :raises PlatformError: The broker refuses or does not answer, or its workers
-            answer in another way than in JSON.
+            answer in another format than JSON.
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
-            # In the order in which messages go on: one that does meanwhile is seen
-            # twice, or once too often. The other way round, it would be missed.
+            # Read in the order in which messages move on. One that moves between two
+            # reads is counted twice; in the other order it would be missed.
             waiting = list(self._waiting(client))
             taken = self._taken(client)
             nodes = self._workers.ask()
@@ -96,7 +96,7 @@ class CeleryIntrospector:
         return census.sighting(running, units_of(ours, census.now))
 
     def _waiting(self, client: redis.Redis) -> t.Iterator[_Some]:
-        """Yield what no worker took, list by list."""
+        """Yield the messages that no worker took, list by list."""
         keys = {
             f"{self._prefix}{queue}{priority}": queue
             for queue in self._queues
@@ -109,7 +109,7 @@ class CeleryIntrospector:
             yield _Some(keys[key], lengths[key], [found or None for found in messages])
 
     def _taken(self, client: redis.Redis) -> list[_Some]:
-        """Return what workers took of each queue, and have not done."""
+        """Return the messages of each queue that workers took and have not done."""
         key = f"{self._prefix}unacked"
         found = {queue: _Some(queue, 0, []) for queue in self._queues}
         for text, number in read_hash(client, key, _MOST_TAKEN):
@@ -122,7 +122,7 @@ class CeleryIntrospector:
 
 @dataclass(frozen=True)
 class _Message:
-    """What is of interest in a message; *due* is in seconds since 1970."""
+    """The fields read from a message; *due* is in seconds since 1970."""
 
     id: str
     task: str
@@ -131,7 +131,7 @@ class _Message:
 
     @classmethod
     def parse_taken(cls, text: str) -> _Message:
-        """Return one that a worker took, of which it is kept where it came from."""
+        """Parse an entry of ``unacked``, which also holds the queue's name."""
         try:
             message, _, queue = json.loads(text)
         except (ValueError, TypeError):
@@ -152,9 +152,10 @@ class _Message:
 class _Some:
     """Messages of a queue.
 
-    :param queue: Its name.
-    :param length: How many there are.
-    :param messages: Those that were looked at; ``None`` for what is gone meanwhile.
+    :param queue: The queue's name.
+    :param length: The number of all its messages.
+    :param messages: The messages that were looked at; ``None`` for one that was gone by
+        then.
     """
 
     queue: str
@@ -162,15 +163,15 @@ class _Some:
     messages: list[_Message | None]
 
     def counted(self) -> t.Iterator[tuple[_Message | None, int]]:
-        """Yield each message, and for how many it stands."""
+        """Yield each message with the number of messages that it stands for."""
         numbers = weights(self.length, len(self.messages))
         yield from zip(self.messages, numbers, strict=True)
 
 
 def _count(some: _Some, active: set[str], census: Census) -> None:
-    """Count what waits, and what is due later.
+    """Count the messages that wait, and those that are due later.
 
-    :param active: The ids of what is executed.
+    :param active: The ids of the messages that are executed.
     """
     jobs: list[Job | None] = []
     for message, number in some.counted():
@@ -182,7 +183,7 @@ def _count(some: _Some, active: set[str], census: Census) -> None:
 
 
 def _seconds(eta: str | None) -> float:
-    """Return seconds since 1970; what names no time zone is in UTC, as for Celery."""
+    """Return seconds since 1970; a time without a zone is in UTC, as for Celery."""
     if not eta:
         return 0.0
     time = datetime.datetime.fromisoformat(eta)

@@ -1,11 +1,11 @@
-"""Asks the workers of Celery, by their remote control, what they execute.
+"""Asks the workers of Celery, by their remote control, which tasks they execute.
 
-Each is asked how it is, which queues it serves, and what it has. One that does not
-answer in a second may be one whose pool is its only thread: as one that answers not all
-of it, or not in the way that is known, it is *silent*, which is left out.
+Each worker is asked for its statistics, its queues and its tasks. One that does not
+answer within a second may have a pool that is its only thread. It is *silent* and left
+out. So is one that answers only a part, or in an unknown format.
 
-It is asked by Kombu's mailbox. An app of Celery would ask by connections that have no
-timeouts and go where the variable ``CELERY_BROKER_URL`` leads.
+The questions go through Kombu's mailbox. An app of Celery would ask over connections
+that have no timeouts and that follow the variable ``CELERY_BROKER_URL``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .server import TIMEOUT
 #: Seconds in which workers have to answer.
 _PATIENCE = 1.0
 
-#: Of their mailboxes: Celery's ``control_exchange``.
+#: The name of the workers' mailboxes: Celery's ``control_exchange``.
 _MAILBOX = "celery"
 _QUESTIONS = ("active_queues", "active")
 
@@ -35,11 +35,12 @@ _Replies = t.Mapping[str, t.Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker executes.
+    """A task that a worker executes.
 
-    :param id: The message's.
-    :param name: What it is to execute.
-    :param started: When it began, seconds since 1970; ``None`` if it does not say.
+    :param id: The message's id.
+    :param name: The name of the task.
+    :param started: The time at which it began, seconds since 1970; ``None`` if the
+        worker does not say.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Task:
     started: float | None
 
     def running(self, now: float) -> Running:
-        """Return it as what holds a slot."""
+        """Return the task as a job that holds a slot."""
         return Running(self.name, max(now - (self.started or now), 0.0))
 
 
@@ -55,11 +56,11 @@ class Task:
 class Node:
     """A worker that answers.
 
-    :param name: ``<any>@<host>``.
+    :param name: The worker's name, ``<any>@<host>``.
     :param slots: Tasks that it executes at a time.
     :param uptime: Seconds since it started.
-    :param queues: The names of those that it serves.
-    :param tasks: What it executes, of whatever queue: each holds a slot.
+    :param queues: The names of the queues that it serves.
+    :param tasks: The tasks that it executes, of all queues: each holds a slot.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Node:
 
 
 def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
-    """Return the workers by their hosts, those of one host as one."""
+    """Return the workers as units by host: those of one host are merged."""
     return merged(
         Unit(
             node.name.partition("@")[2],
@@ -85,8 +86,8 @@ def units_of(nodes: t.Iterable[Node], now: float) -> list[Unit]:
 class CeleryWorkers:
     """The workers of one broker.
 
-    :param url: Where the broker is.
-    :param prefix: What all its keys begin with.
+    :param url: The broker's URL.
+    :param prefix: The prefix of all its keys.
     :raises ConfigurationError: Kombu is not installed.
     """
 
@@ -105,16 +106,16 @@ class CeleryWorkers:
             "global_keyprefix": prefix,
             "socket_timeout": TIMEOUT,
             "socket_connect_timeout": TIMEOUT,
-            # With it, whoever waits for messages gives what workers have had for an
-            # hour to others, whatever the app has as its visibility_timeout.
+            # Otherwise a client that waits for messages redelivers those that workers
+            # have had for an hour, whatever the app has as its visibility_timeout.
             "ack_emulation": False,
         }
 
     def ask(self) -> list[Node]:
-        """Return those that answer.
+        """Return the workers that answer.
 
-        :raises PlatformError: The broker does not answer, or the workers do, but not
-            in JSON.
+        :raises PlatformError: The broker does not answer, or the workers answer in
+            another format than JSON.
         """
         try:
             with self._connect() as connection:
@@ -139,14 +140,15 @@ class CeleryWorkers:
         )
 
     def _ask(self, connection: t.Any) -> list[Node]:
-        # One for each question: an answer to another one, that comes late, would be
-        # taken for one that is waited for.
+        # One mailbox a question: a late answer to another question would otherwise be
+        # taken for an answer to this one.
         everyone, *boxes = (self._mailbox(connection) for _ in range(3))
         stats = _by_node(everyone.multi_call("stats", timeout=_PATIENCE))
         if not stats:
             return []
-        # Whom to wait for is known now: this is answered as fast as they can. What they
-        # execute is asked last: a task is there until they do, and not before.
+        # The workers are known now, so this returns as soon as all have answered. Their
+        # tasks come last: a task is with the broker until a worker executes it, so that
+        # one which moves on is counted twice and not missed.
         serving, active = (
             _by_node(box.call([*stats], question, timeout=_PATIENCE))
             for box, question in zip(boxes, _QUESTIONS, strict=True)
@@ -163,7 +165,7 @@ class CeleryWorkers:
 
 
 def _address(url: str) -> str:
-    """Return *url* as Kombu takes it: without options that are those of redis-py."""
+    """Return *url* as Kombu takes it: without the options of redis-py."""
     parts = urllib.parse.urlsplit(url)
     options = dict(urllib.parse.parse_qsl(parts.query))
     path = f"/{options['db']}" if "db" in options else parts.path
@@ -173,7 +175,7 @@ def _address(url: str) -> str:
 
 
 def _ssl_of(url: str) -> bool | dict[str, t.Any]:
-    """Return how to verify the broker: Kombu does not, if nobody says so."""
+    """Return how to verify the broker. Kombu verifies nothing unless it is told to."""
     if not url.startswith("rediss:") or "ssl_cert_reqs" in url:
         return False
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
@@ -184,7 +186,7 @@ def _by_node(replies: list[_Replies] | None) -> _Replies:
 
 
 def _node(name: str, stat: t.Any, active: t.Any, serving: t.Any) -> Node | None:
-    """Return a worker by its replies; ``None`` if one is missing or says an error."""
+    """Return a worker from its replies; ``None`` if one is missing or an error."""
     if not isinstance(active, list) or not isinstance(serving, list):
         return None
     try:

@@ -1,19 +1,20 @@
 """Looks into the queues that plain Dramatiq keeps on Redis.
 
-What is read, under the keys of Dramatiq's own broker::
+The keys that are read, as Dramatiq's own broker names them::
 
     <namespace>:<queue>              list  ids of the messages that wait, oldest first
     <namespace>:<queue>.msgs         hash  all messages that are not done, by id: JSON
     <namespace>:<queue>.DQ.msgs      hash  messages that are delayed
-    <namespace>:__heartbeats__       zset  whoever used the broker, and when
+    <namespace>:__heartbeats__       zset  processes that used the broker, and when
     <namespace>:__acks__.<who>.<queue>  set  ids of the messages that a worker took
 
-A worker takes more messages than it has threads: the oldest of what it has are taken to
-run, and the others wait. What it took of a queue that is not looked into is not seen:
-all the queues that it serves are to be named. A worker without a message cannot be told
-from a process that only sends, so one that is silent is idle, and how long one boots is
-not to be seen. Nor is how many processes a worker has: ``slots`` of the pool says how
-many messages one executes at a time.
+A worker takes more messages than it has threads. The oldest of them are assumed to run,
+and the others wait. Messages that it took from a queue that is not looked into are not
+seen, so all queues that it serves are to be named.
+
+A worker without a message looks like a process that only sends. So a silent worker
+counts as idle, and boot times cannot be seen. Nor can the number of processes of a
+worker: the pool's option ``slots`` says how many messages one executes at a time.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ from .server import read_hash
 from .server import read_list
 from .server import server_time
 
-#: Seconds after which Dramatiq takes a worker for dead that says nothing, and gives
-#: what it had to others.
+#: Seconds after which Dramatiq takes a worker without a heartbeat for dead, and gives
+#: its messages to others.
 _DEAD_AFTER = 60.0
-#: Delayed messages that are looked at.
+#: The most delayed messages that are looked at.
 _MOST_DELAYED = 2_000
 #: Messages that are asked for at once.
 _AT_ONCE = 500
-#: What a message is of that is not JSON: another encoder was chosen.
+#: The actor's name for a message that is not JSON: another encoder was chosen.
 _UNREADABLE = "(unreadable)"
 
 
 class DramatiqIntrospector:
     """Looks into the queues of a Dramatiq broker on Redis.
 
-    :param queues: Their names.
-    :param url: Where the server is.
-    :param namespace: The broker's.
+    :param queues: The names of the queues.
+    :param url: The URL of the broker's server.
+    :param namespace: The broker's namespace.
     :param threads: Messages that one worker process executes at a time.
     """
 
@@ -75,14 +76,14 @@ class DramatiqIntrospector:
         self._chance = random.Random()
 
     def look(self, horizon: float) -> Sighting:
-        """Return what there is.
+        """Return the jobs and workers of the queues.
 
         :raises PlatformError: The server refuses or does not answer.
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
-            # In the order in which messages go on: one that does meanwhile is seen
-            # twice. The other way round, it would be missed.
+            # Read in the order in which messages move on. One that moves between two
+            # reads is counted twice; in the other order it would be missed.
             self._count_delayed(client, census)
             self._count_waiting(client, census)
             taken = self._taken(client, census.now)
@@ -94,10 +95,10 @@ class DramatiqIntrospector:
             [has.unit for has in taken if has.unit.busy],
         )
 
-    # -- What workers have -------------------------------------------------------------
+    # -- Messages at workers -----------------------------------------------------------
 
     def _taken(self, client: redis.Redis, now: float) -> list[_Taken]:
-        """Return what each worker has that said something of itself."""
+        """Return the messages of each worker that has a heartbeat."""
         beats = t.cast(
             "list[tuple[str, float]]",
             client.zrange(f"{self._namespace}:__heartbeats__", 0, -1, withscores=True),
@@ -123,9 +124,9 @@ class DramatiqIntrospector:
     def _split(
         self, who: str, messages: list[tuple[str, _Message]], alive: bool
     ) -> _Taken:
-        """Return what of its *messages* a worker executes, and what waits there.
+        """Split a worker's *messages* into those it executes and those that wait there.
 
-        Nothing says since when one is executed: it counts as just begun.
+        The start of an execution is not recorded: each counts as just begun.
         """
         messages = sorted(messages, key=lambda pair: pair[1].sent)
         slots = self._threads if alive else 0
@@ -133,7 +134,7 @@ class DramatiqIntrospector:
         waiting = [(queue, message.job) for queue, message in messages[slots:]]
         return _Taken(Unit(who, self._threads, len(running), 0.0), running, waiting)
 
-    # -- What waits --------------------------------------------------------------------
+    # -- Messages that wait ------------------------------------------------------------
 
     def _count_waiting(self, client: redis.Redis, census: Census) -> None:
         """Count the messages that no worker took."""
@@ -155,7 +156,7 @@ class DramatiqIntrospector:
     def _messages(
         self, client: redis.Redis, queue: str, ids: t.Sequence[str | None]
     ) -> list[_Message | None]:
-        """Return the messages of those *ids*; ``None`` for what is gone meanwhile."""
+        """Return the messages with these *ids*; ``None`` for one that is gone."""
         key = f"{self._namespace}:{queue}.msgs"
         texts: list[str | None] = []
         for first in range(0, len(ids), _AT_ONCE):
@@ -166,7 +167,7 @@ class DramatiqIntrospector:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What a worker has."""
+    """The messages of one worker."""
 
     unit: Unit
     running: list[Running]
@@ -175,7 +176,7 @@ class _Taken:
 
 @dataclass(frozen=True)
 class _Message:
-    """What is of interest in a message; times are seconds since 1970."""
+    """The fields read from a message; times are seconds since 1970."""
 
     actor: str
     sent: float
@@ -202,8 +203,8 @@ class _Message:
 def _in_line(messages: t.Sequence[_Message | None]) -> list[Job | None]:
     """Return the jobs of *messages* in their order in the queue, oldest first.
 
-    One that was delayed, or failed, keeps the time at which it was sent first. It
-    cannot be in the queue for longer than what is before it.
+    A message that was delayed, or failed, keeps the time at which it was first sent. It
+    cannot have been in the queue for longer than the messages before it.
     """
     since = 0.0
     jobs: list[Job | None] = []

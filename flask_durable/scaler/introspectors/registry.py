@@ -1,9 +1,9 @@
-"""Makes an introspector of its name and options.
+"""Creates an introspector from its name and options.
 
 Other distributions add introspectors by an entry point in the group
-``flask_durable.introspectors``: its name is the introspector's, and it leads to a class
-(or function) whose keyword parameters are ``queues`` and the options. Ours cannot be
-replaced.
+``flask_durable.introspectors``. The entry point's name is the introspector's. It refers
+to a class (or function) whose keyword parameters are ``queues`` and the options. Ours
+cannot be replaced.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _INTROSPECTORS: Registry[Introspector] = Registry(
 def make_introspector(
     options: t.Mapping[str, t.Any], queues: t.Iterable[str]
 ) -> Introspector:
-    """Return the one that ``options["introspector"]`` names. Connects to nothing.
+    """Return the introspector named ``options["introspector"]``. Connects to nothing.
 
-    :param options: The other ones are its own, for example
+    :param options: The name, and the introspector's own options, for example
         ``{"introspector": "rq", "url": "redis://localhost:6379/0"}``.
     :param queues: The names of the queues to look into.
     :raises ConfigurationError: There is no such introspector, one of its options is
-        unknown, missing or wrong, or what it needs is not installed.
+        unknown, missing or wrong, or a package that it needs is not installed.
     """
     return _INTROSPECTORS.make({**options, "queues": list(queues)})

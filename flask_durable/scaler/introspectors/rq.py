@@ -1,17 +1,17 @@
 """Looks into the queues of RQ.
 
-What is read, under RQ's own keys, which begin with another word than ``rq`` if the
-variable ``RQ_KEY_PREFIX`` says so::
+The keys that are read, as RQ names them. They begin with another word than ``rq`` if
+the variable ``RQ_KEY_PREFIX`` says so::
 
     rq:queue:<queue>      list  ids of the jobs that wait, oldest first
     rq:scheduled:<queue>  zset  ids of jobs that are scheduled or retried, and when
     rq:wip:<queue>        zset  ids of jobs that are executed, and when that expires
-    rq:job:<id>           hash  what a job is; its arguments are pickled, and not read
+    rq:job:<id>           hash  a job; its arguments are pickled, and not read
     rq:workers:<queue>    set   keys of the workers that serve a queue
-    rq:worker:<name>      hash  what a worker says of itself; expires when it dies
+    rq:worker:<name>      hash  a worker's own report; expires when it dies
 
-A job is called by its description up to the parenthesis, which RQ makes of the
-function's name: one that is described otherwise is a function of its own.
+A job is named by its description up to the parenthesis, which RQ derives from the
+function's name. A job with a description of its own counts as a function of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from .server import read_list
 from .server import read_sorted_set
 from .server import server_time
 
-#: Jobs that are scheduled, or run, looked at in one queue; of the former at random.
+#: The most scheduled, and the most running, jobs looked at in one queue. The scheduled
+#: ones are drawn at random.
 _MOST = 2_000
 #: Jobs that are asked for at once.
 _AT_ONCE = 500
@@ -50,9 +51,9 @@ _Fields = t.Mapping[str, "str | None"]
 class RQIntrospector:
     """Looks into queues of RQ.
 
-    :param queues: Their names.
-    :param url: Where the server is.
-    :param prefix: What all keys begin with.
+    :param queues: The names of the queues.
+    :param url: The URL of RQ's server.
+    :param prefix: The prefix of all keys.
     """
 
     silence: Silence = "booting"
@@ -65,14 +66,14 @@ class RQIntrospector:
         self._chance = random.Random()
 
     def look(self, horizon: float) -> Sighting:
-        """Return what there is.
+        """Return the jobs and workers of the queues.
 
         :raises PlatformError: The server refuses or does not answer.
         """
         with self._server.client() as client:
             census = Census(server_time(client), horizon)
-            # In the order in which jobs go on: one that does meanwhile is seen twice.
-            # The other way round, it would be missed.
+            # Read in the order in which jobs move on. One that moves between two reads
+            # is counted twice; in the other order it would be missed.
             self._count_scheduled(client, census)
             self._count_waiting(client, census)
             running = list(self._running(client, census.now))
@@ -100,7 +101,7 @@ class RQIntrospector:
                     census.count_later(queue, _function(job), time, number)
 
     def _units(self, client: redis.Redis) -> list[Unit]:
-        """Return the workers, those of one host as one."""
+        """Return the workers as units by host: those of one host are merged."""
         pipeline = client.pipeline(transaction=False)
         for queue in self._queues:
             pipeline.smembers(f"{self._prefix}:workers:{queue}")
@@ -109,11 +110,11 @@ class RQIntrospector:
         return merged(
             Unit(host, 1, int(state == "busy"), _time(birth) or 0.0)
             for host, birth, state in pipeline.execute()
-            if birth is not None  # else it died, and is still in the set
+            if birth is not None  # otherwise it died, and is still in the set
         )
 
     def _running(self, client: redis.Redis, now: float) -> t.Iterator[Running]:
-        """Yield the jobs that are executed; those of a worker that died expire."""
+        """Yield the jobs that are executed; those of a dead worker expire."""
         for queue in self._queues:
             found = t.cast(
                 "list[str]",
@@ -121,7 +122,7 @@ class RQIntrospector:
                     f"{self._prefix}:wip:{queue}", now, "+inf", 0, _MOST
                 ),
             )
-            # The id of the job, and that of the execution, which has no colon.
+            # An entry is the job's id, a colon and the execution's id without a colon.
             ids = [entry.rpartition(":")[0] or entry for entry in found]
             for job in filter(None, self._jobs(client, ids)):
                 started = _time(job["started_at"]) or now
@@ -130,7 +131,7 @@ class RQIntrospector:
     def _jobs(
         self, client: redis.Redis, ids: t.Sequence[str | None]
     ) -> list[_Fields | None]:
-        """Return what is of interest in jobs; ``None`` for what is gone meanwhile."""
+        """Return the read fields of the jobs; ``None`` for one that is gone."""
         found: list[list[str | None]] = []
         for first in range(0, len(ids), _AT_ONCE):
             pipeline = client.pipeline(transaction=False)
@@ -152,7 +153,7 @@ def _since(job: _Fields) -> float | None:
 
 
 def _time(text: str | None) -> float | None:
-    """Return the seconds since 1970 of what RQ writes, which is in UTC."""
+    """Return the seconds since 1970 of a time that RQ wrote, in UTC."""
     try:
         time = datetime.datetime.fromisoformat((text or "").replace("Z", "+00:00"))
     except ValueError:

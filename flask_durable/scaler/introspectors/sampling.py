@@ -1,11 +1,11 @@
-"""Looks at some jobs of a queue that is too long to be looked at as a whole.
+"""Samples a queue that is too long to be looked at as a whole.
 
-The queue is divided into as many parts as jobs are drawn, and of each part one is drawn
-at random: a *systematic* choice, every hundredth, would see only one function of a
-queue that is filled in turns, and the first thousand see only what was sent first.
-The numbers of the functions are
-those of the draw, scaled up to the length of the queue, which is known exactly; how
-wrong that may be is told by :attr:`~flask_durable.scaler.Observation.samples`.
+The queue is divided into as many parts as jobs are drawn, and one job of each part is
+drawn at random. A *systematic* choice, every hundredth, would see only one function of
+a queue that is filled in turns. The first thousand would show only the earliest jobs.
+
+The share of each function is scaled up to the length of the queue, which is known
+exactly. :attr:`~flask_durable.scaler.Observation.samples` tells how wrong that may be.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ..queueing import samples_needed
 from ..sighting import Sighting
 from ..sighting import UNSEEN
 
-#: Jobs of a pool's queues that are looked at one by one.
+#: The most jobs of a pool's queues that are looked at one by one.
 MOST_EXACT = 2_000
-#: Jobs that are drawn if there are more: where the service time varies by 1.6 times its
-#: mean, the work that waits is then known within a tenth.
+#: Jobs that are drawn if there are more. If service times deviate by 1.6 times their
+#: mean, the waiting work is then known within a tenth.
 DRAWN = samples_needed(1.6, 0.1)
-#: Into how many ranges of age the jobs of a function are counted.
+#: The number of age ranges into which the jobs of a function are counted.
 _RANGES = 12
 
 
@@ -38,8 +38,9 @@ _RANGES = 12
 class Job:
     """A job that waits.
 
-    :param function: What it is to execute.
-    :param since: Since when it can be, seconds since 1970; ``None`` if nobody knows.
+    :param function: The name of its function.
+    :param since: The time since which it can run, seconds since 1970; ``None`` if that
+        is unknown.
     """
 
     function: str
@@ -48,14 +49,14 @@ class Job:
 
 @dataclass
 class Census:
-    """What is in queues, counted one queue after the other.
+    """The jobs of several queues, counted one queue after the other.
 
     :param now: Seconds since 1970.
-    :param horizon: Seconds from now; what is due later is of no interest.
+    :param horizon: Seconds from now; jobs due later are left out.
     :param waiting: The jobs that wait, by function and age.
-    :param wakeups: Function and seconds until due of those that are due soon.
-    :param samples: What stands for the queues that were not looked at as a whole.
-    :param queues: By function, the first queue that it was seen in.
+    :param wakeups: Function and seconds until due of the jobs that are due soon.
+    :param samples: Samples of the queues that were not looked at as a whole.
+    :param queues: The first queue in which each function was seen.
     """
 
     now: float
@@ -84,10 +85,10 @@ class Census:
     def sighting(
         self, running: t.Collection[Running], units: t.Collection[Unit]
     ) -> Sighting:
-        """Return what was counted, with what is *running* and the workers.
+        """Return the counts, with the *running* jobs and the workers.
 
-        What these have and is not among what is running is of other queues, which they
-        serve too: it holds slots as well.
+        Workers may have more jobs than are *running* here. Those are of other queues
+        that they serve too: they hold slots as well.
         """
         others = max(sum(unit.busy for unit in units) - len(running), 0)
         return Sighting(
@@ -102,17 +103,17 @@ class Census:
         )
 
     def saw(self, function: str, queue: str) -> None:
-        """Remember where a function was seen."""
+        """Remember the queue in which a function was seen."""
         self.queues.setdefault(function, queue)
 
 
 def positions(
     lengths: t.Mapping[str, int], chance: random.Random
 ) -> dict[str, list[int]]:
-    """Return which jobs of each queue to look at, in order: all, or some at random.
+    """Return the positions to look at in each queue, in order: all, or a random sample.
 
-    :param lengths: How many jobs wait, by queue.
-    :param chance: Draws them.
+    :param lengths: The number of waiting jobs, by queue.
+    :param chance: The generator that draws them.
     """
     total = sum(lengths.values())
     if total <= MOST_EXACT:
@@ -124,13 +125,13 @@ def positions(
 
 
 def draw(length: int, count: int, chance: random.Random) -> list[int]:
-    """Return one position of each of so many parts of a queue; all of a short one."""
+    """Return one random position of each of *count* parts; all of a shorter queue."""
     parts = _parts(length, min(count, length))
     return [chance.choice(part) for part in parts]
 
 
 def weights(length: int, count: int) -> list[int]:
-    """Return for how many jobs of a queue each of so many stands that were drawn."""
+    """Return how many jobs each of the *count* drawn ones stands for."""
     return [len(part) for part in _parts(length, count)]
 
 
@@ -142,13 +143,13 @@ def _parts(length: int, count: int) -> list[range]:
 def tally(
     length: int, looked: t.Sequence[Job | None], now: float
 ) -> tuple[list[Waiting], Sample | None]:
-    """Return the jobs of a queue by function and age, and what stood for them.
+    """Return the jobs of a queue by function and age, and the sample they come from.
 
-    :param length: How many wait.
-    :param looked: Those that were looked at; ``None`` is one that does not wait, for
-        example because it is gone meanwhile.
+    :param length: The number of jobs in the queue.
+    :param looked: The jobs that were looked at; ``None`` for one that does not wait,
+        for example because it was gone by then.
     :param now: Seconds since 1970.
-    :returns: No sample if all were looked at.
+    :returns: The groups of jobs, and the sample: ``None`` if all were looked at.
     """
     ages: dict[str, list[float]] = {}
     for job in looked:
@@ -158,7 +159,7 @@ def tally(
     drawn = {function: len(found) for function, found in ages.items()}
     there = sum(drawn.values())
     if len(looked) < length and there:
-        # Of those that were not looked at, as many do not wait.
+        # The same share of the jobs that were not looked at does not wait either.
         jobs = round(length * there / len(looked))
         sample, numbers = Sample(jobs, drawn), shares(jobs, list(drawn.values()))
     else:
@@ -172,7 +173,7 @@ def tally(
 
 
 def _ranges(function: str, ages: list[float], jobs: int) -> t.Iterator[Waiting]:
-    """Yield so many *jobs* of a function whose ages, oldest first, were looked at."""
+    """Spread *jobs* over ranges of the sampled *ages*, oldest first."""
     size = -(-len(ages) // _RANGES)
     ranges = [ages[first : first + size] for first in range(0, len(ages), size)]
     for found, count in zip(ranges, shares(jobs, [*map(len, ranges)]), strict=True):

@@ -1,4 +1,4 @@
-"""Reads from the Redis server that another library keeps its queues on."""
+"""Reads from the Redis server on which another library keeps its queues."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _AT_ONCE = 250
 
 
 class QueueServer:
-    """The server of somebody else's queues, of which nothing is changed.
+    """The server of another library's queues, which are only read.
 
-    :param url: Where it is.
+    :param url: The URL of the server.
     :raises ConfigurationError: The URL is malformed.
     """
 
@@ -40,14 +40,14 @@ class QueueServer:
     def _client(self) -> redis.Redis:
         return self._factory(
             decode_responses=True,
-            encoding_errors="replace",  # there may be bytes of any kind in there
+            encoding_errors="replace",  # the data may be bytes of any kind
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
         )
 
     @contextlib.contextmanager
     def client(self) -> t.Iterator[redis.Redis]:
-        """Return a client of it.
+        """Return a client of the server.
 
         :raises PlatformError: In the body, the server refuses or does not answer.
         """
@@ -75,7 +75,7 @@ def server_time(client: redis.Redis) -> float:
 
 
 def lengths_of(client: redis.Redis, keys: t.Collection[str]) -> dict[str, int]:
-    """Return how many elements each of those lists has."""
+    """Return the number of elements of each of these lists."""
     pipeline = client.pipeline(transaction=False)
     for key in keys:
         pipeline.llen(key)
@@ -83,9 +83,9 @@ def lengths_of(client: redis.Redis, keys: t.Collection[str]) -> dict[str, int]:
 
 
 def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]:
-    """Return values of a hash, at random if there are more than *most*.
+    """Return values of a hash; a random sample if there are more than *most*.
 
-    :returns: Each value, and how many it stands for.
+    :returns: Each value, and the number of values that it stands for.
     """
     total = client.hlen(key)
     fields = t.cast("list[str]", client.hrandfield(key, most) or [])
@@ -94,7 +94,7 @@ def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]
         some = fields[first : first + _AT_ONCE]
         found += t.cast("list[str | None]", client.hmget(key, some))
     values = [value for value in found if value is not None]
-    # Of those that were not looked at, as many are gone.
+        # The same share of the values that were not looked at is gone.
     number = round(max(total, len(fields)) * len(values) / max(len(fields), 1))
     return list(zip(values, weights(number, len(values)), strict=True))
 
@@ -102,9 +102,9 @@ def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]
 def read_list(
     client: redis.Redis, key: str, positions: t.Sequence[int]
 ) -> list[str | None]:
-    """Return what is at those *positions* of a list; ``None`` where it is shorter now.
+    """Return the elements at *positions* of a list; ``None`` where it is shorter now.
 
-    :param positions: In order.
+    :param positions: The positions, in ascending order.
     """
 
     def ask(pipeline: redis.client.Pipeline, first: int, last: int) -> None:
@@ -116,9 +116,9 @@ def read_list(
 def read_sorted_set(
     client: redis.Redis, key: str, ranks: t.Sequence[int]
 ) -> list[tuple[str, float]]:
-    """Return the members at those *ranks* of a sorted set that has them, with scores.
+    """Return the members at *ranks* of a sorted set, with scores, where it has them.
 
-    :param ranks: In order.
+    :param ranks: The ranks, in ascending order.
     """
 
     def ask(pipeline: redis.client.Pipeline, first: int, last: int) -> None:
@@ -133,7 +133,7 @@ def _read(
     positions: t.Sequence[int],
     ask: t.Callable[[redis.client.Pipeline, int, int], None],
 ) -> list[t.Any]:
-    """Return what is at those *positions*, of which a range is asked for at once."""
+    """Return the values at *positions*. One range is read at once."""
     parts = [(position, position) for position in positions]
     if positions and positions[-1] - positions[0] + 1 == len(positions):
         parts = [(positions[0], positions[-1])]
