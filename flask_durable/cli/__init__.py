@@ -9,7 +9,7 @@ import typing as t
 import click
 from flask.cli import AppGroup
 
-#: In the order of ``flask durable --help``; each module has a command of its name.
+#: Commands in the order of ``flask durable --help``; each has a module of its name.
 _COMMANDS = (
     *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
     *("scale", "pool", "stats"),
@@ -19,7 +19,7 @@ _COMMANDS = (
 class _DurableCommands(AppGroup):
     """Imports a command's module on its first use, and explains our errors.
 
-    This package is imported by every ``flask`` call, so it stays light.
+    Every ``flask`` call imports this package, so it stays light.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,7 +13,7 @@ if t.TYPE_CHECKING:
     from ..functions.registry import FunctionRegistry
     from ..store.directory import Directory
 
-#: Names of a kind that a note lists.
+#: The most names that a note lists.
 _NEAREST = 3
 
 
@@ -21,11 +21,11 @@ _NEAREST = 3
 class Known:
     """A function of the app.
 
-    :param spec: What its processes publish about it.
-    :param here: Whether this process has its code.
-    :param published: What processes say about it that have its code, or had it within
-        the last hour; ``None`` if none does.
-    :param alive: Whether a living process has its code.
+    :param spec: The published description of it.
+    :param here: True if this process has its code.
+    :param published: The description by processes that have its code, or had it within
+        the last hour; ``None`` if none had.
+    :param alive: True if a living process has its code.
     """
 
     spec: t.Mapping[str, t.Any]
@@ -35,21 +35,21 @@ class Known:
 
     @property
     def crons(self) -> list[Cron]:
-        """The schedules that start it."""
+        """The schedules that start the function."""
         return [Cron(**spec) for spec in self.spec.get("crons", ())]
 
 
 @dataclass(frozen=True)
 class Audience:
-    """What an event called *name* reaches.
+    """The functions that an event called *name* reaches.
 
     :param functions: The functions with a trigger for it that a worker has, or all of
-        them where no worker is alive.
+        them if no worker is alive.
     :param required: Those of them that no ``where=`` can keep from a run.
     :param abandoned: The functions with a trigger for it whose code no worker has,
         though workers are alive: a run of them is not executed.
     :param nearest: The nearest known triggers, if there is no function.
-    :param workers: Whether a worker is alive.
+    :param workers: True if a worker is alive.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Audience:
     workers: bool
 
     def notes(self) -> t.Iterator[str]:
-        """Return what the sender should know."""
+        """Yield notes for the sender."""
         for id in sorted(self.abandoned):
             yield f"No worker has the code of {id}: no run of it is waited for."
         if not self.functions and not self.abandoned:
@@ -91,12 +91,12 @@ def known_functions(
 def audience_of(
     name: str, functions: FunctionRegistry, directory: Directory
 ) -> Audience:
-    """Return what an event called *name* reaches.
+    """Return the functions that an event called *name* reaches.
 
     :raises redis.RedisError: The state server did not answer.
     """
     known = known_functions(functions, directory)
-    # What workers know counts, as far as there are any.
+    # The workers' descriptions count, if there are any.
     specs = {id: item.published or item.spec for id, item in known.items()}
     reached = {
         id: spec

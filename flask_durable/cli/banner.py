@@ -1,4 +1,4 @@
-"""What ``flask durable dev`` says at its start."""
+"""The banner that ``flask durable dev`` prints at its start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 
 
 def print_banner(stack: DevStack) -> None:
-    """Print to stderr what runs where, and what for."""
+    """Print the parts of the stack and their addresses to stderr."""
     lines = [f"  {name:<11}{value}" for name, value in _facts(stack)]
     title = "Flask-Durable development stack: not for production"
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):

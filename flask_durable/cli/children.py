@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..guard import guarded
 
-#: Seconds before the first restart of a process that died; doubled up to the second.
+#: Seconds before the first restart of a process that died, doubled up to the longest.
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 5.0
 
-#: A process that lived this many seconds counts as healthy: its deaths are forgotten.
+#: Seconds after which a process counts as healthy: its earlier deaths are forgotten.
 HEALTHY_AFTER = 10.0
 
 #: Deaths in a row after which a process counts as one that keeps dying.
@@ -26,16 +26,16 @@ MAX_DEATHS = 5
 class Child:
     """One process of the stack, in a process group of its own.
 
-    All methods are called by one thread, which outlives the process (see
+    One thread calls all methods, and it outlives the process (see
     :func:`~flask_durable.guard.guarded`).
 
-    :param name: What messages call it.
-    :param command: Its arguments.
-    :param environment: Its whole environment.
+    :param name: The name of the process in messages.
+    :param command: The program and its arguments.
+    :param environment: The whole environment of the process.
     :param grace: Seconds from ``SIGTERM`` until it is killed.
-    :param log: A file for its output; ``None``: that of this process.
-    :param is_server: Whether the others need it until they have ended.
-    :param ready: Whether what is started after it may be.
+    :param log: A file for its output; ``None``: the output of this process.
+    :param is_server: True if the other processes need it until they have ended.
+    :param ready: A function that returns whether the next process may be started.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process id, ``None`` while it does not run."""
+        """The process id, ``None`` while the process does not run."""
         return self._process.pid if self._process else None
 
     @property
     def keeps_dying(self) -> bool:
-        """Whether it died too often in a row, and has not been healthy since."""
+        """True if it died too often in a row, and has not been healthy since."""
         lives = self._process is not None
         healthy = lives and time.monotonic() - self._started >= HEALTHY_AFTER
         return self.deaths >= MAX_DEATHS and not healthy
@@ -82,8 +82,8 @@ class Child:
             self._process = subprocess.Popen(
                 guarded(self.command),
                 env=self.environment,
-                # The terminal's Ctrl-C is for us alone: we stop them in order. And who
-                # is not in the foreground must not touch the terminal.
+                # The terminal's Ctrl-C is for this process alone, which stops the
+                # others in order. A background process must not read the terminal.
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -95,7 +95,7 @@ class Child:
     def poll(self) -> str | None:
         """Restart the process when it died, once its delay is over; never blocks.
 
-        :return: A sentence about what happened, if anything did.
+        :returns: A sentence about the event, if there was one.
         """
         now = time.monotonic()
         if self._process is None:
@@ -127,7 +127,7 @@ class Child:
         return self._process is None or self._reap() is not None
 
     def kill(self) -> None:
-        """Kill the process and what it started."""
+        """Kill the process and all processes of its group."""
         if self._process is not None:
             self._kill_at = 0.0
             self._signal_group(signal.SIGKILL)
@@ -140,7 +140,7 @@ class Child:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_group(signal.SIGKILL)
             return None
-        self._signal_group(signal.SIGKILL)  # whatever it left behind
+        self._signal_group(signal.SIGKILL)  # processes that it left behind
         self._process = None
         return code
 
@@ -159,5 +159,5 @@ class Child:
 
 
 def all_keep_dying(children: t.Collection[Child]) -> bool:
-    """Return whether there are *children*, and not one of them can do any work."""
+    """Return whether there are *children*, and none of them can do any work."""
     return bool(children) and all(child.keeps_dying for child in children)

@@ -74,7 +74,7 @@ def dev(
     folder, the web app, and a worker. The endpoint for events is open on loopback
     without a key. An app with a DURABLE_REDIS_URL is run on that server instead.
 
-    Ctrl-C stops all of it; a second Ctrl-C does not wait for the steps that run.
+    Ctrl-C stops all of it; a second Ctrl-C does not wait for running steps.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def dev(
         keep_data=True,
     )
     with stack:
-        # As soon as the banner says so, Ctrl-C stops it.
+        # Ctrl-C works as soon as the banner says so.
         with until_interrupted():
             print_banner(stack)
             stack.wait()

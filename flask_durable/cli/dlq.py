@@ -32,7 +32,7 @@ if t.TYPE_CHECKING:
     from ..dead_letters import Progress
     from ..dead_letters import Which
 
-#: Letters from which on a progress bar is shown.
+#: The number of letters from which on a progress bar is shown.
 MANY = 50
 
 dlq = AppGroup("dlq", help="Look at dead letters, move them back, delete them.")
@@ -56,7 +56,7 @@ _FILTERS = [
         "--older-than",
         type=Seconds(),
         metavar="DURATION",
-        help="Only those that have been dead for so long, such as 2h.",
+        help="Only those that have been dead for this long, such as 2h.",
     ),
 ]
 
@@ -80,9 +80,9 @@ def _filters(command: F) -> F:
 )
 @_json_option
 def list_command(limit: int, as_json: bool, **which: t.Any) -> None:
-    """List dead letters: what they are about, and why they died.
+    """List dead letters: their subject, and why they died.
 
-    Elsewhere than on a terminal there is one line a letter, with tabs between id, event
+    If stdout is not a terminal there is one line a letter, with tabs between id, event
     or function, receives, time of death (or of sending) and reason.
 
     \b
@@ -108,7 +108,7 @@ def list_command(limit: int, as_json: bool, **which: t.Any) -> None:
 @click.argument("id", metavar="LETTER", callback=check_text)
 @_json_option
 def show_command(id: str, as_json: bool) -> None:
-    """Show a dead letter: why it died, what it is about, and its body.
+    """Show a dead letter: why it died, its subject, and its body.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def show_command(id: str, as_json: bool) -> None:
     metavar="N",
     help="Messages a second, at most.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="How many at most.")
+@click.option("--limit", type=click.IntRange(min=1), help="Letters, at most.")
 @_yes_option
 @_json_option
 def redrive_command(
@@ -146,8 +146,8 @@ def redrive_command(
 ) -> None:
     """Move dead letters back into their queues, to be processed again.
 
-    Name some, or give a filter, or --all. Harmless when it is repeated or interrupted:
-    an event starts each function once.
+    Name some, or give a filter, or --all. A repeat or an interruption is harmless: an
+    event starts each function once.
 
     \b
     Examples:
@@ -205,8 +205,8 @@ def purge_command(
 def adopt_command(installation: str) -> None:
     """Take the messages of another INSTALLATION for this one's.
 
-    For those that were sent before the state server was emptied: the reason of their
-    dead letters names it. Move them back afterwards.
+    Use it for messages sent before the state server was emptied: the reason of their
+    dead letters names the installation. Move them back afterwards.
 
     \b
     Examples:
@@ -226,7 +226,7 @@ def letter_as_json(letter: DeadLetter) -> dict[str, t.Any]:
         name: iso(value) if isinstance(value, datetime) else value
         for name, value in dataclasses.asdict(letter).items()
     }
-    # As it is decoded already, so that a program need not.
+    # Decoded, so that a program need not decode the body itself.
     return {**found, "message": _message(letter)}
 
 
@@ -277,7 +277,7 @@ def _which(given: dict[str, t.Any]) -> Which:
 
 
 def _choose(ids: tuple[str, ...], every: bool, given: dict[str, t.Any]) -> Which:
-    """Return which letters are meant: by mistake never more than was said."""
+    """Return the chosen letters: a slip never chooses more than was named."""
     which = _which(given)
     if bool(ids) == (every or bool(which)):
         raise click.UsageError(
@@ -310,7 +310,7 @@ def _handle(
     work: t.Callable[[Progress], Handled],
     as_json: bool,
 ) -> None:
-    """Do *work* under a progress bar, and tell what became of it."""
+    """Do *work* under a progress bar, and report the result."""
     error = None
     with _progress(letters, which) as progress:
         handled = work(progress)
@@ -332,7 +332,7 @@ def _handle(
 
 @contextlib.contextmanager
 def _progress(letters: DeadLetters, which: Which) -> t.Iterator[Progress]:
-    """Show a bar of the letters that were looked at, where there are many."""
+    """Show a bar of the letters looked at, if there are many."""
     count = 0 if "ids" in which else letters.count(which.get("queue"))
     if count < MANY or not _for_a_person():
         yield lambda looked: None

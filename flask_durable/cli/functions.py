@@ -1,4 +1,4 @@
-"""``flask durable functions``: what the app declares and its workers can run."""
+"""``flask durable functions``: the functions the app declares or its workers have."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def functions(ctx: click.Context, as_json: bool) -> None:
     """List the functions: what starts them, queue, retries, where their code is.
 
     Code is "here" when the app of this command has it, and "published" when a worker
-    has it. Of a function that workers had within the last hour, and that nobody has
-    now, it is with "nobody": its events start runs that are not executed, until it is
-    forgotten. Without the state server only what is here is listed. Of a function with
-    schedules the next instant is shown, without its jitter.
+    has it. It is with "nobody" when only workers of the last hour had it: events then
+    start runs that are not executed, until the function is forgotten. Without the state
+    server only functions that are here are listed. For a function with schedules the
+    next instant is shown, without its jitter.
 
     \b
     Examples:
@@ -50,9 +50,9 @@ def functions(ctx: click.Context, as_json: bool) -> None:
 def forget_command(ids: tuple[str, ...]) -> None:
     """Forget the functions ID that no worker has any more.
 
-    Their events start no further runs, and their schedules begin anew should they come
-    back. A function that a worker has is not forgotten: the exit code is then 1. What
-    runs it has stay as they are: "flask durable runs list --function ID".
+    Their events start no further runs. If they come back, their schedules start over. A
+    function that a worker has is not forgotten: the exit code is then 1. Existing runs
+    stay as they are: "flask durable runs list --function ID".
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def _known(*, needed: bool = False) -> dict[str, Known]:
     try:
         return known_functions(durable.functions, current_state().directory)
     except Exception as error:
-        # Without a server in the settings, as where an app is built.
+        # The settings may have no server, for example where an app is built.
         unset = isinstance(error, ConfigurationError) and not durable.settings.redis_url
         if needed or not (unset or is_unreachable(error)):
             raise

@@ -1,4 +1,4 @@
-"""``flask durable health``: whether everything that runs need is there."""
+"""``flask durable health``: check the servers and workers that runs need."""
 
 from __future__ import annotations
 

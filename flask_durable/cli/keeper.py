@@ -22,15 +22,16 @@ _START_TIMEOUT = 60.0
 
 
 class Keeper:
-    """Starts the server and the processes, restarts what dies, stops all of it.
+    """Starts the server and the processes, restarts those that die, stops all of them.
 
-    One thread does so from begin to end: on Linux each process is told to end when the
-    thread that started it does.
+    One thread does so from beginning to end: on Linux each process is told to end when
+    the thread that started it does.
 
     :param server: The embedded server, if there is one: started first, stopped last.
-    :param make_children: Makes the processes, once the server runs; they are started
-        in this order.
-    :param restart_on_change: Names of those that start again when the source changes.
+    :param make_children: A function that creates the processes, called once the server
+        runs. They are started in this order.
+    :param restart_on_change: Names of the processes that start again when the source
+        changes.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Keeper:
         restart_on_change: t.Collection[str] = (),
     ) -> None:
         self.server = server
-        #: What ended the thread, ``None`` if it was asked to end.
+        #: The error that ended the thread, ``None`` if it was asked to end.
         self.error: BaseException | None = None
         #: Set when the processes are being stopped.
         self.stopping = threading.Event()
@@ -57,7 +58,7 @@ class Keeper:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of what runs, by name."""
+        """The process ids of the running processes, by name."""
         pids = {child.name: child.pid for child in self._children if child.pid}
         if self.server is not None and self.server.owned and self.server.pid:
             pids["server"] = self.server.pid
@@ -66,7 +67,7 @@ class Keeper:
     def start(self) -> None:
         """Start everything.
 
-        :raises DurableError: It could not be started; nothing is left behind.
+        :raises DurableError: A process could not be started; nothing is left behind.
         """
         self._thread.start()
         try:
@@ -79,7 +80,7 @@ class Keeper:
             raise self.error
 
     def stop(self) -> None:
-        """Stop everything and wait until it is gone; a second Ctrl-C kills."""
+        """Stop everything and wait for the end of it; a second Ctrl-C kills."""
         self.stopping.set()
         while self._thread.is_alive():
             try:
@@ -89,7 +90,7 @@ class Keeper:
                 self.kill()
 
     def kill(self) -> None:
-        """Stop everything without waiting for what it does."""
+        """Stop everything without waiting for work to end."""
         self._killing = True
         self.stopping.set()
 
@@ -152,7 +153,7 @@ class Keeper:
                 child.restart()
 
     def _stop_all(self) -> None:
-        # A worker hands its runs back through the queue, so that goes after it.
+        # A worker hands its runs back through the queue, so the queue stops after it.
         clients = [child for child in self._children if not child.is_server]
         for children in (clients, self._children):
             for child in children:

@@ -1,6 +1,6 @@
 """The SQS endpoint of ``flask durable dev --queue sqs``: moto's server, in memory.
 
-It is run in a process of its own: ``python -m flask_durable.cli.local_sqs PORT``.
+It runs in a process of its own: ``python -m flask_durable.cli.local_sqs PORT``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _REAL = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_ROLE_ARN
 
 
 def check_installed() -> None:
-    """Check that moto and boto3 are there.
+    """Check that moto and boto3 are installed.
 
-    :raises ConfigurationError: One of them is not.
+    :raises ConfigurationError: One of them is not installed.
     """
     for name in ("moto", "flask_cors", "boto3"):
         if importlib.util.find_spec(name) is None:
@@ -51,7 +51,7 @@ def main() -> None:
 
     from moto.server import ThreadedMotoServer
 
-    # One line a request would drown everything else.
+    # A line for each request would hide everything else.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(
         ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False

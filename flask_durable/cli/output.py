@@ -1,4 +1,4 @@
-"""What commands print: data to stdout, chatter to stderr."""
+"""Output of commands: data to stdout, notes for a person to stderr."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import typing as t
 
 import click
 
-#: Characters that would move the cursor or worse, when they come with a user's data.
-#: Colours are let through.
+#: Control characters, which in a user's data would move the cursor or do worse. Colours
+#: are let through.
 _CONTROL = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print *text*; what cannot be shown is escaped."""
+    """Print *text*; characters that cannot be shown are escaped."""
     text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     encoding = _encoding(sys.stderr if err else sys.stdout)
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def note(message: str) -> None:
-    """Print chatter for a person to stderr."""
+    """Print a note for a person to stderr."""
     echo(f" * {message}", err=True)
 
 
@@ -49,7 +49,7 @@ def echo_json(value: t.Any) -> None:
 
 
 def echo_table(headers: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> None:
-    """Print aligned columns on a terminal, else one line a row with tabs between."""
+    """Print aligned columns on a terminal, otherwise one line a row, with tabs."""
     lines = [[" ".join(cell.split()) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in lines:
@@ -62,7 +62,7 @@ def echo_table(headers: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> N
 
 def aligned(rows: t.Sequence[t.Sequence[str]]) -> list[str]:
     """Return *rows* as lines with columns of equal width, two spaces apart."""
-    # Colours take no room on the screen.
+    # Colour codes take no room on the screen.
     sizes = [[len(click.unstyle(cell)) for cell in row] for row in rows]
     widths = [max(column) for column in zip(*sizes, strict=True)]
     return [
@@ -75,7 +75,7 @@ def aligned(rows: t.Sequence[t.Sequence[str]]) -> list[str]:
 
 
 def bar_characters() -> tuple[str, str]:
-    """Return what bars are drawn with on this stdout: for work, and for sleep."""
+    """Return the characters of bars on this stdout: for work, and for sleep."""
     return ("█", "░") if _can_encode("█░") else ("#", ".")
 
 

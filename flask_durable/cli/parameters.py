@@ -12,7 +12,7 @@ if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat
 
 
-#: ``--log-format`` of the commands that are processes of ours.
+#: The option ``--log-format`` of commands that run as processes of ours.
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
@@ -22,14 +22,14 @@ log_format_option = click.option(
 
 
 def log_arguments(log_format: LogFormat | None) -> list[str]:
-    """Return the arguments that give a worker's process *log_format*."""
+    """Return the arguments that pass *log_format* on to a worker's process."""
     return [f"--log-format={log_format}"] if log_format else []
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
     """A duration such as ``90s``, as seconds.
 
-    :param above_zero: Whether 0 is refused.
+    :param above_zero: True to refuse 0.
     """
 
     name = "duration"

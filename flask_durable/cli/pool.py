@@ -1,4 +1,4 @@
-"""``flask durable pool``: keep as many worker processes as the scaler says."""
+"""``flask durable pool``: keep as many worker processes as the scaler asks for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat
     from ..scaler.notebook import Notebook
 
-#: Seconds between two looks at the processes, and at what is wanted.
+#: Seconds between two looks at the processes, and at the wanted number.
 _POLL_INTERVAL = 0.2
 _LOOK_INTERVAL = 1.0
 
@@ -51,7 +51,7 @@ logger = get_logger(__name__)
     type=Seconds(),
     default="1h",
     show_default=True,
-    help="How long a worker that has to go may take for the steps it is at.",
+    help="Time that a worker which has to go gets for the steps it is at.",
 )
 @log_format_option
 @with_appcontext
@@ -60,7 +60,7 @@ def pool(
 ) -> None:
     """Keep the worker processes of the pool NAME of DURABLE_SCALE on this host.
 
-    `flask durable scale` says how many there are. Processes that die are started again;
+    `flask durable scale` sets how many there are. Processes that die are started again;
     if all of them keep dying, the command ends with exit code 1. Those that are not
     needed end their steps and go, idle ones first.
 
@@ -101,12 +101,12 @@ def pool(
 class Supervisor:
     """Starts and ends the worker processes of one pool.
 
-    :param name: The pool's.
-    :param command: Starts a worker.
-    :param grace: Seconds that one has which is to end.
-    :param notebook: Says how many there should be.
-    :param minimum: How many there should be if nobody says.
-    :param busy: Returns the units that have a run.
+    :param name: The pool's name.
+    :param command: The command that starts a worker.
+    :param grace: Seconds that a worker has to end.
+    :param notebook: The notes with the number of workers that the scaler wants.
+    :param minimum: The number of workers until the scaler sets one.
+    :param busy: A function that returns the units that have a run.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Supervisor:
     def run(self) -> int:
         """Keep the pool until a signal, then let every worker end its steps.
 
-        :return: The exit code: 1 if the workers kept dying, which ends the pool too.
+        :returns: The exit code: 1 if the workers kept dying, which ends the pool too.
         """
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -159,7 +159,7 @@ class Supervisor:
         self._signals.append(signum)
 
     def _look(self) -> None:
-        """Start or end workers. While the server is not heard, all stays as it is."""
+        """Start or end workers. While the server does not answer, change nothing."""
         try:
             self._notebook.supervise()
             wanted = self._notebook.wanted()
@@ -179,7 +179,7 @@ class Supervisor:
             note(f"{self._name}: {len(self._workers)} → {wanted} workers")
         while len(self._workers) < wanted:
             self._workers.append(self._started())
-        # Idle ones first, and of those the youngest.
+        # Idle ones first, and the youngest of those.
         self._workers.sort(key=lambda child: child.name not in busy)
         while len(self._workers) > wanted:
             child = self._workers.pop()

@@ -1,4 +1,4 @@
-"""Questions about the ports that the web app and the SQS endpoint listen on."""
+"""Checks of the ports on which the web app and the SQS endpoint listen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 def check_port(host: str, port: int) -> None:
     """Check that the web app can listen on *host* and *port*.
 
-    :raises UnavailableError: It cannot; the message says why.
+    :raises UnavailableError: The port cannot be used; the message gives the reason.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -39,7 +39,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def accepts(host: str, port: int) -> bool:
-    """Return whether something takes connections there."""
+    """Return whether a server takes connections there."""
     try:
         socket.create_connection((host, port), timeout=_TIMEOUT).close()
     except OSError:

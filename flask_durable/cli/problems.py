@@ -1,4 +1,4 @@
-"""How commands fail: exit codes, and errors as a person reads them."""
+"""Failures of commands: exit codes, and errors as a person reads them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if t.TYPE_CHECKING:
 
 T = t.TypeVar("T", str, str | None, tuple[str, ...])
 
-#: What was asked for failed: a run, an event that was refused, a wrong configuration.
+#: The command failed: a run did, or an event was refused, or a setting is wrong.
 FAILURE = 1
 
-#: A server that is needed cannot be reached.
+#: A needed server cannot be reached.
 UNREACHABLE = 3
 
 
@@ -38,7 +38,7 @@ class CommandError(click.ClickException):
 
 
 class Unreachable(CommandError):
-    """An error that says that a server cannot be reached."""
+    """An error because a server cannot be reached."""
 
     exit_code = UNREACHABLE
 
@@ -67,7 +67,7 @@ def explain(error: Exception, ctx: click.Context) -> CommandError | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Return whether *error* says that a server did not answer."""
+    """Return whether *error* means that a server did not answer."""
     import redis
 
     return isinstance(
@@ -83,14 +83,14 @@ def _is_forbidden(error: BaseException) -> bool:
 
 
 def _is_of_state_server(error: BaseException) -> bool:
-    """Return whether *error* says what a server answered, or that it is no Redis."""
+    """Return whether *error* is a server's reply, or means that it is not Redis."""
     import redis
 
     return isinstance(error, redis.RedisError)
 
 
 def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:
-    """Refuse an argument, or several, with bytes that are no text: a click callback."""
+    """Refuse one or several arguments whose bytes are not text: a click callback."""
     try:
         "".join(value if value is not None else ()).encode()
     except UnicodeEncodeError:
@@ -99,7 +99,7 @@ def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:
 
 
 def current_durable() -> Durable:
-    """Return the extension object of the app that the command runs for.
+    """Return the extension object of the current app.
 
     :raises ConfigurationError: The app does not use Flask-Durable.
     """
@@ -107,7 +107,7 @@ def current_durable() -> Durable:
 
 
 def current_state() -> AppState:
-    """Return what that app has of the extension."""
+    """Return the extension's services of the current app."""
     app = t.cast(Flask, t.cast(t.Any, current_app)._get_current_object())
     return current_durable().state_of(app)
 
@@ -115,7 +115,7 @@ def current_state() -> AppState:
 def durable_of(app: Flask) -> Durable:
     """Return the extension object of *app*.
 
-    :raises ConfigurationError: It does not use Flask-Durable.
+    :raises ConfigurationError: The app does not use Flask-Durable.
     """
     try:
         return t.cast("Durable", app.extensions["durable"])
@@ -136,7 +136,7 @@ def _details(error: DurableError) -> list[str]:
 
 
 def _state_server(ctx: click.Context) -> str:
-    # The command's app context is gone by now.
+    # The command's app context has ended by now.
     info = ctx.find_object(ScriptInfo)
     app = info.load_app() if info else None
     durable = app.extensions.get("durable") if app else None

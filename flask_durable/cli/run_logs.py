@@ -1,4 +1,4 @@
-"""The log lines of a run: those that are kept, and those that come."""
+"""The log lines of a run: those that are kept, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
     from ..runs import Run
     from ..runs import Runs
 
-#: Seconds between two looks, and after the end of a run until its last lines are there.
+#: Seconds between two looks, and from the end of a run until its last lines are kept.
 _INTERVAL = 0.5
 _LAST_LINES = 1.0
 
@@ -36,7 +36,7 @@ def line_as_json(line: LogLine) -> dict[str, t.Any]:
 
 
 def line_as_text(line: LogLine) -> str:
-    """Return *line* for a person; what follows a line break is indented."""
+    """Return *line* for a person; the lines after the first are indented."""
     at = line.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     level = style(f"{line.level.upper():<7}", fg=_COLOURS.get(line.level))
     step = f" [{line.step}]" if line.step else ""
@@ -45,7 +45,7 @@ def line_as_text(line: LogLine) -> str:
 
 
 def follow(runs: Runs, id: str, *, as_json: bool) -> Run:
-    """Print the lines of a run until it is finished; return it."""
+    """Print the lines of a run until it is finished, and return the run."""
     seen = 0
     finished_since: float | None = None
     while True:

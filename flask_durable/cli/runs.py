@@ -95,9 +95,9 @@ def list_command(
 )
 @_json_option
 def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
-    """Show a run: what started it, its steps over time, its result or failure.
+    """Show a run: its event, its steps over time, its result or failure.
 
-    With --follow its log lines only, until it is finished; with --json one object a
+    With --follow only its log lines, until it is finished; with --json as one object a
     line.
 
     \b
@@ -188,7 +188,7 @@ def resume_command(ids: tuple[str, ...], as_json: bool) -> None:
 def _change(
     ids: t.Sequence[str], change: t.Callable[[str], Run], as_json: bool
 ) -> None:
-    """Change each run; what one refuses does not keep the others from it."""
+    """Change each run; a run that refuses does not keep the others from it."""
     rows, failed = [], False
     for id in dict.fromkeys(ids):
         try:

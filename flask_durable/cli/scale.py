@@ -37,7 +37,7 @@ SENSOR = 4
 INFEASIBLE = 5
 LOCKED = 75
 
-#: Seconds between two looks of a loop while there is no worker: what comes then should
+#: Seconds between two looks of a loop while no worker is up, so that a first job does
 #: not wait for the whole period.
 _EMPTY_PERIOD = 1.0
 
@@ -46,17 +46,19 @@ _EMPTY_PERIOD = 1.0
 @click.option("--queue", "-q", "name", metavar="NAME", help="A pool, or a queue of it.")
 @click.option("--all", "every", is_flag=True, help="Every pool of DURABLE_SCALE.")
 @click.option("--dry-run", is_flag=True, help="Decide, and change nothing.")
-@click.option("--explain", is_flag=True, help="Say what led to the decision.")
+@click.option("--explain", is_flag=True, help="Print the reasons of the decision.")
 @click.option("--quiet", is_flag=True, help="Print changes and problems only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a decision.")
 @click.option(
     "--loop",
     type=Seconds(above_zero=True),
     metavar="EVERY",
-    help="Go on, so often, whatever the pool's period.",
+    help="Repeat at this interval instead of the pool's own.",
 )
 @click.option("--history", type=click.IntRange(1), metavar="N", help="Past decisions.")
-@click.option("--set", "order", type=click.IntRange(0), metavar="N", help="Have N.")
+@click.option(
+    "--set", "order", type=click.IntRange(0), metavar="N", help="Fix the pool at N."
+)
 @click.option("--pause", is_flag=True, help="Leave the size as it is.")
 @click.option("--resume", is_flag=True, help="End --set or --pause.")
 @click.option(
@@ -65,7 +67,7 @@ _EMPTY_PERIOD = 1.0
     type=Seconds(above_zero=True),
     default="1h",
     show_default=True,
-    help="How long --set or --pause hold.",
+    help="Time for which --set or --pause holds.",
 )
 @log_format_option
 @click.pass_context
@@ -91,8 +93,8 @@ def scale(
 
     \b
     Exit codes: 0 done or held, 2 wrong configuration, 3 the platform refused, 4 the
-    servers did not answer, 5 no number of workers is enough, 75 another scaler is
-    at it.
+    servers did not answer, 5 no number of workers is enough, 75 another scaler is at
+    work.
 
     \b
     Examples:
@@ -126,7 +128,7 @@ scale.add_command(simulate)
 def _scalers(
     state: AppState, name: str | None, every: bool, period: float | None
 ) -> list[Scaler]:
-    """Return the scalers of the pools that are meant, which run every *period*."""
+    """Return the scalers of the chosen pools, with *period* instead of their own."""
     from ..scaler.make import make_scaler
 
     if every == (name is not None):
@@ -155,7 +157,7 @@ def _scalers(
 def _run(
     scaler: Scaler, *, dry_run: bool, explain: bool, quiet: bool, as_json: bool
 ) -> int:
-    """Run one scaler, print what it did, and return the exit code."""
+    """Run one scaler, print the result, and return the exit code."""
     from ..scaler.scaler import Busy
 
     name = scaler.options.name
@@ -196,8 +198,8 @@ def _print(report: Report, *, explain: bool, quiet: bool, as_json: bool) -> None
 
 
 def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
-    """Run until a signal. Without a worker, look more often for something to do."""
-    # Not an Event, whose lock this thread may hold when a handler sets it.
+    """Run until a signal. While no worker is up, look more often for waiting jobs."""
+    # Not an Event: this thread may hold its lock when a handler sets it.
     signals: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, _: signals.append(number))
@@ -209,10 +211,10 @@ def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
 
 
 def _turns(scalers: t.Sequence[Scaler], period: float) -> t.Iterator[Scaler | None]:
-    """Yield whose turn it is, for ever, and nobody at least every second.
+    """Yield the scaler whose turn it is, for ever; at least every second ``None``.
 
-    One that has something to do and no worker comes early, but once in a period: where
-    it may not have a worker, another look does not help.
+    A scaler with waiting jobs and no worker comes early, but only once in a period: if
+    the pool may not have a worker, another look does not help.
     """
     while True:
         yield from scalers
@@ -226,7 +228,7 @@ def _turns(scalers: t.Sequence[Scaler], period: float) -> t.Iterator[Scaler | No
                 yield scaler
 
 
-# -- What a person orders, and sees --------------------------------------------------
+# -- Orders of a person, and the history ---------------------------------------------
 
 
 def _order(

@@ -1,4 +1,4 @@
-"""``flask durable secret``: make an event key, or a secret of another kind."""
+"""``flask durable secret``: create an event key, or a secret of another kind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def secret(kind: str, as_json: bool) -> None:
     It is stored nowhere: configure it in the app, and give a key or secret to the
     client. To rotate, list the new one beside the old one with a comma between, move
     the clients over, then remove the old one. An encryption key goes in front of the
-    old ones, which stay until nothing is stored any more that they encrypted.
+    old ones. Those stay until nothing that they encrypted is stored any more.
 
     \b
     Examples:

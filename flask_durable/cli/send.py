@@ -1,4 +1,4 @@
-"""``flask durable send``: send an event, and wait for what it starts."""
+"""``flask durable send``: send an event, and wait for the runs that it starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if t.TYPE_CHECKING:
 _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 1.0
 
-#: Seconds that a function whose ``where=`` may refuse the event has to show a run.
+#: Seconds for a function whose ``where=`` may refuse the event to show a run.
 _PATIENCE = 2.0
 
 
@@ -66,7 +66,7 @@ def _read_data(
     "--timeout",
     type=Seconds(),
     metavar="DURATION",
-    help="How long --wait waits, such as 90s; default: until they are finished.",
+    help="The longest --wait, such as 90s; default: until they are finished.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
@@ -98,7 +98,7 @@ def send(
     try:
         audience = audience_of(event, durable.functions, current_state().directory)
     except Exception as error:
-        # It was sent all the same: through SQS that needs no state server.
+        # The event was sent all the same: through SQS that needs no state server.
         if wait or not is_unreachable(error):
             raise
         return

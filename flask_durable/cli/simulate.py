@@ -1,4 +1,4 @@
-"""``flask durable scale simulate``: what a pool would do, in simulated time."""
+"""``flask durable scale simulate``: the behaviour of a pool in simulated time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from ..scaler.simulation.comparison import Result
     from ..scaler.simulation.workloads import Arrival
 
-#: How a pool is called that is not configured.
+#: The name of a pool that is not configured.
 _UNNAMED = "simulated"
 
 _COLUMNS = (
@@ -41,7 +41,7 @@ _COLUMNS = (
     "policies",
     multiple=True,
     metavar="NAME",
-    help="What is compared; may be repeated.",
+    help="Policy to compare; may be repeated.",
 )
 @click.option(
     "--what-if",
@@ -50,8 +50,8 @@ _COLUMNS = (
     metavar="KEY=VALUE",
     help="Also change the pool: wait, min, max, boot, period, threads, window, margin.",
 )
-@click.option("--lag", type=Seconds(), default="0s", help="How old counts are.")
-@click.option("--noise", type=click.IntRange(0), default=0, help="How wrong they are.")
+@click.option("--lag", type=Seconds(), default="0s", help="Age of the counts.")
+@click.option("--noise", type=click.IntRange(0), default=0, help="Error of the counts.")
 @click.option(
     "--prefetch", type=click.IntRange(0), default=0, help="Jobs that a worker fetches."
 )
@@ -81,8 +81,8 @@ def simulate(
 ) -> None:
     """Compare policies, or sizes of a pool, on made-up or recorded jobs.
 
-    No server is needed. The pool is one of DURABLE_SCALE; without --queue, one of any
-    number of workers of one thread that boot in 30 s and are looked after every 15 s.
+    No server is needed. The pool is one of DURABLE_SCALE. Without --queue, it has any
+    number of workers of one thread, which boot in 30 s, and a look every 15 s.
 
     \b
     Examples:
@@ -112,13 +112,13 @@ def simulate(
         echo_table(_COLUMNS, [_row(result) for result in results])
 
 
-# -- What is asked for ---------------------------------------------------------------
+# -- Input ---------------------------------------------------------------------------
 
 
 def _jobs(
     workload: str, trace: t.TextIO | None, seed: int
 ) -> tuple[list[Arrival], float]:
-    """Return the jobs, and the wait that is usual for them."""
+    """Return the jobs, and the usual wait for them."""
     from ..scaler.simulation.trace import read_trace
     from ..scaler.simulation.workloads import generate
     from ..scaler.simulation.workloads import WORKLOADS
@@ -138,7 +138,7 @@ def _jobs(
 
 
 def _options(name: str | None, wait: float) -> PoolOptions:
-    """Return what is configured, or what can be taken for it."""
+    """Return the configured pool, or the default one of a simulation."""
     from ..scaler.options import parse_pools
 
     if name is None:
@@ -175,7 +175,7 @@ def _policies(given: tuple[str, ...], what_if: bool) -> tuple[str, ...]:
     return given or (("durable",) if what_if else STANDARD)
 
 
-# -- What is printed -----------------------------------------------------------------
+# -- Output --------------------------------------------------------------------------
 
 
 def _conditions(what: str, jobs: t.Sequence[Arrival], options: PoolOptions) -> str:

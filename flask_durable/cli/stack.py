@@ -44,7 +44,7 @@ if t.TYPE_CHECKING:
 #: Seconds that a stopping worker has to reach its next step boundary.
 _DRAIN_TIMEOUT = 10
 
-#: Seconds between two looks whether the stack is ready, or has to stop.
+#: Seconds between two checks for the stack being ready or having to stop.
 _POLL_INTERVAL = 0.1
 
 
@@ -61,28 +61,28 @@ class DevStack:
     the worker, which hands its runs back, and the web app, last the server. On Linux
     they also end when this process is killed, and elsewhere within a second.
 
-    The embedded server begins empty, in a temporary folder that is removed at the end:
-    no stack sees what an earlier one has done, nor what ``flask durable dev`` keeps. In
-    the block :attr:`app` uses it too.
+    The embedded server begins empty, in a temporary folder that is removed at the end.
+    No stack sees the data of an earlier one, or that of ``flask durable dev``. In the
+    block :attr:`app` uses the server too.
 
     When the app has a ``DURABLE_REDIS_URL``, that server is used and none is started.
-    What is there stays there: give tests a ``DURABLE_NAMESPACE`` of their own.
+    Its data stays: give tests a ``DURABLE_NAMESPACE`` of their own.
 
-    :param app_import: What ``flask --app`` takes; default: as the ``flask`` command
-        that is running, else as ``flask`` finds it.
-    :param host: The address that the web app listens on. Only on loopback is the
-        endpoint for events open without a key.
-    :param port: Its port; 0: a free one.
+    :param app_import: The value for ``flask --app``. Default: that of the running
+        ``flask`` command, otherwise the app that ``flask`` finds.
+    :param host: The address that the web app listens on. The endpoint for events is
+        open without a key on loopback only.
+    :param port: The port of the web app; 0: a free one.
     :param queue: ``"redis"``: as the app is configured, by default the same server.
         ``"sqs"``: a local SQS endpoint, in memory.
-    :param reload: Whether web app and worker start again when the source changes.
-    :param quiet: Whether their output goes to files in the folder ``durable`` of the
+    :param reload: True to restart web app and worker when the source changes.
+    :param quiet: True to write their output to files in the folder ``durable`` of the
         instance folder, ``web.log`` and ``worker.log``.
     :param processes: Processes of the worker.
-    :param threads: Threads of each of them.
-    :param log_format: Of what the worker logs, if not the app's own.
-    :param keep_data: Whether the embedded server is that of ``flask durable dev``. It
-        keeps its data in the instance folder, and may run already.
+    :param threads: Threads of each process.
+    :param log_format: The form of the worker's log, if not the app's own.
+    :param keep_data: True to use the embedded server of ``flask durable dev``. It keeps
+        its data in the instance folder, and may run already.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DevStack:
         #: The address of the local SQS endpoint, if there is one.
         self.sqs_endpoint: str | None = None
         self._keeper: Keeper
-        #: Undoes what entering has done, the last first.
+        #: Undoes the effects of entering, the last one first.
         self._undo = contextlib.ExitStack()
 
     @property
@@ -134,7 +134,7 @@ class DevStack:
 
     @property
     def is_local(self) -> bool:
-        """Whether the web app listens on loopback only."""
+        """True if the web app listens on loopback only."""
         return is_loopback(self.host)
 
     @property
@@ -149,14 +149,14 @@ class DevStack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of what runs, by name: ``web``, ``worker``, ``server``."""
+        """The process ids of the running ones of ``web``, ``worker`` and ``server``."""
         return self._keeper.pids
 
     def __enter__(self) -> t.Self:
         """Start everything.
 
-        :raises ConfigurationError: The app does not use Flask-Durable, or what is
-            needed is not installed.
+        :raises ConfigurationError: The app does not use Flask-Durable, or a needed
+            package is not installed.
         :raises UnavailableError: The port is taken, or a server does not start.
         """
         self.app = _load_app(self.app_import)
@@ -178,8 +178,8 @@ class DevStack:
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the web app answers and a worker is alive.
 
-        :param timeout: Seconds.
-        :raises TimeoutError: They were not ready in time.
+        :param timeout: Seconds to wait.
+        :raises TimeoutError: The web app or the worker was not ready in time.
         :raises UnavailableError: A process keeps dying.
         """
         deadline = time.monotonic() + timeout
@@ -197,7 +197,8 @@ class DevStack:
         :raises UnavailableError: A process keeps dying.
         """
         with until_interrupted():
-            # Without a limit, a signal just before the wait would never be handled.
+            # In short pieces: a signal just before a wait without limit would never be
+            # handled.
             while not self._keeper.stopping.wait(_POLL_INTERVAL):
                 pass
         if self._keeper.error is not None:
@@ -234,7 +235,7 @@ class DevStack:
         self.sqs_endpoint = f"http://127.0.0.1:{free_port()}"
 
     def _choose_directory(self, undo: contextlib.ExitStack) -> Path:
-        """Return where the embedded server has its data."""
+        """Return the folder with the data of the embedded server."""
         if self.keep_data:
             return data_directory(self.app.instance_path)
         made = tempfile.TemporaryDirectory(
@@ -345,14 +346,14 @@ def _load_app(app_import: str | None) -> Flask:
 
 @contextlib.contextmanager
 def until_interrupted() -> t.Iterator[None]:
-    """Leave the body at Ctrl-C, ``SIGTERM`` or ``SIGHUP``, if not before."""
+    """Leave the body at Ctrl-C, ``SIGTERM`` or ``SIGHUP``, or at its end."""
     with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
         yield
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> t.Iterator[None]:
-    """Let ``SIGTERM`` and ``SIGHUP`` do what Ctrl-C does."""
+    """Give ``SIGTERM`` and ``SIGHUP`` the effect of Ctrl-C."""
 
     def interrupt(signum: int, frame: types.FrameType | None) -> None:
         raise KeyboardInterrupt

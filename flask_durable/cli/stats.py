@@ -1,4 +1,4 @@
-"""``flask durable stats``: how many runs of each function, how they end, how long."""
+"""``flask durable stats``: numbers, outcomes and durations of runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if t.TYPE_CHECKING:
     from ..store.histogram import Histogram
     from ..store.hourly import Measure
 
-#: Hours for which counts and times are kept, less the one that is going on.
+#: Hours for which counts and times are kept, without the present one.
 _KEPT_HOURS = 191
 
-#: What is shown of each function, and what that is the sum of.
+#: The times shown of each function, and the measures that each is the sum of.
 _TIMES: t.Final[dict[str, tuple[Measure, ...]]] = {
     "run": ("run",),
     "step": ("step",),
@@ -44,15 +44,15 @@ _COUNTS = ("started", "completed", "failed", "cancelled")
     type=Seconds(),
     default="24h",
     show_default=True,
-    help="How far back, at most 191h. Rounded up to whole hours of the clock.",
+    help="Time to look back, at most 191h. Rounded up to whole hours of the clock.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
 def stats(function: str | None, since: float, as_json: bool) -> None:
     """Show how many runs began and ended, what share failed, and how long they took.
 
-    Times are p50/p95/p99: of runs from creation to end, of attempts of steps, of runs
-    in the queue before each claim, and of how long a delivery held its run thread.
+    Times are p50/p95/p99: of runs from creation to end, of attempts of steps, of the
+    wait in the queue before each claim, and of the time a delivery held its run thread.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def stats(function: str | None, since: float, as_json: bool) -> None:
 
 
 def _stats(state: AppState, function: str | None, hours: int) -> list[dict[str, t.Any]]:
-    """Return what is known of each function, by name."""
+    """Return the numbers of each function, sorted by its name."""
     counts = state.run_counts.since(hours)
     names = sorted(counts) if function is None else [function] * (function in counts)
     times = {
@@ -107,13 +107,13 @@ def _merged(
 
 
 def _failure_rate(counts: t.Mapping[str, int]) -> float | None:
-    """Return the share of what ended by itself that failed, if anything did."""
+    """Return the share of failures among completed and failed runs, if any."""
     ended = counts["completed"] + counts["failed"]
     return counts["failed"] / ended if ended else None
 
 
 def _as_json(histogram: Histogram) -> dict[str, t.Any] | None:
-    """Return its percentiles in seconds, if anything was measured."""
+    """Return the percentiles in seconds, or ``None`` without a measurement."""
     if not histogram.samples:
         return None
     percentiles = {

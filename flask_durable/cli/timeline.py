@@ -45,7 +45,7 @@ _COLOURS = {
 def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
     """Return *run* as a JSON object; times are ISO 8601 in UTC.
 
-    What cannot be opened is ``null`` there, and told of in ``unreadable``.
+    A value that cannot be opened is ``null`` there, and listed in ``unreadable``.
     """
     reader = _Reader()
     event = reader.read("event", lambda: run.event)
@@ -182,7 +182,7 @@ def _timeline(run: Run, now: datetime) -> list[str]:
 class _Bar:
     """One line of the timeline: an attempt of a step, or a sleep.
 
-    :param last: Whether it is the last one of its step, whose state is the step's.
+    :param last: True for the last one of its step, whose state is the step's.
     """
 
     step: StepRecord
@@ -207,7 +207,7 @@ def _bars_of(step: StepRecord, now: datetime) -> t.Iterator[_Bar]:
                 attempt.started + took,
                 last=False,
             )
-    # An attempt that is under way, at most once, has left no time yet.
+    # An attempt of an at-most-once step that is under way has left no time yet.
     known = step.started is not None and step.status != "intent"
     yield _Bar(
         step,
@@ -255,7 +255,7 @@ def _end_of(step: StepRecord, now: datetime) -> datetime:
     assert step.started is not None
     if step.duration is not None:
         return step.started + timedelta(seconds=step.duration)
-    # What still sleeps must not squeeze the rest into one character.
+    # A sleep that goes on must not squeeze the rest into one character.
     return now if step.due is None else min(now, step.due)
 
 
@@ -299,7 +299,7 @@ def _claim_as_json(claim: Claim) -> dict[str, t.Any]:
 
 
 class _Reader:
-    """Opens values of a run, and keeps what is wrong with those that cannot be."""
+    """Opens values of a run, and collects the errors of those that cannot be opened."""
 
     def __init__(self) -> None:
         self.unreadable: list[dict[str, str]] = []
@@ -322,5 +322,5 @@ def _failure(failure: Failure | None) -> dict[str, t.Any] | None:
 
 
 def iso(at: datetime | None) -> str | None:
-    """Return *at* for a program."""
+    """Return *at* as ISO 8601 in UTC, for a program."""
     return None if at is None else at.astimezone(timezone.utc).isoformat()

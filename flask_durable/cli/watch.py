@@ -1,4 +1,4 @@
-"""Notices that the source of the app has changed, by modification times."""
+"""Notices changes of the app's source, by modification times."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
-#: Folders of packages that are installed, not written here.
+#: Folders of installed packages, which are not watched.
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 class SourceWatcher:
     """Watches the project's modules that are imported, and the files beside them.
 
-    What is installed and the standard library are left out. A folder inside is
+    Installed packages and the standard library are left out. A folder inside is
     followed when it is a package, so that modules which are imported later are seen.
     """
 

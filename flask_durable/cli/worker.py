@@ -54,7 +54,7 @@ _LOOK_INTERVAL = 1.0
 @click.option(
     "--drain-timeout",
     type=Seconds(),
-    help="How long SIGTERM waits for step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
+    help="Time for SIGTERM to reach step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
 )
 @click.option("--watch", is_flag=True, help="Start again when the source changes.")
 @log_format_option
@@ -70,8 +70,8 @@ def worker(
     """Execute runs until SIGTERM or Ctrl-C.
 
     On SIGTERM each run goes on to its next step boundary and is handed back; the next
-    worker continues there. What still runs 3 seconds before the end of the drain is
-    interrupted and repeated elsewhere.
+    worker continues there. Runs that have not got there 3 seconds before the end of the
+    drain are interrupted and repeated elsewhere.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def worker(
         leave(code)
     else:
         if not watch:
-            # What no restart can mend ends this command, as it ends one process.
+            # A fault that no restart can mend ends this command at once.
             state.directory.claim_namespace(app.name)
             state.barrier.promise()
         arguments = [
@@ -122,7 +122,7 @@ def _queues(given: str | None, named: list[str]) -> list[str]:
     if not names:
         raise click.BadParameter("names no queue.", param_hint="--queues")
     if EVENT_QUEUE in names:
-        # Its messages are no runs: the run threads would put them aside.
+        # Its messages are not about runs: the run threads would put them aside.
         raise click.BadParameter(
             f"{EVENT_QUEUE!r} is the queue of events, which every worker routes: "
             "leave it out.",
@@ -161,7 +161,7 @@ def _print_banner(
 
 
 def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:
-    """Keep worker processes until a signal; each loads the app anew."""
+    """Keep worker processes until a signal; each loads the app itself."""
     import os
     import socket
     import uuid
@@ -182,7 +182,7 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
         stopping.append(signum)
 
     command = [sys.executable, "-m", "flask", *app_option(), "durable", "worker"]
-    # What a platform adds and removes is this command with all its processes.
+    # A platform adds and removes this command with all its processes: one unit.
     unit = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     environment = {UNIT: unit, **os.environ}
     children = [

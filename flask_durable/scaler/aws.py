@@ -1,4 +1,4 @@
-"""Calls of Amazon's APIs by boto3, and what their errors mean."""
+"""Calls of Amazon's APIs through boto3, and the meaning of their errors."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _CODES = {
 }
 _CODE_OF = {error: code for code, errors in _CODES.items() for error in errors}
 
-#: Errors of boto3 itself that are about credentials.
+#: Errors of boto3 itself that concern credentials.
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
-#: Those that tell of a call that was never made.
+#: Errors of boto3 itself before any call was made.
 _UNUSABLE = ("NoRegionError", "ParamValidationError", "InvalidRegionError")
 
 
 class AWSClient:
     """One service of Amazon. Credentials and region are found as boto3 finds them.
 
-    :param owner: Who asks, for messages.
-    :param service: What boto3 calls it.
-    :param region: As boto3 finds it, if not given.
-    :param endpoint: Another server than Amazon's.
-    :param tries: Of a call that is throttled, or gets no answer.
+    :param owner: The caller's name in messages.
+    :param service: The name of the service in boto3.
+    :param region: The region; ``None``: as boto3 finds it.
+    :param endpoint: The URL of another server than Amazon's.
+    :param tries: The most tries of a call that is throttled, or gets no answer.
     :param timeout: Seconds to wait for an answer.
-    :raises ConfigurationError: boto3 is not installed.
+    :raises ConfigurationError: The package boto3 is not installed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AWSClient:
 
     @functools.cached_property
     def client(self) -> t.Any:
-        """The client, made on first use."""
+        """The client, created on first use."""
         return self._session.Session().client(
             self._service,
             region_name=self._region,
@@ -91,9 +91,9 @@ class AWSClient:
         )
 
     def call(self, operation: str, **parameters: t.Any) -> dict[str, t.Any]:
-        """Return what *operation* answers.
+        """Return the reply to *operation*.
 
-        :raises PlatformError: It fails.
+        :raises PlatformError: The call fails.
         """
         try:
             reply = getattr(self.client, operation)(**parameters)
@@ -108,9 +108,9 @@ class AWSClient:
         return t.cast("dict[str, t.Any]", reply)
 
     def call_if_allowed(self, operation: str, **parameters: t.Any) -> dict[str, t.Any]:
-        """Return what *operation* answers, ``{}`` if the credentials do not allow it.
+        """Return the reply to *operation*, ``{}`` if the credentials do not allow it.
 
-        :raises PlatformError: It fails otherwise.
+        :raises PlatformError: The call fails for another reason.
         """
         try:
             return self.call(operation, **parameters)

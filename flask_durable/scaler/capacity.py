@@ -1,16 +1,16 @@
 """The fewest workers with which jobs start in time.
 
-Jobs are served by their deadlines, so those of one queue in their order, and of several
-the most urgent one first. There are two ways to the same number. The *plan* places
-every job on the slot that is free first and counts those that start late: exact, also
-for jobs that are long against the wait, and dear, so it is for some thousand jobs. The
-*flow* treats work as a liquid, for which the need has a closed form: at each deadline,
-what the slots have done by then must be what has to be done before it.
+Jobs are served by their deadlines: those of one queue in their order, and of several
+queues the most urgent one first. There are two ways to the same number. The *plan*
+places every job on the slot that is free first and counts those that start late. It is
+exact, also for jobs that are long compared with the wait. It is slow, so it is used for
+up to some thousand jobs. The *flow* treats work as a liquid, for which the need has a
+closed form: at each deadline, the slots must have done all the work due before it.
 
-Workers that are not up cannot save a job whose deadline is nearer than their boot time,
-and where it is only little farther away, a great many would be needed for a short
-while. Such a job, where the workers there are cannot start it in time either, is given
-the desired wait from when new ones are up.
+Workers that are not up cannot save a job whose deadline is nearer than their boot time.
+If it is only a little farther away, a great many would be needed for a short while. If
+the present workers cannot start such a job in time either, its wait is counted from
+the time at which new ones are up.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .work import Work
 
 #: More jobs than this are not placed one by one.
 MOST_PLANNED = 3000
-#: Into how many parts the flow divides a batch, at most.
+#: The most parts into which the flow divides a batch.
 _PARTS = 32
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One job, or in the flow a part of a batch whose deadline is its last one's."""
+    """One job, or in the flow a part of a batch with its last job's deadline."""
 
     release: float
     seconds: float
@@ -45,14 +45,14 @@ class _Job:
 
 
 class Slots:
-    """When each slot of a pool is free, by the number of its workers.
+    """The times at which the slots of a pool are free, by its number of workers.
 
-    :param fleet: The workers there are.
-    :param pool: What new ones are like.
+    :param fleet: The workers of the pool.
+    :param pool: The slots and the boot time of new ones.
     :param residuals: Seconds until each busy slot is free.
 
-    Of workers that are given back, those go first that are not ready yet, then idle
-    ones. No slot that is busy goes.
+    If workers are given back, those that boot go first, then idle ones. No slot that is
+    busy goes.
     """
 
     def __init__(self, fleet: Fleet, pool: Pool, residuals: t.Sequence[float]) -> None:
@@ -64,13 +64,13 @@ class Slots:
         self._known = [*sorted(residuals), *itertools.repeat(0.0, idle), *booting]
 
     def free(self, workers: int) -> list[float]:
-        """Return when each slot of so many *workers* is free."""
+        """Return when each slot is free in a pool of this many *workers*."""
         known = self._known[: max(workers * self._pool.slots, self._busy)]
         new = max(workers - self.size, 0) * self._pool.slots
         return [*known, *itertools.repeat(self._pool.boot, new)]
 
     def done(self, workers: int, time: float) -> float:
-        """Return how many seconds of work so many *workers* can have done by *time*."""
+        """Return how many seconds of work *workers* can have done by *time*."""
         known = self._known[: max(workers * self._pool.slots, self._busy)]
         new = max(workers - self.size, 0) * self._pool.slots
         done = sum(max(time - free, 0.0) for free in known)
@@ -80,16 +80,16 @@ class Slots:
 def workers_needed(work: Work, fleet: Fleet, pool: Pool) -> int:
     """Return the fewest workers with which each job of *work* starts in time.
 
-    At most as many as have a job each, more cannot help; and at least those that have
-    one already.
+    It is at most the number with a job each, as more cannot help. It is at least the
+    number that have one already.
 
-    :param work: What is to be started.
-    :param fleet: The workers there are.
+    :param work: The work that is to be started.
+    :param fleet: The workers of the pool.
     :param pool: Slots and boot time of a worker.
     """
     slots = Slots(fleet, pool, work.residuals)
     planned = work.jobs <= MOST_PLANNED
-    # In the order in which they are served, which a later deadline does not change.
+    # Sorted in the order of service, which a later deadline does not change.
     jobs = sorted(_jobs(work, planned), key=lambda job: (job.deadline, job.release))
     late = _late_in_plan if planned else _late_in_flow
     jobs = _relaxed(jobs, late(jobs, slots, slots.size), pool)
@@ -101,7 +101,7 @@ def workers_needed(work: Work, fleet: Fleet, pool: Pool) -> int:
 
 
 def occupied(work: Work, fleet: Fleet, pool: Pool) -> int:
-    """Return how many workers hold the jobs that run, if each has all it can have."""
+    """Return how many workers hold the running jobs, if each has a full set."""
     return min(math.ceil(len(work.residuals) / pool.slots), fleet.busy)
 
 
@@ -141,7 +141,7 @@ def _late_in_plan(
 ) -> t.Iterator[tuple[int, bool]]:
     """Yield each job's number, and whether its slot is free only after its deadline.
 
-    Whenever a slot is free, it gets the first in *jobs* of those that are released.
+    A slot that becomes free gets the first released job in *jobs*.
     """
     free = slots.free(workers)
     heapq.heapify(free)
@@ -173,7 +173,7 @@ def _late_in_flow(
 
 
 def _fewest(enough: t.Callable[[int], bool], least: int, most: int) -> int:
-    """Return the least number in a range that is enough, by bisection."""
+    """Return the least number in a range that is enough, found by bisection."""
     low, high = least, most
     while low < high:
         middle = (low + high) // 2

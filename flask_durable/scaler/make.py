@@ -1,4 +1,4 @@
-"""The scaler of a pool, made of what one app has in this process."""
+"""Creates the scaler of a pool from the services of one app in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 def pool_options(state: AppState, name: str) -> PoolOptions:
     """Return the options of the pool *name*.
 
-    :raises ConfigurationError: There is none.
+    :raises ConfigurationError: There is no such pool.
     """
     pools = {pool.name: pool for pool in state.settings.scale}
     if name in pools:
@@ -40,15 +40,15 @@ def pool_options(state: AppState, name: str) -> PoolOptions:
 
 
 def notebook_of(state: AppState, name: str) -> Notebook:
-    """Return what the scaler of a pool keeps on the state server."""
+    """Return the notes of a pool's scaler on the state server."""
     return Notebook(state.server, state.store.keys, name)
 
 
 def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
-    """Return the scaler of a pool. Nothing is connected to.
+    """Return the scaler of a pool. Connects to nothing.
 
-    :raises ConfigurationError: Its platform or a source is unknown, or an option of it
-        is wrong.
+    :raises ConfigurationError: The platform or a source is unknown, or one of its
+        options is wrong.
     """
     notebook = notebook_of(state, options.name)
     platform = _platform(state, options, notebook)
@@ -77,7 +77,7 @@ def _introspector(
 def own_queues(
     state: AppState, options: PoolOptions, by: UnitKey = "unit"
 ) -> OwnQueues:
-    """Return what looks into the queues of a pool whose workers are ours.
+    """Return the introspector of a pool whose workers are ours.
 
     :param by: The part of a worker's beat that names its unit.
     """

@@ -1,4 +1,4 @@
-"""Looks into our own queues: at runs, at the workers, at events that are not routed."""
+"""Looks into our own queues: at runs, workers, and events that are not routed yet."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .sighting import Sighting
 
 
 class Workers(t.Protocol):
-    """Knows which workers are alive."""
+    """Knows the living workers."""
 
     def workers(self) -> list[dict[str, t.Any]]:
-        """Return what each of them says of itself."""
+        """Return the latest report of each of them."""
 
 
-#: Runs that a worker executes at a time, if it is started without another number.
+#: Runs that a worker executes at a time, unless it is started with another number.
 SLOTS = 8
 
 
 class OwnQueues:
     """Looks into the queues of this app.
 
-    :param queues: Their names.
-    :param sensor: Counts their runs.
-    :param directory: Knows the workers.
-    :param unrouted: Returns how many events wait to be routed.
+    :param queues: The names of the queues.
+    :param sensor: The sensor that counts their runs.
+    :param directory: The directory of the workers.
+    :param unrouted: A function that returns how many events wait to be routed.
     :param by: The part of a worker's beat that names its unit.
     """
 
@@ -53,12 +53,12 @@ class OwnQueues:
         self._by = by
 
     def look(self, horizon: float) -> Sighting:
-        """Return what there is.
+        """Return the jobs and workers of the queues.
 
         :raises redis.RedisError: The state server does not answer.
         """
         sighting = self._sensor.look(horizon)
-        # Read after the runs: whoever has one by now has said before that it is there.
+        # Read after the runs: a worker that has one by now has reported before.
         workers = self._directory.workers()
         sighting = dataclasses.replace(
             sighting,
@@ -66,16 +66,16 @@ class OwnQueues:
             units=tuple(units_of(workers, self._queues, self._by)),
         )
         if not all("process" in worker for worker in workers):
-            return sighting  # one of another version does not say who it is
+            return sighting  # a worker of another version does not name its process
         return self._attributed(sighting, workers)
 
     def _attributed(
         self, sighting: Sighting, workers: t.Sequence[dict[str, t.Any]]
     ) -> Sighting:
-        """Return *sighting* with each run where it is.
+        """Return *sighting* with each run assigned to its worker.
 
-        Of a worker that drains or is gone, no thread is free when a run ends. One that
-        is gone leaves its runs to others, which begin them when their leases ended.
+        A worker that drains or is gone has no free thread when a run ends. The runs of
+        one that is gone are begun by others when their leases have ended.
         """
         held = Counter(job.process for job in sighting.running)
         serving = {w["process"] for w in workers if not w.get("draining")}
@@ -90,7 +90,7 @@ class OwnQueues:
         )
 
     def are_deserted(self) -> bool:
-        """Return whether something waits and there is no worker at all for it.
+        """Return whether jobs wait and no worker at all is up for them.
 
         :raises redis.RedisError: The state server does not answer.
         """
@@ -100,21 +100,21 @@ class OwnQueues:
         return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 
     def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
-        """Return what waits. Workers route events: where there is none, one counts."""
+        """Return the waiting runs. If no worker routes events, those count as one."""
         if routed or sighting.waiting or not self._unrouted():
             return sighting.waiting
         return (Waiting("events", 1),)
 
 
 def _are_routed(workers: t.Iterable[t.Mapping[str, t.Any]]) -> bool:
-    """Return whether there is a worker, of whatever queues, that takes events."""
+    """Return whether a worker, of any queue, takes events."""
     return not all(worker.get("draining") for worker in workers)
 
 
 def _up_to_date(
     workers: t.Iterable[dict[str, t.Any]], held: Counter[str]
 ) -> t.Iterator[dict[str, t.Any]]:
-    """Yield *workers* with those runs that they took since they said how many."""
+    """Yield *workers* with the runs that they took since their last report."""
     for worker in workers:
         busy = max(worker["busy"], held[worker["process"]])
         yield {**worker, "busy": busy}

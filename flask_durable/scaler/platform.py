@@ -1,4 +1,4 @@
-"""What a platform that runs workers can be asked and told."""
+"""The protocol of a platform that runs workers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Traits:
-    """What a platform can do.
+    """The abilities of a platform.
 
-    :param reaches_zero: Whether there may be no worker at all.
-    :param picks_victims: Whether it stops those workers that are named, or lets each of
-        them end its work; else any of them may go, whatever it does.
-    :param period: Seconds between two changes at least.
-    :param maximum: The most workers that it gives, where it says so; some say it when
-        they are read.
-    :param by_host: Whether a worker is a whole host, as a pod or an instance is: it is
-        known by its host name, and all processes on it count as one. Else a worker is
-        what one command started, and there may be several on a host.
+    :param reaches_zero: True if the pool may have no worker at all.
+    :param picks_victims: True if it stops the named workers, or lets each of them end
+        its work. Otherwise any worker may go, busy or not.
+    :param period: The fewest seconds between two changes.
+    :param maximum: The most workers that it gives, where that is known. Some platforms
+        tell it only when they are read.
+    :param by_host: True if a worker is a whole host, such as a pod or an instance. It
+        is known by its host name, and all processes on it count as one. Otherwise a
+        worker is what one command started, and a host may have several.
     """
 
     reaches_zero: bool = True
@@ -30,7 +30,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a pool as its platform tells it.
+    """The size of a pool as its platform reports it.
 
     :param asked: Workers that were asked for.
     :param running: Workers that run.
@@ -43,10 +43,10 @@ class Size:
 
     @classmethod
     def of(cls, asked: int, running: int) -> Size:
-        """Return the size of a pool of which those two numbers are known.
+        """Return the size of a pool from these two numbers alone.
 
-        Whatever does not run is on its way: it boots, or is started again after it
-        crashed. What runs beyond what was asked for is on its way out.
+        A worker that does not run is on its way: it boots, or is started again after
+        a crash. Workers beyond the number asked for are on their way out.
         """
         running = min(running, asked)
         return cls(asked, running, asked - running)
@@ -54,11 +54,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Applied:
-    """What a platform made of a wish.
+    """The reaction of a platform to a request for workers.
 
     :param before: Workers that were asked for until then.
     :param after: Workers that are asked for now.
-    :param limit: What the platform gives at most, if it refused more.
+    :param limit: The most workers that the platform gives, if it refused more.
     """
 
     before: int
@@ -69,26 +69,26 @@ class Applied:
 class Platform(t.Protocol):
     """Runs the workers of one pool.
 
-    Made of the keyword options of the pool's configuration. Connects on first use.
+    Created from the keyword options of the pool's configuration. Connects on first use.
     Every method raises :class:`~flask_durable.errors.PlatformError` if the platform
-    refuses or does not answer. What it did of a change until then shows when it is
-    read anew; asking for the same size again is harmless.
+    refuses or does not answer. A change may then be done in part, which the next read
+    shows; asking for the same size again is harmless.
     """
 
     @property
     def traits(self) -> Traits:
-        """What it can do."""
+        """The abilities of the platform."""
 
     def describe(self) -> str:
-        """Return what it is in one line, for people, without any secret."""
+        """Return the platform in one line, for people, without any secret."""
 
     def read(self) -> Size:
-        """Return the size of the pool, asked for anew each time."""
+        """Return the size of the pool, asked for at each call."""
 
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
-        """Ask for so many *workers*.
+        """Ask for this many *workers*.
 
-        :param workers: How many there should be.
-        :param victims: Workers that are idle, and are to go first: host names if the
-            traits say ``by_host``, else what the workers call themselves.
+        :param workers: The number of workers from now on.
+        :param victims: Idle workers that are to go first: host names if the traits say
+            ``by_host``, otherwise the ids that the workers report.
         """

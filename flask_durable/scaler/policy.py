@@ -1,18 +1,18 @@
-"""The decision: how many workers, from one look at a queue and what was seen before.
+"""The decision on the number of workers, from one look and the memory of earlier ones.
 
 Growing is immediate; giving back waits. The need that each look finds is remembered for
-a window of time, and the pool shrinks only to the highest one in it: a look that falls
-between two bursts does not empty the pool, and the window runs from the last need, not
-from the last change (which a steady trickle would put off for ever).
+a window of time, and the pool shrinks only to the highest one in it. So a look that
+falls between two bursts does not empty the pool. The window runs from the last need,
+not from the last change, which a steady trickle would put off for ever.
 
-Where workers that are asked for at the next look come in time for what arrives until
-then, waiting costs more than it saves: what may arrive is not counted, and a worker
-that is idle goes at the first look that finds it so. Where they come too late, only
-those that are there already can keep the wait: the pool does not shrink below some
-times its mean need of late.
+If workers asked for at the next look still come in time for the jobs that arrive until
+then, keeping workers costs more than it saves. Possible arrivals are then not counted,
+and an idle worker goes at the first look that finds it so. If they would come too late,
+only workers that are already up can keep the wait. The pool then does not shrink below
+a multiple of its recent mean need.
 
-Work is never killed: workers that have a job stay, and where the platform chooses
-itself which ones go, none goes while any of them is busy.
+Work is never killed: workers that have a job stay. Where the platform itself chooses
+which workers go, none goes while any is busy.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from .work import assess
 from .work import typical
 from .work import Work
 
-#: A pool larger than this is not shrunk by less than a tenth.
+#: A pool larger than this many workers is not shrunk by less than a tenth.
 _LARGE = 10
 _TOLERANCE = 0.1
-#: The looks that have to find nothing before the last worker goes, unless another one
-#: would come in time. One may be wrong: counts of SQS are approximate.
+#: The looks in a row that find nothing before the last worker goes, unless a new one
+#: would come in time. One look may be wrong: counts of SQS are approximate.
 _EMPTY_LOOKS = 2
-#: Where new workers come too late, so many times the mean need is kept; the mean is
-#: that of about so many seconds. In simulations, this misses a quarter less than giving
-#: back, for a sixth more worker-hours.
+#: The multiple of the mean need that is kept where new workers come too late, and the
+#: seconds over which the mean is taken, roughly. In simulations, this misses a quarter
+#: less than giving back, for a sixth more worker-hours.
 _WARM = 2
 _OF_LATE = 1800.0
 
@@ -55,14 +55,14 @@ Action = t.Literal["up", "down", "hold"]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decision leaves for the next one.
+    """The memory that a decision leaves for the next one.
 
     :param needs: Pairs of a time (seconds since 1970) and the workers that were needed
-        then, unclamped; those of the window. If no window is given, 0 where those that
-        were busy were enough.
-    :param empty_looks: How many looks in a row found nothing to do.
-    :param mean_need: The mean of the needs that those which were busy did not cover, as
-        far as the maximum, of which older ones count less and less.
+        then, without limits, for the time of the window. If no window is given, the
+        need is 0 where the busy workers were enough.
+    :param empty_looks: The number of looks in a row that found nothing to do.
+    :param mean_need: The mean of the needs beyond the busy workers, each at most the
+        maximum. Older needs count less and less.
     """
 
     needs: tuple[tuple[float, int], ...] = ()
@@ -72,15 +72,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Decision:
-    """How many workers there should be, and why.
+    """The decision on the number of workers, with its reasons.
 
     :param action: ``"up"``, ``"down"`` or ``"hold"``.
-    :param workers: How many there should be from now on.
-    :param needed: How many the work needs, before limits and memory.
-    :param reason: What decided, in a word or two.
+    :param workers: The number of workers from now on.
+    :param needed: The number that the work needs, before limits and memory.
+    :param reason: The deciding rule, in a word or two.
     :param terms: The numbers behind it: seconds of work, workers by each rule.
-    :param verdicts: What keeps the goal from being met.
-    :param memory: For the next decision.
+    :param verdicts: The obstacles to the goal.
+    :param memory: The memory for the next decision.
     """
 
     action: Action
@@ -103,10 +103,10 @@ def decide(
 
     Pure: the same arguments give the same decision.
 
-    :param observation: What was seen.
-    :param goal: What is wanted of the queue.
-    :param pool: What its workers are like.
-    :param memory: What the last decision returned; nothing at the first one.
+    :param observation: The look at the queue and its pool.
+    :param goal: The goal of the queue.
+    :param pool: The abilities of the workers' platform.
+    :param memory: The memory of the last decision; ``None`` at the first one.
     :param floor: The fewest workers at this time of the week.
     """
     memory = memory or Memory()
@@ -127,7 +127,7 @@ def decide(
 def _blind(
     observation: Observation, goal: Goal, pool: Pool, memory: Memory
 ) -> Decision:
-    """Hold, or go up to the fallback: what is not seen is no reason to give back."""
+    """Hold, or go up to the fallback: blindness is no reason to give workers back."""
     current = observation.fleet.size
     workers = max(current, min(goal.fallback, limit_of(goal, pool)))
     action: Action = "up" if workers > current else "hold"
@@ -179,7 +179,7 @@ def _remember(
     pool: Pool,
 ) -> Memory:
     now = observation.now
-    # Those that are busy do not go before they have done what they are needed for.
+    # Busy workers stay until they have done the work they are needed for.
     beyond = needed if needed > occupied(work, observation.fleet, pool) else 0
     need = beyond if goal.window is None else needed
     mean = _mean(memory, now, min(beyond, limit_of(goal, pool)), pool)
@@ -194,8 +194,8 @@ def _remember(
 def _recalled(
     memory: Memory, now: float, goal: Goal, pool: Pool
 ) -> tuple[tuple[float, int], ...]:
-    """Return the needs of the window; if none is given, the last look's at least."""
-    # Of two looks, one may miss what waits.
+    """Return the needs of the window; without a window, at least the last look's."""
+    # One of two looks may miss waiting jobs.
     window = 1.5 * pool.period if goal.window is None else goal.window
     found = tuple((time, need) for time, need in memory.needs if time > now - window)
     return found if found or goal.window is not None else memory.needs[-1:]
@@ -204,7 +204,7 @@ def _recalled(
 def _lets_idle_go(goal: Goal, pool: Pool) -> bool:
     """Return whether a worker goes at the first look that finds it idle.
 
-    Not where one that has a job might go instead, should the look be wrong.
+    It stays where a worker with a job might go instead, if the look was wrong.
     """
     return goal.window is None and pool.picks_victims and _comes_in_time(goal, pool)
 
@@ -214,9 +214,9 @@ def _comes_in_time(goal: Goal, pool: Pool) -> bool:
 
 
 def _mean(memory: Memory, now: float, needed: int, pool: Pool) -> float:
-    """Return the mean need: an exponentially weighted one, by the time of each look.
+    """Return the mean need, exponentially weighted by the time of each look.
 
-    Where it was not looked for long, what is needed now says little of that time.
+    After a long time without a look, the present need says little about that time.
     """
     if not memory.needs:
         return 0.0
@@ -225,11 +225,11 @@ def _mean(memory: Memory, now: float, needed: int, pool: Pool) -> float:
 
 
 def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -> int:
-    """Return how many workers are kept: the busy ones, and some for needs of late."""
+    """Return how many workers to keep: the busy ones, and some for recent needs."""
     highest = max(need for _, need in memory.needs)
     if _lets_idle_go(goal, pool):
-        # An idle worker shows that nothing waits for it, one that boots does not: what
-        # it was asked for may only have been missed by this look.
+        # An idle worker shows that no job waits for it. A booting one shows nothing:
+        # this look may only have missed the job it was asked for.
         not_idle = fleet.busy + len(fleet.booting)
         return max(needed, min(highest, not_idle), fleet.busy)
     if goal.window is None and not _comes_in_time(goal, pool):
@@ -241,7 +241,7 @@ def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -
 def _settle(
     fleet: Fleet, needed: int, memory: Memory, goal: Goal, pool: Pool
 ) -> tuple[Action, int, str]:
-    """Return what is done about *needed*, and what decided it."""
+    """Return the action on *needed*, the new size, and the deciding rule."""
     current, limit = fleet.size, limit_of(goal, pool)
     wanted = min(max(needed, goal.minimum), limit)
     if wanted > current:

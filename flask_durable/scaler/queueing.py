@@ -19,7 +19,7 @@ def rule_of_thumb(jobs: float, service_time: float, desired: float) -> float:
     Queuing Theory with Applications in Construction Management", Civil Engineering
     Dimension 14(3), 2012, 139-146. Not rounded.
 
-    :param jobs: How many wait.
+    :param jobs: The number of jobs that wait.
     :param service_time: Seconds that one takes on average.
     :param desired: Seconds in which all are to be done.
     """
@@ -27,7 +27,7 @@ def rule_of_thumb(jobs: float, service_time: float, desired: float) -> float:
 
 
 def erlang_b(servers: int, load: float) -> float:
-    """Return the share of arrivals that are lost where none can wait."""
+    """Return the share of arrivals that are lost if none can wait."""
     blocked = 1.0
     for count in range(1, servers + 1):
         blocked = load * blocked / (count + load * blocked)
@@ -35,7 +35,7 @@ def erlang_b(servers: int, load: float) -> float:
 
 
 def erlang_c(servers: int, load: float) -> float:
-    """Return the share of arrivals that have to wait; 1 where the queue only grows."""
+    """Return the share of arrivals that have to wait; 1 if the queue only grows."""
     if load >= servers:
         return 1.0
     blocked = erlang_b(servers, load)
@@ -45,14 +45,14 @@ def erlang_c(servers: int, load: float) -> float:
 def steady_servers(
     load: float, service_time: ServiceTime, wait: float, late: float
 ) -> int:
-    """Return the fewest servers of which jobs seldom wait too long.
+    """Return the fewest servers with which jobs seldom wait too long.
 
     The tail of the waiting time of M/M/s, stretched for other distributions of the
     service time by half the sum of the squared coefficients of variation of arrivals
     (1: they are random) and service (Allen and Cunneen).
 
-    :param load: Erlangs.
-    :param service_time: Of one job.
+    :param load: The load in Erlangs.
+    :param service_time: The service time of one job.
     :param wait: Seconds that a job may wait.
     :param late: The share of jobs that may wait longer, above 0.
     """
@@ -69,9 +69,9 @@ def steady_servers(
 
 
 def residual(service_time: ServiceTime, age: float) -> float:
-    """Return how many more seconds a job is expected to take that has run for *age*.
+    """Return how many more seconds a job of this *age* is expected to take.
 
-    The service time is taken to be lognormal: where it varies much, a job that has been
+    The service time is taken to be lognormal. If it varies much, a job that has been
     running for long is expected to go on for longer than a new one.
     """
     mean, variance = service_time.mean, service_time.variance
@@ -81,7 +81,7 @@ def residual(service_time: ServiceTime, age: float) -> float:
     middle = math.log(mean) - spread**2 / 2
     distance = (math.log(age) - middle) / spread
     left = _normal_tail(distance)
-    if left < 1e-12:  # older than anything: nothing is known but that it runs
+    if left < 1e-12:  # older than all others: nothing is known but that it runs
         return mean
     return max(mean * _normal_tail(distance - spread) / left - age, 0.0)
 

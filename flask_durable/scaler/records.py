@@ -60,7 +60,7 @@ def _goal(goal: Goal) -> dict[str, t.Any]:
 
 
 def _service_times(observation: Observation, goal: Goal) -> t.Mapping[str, ServiceTime]:
-    """Return what is known of functions, and what is taken for those that matter."""
+    """Return the known service times, and the assumed ones of functions that matter."""
     names = {group.function for group in observation.waiting}
     names |= {job.function for job in observation.running}
     names |= {function for function, _ in observation.wakeups}
@@ -99,7 +99,7 @@ def _seen(observation: Observation, pool: Pool) -> dict[str, t.Any]:
 
 
 def headline(record: t.Mapping[str, t.Any]) -> str:
-    """Return a decision in one line."""
+    """Return the decision in one line."""
     seen = record["observation"]
     size = seen["ready"] + seen["booting"]
     waiting = sum(seen["waiting"].values())
@@ -114,7 +114,7 @@ def headline(record: t.Mapping[str, t.Any]) -> str:
 
 
 def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
-    """Return why, in lines for a person."""
+    """Return the reasons of the decision, in lines for a person."""
     seen, terms = record["observation"], record["terms"]
     lines = []
     if terms:
@@ -146,7 +146,7 @@ def explanation(record: t.Mapping[str, t.Any]) -> list[str]:
 
 
 def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
-    """Return what is in the way, in lines for a person."""
+    """Return the obstacles to the goal, in lines for a person."""
     lines = [verdict["text"] for verdict in record["verdicts"]]
     failure = record["observation"]["failure"]
     if failure is not None:
@@ -162,7 +162,7 @@ def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
 
 
 def _origin(known: t.Mapping[str, t.Any]) -> str:
-    """Return where an estimate is from, and how much of it is computing."""
+    """Return the source of an estimate, and how much of the time is computing."""
     parts = [known.get("source") or "given"]
     if known["samples"]:
         parts.append(f"{known['samples']:.0f} measured")

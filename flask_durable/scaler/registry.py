@@ -1,4 +1,4 @@
-"""Makes things that are named, and given their options, by a dictionary."""
+"""Creates objects from a dictionary with a name and options."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Made = t.TypeVar("Made")
 
 
 class Registry(t.Generic[Made]):
-    """The names there are of one kind of thing.
+    """The known names of one kind of object.
 
-    :param kind: What the dictionary's key of the name is called.
-    :param group: The entry points that other distributions add theirs by.
-    :param package: Where our modules are, which are called as their things are.
-    :param ours: Their classes, by name. They cannot be replaced.
+    :param kind: The key of the name in the dictionary.
+    :param group: The group of entry points through which other distributions add names.
+    :param package: The package of our modules; a module has the name of its object.
+    :param ours: The classes in our modules, by name. They cannot be replaced.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Registry(t.Generic[Made]):
         self._ours = ours
 
     def make(self, options: t.Mapping[str, t.Any]) -> Made:
-        """Return the thing that *options* name, made of the other options.
+        """Return the object that *options* name, created from the other options.
 
-        :raises ConfigurationError: There is no such thing, or one of its options is
+        :raises ConfigurationError: The name is unknown, or one of its options is
             unknown, missing or wrong.
         """
         given = dict(options)
@@ -61,7 +61,7 @@ class Registry(t.Generic[Made]):
 def _checked(
     name: str, factory: t.Callable[..., t.Any], given: dict[str, t.Any]
 ) -> dict[str, t.Any]:
-    """Return the options as *factory* takes them."""
+    """Return the options, validated against the parameters of *factory*."""
     parameters = inspect.signature(factory, eval_str=True).parameters
     for key in given.keys() - parameters.keys():
         raise ConfigurationError(
@@ -80,7 +80,7 @@ def _checked(
 
 
 def _faults(name: str, error: ValidationError) -> str:
-    # Never with the value: it may be a token.
+    # Without the value: it may be a token.
     faults = {
         str(fault["loc"][0]): "is missing" if fault["type"] == "missing" else "is wrong"
         for fault in error.errors(include_input=False, include_url=False)

@@ -6,8 +6,8 @@
                                │                         │              │
                                └ fails: hold             └ fails: say so ┴► log
 
-What is asked of the platform is absolute ("so many"), so a run that dies after asking
-and before it wrote its notes is repeated by the next one, which finds the workers.
+The size asked of the platform is absolute. A run that dies after asking, and before it
+wrote its notes, is repeated by the next one, which finds the workers.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from .records import record_of
 from .sighting import Sighting
 from .sighting import UNSEEN
 
-#: Returns the service times of those functions of which something is known.
+#: Returns the service times of the functions that have a known one.
 ServiceTimes = t.Callable[[t.Collection[str]], t.Mapping[str, ServiceTime]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a run of the scaler did.
+    """The report of one run of the scaler.
 
     :param record: The decision and all that led to it, as JSON values.
-    :param decision: What was decided.
-    :param applied: What the platform made of it; ``None`` if it was not asked.
-    :param error: Why the platform did nothing.
+    :param decision: The decision.
+    :param applied: The platform's reaction; ``None`` if it was not asked.
+    :param error: The error because of which the platform did nothing.
     """
 
     record: dict[str, t.Any]
@@ -61,19 +61,19 @@ class Report:
 
 
 class Busy(Exception):
-    """Another scaler is at this pool."""
+    """Another scaler is working on this pool."""
 
 
 class Scaler:
     """Keeps one pool at the size that its queues need.
 
-    :param options: What is wanted.
-    :param introspector: Looks into the queues.
-    :param platform: Runs the workers.
-    :param notebook: Keeps what one run leaves for the next.
-    :param service_times: How long functions take.
-    :param deserted: Returns whether something waits and no worker at all is there; not
-        given for queues that are not watched from one run of the scaler to the next.
+    :param options: The options of the pool.
+    :param introspector: The introspector of the queues.
+    :param platform: The platform that runs the workers.
+    :param notebook: The notes kept between two runs.
+    :param service_times: A function that returns how long functions take.
+    :param deserted: A function that returns whether jobs wait and no worker at all is
+        up. ``None`` for queues that are not watched between two runs of the scaler.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Scaler:
     def run(self, *, dry: bool = False) -> Report:
         """Look, decide and act once.
 
-        :param dry: Change nothing, and leave nothing.
+        :param dry: True to change nothing, and to write no notes.
         :raises Busy: Another scaler has the lock.
-        :raises PlatformError: The platform does not say how many workers there are.
+        :raises PlatformError: The platform does not say how many workers it has.
         :raises redis.RedisError: The state server does not answer.
         """
         if dry:
@@ -112,7 +112,7 @@ class Scaler:
             self.notebook.unlock(token)
 
     def is_needed(self) -> bool:
-        """Return whether something waits and there is no worker at all for it.
+        """Return whether jobs wait and no worker at all is up for them.
 
         Cheap, to be asked every second; ``False`` if the server does not answer.
         """
@@ -137,7 +137,7 @@ class Scaler:
             self._leave(notes, report, sighting)
         return report
 
-    # -- What is seen ----------------------------------------------------------------
+    # -- The look --------------------------------------------------------------------
 
     def _look(self, horizon: float) -> Sighting:
         try:
@@ -161,7 +161,7 @@ class Scaler:
     def _crew(
         self, notes: Notes, size: Size, sighting: Sighting, pool: Pool
     ) -> tuple[Notes, Fleet]:
-        """Return the workers there are, and the notes with what is new of them."""
+        """Return the workers, and the notes with the news about them."""
         silence, now = self._introspector.silence, sighting.now
         units = sighting.serving
         asked, boots = fleet.booted(notes.asked, units, notes.looked, notes.known)
@@ -202,10 +202,10 @@ class Scaler:
     def _running(
         self, sighting: Sighting, crew: Fleet, pool: Pool
     ) -> tuple[Running, ...]:
-        """Return what runs in slots that others get when it ends.
+        """Return the jobs in slots that take another job afterwards.
 
-        Where it is not known who has what, some may be left that workers have which are
-        on their way out. Those took nothing of late: the oldest are left out.
+        If jobs are not known by worker, some may be on workers on their way out. Those
+        took no job of late, so the oldest jobs beyond the slots are left out.
         """
         if sighting.orphans is not None:
             return sighting.running
@@ -215,12 +215,12 @@ class Scaler:
     def _unseen(
         self, sighting: Sighting, crew: Fleet, pool: Pool
     ) -> t.Iterator[Running]:
-        """Yield what those execute that are too busy to say it: nobody knows what."""
+        """Yield an unknown job for each slot of workers that are too busy to report."""
         if self._introspector.silence == "busy":
             silent = max(crew.ready - len(sighting.serving), 0)
             yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
-    # -- What is decided -------------------------------------------------------------
+    # -- The decision ----------------------------------------------------------------
 
     def _decide(self, observation: Observation, pool: Pool, notes: Notes) -> Decision:
         traits, goal = self.platform.traits, self.options.goal
@@ -291,7 +291,7 @@ class Scaler:
 
 
 def _ordered(decision: Decision, hold: Hold, current: int) -> Decision:
-    """Return *decision* as a person ordered it."""
+    """Return *decision* with the size that a person ordered."""
     workers = current if hold.workers is None else hold.workers
     action: t.Literal["up", "down", "hold"] = "hold"
     if workers != current:

@@ -1,8 +1,9 @@
-"""What waits, runs and is known to come, counted on the state server.
+"""Counts of the runs that wait, run or are known to come, from the state server.
 
-Exact: the scripts that queue and claim a run keep an index of those that wait, by queue
-and function. Each run that is queued again, after a sleep or a failure, is another job.
-What is read is not one moment, since partitions are read one after the other.
+The counts are exact: the scripts that queue and claim a run keep an index of waiting
+runs, by queue and function. A run that is queued again, after a sleep or a failure,
+counts as another job. The counts are not of one moment, since partitions are read one
+after the other.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from .observation import Running
 from .observation import Waiting
 from .sighting import Sighting
 
-#: Into how many ranges of age the waiting runs of a function are counted.
+#: The number of age ranges into which the waiting runs of a function are counted.
 _RANGES = 12
-#: Runs that are about to wake up, or that run, looked at in one partition.
+#: The most runs that wake up soon, or that run, looked at in one partition.
 _MOST = 10_000
 
 
 class Sensor:
     """Counts the runs of some queues.
 
-    :param server: Where they are.
-    :param keys: Under which names.
-    :param queues: The queues. A function that is in several is taken to be in the first
-        of them.
+    :param server: The state server with the runs.
+    :param keys: The names of their keys.
+    :param queues: The names of the queues. A function in several queues counts for the
+        first of them.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class Sensor:
         self._queues = tuple(queues)
 
     def look(self, horizon: float) -> Sighting:
-        """Return what there is.
+        """Return the runs of the queues.
 
-        :param horizon: Seconds into the future that are of interest.
+        :param horizon: Seconds into the future for which wakeups are looked up.
         :raises redis.RedisError: The server does not answer.
         """
         seconds, microseconds = ask_holder(self._server.client, self._keys.root, "TIME")
@@ -64,7 +65,7 @@ class Sensor:
     def _jobs(
         self, tag: str, arrived: dict[str, int], queues: dict[str, str]
     ) -> dict[str, int]:
-        """Add up what arrived, and return how many wait by queue and function."""
+        """Add up the arrived runs, and return the waiting ones by queue and id."""
         counts = t.cast("dict[str, str]", self._server.client.hgetall(f"{tag}:arrived"))
         jobs = [job for job in counts if job.partition(":")[0] in self._queues]
         pipeline = self._server.client.pipeline(transaction=False)
@@ -79,7 +80,7 @@ class Sensor:
     def _waiting(
         self, tag: str, job: str, count: int, now: float
     ) -> t.Iterator[Waiting]:
-        """Yield the runs of one queue and function that wait, in ranges of age."""
+        """Yield the waiting runs of one queue and function, in ranges of age."""
         key = f"{tag}:waiting:{job}"
         size = max(-(-count // _RANGES), 1)
         ranges = [(n, min(n + size, count) - 1) for n in range(0, count, size)]
@@ -94,7 +95,7 @@ class Sensor:
         for (first, last), oldest, newest in zip(
             ranges, ends[::2], ends[1::2], strict=True
         ):
-            if oldest is not None:  # else they were taken in between
+            if oldest is not None:  # otherwise they were taken in between
                 newest = 0.0 if newest is None else min(newest, oldest)
                 yield Waiting(_function_of(job), last - first + 1, oldest, newest)
 
@@ -122,7 +123,7 @@ class Sensor:
     def _read(
         self, tag: str, ids: t.Sequence[str], *fields: str
     ) -> t.Iterator[tuple[str, ...]]:
-        """Yield function and *fields* of those runs that are in our queues."""
+        """Yield function and *fields* of the runs that are in our queues."""
         if not ids:
             return
         pipeline = self._server.client.pipeline(transaction=False)

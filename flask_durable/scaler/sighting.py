@@ -1,4 +1,4 @@
-"""What a look at the queues of a pool finds."""
+"""The result of a look at the queues of a pool."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from .observation import Running
 from .observation import Sample
 from .observation import Waiting
 
-#: What a run is of that holds a slot, and of which nobody knows what it is.
+#: The function's name for a run that holds a slot and is otherwise unknown.
 UNSEEN = "(unseen)"
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """What was counted.
+    """The result of a look at the queues of a pool.
 
     :param now: Seconds since 1970, by the server's clock.
     :param waiting: Runs that wait, by function and age.
     :param running: Runs that hold a thread of a worker that takes more.
     :param wakeups: Function and seconds until due, of runs that sleep, wait for a
         retry or are scheduled.
-    :param arrived: By function, how often a run was queued since counting began.
-    :param queues: By function, the queue that it was seen in.
-    :param samples: Queues that are too long to be looked at as a whole.
-    :param units: The workers that serve them or did until now, as far as is known.
-    :param orphans: How many runs no worker has that is known; ``None`` where it is not
-        known who has which.
-    :param failure: What could not be looked at, and why; then all else is empty.
+    :param arrived: The number of times a run was queued since counting began, by
+        function.
+    :param queues: The queue in which each function was seen.
+    :param samples: Samples of queues that are too long to be looked at as a whole.
+    :param units: The workers that serve the queues or did until now, as far as known.
+    :param orphans: The number of runs that no known worker has; ``None`` if runs are
+        not known by worker.
+    :param failure: The part that could not be looked at, with the error; all other
+        fields are then empty.
     """
 
     now: float
@@ -46,7 +48,7 @@ class Sighting:
 
     @classmethod
     def failed(cls, failure: str, now: float) -> Sighting:
-        """Return what is seen where nothing can be."""
+        """Return the empty result of a look that failed."""
         return cls(now, (), (), (), {}, failure=failure)
 
     @property
@@ -56,14 +58,14 @@ class Sighting:
 
     @property
     def unsaid(self) -> int:
-        """Return how many runs there are of which no worker says that it has them."""
+        """Return how many runs no worker reports as its own."""
         if self.orphans is not None:
             return self.orphans
         return len(self.running) - sum(unit.busy for unit in self.units)
 
     @property
     def functions(self) -> frozenset[str]:
-        """Return the ids of all functions of which something was seen."""
+        """Return the ids of all functions that were seen."""
         return frozenset(
             [
                 *(group.function for group in self.waiting),

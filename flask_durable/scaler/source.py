@@ -1,4 +1,4 @@
-"""What a place that knows how long functions take can be asked."""
+"""The protocol of a source of durations of functions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from .observation import ServiceTime
 class DurationSource(t.Protocol):
     """Knows how long one delivery of a function takes.
 
-    Made of the keyword options of its configuration. Connects on first use. It is asked
-    by one thread at a time.
+    Created from the keyword options of its configuration. Connects on first use. Only
+    one thread at a time asks it.
     """
 
     def describe(self) -> str:
-        """Return what it is in one line, for people, without any secret."""
+        """Return the source in one line, for people, without any secret."""
 
     def read(self, functions: t.Collection[str]) -> t.Mapping[str, ServiceTime]:
-        """Return what it knows of *functions*, by their ids.
+        """Return the service times of *functions* that it knows, by their ids.
 
-        One of which it knows nothing is absent: no duration is not a duration of 0.
+        A function without a known one is absent: no duration is not a duration of 0.
 
-        :raises PlatformError: It refuses, does not answer, or is not understood.
+        :raises PlatformError: The source refuses, does not answer, or answers in an
+            unknown format.
         """

@@ -1,4 +1,4 @@
-"""What no number of workers helps against, in words."""
+"""Obstacles that no number of workers overcomes, in words."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .work import typical
 from .work import Work
 
 _NORMAL_95 = 1.645
-#: Workers that were asked for are late after so many boot times, and so many seconds.
+#: Workers are late after this many boot times and at least this many seconds.
 _LATE_BOOTS = 5
 _LATE = 300.0
-#: A job that computes for a smaller share of its time waits for something else.
+#: A job whose share of computing is smaller spends its time waiting.
 _COMPUTES = 0.7
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why the goal cannot be met, and what to do about it.
+    """The reason why the goal cannot be met, and the remedy.
 
-    :param code: Stable, for alerts: ``"job-too-long"``, ``"boot-too-long"``,
+    :param code: A stable code, for alerts: ``"job-too-long"``, ``"boot-too-long"``,
         ``"period-too-long"``, ``"maximum-too-low"``, ``"overload"``,
         ``"platform-limit"`` or ``"workers-missing"``.
     :param text: One sentence for a person.
@@ -38,7 +38,7 @@ class Verdict:
 def verdicts_of(
     observation: Observation, work: Work, wanted: int, goal: Goal, pool: Pool
 ) -> tuple[Verdict, ...]:
-    """Return what is in the way of *goal*, by the number that the work *wanted*."""
+    """Return the obstacles to *goal*, if the work *wanted* this many workers."""
     found = (
         _job_too_long(observation, goal),
         _boot_too_long(observation, work, wanted, pool),
@@ -74,7 +74,7 @@ def _job_too_long(observation: Observation, goal: Goal) -> Verdict | None:
 
 
 def _advice(known: ServiceTime, factor: float) -> str:
-    """Return what helps a job that is so many times too long."""
+    """Return the remedy for a job that takes *factor* times too long."""
     faster = f"workers that are {factor:.1f} times as fast"
     if known.computing is None:
         return f"Split it into steps, or use {faster}."
@@ -91,7 +91,7 @@ def _advice(known: ServiceTime, factor: float) -> str:
 
 
 def _speeds(known: ServiceTime) -> str:
-    """Return how long it takes on workers of each size that was seen."""
+    """Return how long a job takes on workers of each size that was seen."""
     if not known.sizes:
         return ""
     means = sorted(known.sizes.items(), key=lambda pair: pair[1], reverse=True)
@@ -128,7 +128,7 @@ def _period_too_long(
 
 
 def limit_of(goal: Goal, pool: Pool) -> int:
-    """Return the most workers that there can be."""
+    """Return the largest pool that both goal and platform allow."""
     if pool.maximum is None:
         return goal.maximum
     return min(goal.maximum, pool.maximum)
@@ -153,7 +153,7 @@ def _maximum_too_low(
 def clear_time(
     observation: Observation, work: Work, workers: int, pool: Pool
 ) -> float | None:
-    """Return in how many seconds so many *workers* have done what waits, if ever."""
+    """Return the seconds until *workers* have done the waiting work, if ever."""
     slots = Slots(observation.fleet, pool, work.residuals)
     due = work.seconds + work.margin
     low, high = 0.0, 1.0

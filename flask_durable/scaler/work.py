@@ -1,9 +1,9 @@
 """The work that is to be started in time, oldest first.
 
-What waits, what is known to come and what is expected to come until another decision
-can take effect are one list: jobs with the time at which each is, or was, *released*,
-and the wait within which each is to start after that. All times are seconds from now;
-what waits already was released before 0.
+Three kinds of jobs form one list: those that wait, those that are known to come, and
+those expected before another decision can take effect. Each has the time at which it
+is, or was, *released*, and the wait within which it is to start after that. All times
+are seconds from now; a job that waits already was released before 0.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .queueing import rule_of_thumb
 
 #: A deadline is met by new workers if it is this many boot times away.
 SAVABLE = 4 / 3
-#: Into how many ranges of time the runs of a function are counted that wake up.
+#: The number of time ranges into which a function's wakeups are counted.
 _RANGES = 32
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs that take equally long and whose releases lie evenly in a range.
+    """Jobs that take equally long and whose releases are spread evenly over a range.
 
-    :param jobs: How many.
-    :param seconds: How long each takes.
-    :param first: When the first one is released.
-    :param last: When the last one is.
-    :param wait: Within how many seconds after its release each is to start.
+    :param jobs: The number of jobs.
+    :param seconds: The time that each takes.
+    :param first: The release of the first one.
+    :param last: The release of the last one.
+    :param wait: Seconds after its release within which each is to start.
     """
 
     jobs: int
@@ -53,16 +53,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, with the terms that a person wants to see.
+    """The work to be done, with the terms that a person wants to see.
 
-    :param batches: Everything that is to be started, in any order.
-    :param residuals: For each slot that is busy, the seconds until it is free.
+    :param batches: All jobs that are to be started, in any order.
+    :param residuals: For each busy slot, the seconds until it is free.
     :param seconds: The work that waits, without the margin.
-    :param margin: What was added to it.
-    :param sampling: The standard deviation of it that comes from queues of which only a
-        sample was looked at.
+    :param margin: The seconds that were added to it.
+    :param sampling: The part of its standard deviation that comes from sampled queues.
     :param coming: Jobs that are not there yet: expected, or known to wake up.
-    :param rule_of_thumb: The slots of the plain rule for what waits, not rounded.
+    :param rule_of_thumb: The slots of the plain rule for the waiting jobs, not rounded.
     :param wait: The shortest wait that is wanted of a job, seconds.
     """
 
@@ -82,10 +81,10 @@ class Work:
 
 
 def typical(observation: Observation, goal: Goal) -> ServiceTime:
-    """Return the service time of a function of which nothing is known.
+    """Return the service time that is assumed for an unknown function.
 
-    The mean over the functions that wait, and else over all that are known. If there is
-    none, the guess, of which nobody knows how wrong it is: it gets no margin for that.
+    It is the mean over the functions that wait, or otherwise over all known ones. If
+    none is known, it is the guess. The error of a guess is unknown: it has no margin.
     """
     known = observation.service_times
     weights = {
@@ -102,7 +101,7 @@ def typical(observation: Observation, goal: Goal) -> ServiceTime:
 
 
 def assess(observation: Observation, goal: Goal, pool: Pool) -> Work:
-    """Return the work that *observation* shows."""
+    """Return the work in *observation*."""
     unknown = typical(observation, goal)
 
     def service_time(function: str) -> ServiceTime:
@@ -170,11 +169,11 @@ def _waiting(
 
 
 def _sampling(sample: Sample, service_time: t.Callable[[str], ServiceTime]) -> float:
-    """Return the variance of a queue's work that comes from looking at some of it.
+    """Return the variance of a queue's work that comes from sampling it.
 
-    Which function a job is of varies from draw to draw, and by it how long the job
-    takes; the more of the queue was looked at, the less is left to guess (Cochran,
-    "Sampling Techniques", 1977, section 2.6).
+    Each draw yields a random function, and with it a random duration. The more of the
+    queue was looked at, the less is left to guess (Cochran, "Sampling Techniques",
+    1977, section 2.6).
     """
     size = sample.size
     if size < 2 or size >= sample.jobs:
@@ -191,12 +190,12 @@ def _coming(
     pool: Pool,
     service_time: t.Callable[[str], ServiceTime],
 ) -> t.Iterator[Batch]:
-    """Yield what comes before workers that are asked for next time could be ready."""
+    """Yield the jobs that come before workers of the next decision could be ready."""
     horizon = pool.boot + pool.period
     for function, rate in observation.arrival_rates.items():
         wait = observation.waits.get(function, goal.desired_wait)
         jobs = round(rate * horizon)
-        # What the next look finds in time is not paid for before it is there.
+        # Jobs that the next look still finds in time need no workers before they come.
         if jobs and wait < pool.period + SAVABLE * pool.boot:
             spacing = horizon / jobs
             seconds = service_time(function).mean
@@ -213,7 +212,7 @@ def _coming(
 def _soon(
     wakeups: t.Iterable[tuple[str, float]], horizon: float
 ) -> dict[str, list[float]]:
-    """Return by function when those wake up that do within *horizon*, in order."""
+    """Return the due times of wakeups within *horizon*, in order, by function."""
     found: dict[str, list[float]] = {}
     for function, due in sorted(wakeups):
         if due <= horizon:

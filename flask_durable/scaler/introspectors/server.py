@@ -94,7 +94,7 @@ def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]
         some = fields[first : first + _AT_ONCE]
         found += t.cast("list[str | None]", client.hmget(key, some))
     values = [value for value in found if value is not None]
-        # The same share of the values that were not looked at is gone.
+    # The same share of the values that were not looked at is gone.
     number = round(max(total, len(fields)) * len(values) / max(len(fields), 1))
     return list(zip(values, weights(number, len(values)), strict=True))
 

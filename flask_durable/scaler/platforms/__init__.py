@@ -1,4 +1,4 @@
-"""Where workers run: one module a platform, made by name from its options."""
+"""Platforms that run workers: one module a platform, chosen by name in the options."""
 
 from .registry import make_platform
 

@@ -13,16 +13,16 @@ from .victims import idle_ones
 
 
 class AutoScalingPlatform:
-    """The instances of one group, each of which is a worker.
+    """The instances of one group. Each is a worker.
 
     Idle instances are terminated by their ids, so the host name of an instance has to
-    be, or begin with, its id.
+    be its id, or begin with it.
 
     :param group: The group's name.
-    :param region: As boto3 finds it, if not given.
-    :param drains: Whether an instance that is terminated ends its work. The group then
-        chooses which ones go.
-    :param endpoint: Another server than Amazon's.
+    :param region: The region; ``None``: as boto3 finds it.
+    :param drains: True if an instance that is terminated ends its work. The group then
+        chooses the instances that go.
+    :param endpoint: The URL of another server than Amazon's.
     """
 
     def __init__(
@@ -36,14 +36,15 @@ class AutoScalingPlatform:
         self._name = group
         self._drains = drains
         self._aws = AWSClient("The platform asg", "autoscaling", region, endpoint)
-        # Repeated, a call that did its work and was not heard might take another one.
+        # Without repetition: a repeat of a call whose reply was lost might terminate
+        # another instance.
         self._once = AWSClient(
             "The platform asg", "autoscaling", region, endpoint, tries=1
         )
         self.traits = Traits(picks_victims=True, by_host=True)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return f"asg:{self._name}"
 
     def read(self) -> Size:
@@ -59,10 +60,10 @@ class AutoScalingPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Set the desired capacity, or terminate idle instances.
 
-        Without *drains* the group shrinks by those *victims* that are its instances.
+        Without *drains* the group shrinks by the *victims* that are its instances.
 
-        :raises PlatformError: As :meth:`read`; if a policy changes the size too; or if
-            nothing can be terminated, because no victim is an instance of the group.
+        :raises PlatformError: As for :meth:`read`. Also if a scaling policy sets the
+            size too, or if no victim is an instance of the group.
         """
         group = self._described()
         before, most = int(group["DesiredCapacity"]), int(group["MaxSize"])
@@ -105,7 +106,7 @@ class AutoScalingPlatform:
         reply = self._aws.call(
             "describe_auto_scaling_groups", AutoScalingGroupNames=[self._name]
         )
-        # A group that does not exist is no error of the call.
+        # For a group that does not exist, the call succeeds with an empty list.
         if not reply["AutoScalingGroups"]:
             raise PlatformError(
                 f"There is no Auto Scaling group {self._name}.",

@@ -1,4 +1,4 @@
-"""A pool that two commands read and resize: for a platform that nobody else knows."""
+"""A pool that is read and resized by two commands, for all other platforms."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
 
-#: Characters of what a command complains about that get into an error.
+#: Characters of a command's error output that get into an error.
 _SHOWN = 200
 
 
 class CommandPlatform:
-    """A pool that two commands read and resize. They are run without a shell.
+    """A pool that is read and resized by two commands, run without a shell.
 
-    :param read: Prints how many workers were asked for, and then, where it is known,
-        how many run.
-    :param apply: Asks for ``{n}`` workers, or for so many without ``{victims}``, which
-        are host names separated by commas.
+    :param read: The command that prints how many workers were asked for, and then,
+        where it is known, how many run.
+    :param apply: The command that asks for ``{n}`` workers. ``{victims}`` stands for
+        the host names, separated by commas, of idle workers that are to go first.
     :param timeout: Seconds that a command may take.
-    :param drains: Whether a worker that goes ends its work.
+    :param drains: True if a worker that goes ends its work.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class CommandPlatform:
         self.traits = Traits(picks_victims=drains or chooses, by_host=chooses)
 
     def describe(self) -> str:
-        """Return what it is in one line: no arguments, which may have secrets."""
+        """Return the platform in one line, without arguments: they may be secret."""
         return f"command:{self._apply[0]}"
 
     def read(self) -> Size:
-        """Return what the command prints.
+        """Return the size that the command prints.
 
-        :raises PlatformError: It fails, takes too long or prints something else.
+        :raises PlatformError: The command fails, takes too long or prints other text.
         """
         printed = self._run(self._read)
         try:
@@ -72,7 +72,7 @@ class CommandPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Run the command.
 
-        :raises PlatformError: One of the two fails or takes too long.
+        :raises PlatformError: A command fails or takes too long.
         """
         before = self.read().asked
         if workers != before:
@@ -112,7 +112,7 @@ class CommandPlatform:
         try:
             return process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
-            # With what it started: a child would keep the pipes open.
+            # The whole process group: a child would keep the pipes open.
             os.killpg(process.pid, signal.SIGKILL)
             raise PlatformError(
                 f"{command[0]} took longer than {self._timeout:g} s.",

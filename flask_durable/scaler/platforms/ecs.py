@@ -14,15 +14,15 @@ from ..platform import Traits
 class ECSPlatform:
     """The tasks of one service.
 
-    Which task goes when there are to be fewer is Amazon's choice, so none goes while
-    one is busy, unless *drains* is set.
+    Amazon chooses the tasks that go when the count shrinks. So none goes while one is
+    busy, unless *drains* is set.
 
     :param service: The service's name or ARN.
     :param cluster: The cluster's name or ARN.
-    :param region: As boto3 finds it, if not given.
-    :param drains: Whether a task's ``stopTimeout`` is enough for a worker to end its
+    :param region: The region; ``None``: as boto3 finds it.
+    :param drains: True if a task's ``stopTimeout`` is enough for a worker to end its
         steps.
-    :param endpoint: Another server than Amazon's.
+    :param endpoint: The URL of another server than Amazon's.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ECSPlatform:
     ) -> None:
         self._service = service
         self._cluster = cluster
-        # Of an ARN, which ends with it.
+        # An ARN ends with the name.
         self._id = f"{cluster.rpartition('/')[2]}/{service.rpartition('/')[2]}"
         self._ecs = AWSClient("The platform ecs", "ecs", region, endpoint)
         self._scaling = AWSClient(
@@ -45,14 +45,14 @@ class ECSPlatform:
         self.traits = Traits(picks_victims=drains)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return f"ecs:{self._id}"
 
     def read(self) -> Size:
         """Return the desired count, and how many tasks run.
 
-        :raises PlatformError: There is no such service, it is one that runs on every
-            instance, or ECS refuses.
+        :raises PlatformError: There is no such service, it runs on every instance, or
+            ECS refuses.
         """
         service = self._described()
         return Size.of(service["desiredCount"], service["runningCount"])
@@ -60,8 +60,8 @@ class ECSPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Set the desired count. No deployment is started.
 
-        :raises PlatformError: As :meth:`read`, and if Application Auto Scaling sets the
-            count too.
+        :raises PlatformError: As for :meth:`read`. Also if Application Auto Scaling
+            sets the count too.
         """
         before = int(self._described()["desiredCount"])
         if workers != before:
@@ -78,7 +78,7 @@ class ECSPlatform:
         reply = self._ecs.call(
             "describe_services", cluster=self._cluster, services=[self._service]
         )
-        # A service that does not exist is no error of the call.
+        # For a service that does not exist, the call succeeds with an empty list.
         services = [s for s in reply["services"] if s["status"] == "ACTIVE"]
         if not services:
             raise PlatformError(

@@ -1,8 +1,8 @@
 """The instances of an environment of AWS Elastic Beanstalk.
 
-An environment's own settings are not touched: changing one is an update of the whole
-environment, which takes minutes. Its Auto Scaling group is resized instead, between the
-minimum and the maximum that the environment gives it.
+The environment's own settings are not touched, because a change of one is an update of
+the whole environment, which takes minutes. Its Auto Scaling group is resized instead,
+between the minimum and the maximum that the environment gives it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .asg import AutoScalingPlatform
 
 
 class ElasticBeanstalkPlatform:
-    """The instances of one environment, each of which is a worker.
+    """The instances of one environment. Each is a worker.
 
     :param environment: The environment's name.
-    :param region: As boto3 finds it, if not given.
-    :param drains: As of :class:`~.asg.AutoScalingPlatform`, and so is the rest.
-    :param endpoint: Another server than Amazon's.
+    :param region: The region; ``None``: as boto3 finds it.
+    :param drains: The option of :class:`~.asg.AutoScalingPlatform`.
+    :param endpoint: The URL of another server than Amazon's.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ElasticBeanstalkPlatform:
 
     @property
     def traits(self) -> Traits:
-        """Those of the group, once it is known."""
+        """The traits of the group, once it is known."""
         return (
             self._group.traits
             if self._group
@@ -53,7 +53,7 @@ class ElasticBeanstalkPlatform:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return f"elasticbeanstalk:{self._environment}"
 
     def read(self) -> Size:
@@ -67,8 +67,9 @@ class ElasticBeanstalkPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Resize the environment's group.
 
-        :raises PlatformError: As :meth:`read`; if the environment is being updated; and
-            as :meth:`.asg.AutoScalingPlatform.resize`.
+        :raises PlatformError: As for :meth:`read` and
+            :meth:`.asg.AutoScalingPlatform.resize`. Also if the environment is being
+            updated.
         """
         reply = self._aws.call(
             "describe_environments",
@@ -85,7 +86,7 @@ class ElasticBeanstalkPlatform:
         return self._found().resize(workers, victims)
 
     def _found(self) -> AutoScalingPlatform:
-        """Return the group, which is another one after the environment was rebuilt."""
+        """Return the group. It is another one after the environment was rebuilt."""
         reply = self._aws.call(
             "describe_environment_resources", EnvironmentName=self._environment
         )

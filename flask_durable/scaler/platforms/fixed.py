@@ -1,4 +1,4 @@
-"""A pool whose size nobody changes: the scaler only says what it would want."""
+"""A pool of fixed size: the scaler only says which size it would want."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..platform import Traits
 
 
 class FixedPlatform:
-    """So many workers, whatever happens.
+    """A fixed number of workers.
 
-    :param workers: How many.
+    :param workers: The number.
     """
 
     def __init__(self, *, workers: int) -> None:
@@ -20,11 +20,11 @@ class FixedPlatform:
         self.traits = Traits(maximum=workers)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return f"fixed:{self._workers}"
 
     def read(self) -> Size:
-        """Return that number."""
+        """Return the fixed size."""
         return Size.of(self._workers, self._workers)
 
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:

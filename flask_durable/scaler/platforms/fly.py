@@ -1,7 +1,7 @@
 """The Machines of one process group of a Fly app, which are started and stopped.
 
-None is made or destroyed: those that are stopped are the pool's reserve. They cost next
-to nothing, and start in seconds.
+No Machine is created or destroyed: the stopped ones are the pool's reserve. They cost
+next to nothing, and start in seconds.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _RUNNING = "started"
 _BOOTING = ("starting", "restarting", "replacing")
 _RESERVE = ("stopped", "suspended", "created")
 
-#: Refusals that are about everybody, not about one Machine.
+#: Refusals that concern all Machines, not a single one.
 _GENERAL = ("platform.auth", "platform.rate_limited", "platform.unavailable")
 
 _Machine = dict[str, t.Any]
 
 
 class FlyPlatform:
-    """The Machines of one process group, each of which is a worker.
+    """The Machines of one process group. Each is a worker.
 
     :param app: The app's name.
-    :param process: The process group, as ``fly.toml`` has it.
+    :param process: The process group's name in ``fly.toml``.
     :param token: A deploy token of the app; ``FLY_API_TOKEN`` by default.
-    :param drains: Whether a Machine's ``kill_timeout`` is enough for a worker to end
-        its steps; then others than idle ones are stopped too.
-    :param url: Where the API is.
+    :param drains: True if a Machine's ``kill_timeout`` is enough for a worker to end
+        its steps. Busy Machines may then be stopped too.
+    :param url: The URL of the API.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class FlyPlatform:
         self.traits = Traits(picks_victims=True, by_host=True)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return self._name
 
     def read(self) -> Size:
         """Return how many Machines are started or starting, and how many have started.
 
-        Afterwards the traits know how many Machines there are.
+        Afterwards the traits know the number of all Machines.
 
         :raises PlatformError: There is no Machine in the process group, or Fly refuses.
         """
@@ -75,8 +75,8 @@ class FlyPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Start Machines that are stopped, or stop idle ones.
 
-        :raises PlatformError: As :meth:`read`; or if none can be stopped, because no
-            victim is a Machine of the process group.
+        :raises PlatformError: As for :meth:`read`. Also if no victim is a Machine of
+            the process group.
         """
         machines = self._machines()
         running = _in_state(machines, _RUNNING)
@@ -97,10 +97,10 @@ class FlyPlatform:
         return idle_ones(victims, running, pool=self._name, hint=hint)
 
     def _each(self, action: str, ids: list[str], count: int) -> int:
-        """Start or stop *count* of the Machines, and return how many were.
+        """Start or stop *count* of the Machines. Return how many were.
 
-        One that refuses, because it is being updated or its host is full, is passed
-        over.
+        A Machine that refuses, because it is being updated or its host is full, is
+        passed over.
         """
         done, refusal = 0, None
         for id in ids:
@@ -131,7 +131,7 @@ class FlyPlatform:
     def _is_ours(self, machine: _Machine) -> bool:
         config = machine.get("config") or {}
         group = (config.get("metadata") or {}).get("fly_process_group")
-        # A standby waits for the end of another Machine's host.
+        # A standby waits until another Machine's host fails.
         alive = not machine["state"].startswith("destroy")
         return alive and group == self._process and not config.get("standbys")
 

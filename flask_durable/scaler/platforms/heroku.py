@@ -20,15 +20,15 @@ _LIMIT = "platform.limit"
 class HerokuPlatform:
     """The dynos of one process type.
 
-    Which dyno goes when there are to be fewer is Heroku's choice, so none goes while
-    one is busy, unless *drains* is set.
+    Heroku chooses the dynos that go when the quantity shrinks. So none goes while one
+    is busy, unless *drains* is set.
 
     :param app: The app's name or id.
-    :param process: The process type, as the ``Procfile`` has it.
+    :param process: The process type's name in the ``Procfile``.
     :param token: An OAuth token of scope ``write``; ``HEROKU_API_KEY`` by default.
-    :param drains: Whether the 30 seconds that a dyno has to stop are enough for a
+    :param drains: True if the 30 seconds that a dyno has to stop are enough for a
         worker to end its steps.
-    :param url: Where the API is.
+    :param url: The URL of the API.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HerokuPlatform:
         self.traits = Traits(picks_victims=drains)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return self._name
 
     def read(self) -> Size:
@@ -88,10 +88,10 @@ class HerokuPlatform:
         return Applied(before, after, after)
 
     def _most(self, before: int, workers: int, limit: int) -> int:
-        """Get as many as there are below *workers*, which were refused.
+        """Find by bisection the most dynos that Heroku gives below *workers*.
 
-        The limit is of the account or the app: other processes have their share of it,
-        and nobody says how large that is.
+        The limit is that of the account or the app. Other processes have a share of it,
+        and the size of that share is unknown.
         """
         granted, refused, next_try = before, workers, limit
         while granted + 1 < refused:
@@ -103,7 +103,7 @@ class HerokuPlatform:
                 if error.code != _LIMIT:
                     raise
                 refused = next_try
-            # The limit itself fits where nobody shares it.
+            # The limit itself fits if no other process has a share.
             if granted == limit:
                 break
             next_try = 0

@@ -15,7 +15,7 @@ from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits
 
-#: What every pod is given to talk to its own cluster.
+#: The folder with the account of the pod in its own cluster.
 ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 #: Pods that cost less to delete go first; one without the annotation costs 0.
@@ -24,22 +24,23 @@ _IDLE = "-100"
 
 _MERGE = "application/merge-patch+json"
 
-#: The version of a Deployment changes with each pod that gets ready, too.
+#: Tries of a change. A Deployment gets a new version with each pod that gets ready.
 _TRIES = 3
 
 
 class KubernetesPlatform:
-    """The pods of one Deployment, each of which is a worker.
+    """The pods of one Deployment. Each is a worker.
 
     Inside a cluster everything but *deployment* is found.
 
     :param deployment: The Deployment's name.
-    :param namespace: That of the scaler's own pod by default, else ``default``.
-    :param url: Where the API is.
-    :param token: Of a service account. That of the scaler's own pod by default, which
-        is read anew for each call, since it is replaced every hour.
-    :param authorities: A file of certificates that the API's is checked with.
-    :raises ConfigurationError: There is no address or no token.
+    :param namespace: The Deployment's namespace. Defaults to that of the pod the scaler
+        runs in; outside a cluster to ``default``.
+    :param url: The URL of the API.
+    :param token: The token of a service account. Defaults to that of the pod the
+        scaler runs in, which is read again for each call: it is replaced every hour.
+    :param authorities: A file of certificates against which the API's is checked.
+    :raises ConfigurationError: The address or the token is missing.
     """
 
     traits = Traits(picks_victims=True, by_host=True)
@@ -67,7 +68,7 @@ class KubernetesPlatform:
         self._api = HTTPAPI("Kubernetes", url or _url(), self._headers, authorities)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return f"kubernetes:{self._namespace}/{self._deployment}"
 
     def read(self) -> Size:
@@ -76,7 +77,7 @@ class KubernetesPlatform:
         :raises PlatformError: There is no such Deployment, or the API refuses.
         """
         found = self._api.call("GET", self._path)
-        # A Deployment in which nothing is ready does not have that number.
+        # A Deployment in which no pod is ready does not have that number.
         return Size.of(
             found["spec"]["replicas"], found["status"].get("readyReplicas", 0)
         )
@@ -84,8 +85,8 @@ class KubernetesPlatform:
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
         """Set the number of replicas; pods that are *victims* go first.
 
-        :raises PlatformError: The API refuses; an autoscaler or somebody else changes
-            the number too.
+        :raises PlatformError: The API refuses, an autoscaler sets the number too, or
+            it is changed at the same time.
         """
         scale = self._api.call("GET", f"{self._path}/scale")
         before = _replicas(scale)
@@ -98,9 +99,9 @@ class KubernetesPlatform:
         return Applied(before, workers)
 
     def _scale(self, scale: dict[str, t.Any], before: int, workers: int) -> None:
-        """Set the number, unless somebody else did so since *scale* was read.
+        """Set the number, unless it was changed since *scale* was read.
 
-        A conflict that leaves the number as it was is about something else.
+        After a conflict that leaves the number as it was, the call is repeated.
         """
         for _ in range(_TRIES):
             version = scale["metadata"]["resourceVersion"]
@@ -116,7 +117,7 @@ class KubernetesPlatform:
                     raise
             scale = self._api.call("GET", f"{self._path}/scale")
             if _replicas(scale) == workers:
-                return  # the call that was not heard
+                return  # the call whose reply was lost
             if _replicas(scale) != before:
                 break
         raise PlatformError(
@@ -126,7 +127,7 @@ class KubernetesPlatform:
         )
 
     def _mark(self, selector: str, victims: set[str]) -> None:
-        """Have *victims* cost less than all others, whatever was idle last time."""
+        """Give *victims* a lower cost than other pods, and clear older marks."""
         pods = self._api.call(
             "GET", f"{self._pods}?labelSelector={quote(selector, safe='')}"
         )
@@ -134,7 +135,7 @@ class KubernetesPlatform:
             name = pod["metadata"]["name"]
             cost = pod["metadata"].get("annotations", {}).get(_COST)
             wanted = _IDLE if name in victims else None
-            # A cost that is not ours is somebody's wish.
+            # A cost that we did not set is a person's wish.
             if cost != wanted and (wanted or cost == _IDLE):
                 self._annotate(name, wanted)
 
@@ -151,7 +152,7 @@ class KubernetesPlatform:
             found = self._api.call("GET", self._rivals)["items"]
         except PlatformError as error:
             if error.code in ("platform.auth", "platform.not_found"):
-                return  # nobody may look, or the cluster has no such thing
+                return  # listing is not allowed, or the cluster has no autoscalers
             raise
         targets = [rival["spec"]["scaleTargetRef"] for rival in found]
         ours = ("Deployment", self._deployment)

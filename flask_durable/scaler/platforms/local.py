@@ -1,8 +1,8 @@
 """Worker processes of one host, kept by ``flask durable pool``.
 
-The scaler writes down how many workers there should be; the supervisor reads it, starts
-what is missing and lets idle ones go first. What goes ends the step it is at: nothing
-is killed.
+The scaler sets how many workers there should be. The supervisor reads it and starts
+missing ones, or stops some, idle ones first. A worker that goes ends the step it is at:
+nothing is killed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LocalPlatform:
     """The processes of ``flask durable pool``.
 
     :param pool: The pool's name.
-    :param notebook: Where supervisor and scaler leave word for one another.
-    :param workers: Returns what the workers say of themselves.
+    :param notebook: The notes that supervisor and scaler share.
+    :param workers: A function that returns the reports of the workers.
     :param queues: The queues of the pool.
     """
 
@@ -41,13 +41,13 @@ class LocalPlatform:
         self._queues = queues
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the platform in one line."""
         return "local"
 
     def read(self) -> Size:
         """Return how many workers the supervisor is to keep, and how many are up.
 
-        :raises PlatformError: No supervisor is alive.
+        :raises PlatformError: The pool has no living supervisor.
         """
         kept = self._kept()
         units = units_of(self._workers(), self._queues)
@@ -56,9 +56,9 @@ class LocalPlatform:
         return Size(kept, running, kept - running)
 
     def resize(self, workers: int, victims: t.Sequence[str] = ()) -> Applied:
-        """Have the supervisor keep so many *workers*; it finds idle ones itself.
+        """Have the supervisor keep this many *workers*; it finds idle ones itself.
 
-        :raises PlatformError: No supervisor is alive.
+        :raises PlatformError: The pool has no living supervisor.
         """
         before = self._kept()
         self._notebook.want(workers)

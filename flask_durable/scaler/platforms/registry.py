@@ -1,8 +1,8 @@
-"""Makes a platform of its name and options.
+"""Creates a platform from its name and options.
 
 Other distributions add platforms by an entry point in the group
-``flask_durable.platforms``: its name is the platform's, and it leads to a class (or
-function) whose keyword parameters are the options. Ours cannot be replaced.
+``flask_durable.platforms``. The entry point's name is the platform's. It refers to a
+class (or function) whose keyword parameters are the options. Ours cannot be replaced.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _PLATFORMS: Registry[Platform] = Registry(
 
 
 def make_platform(options: t.Mapping[str, t.Any]) -> Platform:
-    """Return the platform that ``options["platform"]`` names. Connects to nothing.
+    """Return the platform named ``options["platform"]``. Connects to nothing.
 
-    :param options: The other ones are its own, for example
+    :param options: The name, and the platform's own options, for example
         ``{"platform": "heroku", "app": "myapp", "process": "media"}``.
     :raises ConfigurationError: There is no such platform, one of its options is
         unknown, missing or wrong, or an extra is not installed.

@@ -1,4 +1,4 @@
-"""Which workers go, on a platform that stops those that it is told."""
+"""The choice of workers to stop, on a platform that stops the ones it is told."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...errors import PlatformError
 def idle_ones(
     victims: t.Sequence[str], running: t.Container[str], *, pool: str, hint: str
 ) -> list[str]:
-    """Return those of *victims* that are the platform's, by its ids.
+    """Return the ids of the *victims* that the platform runs.
 
-    :param victims: Host names, each of which is an id or begins with one.
+    :param victims: Host names. Each is an id or begins with one.
     :param running: Ids of the workers that run.
-    :param pool: What the pool is called in the error.
-    :param hint: How its workers get such names.
-    :raises PlatformError: None is. The pool would never shrink, and nobody would know
-        why.
+    :param pool: The pool's name in the error.
+    :param hint: The way to give its workers such names.
+    :raises PlatformError: No victim is a worker of the platform. Without this error the
+        pool would never shrink, for no visible reason.
     """
     ids = dict.fromkeys(victim.partition(".")[0] for victim in victims)
     idle = [id for id in ids if id in running]

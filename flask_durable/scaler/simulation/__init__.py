@@ -1,1 +1,1 @@
-"""A queue, a pool and a policy in simulated time: what would a policy have done?"""
+"""A queue, a pool and a policy in simulated time, to compare policies."""

@@ -20,10 +20,10 @@ from .policies import POLICIES
 from .policies import Policy
 from .workloads import Arrival
 
-#: What is compared if nothing is asked for.
+#: The policies that are compared by default.
 STANDARD = (*POLICIES, "fixed")
 
-#: What ``--what-if`` may change: the options of a pool, by how they are called there.
+#: The options of a pool that ``--what-if`` may change, by their names there.
 _OF_GOAL = {
     "wait": "desired_wait",
     "min": "minimum",
@@ -37,11 +37,11 @@ _COUNTS = ("min", "max", "threads")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a policy on a pool.
+    """The result of a policy on a pool.
 
     :param policy: The policy's name.
-    :param pool: ``"configured"``, or what was changed of it.
-    :param options: Of the pool.
+    :param pool: ``"configured"``, or the changes to the configured pool.
+    :param options: The options of the pool.
     :param outcome: The numbers.
     """
 
@@ -52,19 +52,19 @@ class Result:
 
     @property
     def name(self) -> str:
-        """How it is called beside others."""
+        """The name of the result beside others."""
         if self.pool == "configured":
             return self.policy
         return f"{self.policy}, {self.pool}"
 
     @property
     def missed(self) -> float:
-        """The share of jobs that waited for longer than desired."""
+        """The share of jobs that waited for longer than wanted."""
         return self.outcome.missed(self.options.goal.desired_wait)
 
     @property
     def most(self) -> int:
-        """The most workers that there were."""
+        """The largest number of workers at any time."""
         return max(workers for _, workers in self.outcome.sizes)
 
     def to_json(self) -> dict[str, t.Any]:
@@ -92,9 +92,9 @@ def _rounded(seconds: float) -> float | None:
 
 
 def changed(options: PoolOptions, what: str) -> PoolOptions:
-    """Return *options* with what ``wait=15s,max=50`` says.
+    """Return *options* with the changes of a text such as ``wait=15s,max=50``.
 
-    :raises ValueError: It is not written like that, or makes no sense.
+    :raises ValueError: The text is written in another way, or a value makes no sense.
     """
     goal, pool = {}, {}
     for change in what.split(","):
@@ -125,13 +125,13 @@ def _value(key: str, text: str) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is the same for all that are compared.
+    """The conditions that are the same for all policies compared.
 
-    :param jobs: What arrives.
-    :param lag: How old counts of jobs are, seconds.
-    :param noise: By how many jobs a count may be wrong.
+    :param jobs: The jobs that arrive.
+    :param lag: The age of the counts of jobs at a decision, seconds.
+    :param noise: The largest error of a count, in jobs.
     :param prefetch: Jobs that a worker fetches besides those it runs.
-    :param seed: The same one gives the same results.
+    :param seed: The seed: the same one gives the same results.
     """
 
     jobs: t.Sequence[Arrival]
@@ -143,11 +143,11 @@ class Comparison:
     def run(
         self, policies: t.Iterable[str], pools: t.Mapping[str, PoolOptions]
     ) -> t.Iterator[Result]:
-        """Yield what comes of each policy on each pool.
+        """Yield the result of each policy on each pool.
 
-        :param policies: Of :data:`STANDARD`, or ``fixed:20``. ``fixed`` alone is as
-            many as cost what ours does.
-        :param pools: By what is said of them.
+        :param policies: Names from :data:`STANDARD`, or ``fixed:20``. ``fixed`` alone
+            is the number of workers that costs as much as our policy.
+        :param pools: The pools' options, by a label for the result.
         """
         for label, options in pools.items():
             for name in policies:

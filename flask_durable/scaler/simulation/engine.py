@@ -1,12 +1,14 @@
 """The events of a queue and of a pool of workers, in the order of their times.
 
 Jobs wait in one line, first in, first out. A worker that is asked for takes its boot
-time, then runs as many jobs at a time as it has slots, and may fetch some more that
+time. It then runs as many jobs at a time as it has slots, and may fetch some more that
 wait for it alone. A policy decides at regular times, by counts of jobs that may be old
-and wrong. A worker that is given back by a policy that protects work drains: it takes
-no more jobs, puts back those it fetched, and stops when it has none. One that is taken
-at random, busy or not, kills its jobs; those and the ones it fetched are received again
-when their visibility timeout is over.
+and wrong.
+
+A worker that is given back by a policy that protects work drains: it takes no more
+jobs, puts back those it fetched, and stops when it has none. Other policies stop a
+random worker, busy or not, and kill its jobs. Those jobs and the fetched ones are
+received again after their visibility timeout.
 """
 
 from __future__ import annotations
@@ -28,23 +30,24 @@ from .sensor import SeenWorker
 from .sensor import Sensor
 from .workloads import Arrival
 
-#: A simulation ends after so many times the time in which its jobs arrive, and an hour.
+#: A simulation ends after this many times the time in which its jobs arrive, plus an
+#: hour.
 _PATIENCE = 2
 
 
 @dataclass(frozen=True)
 class World:
-    """What a simulation is like.
+    """The conditions of a simulation.
 
     :param slots: Jobs that a worker runs at a time.
     :param boot: The shortest and the longest boot time, seconds.
     :param period: Seconds between two looks.
-    :param lag: How old the counts of jobs are when it is decided, seconds.
+    :param lag: The age of the counts of jobs at a decision, seconds.
     :param visibility: Seconds after which the job of a killed worker is received again.
-    :param noise: By how many jobs a count of what waits may be wrong.
+    :param noise: The largest error of a count of waiting jobs.
     :param prefetch: Jobs that a worker fetches besides those it runs.
-    :param measured: Whether the service times are known from the beginning, as they are
-        from days before; else only of what has been done.
+    :param measured: True if all service times are known from the beginning, as from
+        earlier days; otherwise only those of finished jobs are known.
     """
 
     slots: int = 1
@@ -84,7 +87,7 @@ class Simulation:
         self._queue: deque[Arrival] = deque()
         self._numbers = itertools.count()
         self._workers: dict[int, _Worker] = {}
-        #: By how many jobs they have: numbers of workers that may have a free slot.
+        #: Numbers of workers that may have a free slot, by how many jobs they have.
         self._free: list[list[int]] = [[] for _ in range(world.slots)]
         self._sensor = Sensor(world.noise, self._chance)
         self._events: list[tuple[float, int, t.Callable[[], None]]] = []
@@ -102,9 +105,9 @@ class Simulation:
         self._at(0.0, self._look)
 
     def run(self) -> Outcome:
-        """Return what came of it, once every job is done, or is given up.
+        """Return the outcome, once every job is done or given up.
 
-        A policy that kills what it waits for may never get to the end.
+        A policy that kills the jobs it waits for may never finish them.
         """
         while self._open and self._now < self._given_up:
             self._now, _, happen = heapq.heappop(self._events)
@@ -126,7 +129,7 @@ class Simulation:
         self._serve()
 
     def _serve(self) -> None:
-        """Start jobs as long as there are one and a slot for it; fetch what is left."""
+        """Start jobs while there is a job and a free slot; then prefetch the rest."""
         while self._queue:
             worker = self._free_worker()
             if worker is None:
@@ -139,21 +142,21 @@ class Simulation:
             worker.fetched.append(self._queue.popleft())
 
     def _free_worker(self) -> _Worker | None:
-        """Return the busiest one with a free slot, so that others become idle.
+        """Return the busiest worker with a free slot, so that others become idle.
 
-        Of those that are as busy, it is the oldest.
+        Among equally busy workers it is the oldest.
         """
         for jobs in reversed(range(self._world.slots)):
             numbers = self._free[jobs]
             while numbers:
                 worker = self._workers.get(heapq.heappop(numbers))
-                # What was noted of it may be long ago.
+                # The entry may be out of date.
                 if worker and not worker.draining and len(worker.jobs) == jobs:
                     return worker
         return None
 
     def _offer(self, worker: _Worker) -> None:
-        """Note that it may have a free slot."""
+        """Note that the worker may have a free slot."""
         jobs = len(worker.jobs)
         if jobs < self._world.slots:
             heapq.heappush(self._free[jobs], worker.number)
@@ -194,13 +197,13 @@ class Simulation:
         self._at(self._now + self._world.period, self._look)
 
     def _decide(self, seen: Observation) -> None:
-        """Decide by what was *seen* some time ago, and the workers there are now."""
+        """Decide by the queue as *seen* some time ago, and by the workers of now."""
         fleet = self._sensor.fleet(self._seen_workers())
         seen = dataclasses.replace(seen, now=self._now, fleet=fleet)
         self._resize(self._policy.decide(seen))
 
     def _seen_workers(self) -> t.Iterator[SeenWorker]:
-        """Yield for each worker when it is ready, and function and age of its jobs."""
+        """Yield each worker's seconds until ready, and function and age of its jobs."""
         for worker in self._workers.values():
             if not worker.draining:
                 jobs = worker.jobs.values()
@@ -252,7 +255,7 @@ class Simulation:
         self._stop(worker)
 
     def _stop(self, worker: _Worker) -> None:
-        """Stop it at once: what it has is received again later."""
+        """Stop the worker at once: its jobs are received again later."""
         for job, started in worker.jobs.values():
             self.outcome.kills += 1
             self.outcome.lost += self._now - started

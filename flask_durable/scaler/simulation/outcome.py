@@ -1,4 +1,4 @@
-"""What came of a policy, in numbers. All times are seconds."""
+"""The outcome of a policy, in numbers. All times are seconds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import field
 
 @dataclass
 class Outcome:
-    """What came of a policy.
+    """The outcome of a policy.
 
-    :param jobs: For each job a time at which it arrived, and the seconds until its last
-        start; infinite for those that are not done at the end.
+    :param jobs: For each job the time at which it arrived, and the seconds until its
+        last start; infinite for jobs that are not done at the end.
     :param worker_seconds: Seconds of workers, from asking for one to its stop.
-    :param kills: Jobs that were killed.
+    :param kills: The number of jobs that were killed.
     :param lost: Seconds of work that had been done on them.
-    :param turns: How often the pool grew after it had shrunk, or the reverse.
-    :param sizes: Pairs of a time and the number of workers from then on, those that
-        boot and those that drain included.
-    :param end: When the last job was done, or it was given up.
+    :param turns: The number of times it grew after it had shrunk, or the reverse.
+    :param sizes: Pairs of a time and the number of workers from then on, with those
+        that boot and those that drain.
+    :param end: The time at which the last job was done, or given up.
     """
 
     jobs: list[tuple[float, float]] = field(default_factory=list)
@@ -41,12 +41,12 @@ class Outcome:
         return sum(waited > wait for _, waited in self.jobs) / len(self.jobs)
 
     def percentiles(self, *shares: float) -> list[float]:
-        """Return for each share the wait that this *share* of jobs does not exceed."""
+        """Return, for each share, the wait that this share of jobs does not exceed."""
         return percentiles(self.waits, *shares)
 
 
 def percentiles(values: list[float], *shares: float) -> list[float]:
-    """Return for each share the value that this *share* of *values* does not exceed."""
+    """Return, for each share, the value that this share of *values* does not exceed."""
     ordered = sorted(values)
     last = len(ordered) - 1
     return [ordered[min(int(s * len(ordered)), last)] if ordered else 0 for s in shares]

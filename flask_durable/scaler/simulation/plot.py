@@ -1,7 +1,7 @@
-"""Waits and workers over time, as one SVG that needs nothing else.
+"""Waits and workers over time, as one self-contained SVG.
 
-The lines of some policies on two axes are less than a plotting library would weigh, and
-as text they can be read in light and in dark, by the reader's own preference.
+A plotting library would weigh more than the few lines drawn here. As text, the SVG also
+follows the reader's preference for light or dark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .outcome import percentiles
 
 _WIDTH, _LEFT, _RIGHT = 900, 64, 16
 _PANEL, _GAP, _TOP, _LINE = 200, 56, 78, 20
-#: Into how many parts the time is divided.
+#: The number of parts into which the time is divided.
 _PARTS = 90
 _COLOURS = ("#2f7fe0", "#d64550", "#d9901a", "#2e9e5b", "#9061d6", "#7a8793")
 _STYLE = """
@@ -43,10 +43,10 @@ _WAITS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"
 class _Panel:
     """One pair of axes.
 
-    :param top: Where it begins, in pixels from above.
+    :param top: The upper edge, in pixels from above.
     :param end: The last time.
-    :param most: The highest value; after *scale*.
-    :param scale: What a value is turned into before it is drawn.
+    :param most: The highest value, after *scale*.
+    :param scale: The function that is applied to a value before it is drawn.
     """
 
     top: float
@@ -66,8 +66,8 @@ class _Panel:
 def plot(results: t.Sequence[Result], title: str) -> str:
     """Return an SVG with the 95th percentile of the waits and the workers over time.
 
-    :param results: What is drawn, the most important one first.
-    :param title: What stands above.
+    :param results: The results to draw, the most important one first.
+    :param title: The heading.
     """
     end = _end(results)
     legend = _LINE * math.ceil(len(results) / 3)
@@ -101,7 +101,7 @@ def plot(results: t.Sequence[Result], title: str) -> str:
 
 
 def _end(results: t.Iterable[Result]) -> float:
-    """Return a time soon after the last job arrived: what is left takes some time."""
+    """Return a time soon after the last arrival, to show the rest being done."""
     jobs = (job for result in results for job in result.outcome.jobs)
     last = max((time for time, wait in jobs if wait < math.inf), default=0.0)
     return max(1.02 * last, 60.0)
@@ -116,10 +116,10 @@ def _workers(value: float) -> float:
 
 
 def _waits(result: Result, end: float) -> list[tuple[float, float]]:
-    """Return the 95th percentile by the part of time in which jobs arrive."""
+    """Return the 95th percentile of the waits, by the part of time of the arrivals."""
     parts: dict[int, list[float]] = {}
     for time, wait in result.outcome.jobs:
-        if time <= end:  # else it never began, and this is the end of all
+        if time <= end:  # otherwise the job never began, and this is the end of all
             parts.setdefault(int(_PARTS * time / end), []).append(wait)
     middle = end / _PARTS / 2
     return [
@@ -225,12 +225,12 @@ def _draw(root: ElementTree.Element, number: int, name: str, path: str) -> None:
 
 
 def _path(panel: _Panel, points: t.Sequence[tuple[float, float]]) -> str:
-    """Return a line through *points*, broken where nothing arrived."""
+    """Return a line through *points*, broken where no job arrived."""
     longest = 1.5 * panel.end / _PARTS
     found, before = [], -math.inf
     for time, value in points:
         broken = time - before > longest
-        # A short line makes a point that stands alone visible.
+        # A short line makes an isolated point visible.
         to = f"M{panel.x(time) - 4:g} {panel.y(value)}h8" if broken else ""
         found.append(to or f"L{panel.x(time)} {panel.y(value)}")
         before = time
@@ -238,7 +238,7 @@ def _path(panel: _Panel, points: t.Sequence[tuple[float, float]]) -> str:
 
 
 def _stairs(panel: _Panel, result: Result) -> str:
-    """Return the workers over time, in each part of it the most that there were."""
+    """Return the workers over time, as the most in each part of it."""
     part = panel.end / (4 * _PARTS)
     highest: dict[int, int] = {}
     workers = 0
@@ -248,7 +248,7 @@ def _stairs(panel: _Panel, result: Result) -> str:
         number = int(time / part)
         highest[number] = max(highest.get(number, workers), after)
         highest[number + 1] = workers = after
-    del highest[max(highest)]  # that is what comes after the last change
+    del highest[max(highest)]  # the part after the last change
     found, *rest = [(panel.x(n * part), panel.y(w)) for n, w in sorted(highest.items())]
     stairs = "".join(f"H{x:g}V{y:g}" for x, y in rest)
     return f"M{found[0]:g} {found[1]:g}{stairs}H{panel.x(result.outcome.end):g}"

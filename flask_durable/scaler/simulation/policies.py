@@ -1,4 +1,4 @@
-"""Ours, and those it is compared with. Each sees the same."""
+"""Our policy, and those it is compared with. Each sees the same."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..work import typical
 
 
 class Policy(t.Protocol):
-    """What decides."""
+    """Decides on the size of a pool."""
 
-    #: How it is called in tables.
+    #: The policy's name in tables.
     name: str
-    #: Whether workers that are given back drain.
+    #: True if workers that are given back drain.
     protects: bool
 
     def decide(self, observation: Observation) -> int:
@@ -26,7 +26,7 @@ class Policy(t.Protocol):
 
 
 class Durable:
-    """:func:`~flask_durable.scaler.decide`."""
+    """Our own policy, :func:`~flask_durable.scaler.decide`."""
 
     name = "durable"
     protects = True
@@ -44,9 +44,9 @@ class Durable:
 
 
 class Fixed:
-    """Always as many.
+    """A fixed number of workers.
 
-    :param workers: How many.
+    :param workers: The number.
     """
 
     protects = True
@@ -61,7 +61,7 @@ class Fixed:
 
 
 class _Comparing:
-    """What the others have in common: means, and the range of the goal."""
+    """The common part of the other policies: means, and the range of the goal."""
 
     def __init__(self, goal: Goal, pool: Pool) -> None:
         self._goal = goal
@@ -79,7 +79,7 @@ class _Comparing:
 class RuleOfThumb(_Comparing):
     """Jobs that wait, times their mean service time, divided by the desired wait.
 
-    As AppSignal's article of 2020 has it: what runs is not seen, and nothing is
+    As in AppSignal's article of 2020: running jobs are not seen, and nothing is
     remembered.
     """
 
@@ -87,7 +87,7 @@ class RuleOfThumb(_Comparing):
     protects = False
 
     def decide(self, observation: Observation) -> int:
-        """Return what the rule says."""
+        """Return the result of the rule, within the range."""
         unknown = typical(observation, self._goal)
         times = observation.service_times
         work = sum(
@@ -100,9 +100,9 @@ class RuleOfThumb(_Comparing):
 class Proportional(_Comparing):
     """Kubernetes' autoscaler on the number of messages, waiting and in flight.
 
-    As many workers as the messages divided by those that one of them may have. Grows by
-    the larger of its size and 4 every 15 s; shrinks to the highest recommendation of
-    the last 300 s (``autoscaling/v2``, defaults of its behaviour).
+    The messages are divided by those that one worker may have. Grows by the larger of
+    its size and 4 every 15 s; shrinks to the highest recommendation of the last 300 s
+    (``autoscaling/v2``, defaults of its behaviour).
     """
 
     name = "proportional"
@@ -130,7 +130,7 @@ class Proportional(_Comparing):
 
 
 class Steps(_Comparing):
-    """Steps by the age of the oldest job, as Heroku add-ons have it.
+    """Steps by the age of the oldest job, as in Heroku add-ons.
 
     One tenth more, at least one, when it is older than half the wait, at most every
     120 s; one fewer when nothing waits, at most every 600 s. Busy workers are not
@@ -161,7 +161,7 @@ class Steps(_Comparing):
         return self._in_range(current)
 
 
-#: By the name that is typed; :class:`Fixed` is made of a number instead.
+#: Policies by the name on the command line; :class:`Fixed` takes a number instead.
 POLICIES: dict[str, t.Callable[[Goal, Pool], Policy]] = {
     "durable": Durable,
     "rule-of-thumb": RuleOfThumb,

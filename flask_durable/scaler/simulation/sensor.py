@@ -1,4 +1,4 @@
-"""What a scaler can see of a simulated queue: counts, ages, and means of the past."""
+"""The view of a simulated queue: counts, ages, and means of the past."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..observation import ServiceTime
 from ..observation import Waiting
 from .workloads import Arrival
 
-#: Into how many ranges of age the jobs that wait are counted.
+#: The number of age ranges into which waiting jobs are counted.
 _RANGES = 12
 _LONG = 300.0
 _SHORT = 60.0
 
-#: Of a worker the seconds until it is ready, and function and age of each of its jobs.
+#: A worker's seconds until it is ready, and function and age of each of its jobs.
 SeenWorker = tuple[float, list[tuple[str, float]]]
 
 
 class Sensor:
-    """Counts what arrives, and measures what is done.
+    """Counts the jobs that arrive, and measures those that are done.
 
-    :param noise: By how many jobs a count may be wrong.
-    :param chance: What it is wrong by.
+    :param noise: The largest error of a count, in jobs.
+    :param chance: The generator of the errors.
     """
 
     def __init__(self, noise: int, chance: random.Random) -> None:
@@ -53,11 +53,11 @@ class Sensor:
         queue: t.Iterable[Arrival],
         workers: t.Iterable[SeenWorker],
     ) -> Observation:
-        """Return what can be seen now.
+        """Return the observation of this moment.
 
-        :param now: Seconds.
-        :param queue: What waits.
-        :param workers: Those that were asked for.
+        :param now: Seconds since the beginning.
+        :param queue: The jobs that wait.
+        :param workers: The workers that were asked for.
         """
         workers = list(workers)
         running = (Running(f, age) for _, jobs in workers for f, age in jobs)
@@ -71,7 +71,7 @@ class Sensor:
         )
 
     def fleet(self, workers: t.Iterable[SeenWorker]) -> Fleet:
-        """Return the workers there are, which a platform knows at once."""
+        """Return the workers, which a platform knows without delay."""
         workers = list(workers)
         booting = tuple(sorted(boot for boot, _ in workers if boot > 0))
         busy = sum(bool(jobs) for _, jobs in workers)

@@ -7,7 +7,7 @@
     at,function,seconds
     2026-11-25T10:00:00Z,resize,0.3
 
-``at`` is when the job could begin for the first time, in seconds from any beginning or
+``at`` is the time at which the job could first begin, in seconds from any beginning or
 as ISO 8601; ``seconds`` is how long it held a thread.
 """
 
@@ -26,7 +26,7 @@ _FIELDS = ("at", "function", "seconds")
 def read_trace(lines: t.Iterable[str]) -> list[Arrival]:
     """Return the jobs of a recorded trace; the first one arrives at 0.
 
-    :raises ValueError: A line is no job; the text says which.
+    :raises ValueError: A line is not a job; the text names the line.
     """
     jobs = [_job(number, fields) for number, fields in _records(lines)]
     first = min((job.time for job in jobs), default=0.0)

@@ -14,9 +14,9 @@ _DAY = 86400.0
 class Arrival:
     """One job.
 
-    :param time: When it arrives, seconds from the beginning.
-    :param function: Its function's id.
-    :param seconds: How long it takes.
+    :param time: The time of arrival, seconds from the beginning.
+    :param function: The id of its function.
+    :param seconds: The time that it takes.
     """
 
     time: float
@@ -25,9 +25,9 @@ class Arrival:
 
 
 def lognormal(chance: random.Random, mean: float, variation: float) -> float:
-    """Return a duration.
+    """Return a random duration.
 
-    :param mean: Seconds.
+    :param mean: The mean, seconds.
     :param variation: Standard deviation divided by the mean.
     """
     if variation <= 0:
@@ -42,9 +42,9 @@ def _poisson(
     rate: t.Callable[[float], float],
     highest: float,
 ) -> t.Iterator[float]:
-    """Yield the times of arrivals at random.
+    """Yield the times of random arrivals.
 
-    :param rate: Returns which share of the *highest* rate there is at a time.
+    :param rate: A function from a time to the share of the *highest* rate then.
     :param highest: Arrivals a second.
     """
     time = chance.expovariate(highest)
@@ -55,13 +55,13 @@ def _poisson(
 
 
 def _burst(chance: random.Random) -> t.Iterator[Arrival]:
-    """Yield the article's queue: 7,500 small jobs at once."""
+    """Yield the queue of AppSignal's article: 7,500 small jobs at once."""
     for _ in range(7500):
         yield Arrival(60.0, "resize", lognormal(chance, 0.3, 1.05))
 
 
 def _steady(chance: random.Random) -> t.Iterator[Arrival]:
-    """Yield two hours of jobs that come at random, always as fast."""
+    """Yield two hours of jobs that come at random, at a steady rate."""
     for time in _poisson(chance, 7200, lambda _: 1.0, 2.0):
         yield Arrival(time, "resize", lognormal(chance, 3, 0.8))
 
@@ -77,7 +77,7 @@ def _bursty(chance: random.Random) -> t.Iterator[Arrival]:
 
 
 def _by_day(time: float) -> float:
-    """Return how busy it is: 0 at midnight, 1 at noon."""
+    """Return the share of the highest rate: 0 at midnight, 1 at noon."""
     return (1 + math.sin(2 * math.pi * (time / _DAY - 0.25))) / 2
 
 
@@ -88,7 +88,7 @@ def _daily(chance: random.Random) -> t.Iterator[Arrival]:
 
 
 def _weekly(chance: random.Random) -> t.Iterator[Arrival]:
-    """Yield a week of such days, of which the last two are calm."""
+    """Yield a week of such days; the last two are calm."""
 
     def rate(time: float) -> float:
         return _by_day(time) * (1.0 if time < 5 * _DAY else 0.2)
@@ -125,7 +125,7 @@ def _sparse(chance: random.Random) -> t.Iterator[Arrival]:
 
 
 def _crowd(chance: random.Random) -> t.Iterator[Arrival]:
-    """Yield a steady load of which there is twenty times as much for ten minutes."""
+    """Yield a steady load that grows twentyfold for ten minutes."""
 
     def rate(time: float) -> float:
         return 1.0 if 3600 <= time < 4200 else 0.05
@@ -134,7 +134,7 @@ def _crowd(chance: random.Random) -> t.Iterator[Arrival]:
         yield Arrival(time, "notify", lognormal(chance, 2, 1.0))
 
 
-#: By name: what generates them, and the wait that is desired.
+#: The generator and the desired wait of each workload, by name.
 WORKLOADS: dict[str, tuple[t.Callable[[random.Random], t.Iterator[Arrival]], float]] = {
     "burst": (_burst, 30.0),
     "bursty": (_bursty, 60.0),
@@ -152,6 +152,6 @@ def generate(name: str, seed: int) -> list[Arrival]:
     """Return the jobs of a workload, in the order in which they arrive.
 
     :param name: One of :data:`WORKLOADS`.
-    :param seed: The same one gives the same jobs.
+    :param seed: The seed: the same one gives the same jobs.
     """
     return sorted(WORKLOADS[name][0](random.Random(f"{name} {seed}")))

@@ -1,4 +1,4 @@
-"""Where durations are measured: one module a source, made by name from its options."""
+"""Sources of measured durations: one module a source, chosen by name in the options."""
 
 from .chain import SourceChain
 from .registry import make_source

@@ -1,4 +1,4 @@
-"""What the answers of sources have in common."""
+"""Tools for reading the answers of sources."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .estimates import merged
 from .estimates import Part
 from .estimates import Unit
 
-#: A stretch of time, by what the source calls its beginning.
+#: A stretch of time, identified by the source's own value for its beginning.
 Stretch = t.Hashable
 
 
 @contextlib.contextmanager
 def understanding(name: str) -> t.Iterator[None]:
-    """Tell an answer whose form is not the documented one from a fault of ours.
+    """Turn errors of reading an undocumented format into a :class:`PlatformError`.
 
-    :param name: Whose answer is read in the block.
-    :raises PlatformError: It has another form.
+    :param name: The name of the source whose answer is read in the block.
+    :raises PlatformError: The answer has another format than the documented one.
     """
     try:
         yield
@@ -34,9 +34,9 @@ def understanding(name: str) -> t.Iterator[None]:
 
 
 def window_of(owner: str, text: str) -> float:
-    """Return how many seconds back *owner* is asked.
+    """Return how many seconds *owner* looks back.
 
-    :raises ConfigurationError: *text* is no duration of an hour at least.
+    :raises ConfigurationError: The *text* is not a duration of at least an hour.
     """
     try:
         seconds = to_seconds(text)
@@ -52,10 +52,11 @@ def of_functions(
     names: t.Mapping[str, str],
     times: t.Mapping[str, ServiceTime | None],
 ) -> dict[str, ServiceTime]:
-    """Return the *times* that are known, by function.
+    """Return the known *times*, by function.
 
-    :param names: What the source calls a function, by its id. Others go by their ids.
-    :param times: By what the source calls them.
+    :param names: The source's names of functions, by their ids. A function that is not
+        here goes by its id.
+    :param times: Service times by the source's names.
     """
     return {
         function: known
@@ -65,18 +66,18 @@ def of_functions(
 
 
 class Stretches:
-    """Collects what a source says of each function, number by number."""
+    """Collects a source's numbers of each function, one at a time."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, dict[Stretch, dict[str, t.Any]]] = {}
 
     def add(self, name: str, stretch: Stretch, kind: str, value: t.Any) -> None:
-        """Note a ``"mean"``, ``"samples"`` or ``"p95"`` of one stretch of time."""
+        """Add a ``"mean"``, ``"samples"`` or ``"p95"`` of one stretch of time."""
         by_time = self._numbers.setdefault(name, {})
         by_time.setdefault(stretch, {"mean": None, "samples": None})[kind] = value
 
     def merged(self, unit: Unit) -> dict[str, ServiceTime | None]:
-        """Return what is known of each function, by what the source calls it."""
+        """Return the service time of each function, by the source's name."""
         return {
             name: merged((Part(**numbers) for numbers in by_time.values()), unit)
             for name, by_time in self._numbers.items()

@@ -1,4 +1,4 @@
-"""Durations that AppSignal has measured, by its REST API, version 2."""
+"""Durations that AppSignal has measured, from its REST API, version 2."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from .estimates import Unit
 
 URL = "https://appsignal.com"
 
-#: Which numbers are asked for: their field, and how several of an hour become one.
+#: The numbers that are read: their field, and the way several of an hour become one.
 _FIELDS = {"mean": ("mean", "avg"), "samples": ("count", "sum"), "p95": ("p95", "avg")}
 _KIND_OF = {field: kind for kind, (field, _) in _FIELDS.items()}
 
 
 class AppSignalSource:
-    """What AppSignal measured of actions, such as background jobs, hour by hour.
+    """AppSignal's measurements of actions, such as background jobs, hour by hour.
 
     :param site: The id of the app, which is in the URL of its pages.
-    :param names: What an action is called, by function. Others go by their ids.
-    :param namespace: Of the actions; ``None`` where the metric has no such tag.
-    :param metric: A measurement.
-    :param label: Its tag that tells functions apart.
-    :param unit: Of the measurement.
-    :param window: How far back.
+    :param names: AppSignal's names of actions, by function. A function that is not here
+        goes by its id.
+    :param namespace: The namespace of the actions; ``None`` if the metric has no such
+        tag.
+    :param metric: The name of a measurement.
+    :param label: The tag that tells functions apart.
+    :param unit: The unit of the measurement.
+    :param window: The time to look back.
     :param token: A personal API token; ``APPSIGNAL_API_TOKEN`` by default.
-    :param url: Another server than AppSignal's.
-    :raises ConfigurationError: There is no token, or *window* is none.
+    :param url: The URL of another server than AppSignal's.
+    :raises ConfigurationError: The token is missing, or *window* is not a duration.
     """
 
     def __init__(
@@ -66,11 +68,11 @@ class AppSignalSource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return f"appsignal:{self._metric}"
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return mean and 95th percentile of each, in one call.
+        """Return mean and 95th percentile of each function, in one call.
 
         :raises PlatformError: AppSignal refuses or does not answer.
         """

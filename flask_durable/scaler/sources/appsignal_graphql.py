@@ -1,4 +1,4 @@
-"""Durations that AppSignal has measured, by its GraphQL API, which is the older one."""
+"""Durations that AppSignal has measured, from its GraphQL API, the older one."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from .chain import BUDGET
 from .estimates import summarized
 from .estimates import Unit
 
-#: What AppSignal calls the times that it looks back.
+#: AppSignal's names of the times that it looks back.
 _TIMEFRAMES = {
     **{hours * 3600.0: f"R{hours}H" for hours in (1, 4, 8, 12, 24, 48)},
     **{days * 86400.0: f"R{days}D" for days in (7, 30)},
 }
 
-#: The most actions that one answer has.
+#: The most actions in one answer.
 _LIMIT = 1000
 
 _FIELDS = (("MEAN", "AVG"), ("COUNT", "SUM"), ("P95", "AVG"))
 
 
 class AppSignalGraphQLSource:
-    """What AppSignal measured of actions, such as background jobs.
+    """AppSignal's measurements of actions, such as background jobs.
 
-    The mean of the time is one of AppSignal's means of shorter times, in which each of
-    these counts the same. :class:`.appsignal.AppSignalSource` weighs them.
+    Its mean is one of means of shorter times. Each of these counts the same, whatever
+    its number of samples. :class:`.appsignal.AppSignalSource` weighs them.
 
     :param site: The id of the app, which is in the URL of its pages.
-    :param names: What an action is called, by function. Others go by their ids.
-    :param namespace: Of the actions; ``None`` where the metric has no such tag.
-    :param metric: A measurement.
-    :param label: Its tag that tells functions apart.
-    :param unit: Of the measurement.
-    :param window: How far back: 1, 4, 8, 12, 24 or 48 hours, 7 or 30 days.
+    :param names: AppSignal's names of actions, by function. A function that is not here
+        goes by its id.
+    :param namespace: The namespace of the actions; ``None`` if the metric has no such
+        tag.
+    :param metric: The name of a measurement.
+    :param label: The tag that tells functions apart.
+    :param unit: The unit of the measurement.
+    :param window: The time to look back: 1, 4, 8, 12, 24 or 48 hours, 7 or 30 days.
     :param token: A personal API token; ``APPSIGNAL_API_TOKEN`` by default.
-    :param url: Another server than AppSignal's.
-    :raises ConfigurationError: There is no token, or *window* is another time.
+    :param url: The URL of another server than AppSignal's.
+    :raises ConfigurationError: The token is missing, or *window* is another time.
     """
 
     def __init__(
@@ -70,16 +72,16 @@ class AppSignalGraphQLSource:
         tags = {label: "*"} | ({"namespace": namespace} if namespace else {})
         self._query = _query(site, _timeframe(window), metric, tags)
         secret = token_of("AppSignal", token, "APPSIGNAL_API_TOKEN")
-        # It takes the token nowhere else.
+        # The only place for the token that this API accepts.
         self._path = f"/graphql?token={in_url(secret)}"
         self._api = HTTPAPI("AppSignal", url, dict, timeout=BUDGET, repetitions=0)
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return self._name
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return mean and 95th percentile of each, in one call.
+        """Return mean and 95th percentile of each function, in one call.
 
         :raises PlatformError: AppSignal refuses or does not answer.
         """
@@ -113,7 +115,7 @@ def _timeframe(window: str) -> str:
 
 
 def _query(site: str, timeframe: str, metric: str, tags: t.Mapping[str, str]) -> str:
-    """Return the query, in which text is written as in JSON."""
+    """Return the query. Its texts are written as in JSON."""
     fields = " ".join(f"{{field: {name}, aggregate: {how}}}" for name, how in _FIELDS)
     wanted = " ".join(
         f"{{key: {json.dumps(key)}, value: {json.dumps(value)}}}"

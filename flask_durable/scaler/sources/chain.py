@@ -1,8 +1,8 @@
 """Several sources asked at once: the first one of the list that knows a function wins.
 
-A run of the scaler waits for them no longer than a budget. What comes later is kept for
-the next run, and a source that is still being asked is not asked once more, so a hung
-one costs one thread. Threads are daemons: no source keeps a process from its end.
+A run of the scaler waits for them no longer than a budget. A later answer is kept for
+the next run. A source that is still being asked is not asked once more, so a hung one
+costs one thread. Threads are daemons: no source keeps a process from its end.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from .memory import ProcessMemory
 #: Seconds that a run of the scaler waits for its sources, all together.
 BUDGET = 3.0
 
-#: Seconds for which a source that failed is left alone, unless it says how long.
+#: Seconds for which a failed source is not asked, unless it says how long.
 REST = 60.0
 
 _log = get_logger(__name__)
 
 
 class SourceChain:
-    """Several sources as one. They do not make it fail: who cannot be asked is passed
-    over, with what it said last.
+    """Several sources as one, which never fails.
 
-    Belongs to one thread.
+    A source that cannot be asked is passed over, and its last answers are used. Belongs
+    to one thread.
 
-    :param sources: The most trusted one first.
-    :param memory: Where answers are kept; in this process by default.
+    :param sources: The sources, the most trusted one first.
+    :param memory: The place where answers are kept; in this process by default.
     :param budget: Seconds to wait for all of them together.
-    :param clock: Returns seconds since 1970.
+    :param clock: A function that returns seconds since 1970.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class SourceChain:
         self._budget = budget
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the sources in one line."""
         return ", ".join(asker.source.describe() for asker in self._askers)
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return what the sources know of *functions*, within the budget.
+        """Return the service times of *functions* that are known within the budget.
 
-        :attr:`~flask_durable.scaler.ServiceTime.source` says which one it was.
+        :attr:`~flask_durable.scaler.ServiceTime.source` is the source's description.
         """
         pending = [future for a in self._askers if (future := a.ask(functions))]
         wait(pending, self._budget)
@@ -78,10 +78,10 @@ class SourceChain:
 
 
 class _Asker:
-    """One source and what it said.
+    """One source and its answers.
 
-    States: *idle* and *asking*, by whether there is a future. The future is read by the
-    chain's thread alone, so a late answer is taken up by the next :meth:`ask` or
+    The state is *asking* while there is a future, otherwise *idle*. Only the chain's
+    thread reads the future, so a late answer is taken up by the next :meth:`ask` or
     :meth:`collect` and races with nothing. Two processes that ask at the same time
     write the same answers, and the last one of them is kept.
     """
@@ -104,7 +104,7 @@ class _Asker:
     def ask(
         self, functions: t.Collection[str]
     ) -> Future[t.Mapping[str, ServiceTime]] | None:
-        """Ask for those that are not fresh; return what is being waited for."""
+        """Ask for the functions that are not fresh; return the pending future."""
         self._answers = Answers.decode(self._memory.recall(self._place))
         self._take_up()
         now = self._clock()
@@ -117,7 +117,7 @@ class _Asker:
         return self._future
 
     def collect(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return what is known of *functions* now."""
+        """Return the service times of *functions* that are known now."""
         self._take_up()
         if self._future is not None:
             self._fails("it takes longer than the scaler waits")
@@ -129,7 +129,7 @@ class _Asker:
         }
 
     def _take_up(self) -> None:
-        """Note the answer, if there is one by now."""
+        """Record the answer, if it has arrived."""
         future = self._future
         if future is None or not future.done():
             return
@@ -145,11 +145,11 @@ class _Asker:
             self._answers.take(self._asked, future.result(), self._clock())
             self._memory.keep(self._place, self._answers.encode())
         else:
-            ours = isinstance(error, DurableError)  # others may show a token
+            ours = isinstance(error, DurableError)  # other errors may show a token
             self._fails(str(error) if ours else type(error).__name__, error)
 
     def _fails(self, reason: str, error: BaseException | None = None) -> None:
-        """Leave it alone for a while, and say so, once an outage."""
+        """Stop asking the source for a while, and log that once an outage."""
         wanted = error.retry_after if isinstance(error, PlatformError) else None
         rest = min(max(wanted or 0.0, REST), LONGEST_REST)
         if not self._answers.failing:

@@ -19,26 +19,28 @@ from .estimates import Unit
 
 _STATISTICS = {"mean": "Average", "samples": "SampleCount", "p95": "p95"}
 
-#: Seconds that one number stands for.
+#: Seconds that one number covers.
 _PERIOD = 3600
 
-#: Functions in one call, which may have 500 queries.
+#: Functions in one call: it may have 500 queries.
 _FUNCTIONS = 500 // len(_STATISTICS)
 
 
 class CloudWatchSource:
-    """What a metric with one dimension for the function says, hour by hour.
+    """A metric with a dimension for the function, hour by hour.
 
-    :param names: What the dimension says, by function. Others go by their ids.
-    :param namespace: Of the metric.
-    :param metric: Its name.
-    :param label: Its dimension that tells functions apart.
-    :param dimensions: The other dimensions it has.
-    :param unit: Of the metric, which CloudWatch does not convert.
-    :param window: How far back.
-    :param region: As boto3 finds it, if not given.
-    :param endpoint: Another server than Amazon's.
-    :raises ConfigurationError: boto3 is not installed, or *window* is none.
+    :param names: Values of that dimension, by function. A function that is not here
+        goes by its id.
+    :param namespace: The namespace of the metric.
+    :param metric: The name of the metric.
+    :param label: The dimension that tells functions apart.
+    :param dimensions: The metric's other dimensions.
+    :param unit: The unit of the metric, which CloudWatch does not convert.
+    :param window: The time to look back.
+    :param region: The region; ``None``: as boto3 finds it.
+    :param endpoint: The URL of another server than Amazon's.
+    :raises ConfigurationError: The package boto3 is not installed, or *window* is not a
+        duration.
     """
 
     def __init__(
@@ -66,11 +68,11 @@ class CloudWatchSource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return f"cloudwatch:{self._namespace}/{self._metric}"
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return mean and 95th percentile of each.
+        """Return mean and 95th percentile of each function.
 
         :raises PlatformError: CloudWatch refuses or does not answer.
         """
@@ -98,7 +100,7 @@ class CloudWatchSource:
                     stretches.add(name, time, kind, value)
 
     def _results(self, queries: list[dict[str, t.Any]]) -> t.Iterator[t.Any]:
-        """Yield the results of all pages; one query may have some on each."""
+        """Yield the results of all pages; one query may have results on each."""
         now = datetime.now(UTC)
         parameters: dict[str, t.Any] = {
             "StartTime": now - timedelta(seconds=self._window),

@@ -19,7 +19,7 @@ from .estimates import number
 from .estimates import Unit
 from .estimates import UNITS
 
-#: What is asked of each kind of metric: the numbers of an hour, by their queries.
+#: The queries for each kind of metric, by the number of an hour that they return.
 _QUERIES = {
     "distribution": {
         "mean": "avg:{metric}{{{scope}}} by {{{label}}}.rollup(avg, 3600)",
@@ -43,21 +43,22 @@ _SECONDS = {
 
 
 class DatadogSource:
-    """What a metric with one tag for the function says, hour by hour.
+    """A metric with a tag for the function, hour by hour.
 
-    :param names: What the tag says, by function. Others go by their ids.
-    :param metric: Its name.
+    :param names: Values of that tag, by function. A function that is not here goes by
+        its id.
+    :param metric: The name of the metric.
     :param kind: A distribution, or one of DogStatsD's histograms and timers.
-    :param label: The tag.
-    :param scope: Which other tags it must have, as Datadog writes them.
-    :param p95: Whether to ask for the 95th percentile.
-    :param unit: Of the metric, if it is not the one that Datadog tells.
-    :param window: How far back.
-    :param site: Which of Datadog's sites.
-    :param api_key: ``DD_API_KEY`` by default.
-    :param application_key: ``DD_APP_KEY`` by default.
-    :param url: Another server than the site's.
-    :raises ConfigurationError: There is no key, or *window* is none.
+    :param label: The tag that tells functions apart.
+    :param scope: Further tags that are required, in Datadog's notation.
+    :param p95: True to ask for the 95th percentile too.
+    :param unit: The unit of the metric, if it is not the one that Datadog tells.
+    :param window: The time to look back.
+    :param site: The Datadog site.
+    :param api_key: An API key; ``DD_API_KEY`` by default.
+    :param application_key: An application key; ``DD_APP_KEY`` by default.
+    :param url: The URL of another server than the site's.
+    :raises ConfigurationError: A key is missing, or *window* is not a duration.
     """
 
     def __init__(
@@ -101,11 +102,11 @@ class DatadogSource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return f"datadog:{self._metric}"
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return the mean of each, and the 95th percentile if that is wanted.
+        """Return the mean of each function, and the 95th percentile if it is wanted.
 
         :raises PlatformError: Datadog refuses or does not answer, or does not tell the
             metric's unit.

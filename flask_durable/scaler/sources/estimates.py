@@ -1,7 +1,7 @@
-"""Means, variances and percentiles, of what a source tells.
+"""Means, variances and percentiles, from the numbers of a source.
 
-Nothing that is not a finite number counts: sources send ``null``, ``"NaN"`` and gaps,
-and a delivery that took no time at all was not measured.
+Only finite numbers count: sources send ``null``, ``"NaN"`` and gaps. A delivery that
+took no time at all was not measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..observation import ServiceTime
 
-#: What a duration is divided by to be seconds.
+#: The number of each unit in a second.
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 Unit = t.Literal["s", "ms", "us", "ns"]
@@ -22,7 +22,7 @@ _Z95 = 1.6448536269514722
 
 
 def number(value: t.Any) -> float | None:
-    """Return *value*, which may be text, as a number; ``None`` if it is none."""
+    """Return *value*, which may be text, as a finite number, or ``None``."""
     if isinstance(value, bool):
         return None
     try:
@@ -33,14 +33,14 @@ def number(value: t.Any) -> float | None:
 
 
 def variance_of(mean: float, p95: float | None) -> float:
-    """Return the variance of durations of which only those two are known.
+    """Return the variance of durations from their mean and 95th percentile.
 
-    They are taken to be log-normal. Without a percentile, or with one that no such
-    durations have, they are taken to be exponential, which errs on the large side.
+    They are taken to be log-normal. Without a percentile, or with one that no
+    log-normal durations have, they are taken to be exponential: rather too large.
     """
     if p95 is None or p95 <= 0:
         return mean**2
-    # p95 / mean = exp(z s - s²/2), whose smaller solution for s is the usual one.
+    # p95 / mean = exp(z s - s²/2); the smaller solution for s is the usual one.
     root = _Z95**2 - 2 * math.log(p95 / mean)
     if root < 0:
         return mean**2
@@ -51,7 +51,7 @@ def variance_of(mean: float, p95: float | None) -> float:
 def summarized(
     mean: t.Any, samples: t.Any, p95: t.Any, unit: Unit
 ) -> ServiceTime | None:
-    """Return what the three numbers of a source say; ``None`` if they say nothing."""
+    """Return a service time of a source's three numbers; ``None`` if they are none."""
     average, count, percentile = number(mean), number(samples), number(p95)
     if average is None or count is None or not (average > 0 and count > 0):
         return None
@@ -63,7 +63,7 @@ def summarized(
 
 @dataclass(frozen=True)
 class Part:
-    """What one stretch of time says of a function, in the source's unit."""
+    """The numbers of one function in one stretch of time, in the source's unit."""
 
     mean: t.Any
     samples: t.Any
@@ -71,9 +71,9 @@ class Part:
 
 
 def merged(parts: t.Iterable[Part], unit: Unit) -> ServiceTime | None:
-    """Return what stretches of time say together, each by the weight of its samples.
+    """Merge stretches of time, each by the weight of its samples.
 
-    The percentile is the mean of theirs, which is near if they are alike.
+    The percentile is the mean of theirs, which is close if they are alike.
     """
     known = [(part, _weight(part)) for part in parts]
     total = sum(weight for _, weight in known)

@@ -1,4 +1,4 @@
-"""Durations from timers in Graphite, where those of statsd arrive."""
+"""Durations from timers in Graphite, such as those of statsd."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from .estimates import Unit
 from .estimates import UNITS
 from .estimates import variance_of
 
-#: What statsd writes of each timer in each interval, and is added up.
+#: The series that statsd writes for each timer in each interval. They are added up.
 _SUMS = ("sum", "count", "sum_squares")
 
-#: What a name may be made of, which is what statsd leaves of one.
+#: The characters of a name that statsd leaves as they are.
 _NAME = r"([-\w:#]+)"
 
 
 class GraphiteSource:
     """Timers, each with its sum, number and sum of squares.
 
-    :param url: Where Graphite is, without ``/render``.
-    :param names: What a timer is called, by function. Others go by their ids.
-    :param metric: The timers, with ``*`` where the function is.
-    :param unit: Of the timers.
-    :param window: How far back.
-    :param user: Whose password *token* is, where the server wants Basic authentication.
-    :param token: ``GRAPHITE_TOKEN`` by default; without one, none is sent.
-    :raises ConfigurationError: *metric* has not one ``*``, or *window* is none.
+    :param url: The URL of Graphite, without ``/render``.
+    :param names: Names of timers, by function. A function that is not here goes by its
+        id.
+    :param metric: The path of the timers, with ``*`` in the place of the function.
+    :param unit: The unit of the timers.
+    :param window: The time to look back.
+    :param user: The user whose password is *token*, for Basic authentication.
+    :param token: A token; ``GRAPHITE_TOKEN`` by default. Without one, none is sent.
+    :raises ConfigurationError: The *metric* does not have exactly one ``*``, or
+        *window* is not a duration.
     """
 
     def __init__(
@@ -74,11 +76,11 @@ class GraphiteSource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return f"graphite:{self._metric}"
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return mean and variance of each, in one call.
+        """Return mean and variance of each function, in one call.
 
         :raises PlatformError: Graphite refuses or does not answer.
         """
@@ -87,7 +89,7 @@ class GraphiteSource:
         with understanding("Graphite"):
             for series in answer or ():
                 found = self._series.search(series["target"])
-                # The value comes first; a gap is null, and no zero.
+                # The value comes first. A gap is null, not zero.
                 values = [number(value) for value, _ in series["datapoints"]]
                 known = [value for value in values if value is not None]
                 if found and known:

@@ -1,18 +1,18 @@
-"""What the cumulative buckets of a histogram say of the spread."""
+"""The spread of durations, from the cumulative buckets of a histogram."""
 
 from __future__ import annotations
 
 import math
 import typing as t
 
-#: The lower bound, the upper bound, and how many are between them.
+#: The lower bound, the upper bound, and the count between them.
 Bucket = tuple[float, float, float]
 
 
 def buckets(cumulative: t.Mapping[float, float]) -> list[Bucket]:
-    """Return what is in each bucket, of how many are at most as long as each bound.
+    """Return the counts by bucket, from those of values up to each bound.
 
-    Counts are estimates that may be a little off one another: none is negative.
+    Counts are estimates that may not quite fit together: none is negative.
     """
     found = []
     lower, below = 0.0, 0.0
@@ -23,9 +23,9 @@ def buckets(cumulative: t.Mapping[float, float]) -> list[Bucket]:
 
 
 def percentile(parts: t.Sequence[Bucket], share: float) -> float | None:
-    """Return the duration that *share* of all do not exceed.
+    """Return the duration that this *share* of all does not exceed.
 
-    ``None`` if that is more than the last bound, or there are none at all.
+    ``None`` if it is beyond the last bound, or if the buckets are empty.
     """
     left = share * sum(count for _, _, count in parts)
     for lower, upper, count in parts:
@@ -37,10 +37,10 @@ def percentile(parts: t.Sequence[Bucket], share: float) -> float | None:
 
 
 def variance(parts: t.Sequence[Bucket]) -> float | None:
-    """Return the variance of durations that lie evenly within their buckets.
+    """Return the variance of durations that are spread evenly in their buckets.
 
-    Those beyond the last bound are taken to be as long as it: the least they can be.
-    ``None`` if there are none at all.
+    Durations beyond the last bound are taken to be as long as it, the least possible.
+    ``None`` if the buckets are empty.
     """
     total = sum(count for _, _, count in parts)
     if not total:

@@ -1,8 +1,8 @@
-"""What sources said, for the next run of the scaler, which may be another process.
+"""Answers of sources, for the next run of the scaler, perhaps in another process.
 
-An answer is *fresh* for some minutes, in which nobody is asked again. After that it is
-kept for a day, for as long as its source tells nothing newer: an old measurement is
-better than none.
+An answer is *fresh* for some minutes, in which its source is not asked again. After
+that it is kept for a day, as long as its source tells nothing newer: an old measurement
+is better than none.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import typing as t
 
 from ..observation import ServiceTime
 
-#: Seconds for which an answer is fresh, also that a function is not known.
+#: Seconds for which an answer is fresh, also the answer that a function is unknown.
 FRESH = 300.0
 
-#: Seconds for which it is kept.
+#: Seconds for which an answer is kept.
 KEPT = 24 * 3600.0
 
-#: The most seconds for which a source is left alone, whatever it asks for.
+#: The most seconds for which a source is not asked, whatever it asks for.
 LONGEST_REST = 3600.0
 
 
@@ -27,20 +27,20 @@ class Memory(t.Protocol):
     """Keeps a text for each source."""
 
     def recall(self, source: str) -> str | None:
-        """Return what is kept for *source*."""
+        """Return the text that is kept for *source*."""
 
     def keep(self, source: str, text: str) -> None:
         """Keep *text* for *source*, for a day at least."""
 
 
 class ProcessMemory:
-    """Keeps it in this process."""
+    """Keeps the texts in this process."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def recall(self, source: str) -> str | None:
-        """Return what is kept for *source*."""
+        """Return the text that is kept for *source*."""
         return self._texts.get(source)
 
     def keep(self, source: str, text: str) -> None:
@@ -50,11 +50,11 @@ class ProcessMemory:
 
 @dataclasses.dataclass
 class Answers:
-    """What one source said. Times are seconds since 1970, by the clock of who asked.
+    """The answers of one source. Times are seconds since 1970, by the asker's clock.
 
-    :param rests: Until when it is to be left alone.
-    :param failing: Whether it failed when it was asked last.
-    :param times: By function: when it was asked, and what it knew.
+    :param rests: The time until which the source is not to be asked.
+    :param failing: True if the last attempt to ask it failed.
+    :param times: The time of the answer and the service time, by function.
     """
 
     rests: float = 0.0
@@ -68,7 +68,7 @@ class Answers:
         return {name for name, (at, _) in self.times.items() if 0 <= now - at < FRESH}
 
     def usable(self, now: float) -> dict[str, ServiceTime]:
-        """Return what is known."""
+        """Return the known service times that are not too old."""
         return {
             name: known
             for name, (at, known) in self.times.items()
@@ -76,7 +76,7 @@ class Answers:
         }
 
     def rests_at(self, now: float) -> bool:
-        """Return whether the source is to be left alone."""
+        """Return whether the source is not to be asked."""
         return now < self.rests <= now + LONGEST_REST
 
     def take(
@@ -85,7 +85,7 @@ class Answers:
         found: t.Mapping[str, ServiceTime],
         now: float,
     ) -> None:
-        """Note an answer, and drop what is too old."""
+        """Record an answer, and drop those that are too old."""
         self.rests, self.failing = 0.0, False
         self.times |= {name: (now, found.get(name)) for name in asked}
         self.times = {
@@ -95,12 +95,12 @@ class Answers:
         }
 
     def encode(self) -> str:
-        """Return it as JSON."""
+        """Return the answers as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def decode(cls, text: str | None) -> Answers:
-        """Return what *text* says; nothing if there is none."""
+        """Return the answers in *text*; none if it is ``None``."""
         if text is None:
             return cls()
         fields = json.loads(text)

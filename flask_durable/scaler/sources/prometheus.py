@@ -1,4 +1,4 @@
-"""Durations from a histogram that Prometheus, or what speaks its API, has scraped."""
+"""Durations from a histogram in Prometheus, or in a server with the same API."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class PrometheusSource:
-    """A histogram with one label that tells functions apart.
+    """A histogram with a label for the function.
 
-    The default one is what Dramatiq's own middleware exports of each actor.
+    The default one is exported by Dramatiq's own middleware, for each actor.
 
-    :param url: Where Prometheus is, without ``/api/v1``.
-    :param names: What the label says, by function. Others go by their ids.
+    :param url: The URL of Prometheus, without ``/api/v1``.
+    :param names: Values of the label, by function. A function that is not here goes by
+        its id.
     :param metric: The histogram, without ``_sum`` and ``_bucket``.
-    :param label: The label's name.
-    :param unit: Of the histogram.
+    :param label: The label that tells functions apart.
+    :param unit: The unit of the histogram.
     :param match: Further matchers of the series, such as ``namespace="prod"``.
-    :param window: How far back, as Prometheus writes it.
-    :param user: Whose password *token* is, where the server wants Basic authentication.
-    :param token: ``PROMETHEUS_TOKEN`` by default; without one, none is sent.
+    :param window: The time to look back, in Prometheus' notation.
+    :param user: The user whose password is *token*, for Basic authentication.
+    :param token: A token; ``PROMETHEUS_TOKEN`` by default. Without one, none is sent.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class PrometheusSource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return self._name
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return the mean, the spread and the 95th percentile of each.
+        """Return the mean, the variance and the 95th percentile of each function.
 
         :raises PlatformError: Prometheus refuses or does not answer.
         """

@@ -1,8 +1,8 @@
-"""Makes a source of durations of its name and options.
+"""Creates a source of durations from its name and options.
 
 Other distributions add sources by an entry point in the group
-``flask_durable.duration_sources``: its name is the source's, and it leads to a class
-(or function) whose keyword parameters are the options. Ours cannot be replaced.
+``flask_durable.duration_sources``. The entry point's name is the source's. It refers to
+a class (or function) whose keyword parameters are the options. Ours cannot be replaced.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _SOURCES: Registry[DurationSource] = Registry(
 
 
 def make_source(options: t.Mapping[str, t.Any]) -> DurationSource:
-    """Return the source that ``options["source"]`` names. Connects to nothing.
+    """Return the source named ``options["source"]``. Connects to nothing.
 
-    :param options: The other ones are its own, for example
+    :param options: The name, and the source's own options, for example
         ``{"source": "prometheus", "url": "http://prometheus:9090"}``.
     :raises ConfigurationError: There is no such source, one of its options is
         unknown, missing or wrong, or an extra is not installed.

@@ -20,7 +20,7 @@ from .estimates import Unit
 
 _MEAN, _SAMPLES, _P95 = "avg(span.duration)", "count()", "p95(span.duration)"
 
-#: Functions in one call, whose answer has that many rows at most.
+#: Functions in one call: its answer has at most this many rows.
 _FUNCTIONS = 100
 
 _UNITS: t.Mapping[str | None, Unit] = {
@@ -30,19 +30,20 @@ _UNITS: t.Mapping[str | None, Unit] = {
 
 
 class SentrySource:
-    """What spans say, grouped by one of their fields.
+    """Durations of spans, grouped by one of their fields.
 
-    :param organization: Its slug, or its id.
-    :param names: What the field says, by function. Others go by their ids.
-    :param region: Where the organization is kept.
+    :param organization: The slug or the id of the organization.
+    :param names: Values of the field, by function. A function that is not here goes by
+        its id.
+    :param region: The region in which the organization is kept.
     :param project: The id of the project whose spans count; all by default.
-    :param environment: Whose spans count; all by default.
-    :param query: Which spans, in Sentry's search syntax.
+    :param environment: The environment whose spans count; all by default.
+    :param query: The spans that count, in Sentry's search syntax.
     :param label: The field that tells functions apart.
-    :param window: How far back.
-    :param token: One that may read; ``SENTRY_AUTH_TOKEN`` by default.
-    :param url: Another server than the region's.
-    :raises ConfigurationError: There is no token, or *window* is none.
+    :param window: The time to look back.
+    :param token: A token that may read; ``SENTRY_AUTH_TOKEN`` by default.
+    :param url: The URL of another server than the region's.
+    :raises ConfigurationError: The token is missing, or *window* is not a duration.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class SentrySource:
         )
 
     def describe(self) -> str:
-        """Return what it is in one line."""
+        """Return the source in one line."""
         return self._name
 
     def read(self, functions: t.Collection[str]) -> dict[str, ServiceTime]:
-        """Return mean and 95th percentile of each.
+        """Return mean and 95th percentile of each function.
 
         :raises PlatformError: Sentry refuses or does not answer.
         """
@@ -114,7 +115,7 @@ class SentrySource:
 
 
 def _unit(units: t.Mapping[str, str | None]) -> Unit:
-    """Return the unit of the durations, which is that of all of them."""
+    """Return the unit of the durations, which all of them share."""
     name = units.get(_MEAN)
     if name not in _UNITS:
         raise PlatformError(f"Sentry tells durations in an unknown unit, {name}.")
