@@ -1,4 +1,4 @@
-"""Decides when what was settled about messages is carried out, and passes the barrier.
+"""Carries out the settlements of messages: passes the barrier, then makes the calls.
 
 ::
 
@@ -6,8 +6,9 @@
        ▲                                                        │
        └──────────────── what failed, after a pause ◄───────────┘
 
-One barrier is for the deletes of all queues; the calls about one queue delay no other's
-(``settling.py``). The queues are waited for one after the other, but only for a moment.
+One barrier serves the deletes of all queues. The calls about one queue delay those of
+no other (``settling.py``): the queues are waited for one after the other, but only for
+a moment each.
 """
 
 from __future__ import annotations
@@ -37,30 +38,30 @@ from .transport import Transport
 
 logger = get_logger(__name__)
 
-#: Seconds that a settled message waits for others to share a call with.
+#: Seconds that a settled message waits for others that share its call.
 LINGER = 0.02
 
-#: Seconds that the calls about one queue are waited for before it is another's turn.
+#: Seconds of waiting for the calls about one queue, before the turn of the next.
 TURN = 0.1
 
 
 class Acknowledger:
     """A buffer of settled messages, and the thread that empties it.
 
-    A message is deleted only after a barrier that began when the message was settled
-    already, so the state it led to is durable. Where that may be lost the message leads
-    there again, without being received again: an outage of the state server would else
-    bring it closer to its dead letters. What fails is kept and repeated.
+    A message is deleted only after a barrier that began when the message was already
+    settled, so the state it led to is durable. Where that state may be lost, the
+    message is processed once more without being received again: a receive would bring
+    it closer to the dead letters. Calls that failed are kept and repeated.
 
-    :param transport: Where the messages are from.
-    :param hand: Which a message leaves when it is carried out.
+    :param transport: The queues of the messages.
+    :param hand: The messages in hand; a message leaves once it is carried out.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some that was written since its last call may be lost. Raises if it
         is not known yet.
     :param repeat: Takes messages to be processed once more, and returns those it does
         not take, which are released.
-    :param on_failed: Called with why messages failed, by what they are about, once they
-        are given back or dead-lettered for it.
+    :param on_failed: Called with the errors of messages, by what the messages are
+        about, once they are given back or dead-lettered for them.
     """
 
     def __init__(
@@ -78,13 +79,13 @@ class Acknowledger:
         self._on_failed = on_failed
         self._lock = threading.RLock()
         #: Notified when there may be something to take, and when all is carried out.
-        #: Each run settles a message: nobody is woken who has nothing to do.
+        #: A run settles a message each time, so the thread is woken only if it can act.
         self._takable = threading.Condition(self._lock)
         self._empty = threading.Condition(self._lock)
-        #: By queue: what is not carried out, nor being so.
+        #: By queue: the settled messages that are not carried out, nor being so.
         self._settled: dict[str, list[Held]] = defaultdict(list)
         self._settlers: dict[str, QueueSettler] = {}
-        #: What was taken from there and is not handed to a queue's thread yet.
+        #: Messages taken from there that no queue's thread has yet.
         self._taken: list[Held] = []
         self._count = 0
         self._size = 0
@@ -99,12 +100,12 @@ class Acknowledger:
 
     @property
     def backlog(self) -> int:
-        """How many settled messages were not carried out yet."""
+        """The number of settled messages that were not carried out yet."""
         return self._count
 
     @property
     def backlog_size(self) -> int:
-        """How many bytes their bodies have."""
+        """The bytes of their bodies."""
         return self._size
 
     def put(self, held: Held) -> None:
@@ -120,12 +121,12 @@ class Acknowledger:
                 self.loop.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds until all is carried out; return whether."""
+        """Wait up to *timeout* seconds; return whether all is carried out."""
         with self._empty:
             return self._empty.wait_for(lambda: not self._count, timeout)
 
     def close(self, timeout: float) -> None:
-        """Carry out what can be within *timeout* seconds, then end the threads."""
+        """Carry out as much as *timeout* seconds allow, then end the threads."""
         deadline = time.monotonic() + timeout
         self.flush(timeout)
         self.stop()
@@ -133,7 +134,7 @@ class Acknowledger:
             loop.join(max(0.1, deadline - time.monotonic()))
 
     def stop(self) -> None:
-        """Carry out what was begun, and end the threads."""
+        """Carry out the batches that were begun, and end the threads."""
         self._closing.set()
         with self._takable:
             self._takable.notify()
@@ -186,10 +187,10 @@ class Acknowledger:
         return 0.0 if settler is None else settler.busy_for
 
     def _begin(self) -> None:
-        """Have done what was decided about the messages taken."""
+        """Give the messages that were taken to their queues' threads."""
         refused = self._pass_barrier([h for h in self._taken if _is_delete(h)])
         again = [held for held in self._taken if isinstance(held.settlement, Repeat)]
-        # A message that was lost is another consumer's to process.
+        # A lost message is for another consumer to process.
         unrepeated = set(self._repeat([held for held in again if not held.lost]))
         batches: dict[str, Batch] = defaultdict(Batch)
         over: list[Held] = []
@@ -236,10 +237,10 @@ class Acknowledger:
         settler.wait(TURN)
 
     def _pass_barrier(self, deletes: list[Held]) -> list[Held]:
-        """Pass the barrier for *deletes*; return them if that is not known to be done.
+        """Pass the barrier for *deletes*; return them if its result is not known.
 
-        Where state may be lost nothing is deleted that is in hand, and they are to be
-        processed once more instead.
+        Where state may be lost no message in hand is deleted; these are to be processed
+        once more instead.
         """
         if not deletes:
             return []
@@ -259,15 +260,15 @@ class Acknowledger:
                 len(deletes),
                 extra={"action": "state_may_be_lost"},
             )
-            # Also what is not settled yet: its state may have been written before the
-            # loss, and the next barrier passes.
+            # Also messages not settled yet: their state may have been written before
+            # the loss, and the next barrier would pass.
             self._hand.doubt()
             for held in deletes:
                 held.doubt()
         return []
 
     def _ended(self, messages: list[Held], left: list[Held]) -> None:
-        """Note that *messages* are carried out, but for *left*."""
+        """Note that *messages* are carried out, except those in *left*."""
         done = set(messages).difference(left)
         self._hand.remove(done)
         self._note(done)
@@ -294,7 +295,7 @@ class Acknowledger:
         self._backoff = min(self._backoff * 2, MAX_BACKOFF)
 
     def _due(self, held: Held) -> Settlement | None:
-        """Return what is to be done about *held*."""
+        """Return the settlement of *held* that is to be carried out now."""
         settlement = held.settlement
         if not isinstance(settlement, Failed):
             return settlement
@@ -304,7 +305,7 @@ class Acknowledger:
         return DeadLetter(kept(reason))
 
     def _note(self, messages: t.Iterable[Held]) -> None:
-        """Tell why messages failed; nothing depends on it, so nothing waits for it."""
+        """Report the errors of messages; nothing depends on it, or waits for it."""
         failed = {}
         for held in messages:
             settlement = held.settlement

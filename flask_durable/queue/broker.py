@@ -46,43 +46,44 @@ from .window import Window
 
 logger = get_logger(__name__)
 
-#: Settled messages, and bytes of their bodies, that may wait to be carried out before
-#: receiving pauses. A barrier may take a second, which is many messages.
+#: Limits of the settled messages that wait to be carried out, and of the bytes of their
+#: bodies. Above them receiving pauses. A barrier may take a second: many messages.
 MAX_BACKLOG = 10_000
 MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
-#: Seconds that a send goes on while the queue takes nothing, unless told otherwise.
+#: Seconds that a send goes on while the queue takes nothing, by default.
 PATIENCE = 5.0
-#: Seconds that a message waits here for a run thread before others may have it, and
-#: the receive from which on it is not given back any more.
+#: Seconds that a message waits here for a run thread before it is given back, and the
+#: receive from which on it is no longer given back.
 MAX_WAIT = 2.0
 GIVEN_BACK = 5
 
 #: Seconds between two reports that a queue is empty.
 EMPTY_INTERVAL = 1.0
 
-#: Seconds that Dramatiq's calls wait for settled messages to be carried out.
+#: Seconds that Dramatiq's calls wait until settled messages are carried out.
 FLUSH_TIMEOUT = 2.0
 
 
 class DurableBroker(dramatiq.Broker):
     """Gives Dramatiq's worker the messages of any :class:`Transport`.
 
-    Nothing is connected to, and no thread started, before it is needed. A message
-    leaves its queue when its :class:`Delivery` says so, or when the actor returns. The
-    engine owns retries and time limits, so none of Dramatiq's middleware is used.
+    It connects and starts threads only when they are needed. A message leaves its queue
+    when its :class:`Delivery` is settled, or when the actor returns. The engine owns
+    retries and time limits, so none of Dramatiq's middleware is used.
 
     :param transport: The queues.
     :param window: The free run threads of this process.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some of it may be lost. Raises if it is not known yet.
         Called before messages are deleted.
-    :param healthy: Whether the state server answers; nothing is received while not.
+    :param healthy: Returns True while the state server answers; nothing is received
+        while it does not.
     :param middleware: Further Dramatiq middleware.
     :param patience: Seconds that a send goes on while the queue takes nothing.
-    :param on_failed: Called with why messages failed, by what they are about.
+    :param on_failed: Called with the errors of messages, by what they are about.
     :param home: The installation that this process is of; ``None`` where queues are on
-        its own state server, and nobody else's messages can be there.
+        its own state server, which has no messages of other installations.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class DurableBroker(dramatiq.Broker):
         self.window = window
         #: Called with a queue's name, at most once a second, when it was seen empty.
         self.on_empty: t.Callable[[str], None] | None = None
-        #: Called with the payloads handed over that are not going to be started.
+        #: Called with payloads that were handed over and will not be started.
         self.on_unstarted: t.Callable[[list[t.Any]], None] | None = None
         self._sender = Sender(transport, patience)
         self.marks = Marks(home)
@@ -120,9 +121,9 @@ class DurableBroker(dramatiq.Broker):
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._receivers: list[Receiver] = []
-        # Weak: a message leaves it with its processing, however that ended.
+        # Weak: a message leaves it at the end of its processing, however that ended.
         self._waiting: weakref.WeakSet[LocalMessage] = weakref.WeakSet()
-        #: What is to be processed once more, of queues that Dramatiq does not read.
+        #: Messages to be processed once more, of queues that Dramatiq does not read.
         self._repeated: dict[str, list[Delivery]] = defaultdict(list)
         #: The queues that were declared before the first receive.
         self._declared: set[str] = set()
@@ -146,7 +147,7 @@ class DurableBroker(dramatiq.Broker):
     ) -> dramatiq.Message[t.Any]:
         """Send the event or run message that is the first argument of *message*.
 
-        :param delay: Milliseconds before it may be received.
+        :param delay: Milliseconds before the message may be received.
         """
         self.emit_before("enqueue", message, delay)
         bodies = [message.args[0].encode()]
@@ -170,19 +171,19 @@ class DurableBroker(dramatiq.Broker):
     ) -> list[Outcome]:
         """Send encoded messages, in batches, from any process.
 
-        :param delay: Seconds before they may be received, at most 900.
+        :param delay: Seconds before the messages may be received, at most 900.
         :param patience: Seconds to go on while nothing is taken, if not the usual.
-        :returns: One entry a body: ``None`` if it was sent, else the error.
+        :returns: An entry for each body: ``None`` if it was sent, otherwise the error.
         """
         marked = self.marks.put_on(bodies)
         return self._sender.send(queue, marked, delay, patience=patience)
 
     def is_transient(self, error: Exception) -> bool:
-        """Return whether what failed to be sent with *error* may be taken later."""
+        """Return whether a message that failed with *error* may be taken later."""
         return self._sender.is_transient(error)
 
     def problem(self, body: str) -> Exception | None:
-        """Return why the queues never take *body*, as far as is known here."""
+        """Return the error if the queues are known never to take *body*."""
         return self.transport.problem(*self.marks.put_on([body]))
 
     def send_dead(
@@ -191,9 +192,9 @@ class DurableBroker(dramatiq.Broker):
         """Put a message that was not received from *queue* into its dead letters.
 
         :param reason: Any text; its first 500 characters are kept.
-        :param receives: How often it was tried, wherever that was.
-        :raises Exception: The queue did not take it, or nobody knows; a second letter
-            is harmless.
+        :param receives: The number of tries so far, wherever they were made.
+        :raises Exception: The queue did not take the message, or it is not known if it
+            did; a second letter is harmless.
         """
         self.transport.send_dead(queue, body, kept(reason), receives=receives)
 
@@ -202,7 +203,7 @@ class DurableBroker(dramatiq.Broker):
     ) -> QueueConsumer:
         """Return a consumer of *queue_name*; its receiver starts with the first one.
 
-        :param prefetch: Not used: the window counts what is in hand.
+        :param prefetch: An unused number: the window limits the messages in hand.
         :param timeout: Milliseconds that the consumer waits for a message.
         """
         with self._lock:
@@ -236,7 +237,7 @@ class DurableBroker(dramatiq.Broker):
     def deliveries(self, queue: str, limit: int, wait: float) -> list[Delivery]:
         """Receive messages for a thread that is not Dramatiq's; no slot is taken.
 
-        :param limit: How many at most.
+        :param limit: The largest number of messages.
         :param wait: Seconds to wait for the first; the queue may wait less.
         :raises dramatiq.errors.ConnectionClosed: The queue cannot be reached.
         """
@@ -258,7 +259,7 @@ class DurableBroker(dramatiq.Broker):
         return deliveries
 
     def _declare(self, queue: str) -> None:
-        """Have *queue* made, and what it is read, before it is received from first."""
+        """Have *queue* made, and its options read, before its first receive."""
         if queue in self._declared:
             return
         try:
@@ -271,17 +272,17 @@ class DurableBroker(dramatiq.Broker):
         self._declared.add(queue)
 
     def counts(self, queue: str) -> QueueCounts:
-        """Return how many messages *queue* holds in which state."""
+        """Return the numbers of messages of *queue* by their state."""
         return self.transport.counts(queue)
 
     def check(self, queue: str) -> QueueCounts:
-        """Return the same, where messages can be sent to *queue*."""
+        """Return the same, after a check that messages can be sent to *queue*."""
         return self.transport.check(queue)
 
     def stop_receiving(self, until: float = math.inf) -> None:
-        """Fetch nothing more, and give back what was fetched and not started.
+        """Fetch nothing more, and give back messages that were fetched and not started.
 
-        :param until: When Dramatiq's calls do not wait any more for settled messages to
+        :param until: The time until which Dramatiq's calls wait for settled messages to
             be carried out, on the monotonic clock.
         """
         self._flush_until = min(self._flush_until, until)
@@ -298,7 +299,7 @@ class DurableBroker(dramatiq.Broker):
         """Wait until every settled message is deleted, released or dead-lettered.
 
         :param timeout: Seconds to wait.
-        :returns: Whether it came to that.
+        :returns: True if all of them are.
         """
         return self._acknowledger.flush(timeout)
 
@@ -307,15 +308,15 @@ class DurableBroker(dramatiq.Broker):
         self.flush_settled(max(0.0, min(FLUSH_TIMEOUT, left)))
 
     def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
-        """Stop receiving, settle what is decided, and close the connections.
+        """Stop receiving, carry out settlements, and close the connections.
 
-        :param timeout: Seconds to wait for what is to be settled.
+        :param timeout: Seconds to wait for the settlements.
         """
         self.stop_receiving()
         deadline = time.monotonic() + timeout + 0.5
         if self.transport.longest_wait <= FLUSH_TIMEOUT:
-            # So that what a read brings now is given back. A longer one is left alone:
-            # its messages become visible again by themselves.
+            # So that messages of a read that ends now are given back. A longer read is
+            # left alone: its messages become visible again by themselves.
             for receiver in self._receivers:
                 receiver.loop.join(max(0.0, deadline - time.monotonic()))
         self._acknowledger.close(timeout)
@@ -346,9 +347,9 @@ class DurableBroker(dramatiq.Broker):
         return self._healthy is None or self._healthy()
 
     def _accept(self, queue: str, received: list[Received]) -> None:
-        """Give what was received to run threads; its slots are taken, and freed here.
+        """Give received messages to run threads; their slots are taken, and freed here.
 
-        A message frees its own when it leaves, so that none is freed twice.
+        A message frees its own slot when it leaves, so that none is freed twice.
         """
         messages: list[LocalMessage] = []
         try:
@@ -360,14 +361,14 @@ class DurableBroker(dramatiq.Broker):
             for message in messages:
                 self._put(message)
         except Exception:
-            # They are in hand, where they would stay hidden.
+            # They are in hand, and would stay hidden there.
             self._give_back(messages)
             raise
 
     def _open(self, queue: str, received: list[Received]) -> list[Delivery]:
-        """Return what can be decoded, and settle the rest.
+        """Return the messages that can be decoded, and settle the rest.
 
-        What is of another release goes back, and else what is no message is dead.
+        Those of another release go back; other undecodable ones are dead letters.
         """
         deliveries = []
         put = self._acknowledger.put
@@ -406,14 +407,14 @@ class DurableBroker(dramatiq.Broker):
         return deliveries
 
     def _repeat(self, messages: list[Held]) -> list[Held]:
-        """Process *messages*, which stay in hand, once more; return what is not."""
+        """Process *messages*, which stay in hand, once more; return those left over."""
         queues: dict[str, list[Received]] = defaultdict(list)
         for held in messages:
             queues[held.queue].append(held.received)
         with self._lock:
             if self._stopping.is_set():
                 return messages
-            # A stop that begins now finds these, and gives them back.
+            # A stop that begins now finds these messages, and gives them back.
             for queue in queues.keys() - self._inboxes.keys():
                 self._repeated[queue] += self._open(queue, queues[queue])
         for queue in queues.keys() & self._inboxes.keys():
@@ -426,13 +427,13 @@ class DurableBroker(dramatiq.Broker):
             self._waiting.add(message)
         self._inboxes[message.queue_name].put(message)
         if self._stopping.is_set():
-            # It came after stop_receiving() looked at what waits.
+            # It came after stop_receiving() looked at the waiting messages.
             self._give_back([message])
 
     def _begin(self, message: LocalMessage) -> bool:
-        """Return whether *message* may be processed now."""
+        """Return True if *message* may be processed now."""
         if self._stopping.is_set():
-            # A thread that just became free must not begin what others could.
+            # A thread that just became free must not begin what other workers could.
             self._give_back([message])
         return message.start()
 
@@ -442,17 +443,17 @@ class DurableBroker(dramatiq.Broker):
             self._service_times.took(message.queue_name, seconds)
 
     def _ahead(self, queue: str) -> int:
-        """Return how many messages of *queue* to fetch beyond free threads."""
+        """Return the number of messages of *queue* to fetch beyond free threads."""
         return self._service_times.ahead(
             queue, self.window.size, self.transport.prefetch
         )
 
     def _give_back_overdue(self) -> None:
-        """Give back what has waited for a thread longer than anybody reckoned.
+        """Give back messages that have waited longer than expected for a thread.
 
         A message that comes back again and again stays: no other worker has a thread
-        for it either, and the queue counts how often it is received. While the state
-        server is away nothing is given back: nobody else could do more.
+        for it either, and the queue counts its receives. While the state server is away
+        nothing is given back: no other worker could do more.
         """
         if self._healthy is not None and not self._healthy():
             return

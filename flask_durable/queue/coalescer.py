@@ -1,21 +1,21 @@
 """Sends of many threads in few calls, without making a single one wait.
 
-The first caller's call goes at once. Who comes while a call is under way forms the next
-batch, which goes when a call ends, when it is full, or a tenth of a second later. The
-first caller of a batch makes its call, and all others wait for what it brings: there is
-no thread, and nothing to stop.
+The first caller's call goes at once. Callers that come while a call is under way form
+the next batch. It goes when a call ends, when it is full, or a tenth of a second later.
+The first caller of a batch makes its call, and the others wait for the outcome: there
+is no thread, and nothing to stop.
 
 ::
 
-    nobody ── send ──► under way ── call ends ──► nobody
+    no call ── send ──► under way ── call ends ──► no call
                           │  ▲
                     send  ▼  │  full, a call ended, or LONGEST_HOLD
                          open batch
 
-A batch is closed under the lock before its call is made, so nobody joins one that has
-been sent. Whatever becomes of the caller that makes the call, an interrupt included,
-the others are answered; what is not known to be sent is a failure to be repeated, which
-is harmless.
+A batch is closed under the lock before its call is made, so no caller joins one that
+has been sent. Whatever happens to the caller that makes the call, an interrupt
+included, the others get an answer. If it is not known that a message was sent, the
+answer is a failure to be repeated, which is harmless.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from concurrent.futures import Future
 from .transport import Outcome
 from .transport import SendLimits
 
-#: Seconds that a batch waits for a call that is under way.
+#: Seconds that a batch waits for the call that is under way.
 LONGEST_HOLD = 0.1
 
 
 class Unanswered(Exception):
-    """Nobody knows whether the queue took a message; sending it again is harmless."""
+    """Raised if it is not known that the queue took a message; a repeat is harmless."""
 
 
 class _Batch:
@@ -51,11 +51,11 @@ class _Batch:
 
 
 class Coalescer:
-    """Makes batches of what several threads send to one queue.
+    """Makes batches of the messages that several threads send to one queue.
 
     :param call: Sends one batch, and returns one outcome an entry.
-    :param limits: What one call takes.
-    :param longest: Seconds after which a call has failed, if it was not answered.
+    :param limits: The limits of one call.
+    :param longest: Seconds after which a call without an answer has failed.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class Coalescer:
         self._longest = longest
         self._lock = threading.Lock()
         self._open: _Batch | None = None
-        #: How many calls are under way. Were an interrupt to spoil the count, batches
-        #: would wait for LONGEST_HOLD, or not at all.
+        #: The number of calls under way. If an interrupt spoiled it, batches would wait
+        #: for LONGEST_HOLD, or not at all.
         self._under_way = 0
 
     def send(self, bodies: t.Sequence[str]) -> list[Outcome]:
-        """Send *bodies*, not more than one call takes, in one call.
+        """Send *bodies* in one call, not more than it takes.
 
-        Another thread's call is waited for as long as an own one could take: given up
-        earlier, a message that is being sent would be sent again.
+        The wait for another thread's call is as long as an own call could take: given
+        up earlier, a message that is being sent would be sent again.
 
-        :returns: One outcome a body.
+        :returns: The outcome of each body, in order.
         """
         size = sum(len(body.encode()) for body in bodies)
         leads, batch, outcomes = False, None, None
@@ -95,7 +95,7 @@ class Coalescer:
             # Also after an interrupt, which is meant for this thread alone.
             if leads and batch is not None:
                 self._end(batch, outcomes)
-        # Twice, since its leader may come to run late.
+        # Twice the limit, since the batch's leader may come to run late.
         longest = LONGEST_HOLD + 2 * self._longest
         try:
             return batch.outcomes.result(longest)[own]
@@ -120,7 +120,7 @@ class Coalescer:
         )
 
     def _close(self, batch: _Batch) -> None:
-        """Let nobody join *batch* any more, and let it go. The lock is held."""
+        """Close *batch* to further callers, and let it go. The lock is held."""
         if not batch.goes.is_set():
             if self._open is batch:
                 self._open = None
@@ -128,7 +128,7 @@ class Coalescer:
             batch.goes.set()
 
     def _lead(self, batch: _Batch) -> list[Outcome]:
-        """Make the call of *batch* for all who wait for it."""
+        """Make the call of *batch* for all that wait for it."""
         batch.goes.wait(LONGEST_HOLD)
         with self._lock:
             self._close(batch)
@@ -138,7 +138,7 @@ class Coalescer:
             return [error] * len(batch.bodies)
 
     def _end(self, batch: _Batch, outcomes: list[Outcome] | None) -> None:
-        """Tell what came of *batch*, however its call ended."""
+        """Set the outcomes of *batch*, however its call ended."""
         with self._lock:
             self._close(batch)
             self._under_way -= 1

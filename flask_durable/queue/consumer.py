@@ -1,4 +1,4 @@
-"""What Dramatiq's worker reads messages from: a local queue, without any I/O."""
+"""The local queue from which Dramatiq's worker reads messages, without any I/O."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if t.TYPE_CHECKING:
 #: The name of the one actor that all messages are for.
 ACTOR = "execute"
 
-#: Seconds after which a message whose processing raised is received again: this times
-#: two to the power of its earlier receives.
+#: Seconds after which a message whose processing raised is received again: this number
+#: times two to the power of its earlier receives.
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 30.0
 
-#: Numbers of messages. Dramatiq's own ids are random, and asking the system for random
-#: bytes lets go of the interpreter, which a busy process gets back late.
+#: Numbers of messages. Dramatiq's own ids are random: asking the system for random
+#: bytes releases the interpreter's lock, which a busy process gets back late.
 _numbers = itertools.count(1)
 
 
@@ -41,8 +41,8 @@ class LocalMessage(MessageProxy):
     """A message on its way to a run thread; it has a slot of the window.
 
     :param queue_name: The queue whose consumer gives it to Dramatiq.
-    :param payload: The actor's argument: a :class:`Delivery`, or what was handed over.
-    :param window: Where its slot is freed.
+    :param payload: The actor's argument: a :class:`Delivery`, or a payload handed over.
+    :param window: The window that its slot belongs to.
     """
 
     def __init__(self, queue_name: str, payload: t.Any, window: Window) -> None:
@@ -56,9 +56,9 @@ class LocalMessage(MessageProxy):
         )
         super().__init__(message)
         self.payload = payload
-        #: What is wrong with it, if processing it raised.
+        #: The error of its processing, if that raised.
         self.error: Exception | None = None
-        #: When it came, and when a run thread took it, on the monotonic clock.
+        #: The times when it came and when a run thread took it, on the monotonic clock.
         self.came = time.monotonic()
         self.began: float | None = None
         self._window = window
@@ -72,18 +72,18 @@ class LocalMessage(MessageProxy):
 
     @property
     def delivery(self) -> Delivery | None:
-        """The delivery it carries, if it came from a queue."""
+        """The delivery that it carries, if it came from a queue."""
         return self.payload if isinstance(self.payload, Delivery) else None
 
     def start(self) -> bool:
-        """Return whether it may be processed; it cannot be withdrawn any more then."""
+        """Return True if it may be processed; then it can no longer be withdrawn."""
         if self.delivery is not None and self.delivery.lost:
             return False
         self.began = time.monotonic()
         return self._decide()
 
     def withdraw(self) -> bool:
-        """Return whether it may be given back; it cannot be started any more then."""
+        """Return True if it may be given back; then it can no longer be started."""
         return self._decide()
 
     def leave(self) -> None:
@@ -103,10 +103,11 @@ class Inbox:
     """One queue's messages on their way to the run threads.
 
     Dramatiq's consumer thread would be woken for each message only to put it on the
-    queue of the run threads. Once it runs, whoever brings a message does that instead.
+    queue of the run threads. Once that thread runs, the caller of :meth:`put` puts the
+    message there instead.
 
     :param thread: Dramatiq's consumer thread of the queue; ``None`` where messages are
-        read by something else.
+        read by another one.
     """
 
     def __init__(self, thread: ConsumerThread | None) -> None:
@@ -139,12 +140,12 @@ class QueueConsumer(Consumer):
     """Reads one queue's inbox, which lives on the broker.
 
     Dramatiq makes a new consumer after any error, and settles messages of the old one
-    through it: so nothing is kept here.
+    through it. So nothing is kept here.
 
-    :param inbox: The messages.
-    :param timeout: Seconds to wait for one.
+    :param inbox: The messages of the queue.
+    :param timeout: Seconds to wait for a message.
     :param give_back: Called with messages that are not going to be started.
-    :param flush: Called to carry out what was settled.
+    :param flush: Called to carry out settlements.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class QueueConsumer(Consumer):
         local.leave()
         if local.delivery is not None:
             if local.began is None and local.delivery.lost:
-                # Skipped. Perhaps nobody has it: its receipt would delete it then.
+                # Skipped. It may be visible, and its receipt would delete it then.
                 local.delivery.leave()
             local.delivery.done()
 
@@ -207,7 +208,7 @@ class ProcessingMiddleware(Middleware):
         self.consumer_threads: dict[str, ConsumerThread] = {}
 
     def after_worker_thread_boot(self, broker: Broker, thread: WorkerThread) -> None:
-        # An error of the application's logging would end a thread of Dramatiq's.
+        # An error in the application's logging would end a thread of Dramatiq's.
         thread.logger = t.cast(logging.Logger, SafeLogger(thread.logger))
 
     def after_consumer_thread_boot(
@@ -231,7 +232,7 @@ class ProcessingMiddleware(Middleware):
         self._ended(t.cast(LocalMessage, message))
         # Without this Dramatiq acknowledges a message whose actor raised.
         if exception is not None:
-            # Else it was interrupted, and nothing is wrong with it.
+            # Otherwise it was interrupted, and nothing is wrong with it.
             if isinstance(exception, Exception):
                 t.cast(LocalMessage, message).error = exception
             message.fail()

@@ -1,4 +1,4 @@
-"""The dead letters of a queue, whatever it is made of: looked through, moved, deleted.
+"""The dead letters of a queue of any kind: looked through, moved back, deleted.
 
 ::
 
@@ -6,10 +6,10 @@
     dead letter  ──► in its queue     moved back: a new message, received never
     dead letter  ──► none             deleted, or kept for its 14 days
 
-A *look* goes once through the letters that there were when it began: what is moved
-back and dies again while it goes on is not met a second time, so it ends. A letter is
-taken away only after, or together with, what it leads to: whatever dies on the way
-leaves a letter, or a letter and its message, never neither.
+A *look* goes once through the letters that existed when it began. A letter that is
+moved back and dies again during the look is not met a second time, so the look ends. A
+letter is removed only after, or together with, its effect: a death on the way leaves a
+letter, or a letter and its message, never neither.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if t.TYPE_CHECKING:
 class Letter:
     """A dead letter, as its queue has it. Times are milliseconds since 1970.
 
-    :param id: Names it for as long as it is kept.
-    :param body: Its text as it was sent; bytes where a queue does not promise text.
-    :param reason: Why it is here.
-    :param receives: How often it was received before; approximate on SQS.
-    :param sent: When it was sent.
-    :param first_received: When it was received first, where the queue tells.
-    :param dead: When it came here, where the queue tells.
+    :param id: The id of the letter for as long as it is kept.
+    :param body: The text as it was sent; bytes where a queue does not promise text.
+    :param reason: The reason why the message is here.
+    :param receives: The number of earlier receives; approximate on SQS.
+    :param sent: The time when it was sent.
+    :param first_received: The time of the first receive, where the queue has it.
+    :param dead: The time when it came here, where the queue has it.
     """
 
     id: str
@@ -50,11 +50,11 @@ class Letter:
 class Look(t.Protocol):
     """One look through the dead letters of one queue, by one thread.
 
-    Letters that were returned are kept from other looks where the queue can do that,
-    until they are moved, deleted, or the look is closed.
+    Letters that were returned are hidden from other looks where the queue can do that,
+    until they are moved or deleted, or the look is closed.
     """
 
-    #: Whether all letters were returned, once :meth:`next` returned nothing.
+    #: True once :meth:`next` returned nothing, if all letters were returned.
     complete: bool
 
     def next(self, limit: int) -> list[Letter]:
@@ -70,14 +70,14 @@ class Look(t.Protocol):
         """Delete letters of this look."""
 
     def close(self) -> None:
-        """Let others see what was only looked at."""
+        """Show letters to others again that were only looked at."""
 
 
 class DeadLetterQueues(t.Protocol):
-    """The dead-letter queues of a transport. None is made by asking for it."""
+    """The dead-letter queues of a transport. Asking for one does not make it."""
 
     def count(self, queue: str) -> int:
-        """Return how many dead letters *queue* has; approximate on SQS, where it lags.
+        """Return the number of dead letters of *queue*; approximate on SQS, and late.
 
         :raises UnavailableError: The queue cannot be asked.
         """
@@ -93,7 +93,7 @@ class DeadLetterQueues(t.Protocol):
     def purge(self, queue: str) -> bool:
         """Delete all dead letters of *queue* in one call, where there is one.
 
-        :returns: ``False`` if there is none, or not now: delete them one by one.
+        :returns: ``False`` if there is no such call, or not now: delete one by one.
         :raises UnavailableError: The queue cannot be reached.
         """
 
@@ -102,7 +102,7 @@ class DeadLetterQueues(t.Protocol):
 def reaching(
     queue: str, errors: type[Exception], hint: str | None = None
 ) -> t.Iterator[None]:
-    """Raise *errors* of the block as :exc:`UnavailableError`, with what was asked."""
+    """Raise *errors* of the block as :exc:`UnavailableError`, naming the queue."""
     try:
         yield
     except UnavailableError:

@@ -1,4 +1,4 @@
-"""A received message, and what is to become of it."""
+"""A received message, and its settlement."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Leave:
-    """The message is left where it is: it is not in hand any more."""
+    """The message is left where it is: it is no longer in hand."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DeadLetter:
 class Failed:
     """Processing it raised *error*: it is given back, or dead after the last receive.
 
-    :param about: What the message is about; ``""`` if that is not known.
+    :param about: The subject of the message; ``""`` if that is not known.
     """
 
     delay: float
@@ -60,9 +60,9 @@ Settlement = Delete | Release | Leave | Repeat | DeadLetter | Failed
 
 
 def kept(reason: str) -> str:
-    """Return what is kept of *reason*.
+    """Return the part of *reason* that is kept.
 
-    It may quote a message: anything at all, of any length.
+    It may quote a message: any text, of any length.
     """
     return reason[:MAX_REASON].encode("utf-8", "replace").decode()
 
@@ -73,8 +73,8 @@ class Held:
     Settling it does no I/O and cannot fail: the acknowledger carries it out. The first
     settlement counts, later ones do nothing.
 
-    :param queue: Where it came from.
-    :param received: It, as the transport gave it.
+    :param queue: The queue that it came from.
+    :param received: The message as the transport gave it.
     :param settle: Called once with this object when it was settled.
     """
 
@@ -84,9 +84,9 @@ class Held:
         self.queue = queue
         self.received = received
         self.settlement: Settlement | None = None
-        #: Whether its visibility ran out: another consumer has it, or may have it.
+        #: True if its visibility ran out: another consumer has it, or may have it.
         self.lost = False
-        #: When it was received or extended last, on the monotonic clock.
+        #: The time when it was received or extended last, on the monotonic clock.
         self.renewed = time.monotonic()
         self._settle = settle
         self._doubted = False
@@ -94,18 +94,18 @@ class Held:
 
     @property
     def receive_count(self) -> int:
-        """How often the message was received, this time included."""
+        """The number of times the message was received, this time included."""
         return self.received.receive_count
 
     def done(self) -> None:
         """Delete the message once everything written so far is durable.
 
-        One that is doubted is processed once more.
+        A doubted message is processed once more instead.
         """
         self._decide(Delete())
 
     def doubt(self) -> None:
-        """Never delete the message: what it leads to may be written and lost."""
+        """Never delete the message: its effect may be written and lost."""
         with self._lock:
             self._doubted = True
             self.settlement = self._undoubted(self.settlement)
@@ -121,13 +121,13 @@ class Held:
     def leave(self) -> None:
         """Do nothing about the message: its visibility ran out before it was begun.
 
-        It is visible again, or somebody else has it. Deleting or releasing it by a
-        receipt that SQS may still take would be a message lost, or had twice.
+        It is visible again, or another consumer has it. Deleting or releasing it by a
+        receipt that SQS may still take would lose the message, or deliver it twice.
         """
         self._decide(Leave())
 
     def unknown(self, why: str) -> None:
-        """Give the message back for a process that knows what to do with it.
+        """Give the message back for a process of the release that knows its form.
 
         After its last receive it goes to the dead-letter queue, with *why*.
         """
@@ -151,7 +151,7 @@ class Held:
 class Delivery(Held):
     """A received message of ours, decoded.
 
-    :param message: What it says.
+    :param message: The decoded message.
     """
 
     def __init__(
@@ -173,8 +173,8 @@ class Delivery(Held):
     def failed(self, error: BaseException, delay: float = 0.0) -> None:
         """Give the message back after *delay* seconds, since processing it raised.
 
-        If it was received as often as it may be, it goes to the dead-letter queue at
-        once, with *error* in the reason: SQS, which would move it, knows of none.
+        After its last receive it goes to the dead-letter queue at once, with *error* in
+        the reason: SQS, which would move it, does not know the error.
         """
         what = kept(f"{type(error).__name__}: {error}")
         self._decide(Failed(delay, what, self.message.key))

@@ -16,22 +16,22 @@ import typing as t
 
 from ..payloads import is_sealed
 
-#: Version of the form. A message with another one is of another release.
+#: Version of the form. A message with another version is of another release.
 VERSION = 1
 
 #: The logical name of the queue that events wait in.
 EVENT_QUEUE = "events"
 
-#: The times that there are: milliseconds since 1970 of the years 1 to 9999.
+#: The range of times: milliseconds since 1970 of the years 1 to 9999.
 FIRST_TIME = -62_135_596_800_000
 LAST_TIME = 253_402_300_799_999
 
-#: Nested objects and lists that a message may have.
+#: Levels of nested objects and lists that a message may have.
 MAX_DEPTH = 64
 
 
 class UndecodableMessage(ValueError):
-    """Raised when a queue's message is none of ours; the text says why."""
+    """Raised for a message that is not of this library; the text says why."""
 
 
 class MessageRefused(ValueError):
@@ -41,7 +41,7 @@ class MessageRefused(ValueError):
 class ForeignMessage(UndecodableMessage):
     """Raised for a message that another installation has sent.
 
-    It shares the queue without knowing it, so the message goes back there.
+    It is on the wrong queue or a shared one, and goes back there.
     """
 
     def __init__(self, home: str) -> None:
@@ -51,7 +51,8 @@ class ForeignMessage(UndecodableMessage):
 class UnknownForm(UndecodableMessage):
     """Raised for a message whose version or kind another release has.
 
-    While two releases run side by side it is somebody's: it goes back to the queue.
+    Two releases may run side by side, and the other one knows it: it goes back to the
+    queue.
     """
 
 
@@ -60,13 +61,13 @@ class EventMessage:
     """An accepted event on its way to the router.
 
     :param name: The event's name.
-    :param data: Its JSON object; or text that stands for it where that is encrypted or
-        in the blob store, and that only :class:`~flask_durable.payloads.codec.Payloads`
-        opens.
-    :param id: Its id.
-    :param at: When it happened: milliseconds since 1970, UTC.
+    :param data: Its JSON object. Where that is encrypted or in the blob store: the text
+        that stands for it, which only
+        :class:`~flask_durable.payloads.codec.Payloads` opens.
+    :param id: The event's id.
+    :param at: The time when it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).
-    :param group: Within which its runs start in order, where queues are FIFO.
+    :param group: The group whose runs start in order, where queues are FIFO.
     :param home: The installation that sent it; ``""`` where queues are on its own
         state server, or if it was not known.
     :param due: The time before which its runs may not start, milliseconds since 1970;
@@ -77,7 +78,7 @@ class EventMessage:
     """
 
     name: str
-    # Left out of what logs and error reports show of the object: it is the user's.
+    # Left out of what logs and error reports show of the object: it is user data.
     data: dict[str, t.Any] | str = dataclasses.field(repr=False)
     id: str
     at: int
@@ -95,16 +96,16 @@ class EventMessage:
 
     @property
     def key(self) -> str:
-        """What the message is about."""
+        """The subject of the message."""
         return f"event:{self.id}"
 
     def encode(self) -> str:
-        """Return the message as JSON text: the data as it was at the first call."""
+        """Return the message as JSON text, with its data as of the first call."""
         return self._text
 
     @functools.cached_property
     def _text(self) -> str:
-        # Spelled out: dataclasses.asdict() would copy the data first.
+        # Written out: dataclasses.asdict() would copy the data first.
         fields = {"v": VERSION, "kind": "event", "name": self.name, "data": self.data}
         fields |= {"id": self.id, "at": self.at, "headers": self.headers}
         if self.due:
@@ -119,11 +120,12 @@ class RunMessage:
     """A hint that a run is QUEUED.
 
     :param run: The run's id.
-    :param function: Its function's id.
-    :param queued: When the run was queued: milliseconds since 1970, server clock.
-    :param failed: In a dead letter the generation of the run that failed. Moved back,
-        it is a hint that this generation is to be tried again.
-    :param group: Its event's, on a FIFO queue.
+    :param function: The id of the run's function.
+    :param queued: The time when the run was queued: milliseconds since 1970, server
+        clock.
+    :param failed: The generation of the run that failed, in a dead letter. Moved back,
+        the message is a hint that this generation is to be tried again.
+    :param group: The message group of the run's event, on a FIFO queue.
     :param home: The installation that sent it.
     """
 
@@ -136,12 +138,12 @@ class RunMessage:
 
     @property
     def key(self) -> str:
-        """What the message is about."""
+        """The subject of the message."""
         return self.key_of(self.run)
 
     @staticmethod
     def key_of(run: str) -> str:
-        """What messages about *run* are about."""
+        """The subject of messages about *run*."""
         return f"run:{run}"
 
     def encode(self) -> str:
@@ -198,8 +200,8 @@ _HOME = re.compile(r',"home":"[0-9a-f]{32}"}$')
 def stamped(body: str, home: str) -> str:
     """Return the message text *body* with the installation that sends it.
 
-    It is not decoded for that: this is on the way of every message. One that has been
-    sent before keeps the installation that it is of.
+    The text is not decoded for that: every message passes here. A message that has been
+    sent before keeps its installation.
     """
     if not home or not body.endswith("}") or _HOME.search(body, len(body) - 50):
         return body
@@ -207,9 +209,9 @@ def stamped(body: str, home: str) -> str:
 
 
 def _check_event(values: t.Mapping[str, t.Any]) -> None:
-    """Check what the fields of an event message hold.
+    """Check the fields of an event message.
 
-    No run may come of one that nobody could show: its listing would fail, too.
+    No run may come of data that cannot be shown: listing the runs would fail, too.
     """
     if isinstance(text := values["data"], str) and not is_sealed(text):
         raise UndecodableMessage("field 'data' is not dict")
@@ -242,14 +244,15 @@ def _finite(text: str) -> float:
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
-#: What Python would read besides JSON could not be written again.
+#: Refuses what Python would read besides JSON: it could not be written again.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def read_json(text: str) -> t.Any:
-    """Return what the JSON *text* holds.
+    """Return the value of the JSON *text*.
 
-    :raises ValueError: It is not JSON, or has a number that could not be written again.
+    :raises ValueError: The text is not JSON, or has a number that could not be written
+        again.
     """
     return _DECODER.decode(text)
 
@@ -257,10 +260,10 @@ def read_json(text: str) -> t.Any:
 def decode(body: str | bytes) -> Message:
     """Return the message that *body* holds.
 
-    :raises UnknownForm: It is a message of another release: it has a version or a kind
+    :raises UnknownForm: The message is of another release: it has a version or a kind
         that is not known here.
-    :raises UndecodableMessage: It is not JSON, not an object, without version or kind,
-        lacks a field, or has one of another type.
+    :raises UndecodableMessage: The text is not JSON, not an object, without version or
+        kind, or a field is missing or of another type.
     """
     try:
         fields = read_json(body if isinstance(body, str) else body.decode())

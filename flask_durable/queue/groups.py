@@ -1,4 +1,4 @@
-"""Message groups: within one, FIFO queues hand out messages in their order."""
+"""Message groups: a FIFO queue delivers the messages of one group in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .options import ONE_GROUP
 
 
 def group_of(message: EventMessage, path: str) -> str:
-    """Return the message group of an event; ``""`` if nothing is at *path*.
+    """Return the message group of an event; ``""`` if it has no value at *path*.
 
-    It is a digest, since it travels beside data that may be encrypted.
+    The group is a digest, since it travels beside data that may be encrypted.
 
-    :param path: Such as ``data.tenant``; ``*`` for one group of all events.
+    :param path: A path such as ``data.tenant``; ``*`` for one group of all events.
     """
     if path == ONE_GROUP:
         return ONE_GROUP

@@ -24,13 +24,13 @@ MAX_PAUSE = 0.5
 
 
 class Hand:
-    """What this process received and has not deleted or given back yet.
+    """The messages that this process received and has not deleted or given back yet.
 
-    A message whose visibility is a third over is extended, also while it waits to be
-    deleted. One whose visibility ran out by then is marked lost.
+    A message is extended after a third of its visibility, also while it waits to be
+    deleted. One whose visibility has run out by then is marked lost.
 
-    :param transport: Where the messages are from.
-    :param each_beat: Called about once a second while anything is held.
+    :param transport: The queues of the messages.
+    :param each_beat: Called about once a second while any message is held.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Hand:
         return sum(len(each.held) for each in [*self._queues.values()])
 
     def changing(self, queue: str) -> threading.Lock:
-        """Return what is held while visibilities of *queue* change.
+        """Return the lock that is held while visibilities of *queue* change.
 
-        An extension on its way cannot hide a message then that was just released.
+        Under it no extension is on its way that could hide a message just released.
         """
         return self._of(queue).changing
 
@@ -58,18 +58,18 @@ class Hand:
             self._of(one.queue).add(one)
 
     def remove(self, held: t.Iterable[Held]) -> None:
-        """Answer for *held* no longer."""
+        """Stop answering for *held*."""
         for one in held:
             self._of(one.queue).remove(one)
 
     def doubt(self) -> None:
-        """Let nothing that is held now be deleted: it is given back instead."""
+        """Doubt all messages held now: none is deleted, each is processed once more."""
         for each in [*self._queues.values()]:
             for one in each.snapshot():
                 one.doubt()
 
     def extend(self) -> None:
-        """Extend what was last received or extended a third of its visibility ago."""
+        """Extend messages received or extended a third of their visibility ago."""
         for each in [*self._queues.values()]:
             each.extend()
 
@@ -85,7 +85,7 @@ class Hand:
             loop.join(max(deadline - time.monotonic(), 0))
 
     def _of(self, queue: str) -> _QueueHand:
-        # Read without the lock: nothing is ever taken out.
+        # Read without the lock: an entry is never removed.
         found = self._queues.get(queue)
         if found is None:
             with self._lock:
@@ -110,8 +110,8 @@ class _QueueHand:
         self._transport = transport
         self._each_beat = each_beat
         self._lock = threading.Lock()
-        # Half of the age at which a message is due: one that just missed a beat is
-        # extended at half of its visibility, and twice more before it runs out.
+        # Half of the age at which a message is due: a message that just missed a beat
+        # is extended at half of its visibility, and twice more before it runs out.
         self._pause = min(MAX_PAUSE, transport.visibility(queue) / 6)
         self.loop = Loop(f"durable-heartbeat-{queue}", self._turn, self._failed)
 
@@ -149,7 +149,7 @@ class _QueueHand:
             if error is None:
                 held.renewed = now
             elif isinstance(error, ReceiptLost):
-                # What was deleted meanwhile is not there any more, which is no loss.
+                # A message deleted since then is not there, which is no loss.
                 held.lost = held.settlement is None
                 self.remove(held)
             else:

@@ -40,9 +40,10 @@ def make_broker(
     :param window: The free run threads of this process.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some of it may be lost. Raises if it is not known yet.
-    :param healthy: Whether the state server answers; nothing is received while not.
+    :param healthy: Returns True while the state server answers; nothing is received
+        while it does not.
     :param middleware: Further Dramatiq middleware.
-    :param on_failed: Called with why messages failed, by what they are about.
+    :param on_failed: Called with the errors of messages, by what they are about.
     :param home: The installation that this process is of, if queues are elsewhere.
     :raises ConfigurationError: The URL cannot be used, or needs an extra.
     """
@@ -84,7 +85,7 @@ def make_transport(
 
 
 def client_factory(url: str | None) -> ClientFactory:
-    """Return what makes clients of the Redis-protocol server or cluster at *url*.
+    """Return a factory of clients of the Redis-protocol server or cluster at *url*.
 
     :raises ConfigurationError: There is no URL, or it is malformed.
     """

@@ -12,10 +12,10 @@ from .envelope import Message
 from .envelope import stamped
 from .transport import Transport
 
-#: Digits of an id. A message may say anything.
+#: Digits of an id. Checked, since a message may have any text there.
 ID_LENGTH = 32
 
-#: Seconds before the same is told again, and how many of these are remembered.
+#: Seconds until the same line is logged again, and the number of lines remembered.
 TOLD_AGAIN = 60.0
 TOLD_AT_ONCE = 100
 
@@ -27,25 +27,25 @@ class Home(t.Protocol):
 
     @property
     def id(self) -> str:
-        """Its id; ``""`` while it is not known."""
+        """The installation's id; ``""`` while it is not known."""
 
     def owns(self, home: str) -> bool:
         """Return whether the installation with the id *home* is this one.
 
-        :raises UnavailableError: It is not known here, and the state server is away.
+        :raises UnavailableError: This is not known here, and the state server is away.
         """
 
 
 class Marks:
-    """Marks what is sent, and checks what is received.
+    """Marks messages that are sent, and checks messages that are received.
 
     :param home: The installation; ``None`` where queues are on its own state server,
-        and nobody else's messages can be there.
+        which has no messages of other installations.
     """
 
     def __init__(self, home: Home | None) -> None:
         self._home = home
-        #: When it was told that a queue has messages of an installation.
+        #: The time when a queue was last reported to have an installation's messages.
         self._told: dict[tuple[str, str], float] = {}
 
     def put_on(self, bodies: t.Sequence[str]) -> t.Sequence[str]:
@@ -59,8 +59,8 @@ class Marks:
         """Check that *message* is of this installation, or has no mark.
 
         :param queue: The queue that it was received from.
-        :raises ForeignMessage: It is another one's.
-        :raises UnavailableError: The state server does not say whose it is.
+        :raises ForeignMessage: The message is another installation's.
+        :raises UnavailableError: The state server does not say whose message it is.
         """
         home = message.home
         if self._home is None or not home or self._home.owns(home):
@@ -69,7 +69,7 @@ class Marks:
         raise ForeignMessage(home[:ID_LENGTH])
 
     def _tell(self, queue: str, home: str, own: str) -> None:
-        """Say in the log that there are messages of *home*; once a minute."""
+        """Log that there are messages of *home*; once a minute."""
         now = time.monotonic()
         if now < self._told.get((queue, home), -math.inf) + TOLD_AGAIN:
             return
@@ -87,9 +87,9 @@ class Marks:
         )
 
     def check_queues(self, transport: Transport, queues: t.Iterable[str]) -> None:
-        """Say in the log which of *queues* are another deployment's.
+        """Log each of *queues* that belongs to another deployment.
 
-        Where that cannot be known a line says so, and nothing more is asked.
+        Where that cannot be known a line says so, and the rest is not asked for.
         """
         if self._home is None:
             return

@@ -1,4 +1,4 @@
-"""How queues on SQS are to be: ``DURABLE_QUEUES``, and the ``sqs://`` URL.
+"""The options of queues on SQS: ``DURABLE_QUEUES``, and the ``sqs://`` URL.
 
 Both are read once, with the other settings. Nothing here does I/O.
 """
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from ..durations import to_seconds
 from .envelope import EVENT_QUEUE
 
-#: What :attr:`QueueOptions.group` says for one group of all events.
+#: The value of :attr:`QueueOptions.group` for one group of all events.
 ONE_GROUP = "*"
 
 FIFO_SUFFIX = ".fifo"
@@ -40,14 +40,14 @@ _PARAMETERS = ("region", "prefix", "endpoint", "create", "tags", "kms_key")
 
 @dataclass(frozen=True)
 class SQSAddress:
-    """Where the queues are, and how those are made that do not exist.
+    """The place of the queues, and the options for making missing ones.
 
-    :param region: As boto3 finds it, if not given.
-    :param prefix: Of every queue's name; the namespace if not given.
-    :param endpoint: Another server than Amazon's.
-    :param create: Whether queues that do not exist are made.
-    :param tags: Of the queues that are made.
-    :param kms_key: Encrypts the queues that are made; SQS's own key if not given.
+    :param region: The region; by default the one that boto3 finds.
+    :param prefix: The prefix of every queue's name; by default the namespace.
+    :param endpoint: The address of a server other than Amazon's.
+    :param create: True if queues that do not exist are made.
+    :param tags: The tags of the queues that are made.
+    :param kms_key: The key that encrypts the queues that are made; by default SQS's.
     """
 
     region: str | None = None
@@ -61,8 +61,8 @@ class SQSAddress:
     def parse(cls, url: str) -> SQSAddress:
         """Return the address that *url* holds.
 
-        :raises ValueError: It has a host, a path, an unknown parameter, or one whose
-            value makes no sense.
+        :raises ValueError: The URL has a host, a path, an unknown parameter, or one
+            with a wrong value.
         """
         parts = urlsplit(url)
         given = parse_qs(parts.query, keep_blank_values=True)
@@ -82,16 +82,16 @@ class SQSAddress:
 
 
 class QueueOptions(BaseModel):
-    """What ``DURABLE_QUEUES`` says of one queue.
+    """The options of one queue in ``DURABLE_QUEUES``.
 
-    :param queue: The queue itself, which exists: its URL or its ARN.
+    :param queue: The URL or the ARN of the queue, which exists.
     :param visibility: Seconds that a received message is hidden.
     :param retention: Seconds that messages are kept in a queue that is made.
-    :param max_receives: How often a message of a queue that is made is received before
-        it goes to the dead-letter queue.
-    :param fifo: Whether a queue that is made is a FIFO queue.
-    :param group: For the event queue, which is FIFO with it: the path in an event to
-        what its message group is made of, such as ``data.tenant``.
+    :param max_receives: The number of receives of a message before it goes to the
+        dead-letter queue, for a queue that is made.
+    :param fifo: True if a queue that is made is a FIFO queue.
+    :param group: For the event queue, which becomes FIFO: the path in an event to the
+        value that its message group is made of, such as ``data.tenant``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -110,7 +110,7 @@ class QueueOptions(BaseModel):
 
     @property
     def is_fifo(self) -> bool:
-        """Whether the queue is FIFO."""
+        """True if the queue is FIFO."""
         if self.queue is not None:
             return self.queue.endswith(FIFO_SUFFIX)
         return self.fifo or self.group is not None
@@ -120,9 +120,9 @@ Queues = t.Mapping[str, QueueOptions]
 
 
 def read_queues(value: t.Any) -> dict[str, QueueOptions]:
-    """Return what ``DURABLE_QUEUES`` says, a mapping or JSON text of one.
+    """Return the options in ``DURABLE_QUEUES``, a mapping or JSON text of one.
 
-    :raises ValueError: It cannot be used; the text says what to change.
+    :raises ValueError: The value cannot be used; the text says what to change.
     """
     if isinstance(value, str):
         try:

@@ -1,4 +1,4 @@
-"""Values that belong to one process: made on first use, and anew after a fork."""
+"""Values that belong to one process: made on first use, and again after a fork."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = t.TypeVar("T")
 
 
 class PerProcess(t.Generic[T]):
-    """Holds what *make* returns, made once in each process that asks for it.
+    """Holds the result of *make*, made once in each process that asks for it.
 
     Connections do not survive a fork, and making a boto3 client is not thread-safe.
 
-    :param make: Called under a lock.
+    :param make: Makes the value; called under a lock.
     """
 
     def __init__(self, make: t.Callable[[], T]) -> None:
@@ -49,7 +49,7 @@ class PerProcess(t.Generic[T]):
             return held
 
     def _forget(self) -> None:
-        # The lock is new as well: another thread may have held it during the fork.
+        # The lock is new as well: another thread may have held it at the fork.
         self._lock = threading.Lock()
         self._value = None
 

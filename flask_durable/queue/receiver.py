@@ -16,11 +16,11 @@ logger = get_logger(__name__)
 #: Seconds between two looks at whether receiving is allowed again.
 PAUSE = 0.25
 
-#: Seconds before the first repetition of a failed receive, and at most.
+#: Seconds before the first repetition of a failed receive, and the longest such pause.
 FIRST_BACKOFF = 0.1
 MAX_BACKOFF = 5.0
 
-#: Messages that one receive may bring at most.
+#: The largest number of messages of one receive.
 MOST = 10
 
 
@@ -29,14 +29,14 @@ class Receiver:
 
     Waiting for a message reserves no slot: an idle queue would keep it from a busy one.
 
-    :param queue: The queue.
-    :param transport: Where it is.
-    :param declare: Has a queue made before it is received from first.
+    :param queue: The queue's name.
+    :param transport: The transport of the queue.
+    :param declare: Has a queue made before its first receive.
     :param window: The free run threads.
-    :param ahead: How many messages to fetch beyond what free threads begin.
-    :param allowed: Whether to receive at all now.
-    :param accept: Called with what was received, its slots taken, which it frees
-        whatever happens.
+    :param ahead: Returns the number of messages to fetch beyond free threads.
+    :param allowed: Returns True while receiving is allowed.
+    :param accept: Called with received messages whose slots are taken. It frees the
+        slots, whatever happens.
     :param empty: Called when there was nothing to receive.
     :param stopping: Set when the thread is to end.
     """
@@ -103,7 +103,7 @@ class Receiver:
             self._receive_more()
 
     def _receive_more(self) -> None:
-        """Fill the window, without waiting."""
+        """Fill the window, without waiting for messages."""
         room = self._window.reserve(MOST)
         if not room:
             return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-#: Seconds that a message may be delayed or released for, at most.
+#: The longest delay of a message that is sent or released, in seconds.
 MAX_DELAY = 900.0
 
 #: Seconds before the second receive. Each later pause is twice as long: a message is
-#: received ten times at most, and what is in its way may take an hour to mend.
+#: received ten times at most, and its obstacle may take an hour to mend.
 FIRST_PAUSE = 5.0
 
 

@@ -13,7 +13,7 @@ from .dead_letters import Letter
 from .dead_letters import reaching
 from .transport import Outcome
 
-#: Letters of one call.
+#: The number of letters in one call.
 BATCH = 100
 
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -46,12 +46,12 @@ class RedisDeadLetters:
         return RedisLook(self._client, self._run, queue, self._keys(queue))
 
     def purge(self, queue: str) -> bool:
-        # Also those that came since somebody looked would go.
+        # Otherwise letters would go too that came since the caller looked.
         return False
 
 
 class RedisLook:
-    """One look, from the oldest letter to what was the newest when it began."""
+    """One look, from the oldest letter to the one that was newest when it began."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Queues on Redis Streams: a consumer group a queue, and a sorted set for delays.
+"""Queues on Redis Streams: one consumer group a queue, and a sorted set for delays.
 
 Written for the commands of Redis 7.0. A pending entry is a message in flight, its idle
 time the visibility, its delivery count the receive count. Work streams are never
-trimmed: that would remove messages nobody received.
+trimmed: that would remove messages that were never received.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ logger = get_logger(__name__)
 
 GROUP = "workers"
 
-#: Seconds that a command may take, and that a blocking read may take beyond its block.
+#: Seconds that a command may take, and that a blocking read may last past its block.
 SOCKET_TIMEOUT = 5.0
 
-#: Entries of one script call.
+#: The number of entries in one script call.
 BATCH = 100
 
-#: Milliseconds that dead letters are kept: as long as SQS can.
+#: Milliseconds that dead letters are kept: the longest time of SQS.
 DEAD_LETTERS_KEPT = 14 * 86400 * 1000
 
-#: Milliseconds after which a consumer that reads nothing any more is removed.
+#: Milliseconds after which a consumer that no longer reads is removed.
 CONSUMER_IDLE = 3600 * 1000
 
 
 @dataclass
 class _Mending:
-    """When a queue is looked over for due and expired messages, and where."""
+    """The time and place of a queue's next look for due and expired messages."""
 
     at: float = 0.0
     cursor: str = "0-0"
@@ -73,12 +73,12 @@ class _Mending:
 
 @dataclass
 class _Process:
-    """What belongs to one process.
+    """The clients that belong to one process.
 
-    :param client: For commands, which may be repeated.
-    :param sender: For sends. Repeated by those who know for how long.
-    :param reader: For reads. Never repeated: messages of a lost reply would stay
-        pending with nobody to handle them.
+    :param client: The client for commands, which may be repeated.
+    :param sender: The client for sends. Its callers repeat them, and know for how long.
+    :param reader: The client for reads. They are never repeated: messages of a lost
+        reply would stay pending with no consumer to handle them.
     """
 
     client: redis.Redis
@@ -87,7 +87,7 @@ class _Process:
     consumer: str
     scripts: dict[str, Script] = field(default_factory=dict)
     mendings: dict[str, _Mending] = field(default_factory=dict)
-    #: Each keeps a connection for a thread: a read blocks the one that it is on.
+    #: Each thread keeps a connection: a read blocks the one that it is on.
     exchange: Exchange = field(default_factory=Exchange)
     reading: Exchange = field(default_factory=Exchange)
 
@@ -99,15 +99,15 @@ class RedisTransport:
         ``socket_timeout``, ``socket_connect_timeout`` and ``retry``.
     :param namespace: Prefix of every key.
     :param visibility: Seconds that a received message is hidden.
-    :param max_receives: How often a message is received before it is dead-lettered.
+    :param max_receives: The number of receives after which a message is dead-lettered.
     :param answer_within: Seconds that a send waits for a connection, and for an answer.
     """
 
-    #: A server must be asked now and then whether delayed messages are due and others'
-    #: visibility ran out: neither wakes a blocked reader.
+    #: A server must be asked now and then for delayed messages that are due and for
+    #: messages whose visibility ran out: neither wakes a blocked reader.
     longest_wait = 2.0
     waiting_limit = 1
-    #: A round trip costs less here than what threads would wait for one another.
+    #: A round trip costs less here than the threads' waiting for one another.
     send_limits = SendLimits(BATCH, 16 * 2**20, coalesced=False)
     prefetch = 0.0
 
@@ -171,7 +171,7 @@ class RedisTransport:
     ) -> list[t.Any]:
         """Send run messages that were refused for want of memory.
 
-        A run that was accepted can be finished when nothing new is accepted.
+        A run that was accepted can be finished while nothing new is accepted.
         """
         refused = [n for n, reply in enumerate(replies) if is_full(reply)]
         sender = self._process.get().sender
@@ -182,7 +182,7 @@ class RedisTransport:
         return None
 
     def owner_problem(self, queue: str) -> str | None:
-        return None  # messages say whose they are, or the namespace does
+        return None  # messages are marked, or the namespace tells
 
     def is_transient(self, error: Exception) -> bool:
         return is_transient(error)
@@ -192,7 +192,7 @@ class RedisTransport:
             try:
                 received = self._receive(queue, limit, wait)
             except redis.ResponseError as error:
-                # The server was flushed, or lost the queue: also under a blocked read.
+                # The server was flushed, or lost the queue: even under a blocked read.
                 if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     raise
                 self._make_group_beyond(queue)
@@ -247,12 +247,12 @@ class RedisTransport:
         for reply in (held, delayed, dead):
             if isinstance(reply, Exception):
                 raise reply
-        # Without a group nothing was received yet.
+        # Without a group no message was received yet.
         in_flight = 0 if isinstance(pending, Exception) else pending["pending"]
         return QueueCounts(max(0, held - in_flight), in_flight, delayed, dead)
 
     def check(self, queue: str) -> QueueCounts:
-        self._make_group(queue)  # the one write that may be repeated as often as asked
+        self._make_group(queue)  # the one write that may be repeated at will
         return self.counts(queue)
 
     def close(self) -> None:
@@ -334,12 +334,12 @@ class RedisTransport:
         if received.receive_count <= self._max_receives:
             return False
         reason = f"received {self._max_receives} times without being deleted"
-        # This receive brought it to nobody.
+        # This receive delivered it to no one.
         letter = replace(received, receive_count=self._max_receives)
         try:
             self.dead_letter(queue, letter, reason)
         except (redis.RedisError, ReceiptLost) as error:
-            # It stays pending, and is tried again when it is received again.
+            # It stays pending; the next receive tries again.
             logger.warning(
                 "A message of %s was not dead-lettered: %s",
                 queue,
@@ -398,8 +398,8 @@ class RedisTransport:
         return functools.partial(script, client=client)
 
     def _make_group(self, queue: str) -> None:
-        # From the first entry on, not from now on: else what was sent before the first
-        # worker came would be skipped.
+        # From the first entry on, not from now on: otherwise messages sent before the
+        # first worker came would be skipped.
         try:
             self._process.get().client.xgroup_create(
                 self._stream(queue), GROUP, id="0", mkstream=True
@@ -414,7 +414,7 @@ class RedisTransport:
         except redis.ResponseError as error:
             if not is_full(error):
                 raise
-            # What was accepted is received when nothing new is accepted.
+            # Accepted messages are received although nothing new is accepted.
             self._run("q_group", [self._stream(queue)], [])
 
     def _start(self) -> _Process:
@@ -431,7 +431,7 @@ class RedisTransport:
         sender = self._connect(**{**options, **once}, retry=Retry(NoBackoff(), 0))
         options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT
         reader = self._connect(**options, retry=Retry(NoBackoff(), 0))
-        # A name of its own for each start: a former process's messages are not ours.
+        # A new name for each start: a former process's messages are not this one's.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         return _Process(client, sender, reader, consumer.replace(" ", "-"))
 
@@ -448,7 +448,7 @@ class RedisTransport:
 def _entries(reply: t.Any) -> t.Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """Yield id and fields of each entry that was read from one stream.
 
-    :param reply: That of the server, in RESP2 or RESP3, or that of a cluster's client.
+    :param reply: The server's reply, in RESP2 or RESP3, or that of a cluster's client.
     """
     if not reply:
         return

@@ -1,10 +1,10 @@
-"""Sending with patience: what a queue does not take is tried again, for a bounded time.
+"""Sending with patience: a message the queue does not take is tried for a limited time.
 
 A send ends when the queue has taken every message, has refused the rest for good, or
-has not taken them for as long as the caller is patient. Only time without success
-counts: many messages that a queue takes one batch after the other are no reason to give
-up. The messages are the same at each try, ids included, so one whose answer was lost is
-on the queue twice and leads to one run.
+has taken none for as long as the caller is patient. Only time without success counts:
+that many messages need many batches is no reason to give up. The messages are the same
+at each try, ids included. So a message whose answer was lost is on the queue twice and
+leads to one run.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from .process import PerProcess
 from .transport import Outcome
 from .transport import Transport
 
-#: Seconds before the second try, and between two at most; with jitter.
+#: Seconds before the second try, and the longest such pause; with jitter.
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
 
 
 @dataclass
 class _Patience:
-    """How long one send goes on trying.
+    """The time for which one send goes on trying.
 
-    :param left: Seconds.
+    :param left: Seconds that are left.
     """
 
     left: float
     pause: float = FIRST_PAUSE
-    #: Why there is none left.
+    #: The reason why no time is left.
     error: Exception | None = None
 
     def wait(self, took: float, error: Exception) -> bool:
         """Wait before another try; return whether there is time for one.
 
-        :param took: Seconds that the last try took in vain. The next one may take as
-            long, so it is begun only where that much is left.
+        :param took: Seconds that the last failed try took. The next one may take as
+            long, so it is begun only if that much time is left.
         """
         pause = self.pause * random.uniform(0.5, 1.5)
         self.left -= took + pause
@@ -57,13 +57,13 @@ class Sender:
     """Sends messages for all threads of a process.
 
     :param transport: The queues.
-    :param patience: Seconds, see :meth:`send`.
+    :param patience: The default patience of :meth:`send`, in seconds.
     """
 
     def __init__(self, transport: Transport, patience: float) -> None:
         self._transport = transport
         self._patience = patience
-        # Locks and batches of a former process would be waited for in vain.
+        # Locks and batches of the parent process would never be released.
         self._coalescers: PerProcess[dict[str, Coalescer]] = PerProcess(dict)
 
     def send(
@@ -74,7 +74,7 @@ class Sender:
         *,
         patience: float | None = None,
     ) -> list[Outcome]:
-        """Send *bodies*, and again those that the queue does not take now.
+        """Send *bodies*, and try again those that the queue does not take now.
 
         :param delay: Seconds before they may be received.
         :param patience: Seconds to go on while nothing is taken, if not the usual.
@@ -84,7 +84,7 @@ class Sender:
         outcomes: list[Outcome] = [None] * len(bodies)
         for numbers in self._transport.send_limits.divide(range(len(bodies)), sizes):
             batch = [bodies[number] for number in numbers]
-            # Where one batch was not taken for so long, the others are not tried.
+            # After a batch that was not taken for so long the others are not tried.
             error = left.error
             found = (
                 [error] * len(batch) if error else self._send(queue, batch, delay, left)

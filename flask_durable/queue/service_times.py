@@ -1,19 +1,19 @@
-"""How long messages keep a run thread, and how many more that makes it worth to fetch.
+"""The number of messages to fetch ahead, from recent service times.
 
 A worker whose runs are short spends its time waiting for the queue's answer. Fetching
-for about a second of work hides that; more would sit here while other workers idle. So
-the number follows from the recent mean. A queue whose mean is not known, and one whose
-runs are long, is fetched from for free threads only.
+for about a second of work hides that wait; more would sit here while other workers
+idle. So the number follows from the recent mean. A queue whose mean is not known, and
+one whose runs are long, is fetched from for free threads only.
 """
 
 from __future__ import annotations
 
 import threading
 
-#: Messages beyond free threads, at most: they are held in memory.
+#: The most messages beyond free threads: they are held in memory.
 MOST = 50
 
-#: How much of the mean the latest time is.
+#: The weight of the latest time in the mean.
 WEIGHT = 0.2
 
 
@@ -31,13 +31,13 @@ class ServiceTimes:
             self._means[queue] = mean + (seconds - mean) * WEIGHT
 
     def ahead(self, queue: str, threads: int, seconds: float) -> int:
-        """Return how many messages of *queue* keep *threads* busy for *seconds*."""
+        """Return how many messages of *queue* fill *threads* for *seconds*."""
         mean = self._means.get(queue)
         if mean is None or not seconds:
             return 0
         return int(min(MOST, threads * seconds / max(mean, 1e-6)))
 
     def forget(self) -> None:
-        """Know nothing any more: what was known has proved wrong."""
+        """Drop all times: they have proved wrong."""
         with self._lock:
             self._means.clear()

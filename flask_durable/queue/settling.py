@@ -1,4 +1,4 @@
-"""Carries out what was decided about the messages of one queue.
+"""Carries out the settlements of one queue's messages.
 
 Each queue has a thread for it: a delete that is not answered delays those of no other
 queue.
@@ -26,24 +26,24 @@ from .transport import Transport
 
 logger = get_logger(__name__)
 
-#: Seconds that the thread waits for a batch before it shows that it is there.
+#: Seconds that the thread waits for a batch before it shows that it is alive.
 IDLE = 5.0
 
-#: Messages of one step. Where a whole step fails, the rest waits for the next batch.
+#: Messages of one step. If a whole step fails, the rest waits for the next batch.
 STEP = 100
 
-#: Seconds before the first repetition of what failed, and at most.
+#: Seconds before the first repetition of a failed call, and the longest such pause.
 FIRST_BACKOFF = 0.1
 MAX_BACKOFF = 5.0
 
 
 @dataclass
 class Batch:
-    """Settled messages of one queue, by what is to be done about them.
+    """Settled messages of one queue, by their settlement.
 
-    :param released: To be given back, by the seconds until they are received again.
-    :param dead: To be dead-lettered, with their reasons.
-    :param deleted: To be deleted: the state that they led to is durable.
+    :param released: Messages to be given back, by the seconds until the next receive.
+    :param dead: Messages to be dead-lettered, with their reasons.
+    :param deleted: Messages to be deleted: the state that they led to is durable.
     """
 
     released: dict[float, list[Held]] = field(default_factory=lambda: defaultdict(list))
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def messages(self) -> list[Held]:
-        """All of them."""
+        """All messages of the batch."""
         released = [held for group in self.released.values() for held in group]
         return [*released, *(held for held, _ in self.dead), *self.deleted]
 
@@ -60,12 +60,12 @@ class Batch:
 class QueueSettler:
     """The thread that carries out batches of one queue, one after the other.
 
-    :param queue: The queue.
-    :param transport: Where it is.
+    :param queue: The queue's name.
+    :param transport: The transport of the queue.
     :param hand: The messages in hand.
     :param settled: Called with the messages of a batch, and with those of them that
         have to be settled again.
-    :param free: Notified when the thread is free again, for the one thread that hands
+    :param free: Notified when the thread is free again, for the one thread that gives
         it batches.
     :param lock: The lock of that condition.
     """
@@ -92,7 +92,7 @@ class QueueSettler:
 
     @property
     def busy_for(self) -> float:
-        """Seconds until a batch is taken; at least some while one is carried out."""
+        """Seconds until a batch is taken; more than 0 while one is carried out."""
         if self._batch is not None:
             return IDLE
         return max(self._rests_until - time.monotonic(), 0.0)
@@ -151,7 +151,7 @@ class QueueSettler:
             self._free.notify()
 
     def _carry_out(self, batch: Batch) -> list[Held]:
-        """Do what was decided; return what is to be repeated."""
+        """Carry out *batch*; return the messages to be settled again."""
         left: list[Held] = []
         for delay, released in batch.released.items():
             release = functools.partial(self._release, delay)
@@ -206,11 +206,11 @@ class QueueSettler:
 
 
 def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
-    """Return those that are to be settled again, by what came of a call."""
+    """Return the messages to be settled again, by the outcomes of a call."""
     left: list[Held] = []
     why: Outcome = None
     for held, error in zip(messages, outcomes, strict=True):
-        # A message that another consumer has is that one's to settle.
+        # A message that another consumer has is for that one to settle.
         if error is not None and not isinstance(error, ReceiptLost):
             why = error
             left.append(held)

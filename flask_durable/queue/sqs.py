@@ -1,8 +1,8 @@
 """Queues on Amazon SQS, by a boto3 client.
 
-Sends, deletes and visibility changes travel in batches of ten. The visibility timeout
-is asked for at each receive, so queues made by others keep their own. A message that
-was received too often is moved by SQS itself, by the queue's redrive policy.
+Sends, deletes and visibility changes travel in batches of ten. Each receive asks for
+its visibility timeout, so queues made by others keep their own. SQS itself moves a
+message that was received too often, by the queue's redrive policy.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from .transport import Received
 class SQSTransport:
     """Queues on SQS.
 
-    :param address: Where they are, and how those are made that do not exist.
-    :param namespace: Prefix of their names, unless *address* has one.
-    :param options: What ``DURABLE_QUEUES`` says, by logical name.
+    :param address: The place of the queues, and the options for making missing ones.
+    :param namespace: The prefix of their names, unless *address* has one.
+    :param options: The options in ``DURABLE_QUEUES``, by logical name.
     :param visibility: Seconds that a received message is hidden, rounded up, unless a
         queue has its own.
-    :param max_receives: How often a message is received before SQS dead-letters it;
+    :param max_receives: The number of receives after which SQS dead-letters a message;
         written into queues that are made, never into those that exist.
     :param answer_within: Seconds that a send waits for a connection, and for an answer.
     :param home: The installation that this process is of, which queues are tagged with.
@@ -83,8 +83,8 @@ class SQSTransport:
         self.answer_within = answer_within
         self._client = SQSClient(address)
         self._owners = QueueOwners(home)
-        # For all but long polls, and queues that are to be made: what failed is
-        # repeated by those who know for how long.
+        # For all calls but long polls and the making of queues: the callers repeat
+        # failed calls, and know for how long.
         self._sender = SQSClient(address, answer_within=answer_within)
         self.queues = SQSQueues(
             self._client,
@@ -96,7 +96,7 @@ class SQSTransport:
             owners=self._owners,
         )
         self._sending = self.queues.asking(self._sender)
-        #: Receipts of messages in hand that are dead letters, and not deleted yet.
+        #: Receipts of messages in hand that are dead letters and not deleted yet.
         self._half_moved: set[str] = set()
         self.dead_letters = SQSDeadLetters(
             self._client.get, self.queues.url, self.queues.find_dead
@@ -152,10 +152,10 @@ class SQSTransport:
         return outcomes
 
     def _send_batch(self, queue: str, entries: list[Entry]) -> dict[str, Exception]:
-        """Send one batch; return why entries were not taken, by their ids.
+        """Send one batch; return the errors of entries not taken, by their ids.
 
-        One entry that the queue never takes has the whole batch refused: so each of
-        them is then sent alone.
+        An entry that the queue never takes has the whole batch refused. So each entry
+        is then sent alone.
         """
         failed = self._call_batch(self._sending, queue, "send_message_batch", entries)
         about = [id for id, error in failed.items() if is_about_message(error)]
@@ -168,7 +168,7 @@ class SQSTransport:
         return problem(body)
 
     def is_transient(self, error: Exception) -> bool:
-        # A queue that is missing is made by the next call.
+        # The next call makes a missing queue.
         missing = error_code(error) in MISSING
         return missing or is_repeatable(error) or is_transient(error)
 
@@ -177,7 +177,7 @@ class SQSTransport:
             reply = self._client.call(
                 "receive_message",
                 QueueUrl=self.queues.url(queue),
-                # Of a FIFO queue one by one: see sqs_groups.
+                # One by one from a FIFO queue: see sqs_groups.
                 MaxNumberOfMessages=1 if self.is_ordered(queue) else _batch(limit),
                 WaitTimeSeconds=math.ceil(min(wait, self.longest_wait)),
                 VisibilityTimeout=self.queues.visibility(queue),
@@ -223,7 +223,7 @@ class SQSTransport:
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
         # A death between the two leaves a second dead letter, never none. While this
-        # process lives there is one, however often the message cannot be deleted.
+        # process lives there is only one, however often the delete fails.
         if received.receipt not in self._half_moved:
             self._send_dead(
                 queue, received.body, reason, received.receive_count, received.sent
@@ -248,8 +248,8 @@ class SQSTransport:
             "receives": str(receives),
             "sent": str(sent),
         }
-        # Attributes count: next to the largest body there is no room for them. One that
-        # is cut anyway is cut for them, too.
+        # Attributes count: next to the largest body there is no room for them. A body
+        # that is cut anyway is cut for them, too.
         room = MAX_BYTES - attributes_size(attributes)
         text = storable(body, room)
         entry: Entry = {"MessageBody": text}
@@ -259,7 +259,7 @@ class SQSTransport:
                 for name, value in attributes.items()
             }
         if self.is_ordered(queue):
-            # Not under the event's name: a second letter is better than none.
+            # Not under the event's id: a second letter is better than none.
             entry |= fifo_fields(text) | {"MessageDeduplicationId": uuid.uuid4().hex}
         try:
             url = self._sending.dead_url(queue)
@@ -276,10 +276,10 @@ class SQSTransport:
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         ]
-        # Asked for by requests, too.
+        # The client with a short timeout: requests ask for this, too.
         waiting, in_flight, delayed = self._numbers(self._sending.url(queue), names)
         letters = self._sending.find_dead(queue)
-        # Those that somebody looks at are in flight.
+        # Letters that are being looked at are in flight.
         dead = sum(self._numbers(letters, names)) if letters else 0
         return QueueCounts(waiting, in_flight, delayed, dead)
 
@@ -305,8 +305,8 @@ class SQSTransport:
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
                 for number, receipt in enumerate(receipts[start : start + BATCH])
             ]
-            # By the client that does not wait: who settles or extends repeats what
-            # failed, and a call that hangs would keep the next one from being made.
+            # The client with a short timeout: callers repeat failed calls, and a call
+            # that hangs would delay the next one.
             failed = self._call_batch(self._sending, queue, operation, entries)
             outcomes += [
                 outcome_of_receipt(failed.get(entry["Id"])) for entry in entries

@@ -1,4 +1,4 @@
-"""Batches of SQS: how entries are divided, and what is said about each of them."""
+"""Batches of SQS: the division of entries, and the outcome of each of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .transport import Outcome
 from .transport import ReceiptLost
 from .transport import SendLimits
 
-#: Entries and bytes of one batch call.
+#: The most entries of one batch call, and the most bytes.
 BATCH = 10
 MAX_BYTES = 2**20
 
@@ -36,8 +36,8 @@ Entry = dict[str, t.Any]
 class QueueRefused(Exception):
     """SQS refused one entry of a batch.
 
-    :param code: Its error code.
-    :param final: Whether it would refuse the entry again.
+    :param code: The error code of SQS.
+    :param final: True if SQS would refuse the entry again.
     """
 
     def __init__(self, code: str, message: str, final: bool = False) -> None:
@@ -47,10 +47,10 @@ class QueueRefused(Exception):
 
 
 def refusals(entries: t.Sequence[Entry], reply: Entry) -> dict[str, Exception]:
-    """Return why entries of a batch call were not carried out, by their ids.
+    """Return the errors of entries that were not carried out, by their ids.
 
-    The call answers 200 with what was done and what was not. An entry that is in
-    neither list is not confirmed: something between here and SQS answered.
+    The call answers 200 with a list of entries done and one of entries refused. An
+    entry in neither list is not confirmed: another server on the way answered.
     """
     failed = {entry["Id"]: _refusal(entry) for entry in reply.get("Failed") or ()}
     done = {entry["Id"] for entry in reply.get("Successful") or ()}
@@ -66,13 +66,13 @@ def _refusal(failed: Entry) -> QueueRefused:
     return QueueRefused(
         code=failed.get("Code", "unknown"),
         message=failed.get("Message", ""),
-        # Throttling is called the sender's fault as well.
+        # SQS calls throttling the sender's fault as well.
         final=bool(failed.get("SenderFault")) and failed.get("Code") not in THROTTLED,
     )
 
 
 def outcome_of_receipt(error: Exception | None) -> Outcome:
-    """Return *error* as :class:`ReceiptLost` if the receipt is what is wrong."""
+    """Return *error*, as :class:`ReceiptLost` if the receipt is invalid."""
     if isinstance(error, QueueRefused) and error.code in _LOST:
         return ReceiptLost(str(error))
     return error
@@ -84,7 +84,7 @@ def is_repeatable(error: Exception | None) -> bool:
 
 
 def problem(body: str) -> MessageRefused | None:
-    """Return why SQS would refuse *body*; one such refuses a whole batch."""
+    """Return the error if SQS would refuse *body*, and a whole batch with it."""
     if not body or _ILLEGAL.search(body):
         return MessageRefused(
             "the message is empty, or has characters that SQS refuses"
@@ -96,9 +96,9 @@ def problem(body: str) -> MessageRefused | None:
 
 
 def is_about_message(error: Exception) -> bool:
-    """Return whether SQS refused a call or an entry for what is in a message.
+    """Return whether SQS refused a call or an entry for the contents of a message.
 
-    A queue may take less than SQS does (``MaximumMessageSize``).
+    A queue may have a lower limit than SQS (``MaximumMessageSize``).
     """
     code = error.code if isinstance(error, QueueRefused) else error_code(error)
     return code.rpartition(".")[2] in _ABOUT_MESSAGE
@@ -114,7 +114,7 @@ def attributes_size(attributes: t.Mapping[str, str]) -> int:
 def storable(body: str | bytes, room: int) -> str:
     """Return *body* as SQS can store it; one that is too large is cut to *room* bytes.
 
-    Only what could not be decoded, or is too large to be sent, is changed by that:
+    That changes only a body that could not be decoded, or is too large to be sent:
     otherwise it could be neither served nor put aside.
     """
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
@@ -124,5 +124,5 @@ def storable(body: str | bytes, room: int) -> str:
 
 
 def legal(text: str) -> str:
-    """Return *text* with what SQS refuses replaced."""
+    """Return *text* with the characters replaced that SQS refuses."""
     return _ILLEGAL.sub("?", text)

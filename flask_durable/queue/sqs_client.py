@@ -1,4 +1,4 @@
-"""The boto3 client of SQS: how it is made and called, and what its errors mean."""
+"""The boto3 client of SQS: its making, its calls, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..safe_logging import get_logger
 from .options import SQSAddress
 from .process import PerProcess
 
-#: Seconds that a long poll takes, at most.
+#: The longest time of a long poll, in seconds.
 LONGEST_POLL = 20
 
 MISSING = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 EXISTS = {"QueueAlreadyExists", "QueueNameExists"}
 
-#: Codes of errors that say "not by you".
+#: Error codes of a missing permission.
 DENIED = {"AccessDenied", "AccessDeniedException"}
 
-#: Codes of errors that say "later", although their HTTP status is 400.
+#: Error codes of throttling, although their HTTP status is 400.
 THROTTLED = {
     "RequestThrottled",
     "ThrottlingException",
@@ -31,7 +31,7 @@ THROTTLED = {
     "KMS.ThrottlingException",
 }
 
-#: Codes of errors that say that the credentials ended, or were exchanged.
+#: Error codes of credentials that ended, or were exchanged.
 EXPIRED = {
     "ExpiredToken",
     "ExpiredTokenException",
@@ -42,7 +42,7 @@ EXPIRED = {
     "SignatureDoesNotMatch",
 }
 
-#: The same, and their absence, as botocore finds it before it calls.
+#: The same, and missing credentials, which botocore finds before it calls.
 _ABSENT = (
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -56,8 +56,8 @@ _ABSENT = (
 logger = get_logger(__name__)
 
 
-#: What the answer to a call has in any case. botocore makes a reply of anything that
-#: comes with status 200: of nothing, or of a page that something on the way answered.
+#: The field that each answer to a call has. botocore makes a reply of anything with
+#: status 200: of an empty body, or of a page that a proxy answered.
 _CONFIRMED_BY = {
     "create_queue": "QueueUrl",
     "get_queue_url": "QueueUrl",
@@ -66,18 +66,18 @@ _CONFIRMED_BY = {
 
 
 class NotAnswered(Exception):
-    """Something answered a call that is not SQS; nobody knows what became of it."""
+    """Raised if something other than SQS answered: the call's outcome is not known."""
 
 
 class SQSClient:
     """This process's boto3 client.
 
-    botocore renews credentials that end. Where it could find none, or was given some
-    that are exchanged for others, a client goes on without or with the old ones for as
-    long as it lives: so one that met such an error makes place for a new one.
+    botocore renews credentials that end. If it could find none, or its credentials were
+    exchanged for others, a client goes on without or with the old ones for as long as
+    it lives. So a client that met such an error is replaced by a new one.
 
-    :param address: What it connects to.
-    :param answer_within: As for :func:`make_client`.
+    :param address: The address that it connects to.
+    :param answer_within: The limit of :func:`make_client`.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class SQSClient:
         return self._clients.get()
 
     def call(self, operation: str, **request: t.Any) -> t.Any:
-        """Return what SQS answers.
+        """Return the answer of SQS.
 
         :param operation: The name of a method of the client.
-        :raises ConfigurationError: The caller may not call it.
-        :raises NotAnswered: The reply is none of SQS.
-        :raises Exception: botocore's, if the call failed otherwise.
+        :raises ConfigurationError: The caller may not make this call.
+        :raises NotAnswered: The reply is not one of SQS.
+        :raises Exception: An error of botocore: the call failed otherwise.
         """
         client = self.get()
         try:
@@ -122,10 +122,10 @@ class SQSClient:
 def _confirmed(operation: str, reply: t.Any) -> t.Any:
     """Return *reply* if it may be SQS's.
 
-    :raises NotAnswered: It is not.
+    :raises NotAnswered: The reply lacks the field that SQS always sends.
     """
     needed = _CONFIRMED_BY.get(operation)
-    # botocore puts a text that is no JSON there; no answer of SQS has it.
+    # botocore puts text that is no JSON there; no answer of SQS has that field.
     if "message" in reply or (needed is not None and needed not in reply):
         raise NotAnswered(f"the answer to {operation} is not one of SQS")
     return reply
@@ -146,8 +146,8 @@ def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t
 
     Making one is not thread-safe, and none survives a fork.
 
-    :param answer_within: Seconds to wait for a connection, and for an answer, of one
-        try without repetition; by default a long poll is waited for, and calls are
+    :param answer_within: Seconds to wait for a connection, and for an answer, without
+        repetition. By default the wait is long enough for a long poll, and calls are
         repeated.
     :raises ConfigurationError: boto3 is not installed.
     """
@@ -161,7 +161,7 @@ def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t
         region_name=address.region,
         endpoint_url=address.endpoint,
         config=config(
-            # Fixed: botocore builds its own text anew for each call.
+            # Fixed: botocore builds its own text again for each call.
             user_agent="flask-durable",
             parameter_validation=False,
             max_pool_connections=32,
@@ -187,7 +187,7 @@ def _impatient(seconds: float) -> dict[str, t.Any]:
 
 
 def needs_boto3() -> ConfigurationError:
-    """Return the error that names the extra."""
+    """Return the error that names the missing extra."""
     return ConfigurationError(
         "DURABLE_QUEUE_URL names SQS, and boto3 is not installed.",
         hint='Run `pip install "flask-durable[sqs]"`.',
@@ -195,21 +195,21 @@ def needs_boto3() -> ConfigurationError:
 
 
 def error_code(error: Exception) -> str:
-    """Return the code of an error that SQS answered with, else ``""``."""
+    """Return the code of an error that SQS answered with, otherwise ``""``."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def is_about_credentials(error: Exception) -> bool:
-    """Whether there are no credentials, or SQS does not take them (any more)."""
+    """Return True if there are no credentials, or SQS does not take them."""
     return error_code(error) in EXPIRED or type(error).__name__ in _ABSENT
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a call may succeed when repeated later.
+    """Return True if a call may succeed when repeated later.
 
     There is no connection, SQS asks for fewer calls or failed itself, or credentials
-    are absent or have ended, which somebody else mends.
+    are missing or have ended, which an operator mends.
     """
     exceptions = importlib.import_module("botocore.exceptions")
     if isinstance(error, NotAnswered):

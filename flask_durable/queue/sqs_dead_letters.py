@@ -1,10 +1,10 @@
 """Dead letters of queues on Amazon SQS, without ``StartMessageMoveTask``.
 
-SQS has no way to look at a message but to receive it, which hides it. So a look holds
-what it has received, hides it for longer while it goes on, and gives back at its end
-what was neither moved nor deleted; where its process dies, that comes back by itself.
-A letter is moved by being sent to its queue and then deleted: a death between the two
-leaves both, which is harmless.
+The only way to look at a message on SQS is to receive it, which hides it. So a look
+holds the letters that it received and extends their hiding while it goes on. At its end
+it gives back those that were neither moved nor deleted. If its process dies, they come
+back by themselves. A letter is moved by being sent to its queue and then deleted: a
+death between the two leaves both, which is harmless.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .sqs_client import DENIED
 from .sqs_client import error_code
 from .transport import Outcome
 
-#: Letters that one look holds at most; it ends there.
+#: The most letters that one look holds; it ends there.
 MAX_HELD = 10_000
 
-#: Receives in a row that bring nothing new, after which a look ends.
+#: The number of receives in a row without a new letter, after which a look ends.
 PATIENCE = 20
 
 #: Bytes of a letter from which on there may have been no room for a reason beside it.
@@ -56,7 +56,7 @@ class SQSDeadLetters:
 
     :param client: Returns this process's client.
     :param url: Returns the URL of a queue.
-    :param dead_url: Returns that of its dead-letter queue, ``None`` if it has none.
+    :param dead_url: Returns the URL of a queue's dead-letter queue, or ``None``.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class SQSDeadLetters:
 
 @dataclass
 class _Hold:
-    """A letter in hand: how to let go of it, and its group in a FIFO queue."""
+    """A letter in hand: its receipt, and its group in a FIFO queue."""
 
     receipt: str
     group: str | None
 
 
 class SQSLook:
-    """One look at the letters of one queue, in the order that SQS gives them in."""
+    """One look at the letters of one queue, in the order in which SQS gives them."""
 
     def __init__(
         self,
@@ -163,17 +163,17 @@ class SQSLook:
         return outcomes
 
     def close(self) -> None:
-        """Give back what is still in hand; what is not comes back by itself."""
+        """Give back the letters in hand; one that fails comes back by itself."""
         self._change_visibility(0)
         self._held.clear()
 
     def _ask(self) -> tuple[int | None, float]:
-        """Return how often SQS lets a message be received, and its time."""
+        """Return the number of receives that SQS allows a message, and SQS's time."""
         found = self._client.get_queue_attributes(
             QueueUrl=self._url(self._queue), AttributeNames=["RedrivePolicy"]
         )
         policy = json.loads(found.get("Attributes", {}).get("RedrivePolicy", "{}"))
-        # The time of the letters' own clock, to the end of its second.
+        # The clock that stamps the letters, to the end of its second.
         date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(date).timestamp() + 1 if date else time.time()
         allowed = policy.get("maxReceiveCount")  # a number, or a text with one
@@ -183,7 +183,7 @@ class SQSLook:
         reply = self._client.receive_message(
             QueueUrl=self._dead_url,
             MaxNumberOfMessages=max(1, min(limit, BATCH)),
-            # Asks all of SQS's servers; without it a few are asked.
+            # A wait asks all of SQS's servers; without it a few are asked.
             WaitTimeSeconds=1,
             VisibilityTimeout=self._hold,
             MessageAttributeNames=["reason", "receives", "sent"],
@@ -194,8 +194,8 @@ class SQSLook:
     def _holds_up(self) -> bool:
         """Return whether letters may wait behind those in hand.
 
-        A FIFO queue gives nothing more of a group before what was received of it is
-        deleted or given back: ten letters of each group are seen by one look.
+        A FIFO queue gives nothing more of a group until the letters received of it are
+        deleted or given back: one look sees ten letters of each group.
         """
         if not self._held or not str(self._dead_url).endswith(".fifo"):
             return False
@@ -234,7 +234,7 @@ class SQSLook:
         kept = self._delete([letters[number].id for number in sent])
         for number in sent:
             if error := kept.get(letters[number].id):
-                # It is in both places now. Moved again, it is a duplicate.
+                # It is in both places now. Moved again, it is dropped as a duplicate.
                 failed[number] = error
         return failed
 
@@ -242,8 +242,8 @@ class SQSLook:
         group = self._held[id].group
         if group is None or not str(self._dead_url).endswith(".fifo"):
             return {}
-        # Under its first id SQS would drop it as a duplicate within five minutes, and
-        # say that it took it. Under the letter's a repeated move is the duplicate.
+        # Under the event's id SQS would drop it as a duplicate within five minutes, and
+        # report it as taken. Under the letter's id only a repeated move is a duplicate.
         return {"MessageGroupId": group, "MessageDeduplicationId": id}
 
     def _delete(self, ids: list[str]) -> dict[str, Exception]:
@@ -312,7 +312,7 @@ def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:
             sent=_number(ours.get("sent"), sent),
             dead=sent,
         )
-    # Moved by SQS itself: with its first time of sending, and a count that goes on.
+    # SQS moved it: it keeps its first time of sending, and its count goes on.
     receives = max_receives or int(system["ApproximateReceiveCount"]) - 1
     reason = f"received {receives} times without being deleted"
     if len(message["Body"].encode()) > LARGEST_WITH_REASON:

@@ -1,14 +1,14 @@
-"""FIFO queues: which group a message is of, and which message it is.
+"""FIFO queues: the group and the deduplication id of each message.
 
-SQS hands out a message of a group only when all before it in the group are deleted:
-those that are in hand, hidden, or given back for later hold the rest up. So a receive
-asks a FIFO queue for one message, and what becomes of it decides about the next. Two
-of one group in the same hands would have to be ordered here a second time.
+SQS delivers a message of a group only when all before it in the group are deleted:
+those that are in hand, hidden, or given back with a delay hold the rest up. So a
+receive asks a FIFO queue for one message, and its outcome decides about the next. Two
+messages of one group in one process would have to be ordered a second time here.
 
-An event is named by its name and id, so that SQS drops what is sent again within five
-minutes. By the id alone one event would be taken for another: an order's number may be
-the id of all that happens to it. A run message has no such name: sent again it is
-harmless, dropped it is a run that waits.
+An event is named by its name and id, so that SQS drops a repeat within five minutes.
+With the id alone two events could be taken for one: an order's number may be the id of
+all its events. A run message has no such name: a repeat is harmless, a dropped one is a
+run that waits.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .transport import Outcome
 
 
 def fifo_fields(body: str) -> Entry:
-    """Return what a FIFO queue wants to know of a message beside its *body*.
+    """Return the fields that a FIFO queue needs of a message beside its *body*.
 
-    One without a group, and one that cannot be decoded, is a group of its own.
+    A message without a group, or that cannot be decoded, is a group of its own.
     """
     try:
         fields = json.loads(body)
@@ -47,13 +47,13 @@ def fifo_fields(body: str) -> Entry:
 def in_rounds(
     entries: t.Mapping[int, Entry], outcomes: t.MutableSequence[Outcome]
 ) -> t.Iterator[list[int]]:
-    """Divide what is sent together so that each round has one entry of a group.
+    """Divide entries that are sent together, so that each round has one of a group.
 
-    Of a batch SQS may take a later entry and refuse an earlier one. What follows a
-    refused one of its group is not sent: it gets an outcome here.
+    SQS may take a later entry of a batch and refuse an earlier one. Entries that follow
+    a refused one of their group are not sent: they get an outcome here.
 
-    :param entries: By their numbers.
-    :param outcomes: What became of each number in the rounds before.
+    :param entries: The entries by their numbers.
+    :param outcomes: The outcome of each number in the rounds before.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, entry in entries.items():

@@ -1,12 +1,12 @@
-"""The tag of a queue on SQS that says which installation uses it.
+"""The tag of a queue on SQS that names the installation using it.
 
 ::
 
     queue without the tag ──► tagged by the first installation that declares it
-    queue with it         ──► left as it is, whoever declares it
+    queue with it         ──► left as it is, also by another installation
 
 Each message carries the installation too (``marks``), so nothing is lost where two
-share a queue. The tag tells of it before the first message does.
+installations share a queue. The tag shows that before the first message does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = get_logger(__name__)
 class QueueOwners:
     """Reads and writes the tags of queues.
 
-    :param home: The installation that this process is of; ``None`` writes nothing.
+    :param home: The installation that this process is of; ``None`` writes no tag.
     """
 
     def __init__(self, home: Home | None) -> None:
@@ -34,7 +34,7 @@ class QueueOwners:
     def claim(self, client: SQSClient, url: str) -> None:
         """Tag the queue at *url* unless it has the tag.
 
-        Where that is not allowed, or fails, nothing depends on it.
+        A call that is not allowed, or fails, is ignored: nothing depends on the tag.
         """
         if self._home is None or self._refused:
             return
@@ -50,9 +50,9 @@ class QueueOwners:
             )
 
     def problem(self, client: SQSClient, url: str) -> str | None:
-        """Return why the queue at *url* is another installation's, or ``None``.
+        """Return the problem if the queue at *url* is another installation's.
 
-        :raises Exception: SQS, or the state server, does not say.
+        :raises Exception: SQS, or the state server, does not answer.
         """
         if self._home is None:
             return None

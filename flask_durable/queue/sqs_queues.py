@@ -1,16 +1,16 @@
-"""The queues on SQS: what they are called, where they are, and how they are made.
+"""The queues on SQS: their names, their URLs, and their making.
 
 ::
 
     DURABLE_QUEUES names it ──► its URL; its dead letters are where its redrive policy
                                 says. Nothing is made, and no name is looked up.
-    else: it exists         ──► as it is
-    else                    ──► made, with its dead-letter queue; or an error, if
+    otherwise it exists     ──► taken as it is
+    otherwise               ──► made, with its dead-letter queue; or an error, if
                                 nothing may be made
 
-What exists is never changed, but for a tag (``sqs_owners``). Two processes may make one
-queue at the same time: the second finds it made, with other attributes perhaps, and
-takes it.
+A queue that exists is never changed, except for a tag (``sqs_owners``). Two processes
+may make one queue at the same time: the second finds it made, perhaps with other
+attributes, and takes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .sqs_client import MISSING
 from .sqs_client import SQSClient
 from .sqs_owners import QueueOwners
 
-#: Characters of a queue's name, its endings included.
+#: The most characters of a queue's name, its endings included.
 MAX_NAME = 80
 
 #: The ending of a dead-letter queue's name.
@@ -51,15 +51,15 @@ logger = get_logger(__name__)
 class SQSQueues:
     """Finds and makes the queues of one namespace.
 
-    :param client: What is asked.
-    :param address: Whose names they have, and how they are made.
-    :param namespace: Prefix of their names, unless *address* has one.
-    :param options: What ``DURABLE_QUEUES`` says, by logical name.
+    :param client: The client that makes the calls.
+    :param address: The prefix of the names, and the options for making queues.
+    :param namespace: The prefix of their names, unless *address* has one.
+    :param options: The options in ``DURABLE_QUEUES``, by logical name.
     :param visibility: Seconds that a received message is hidden, unless a queue has its
         own.
-    :param max_receives: How often a message is received before SQS dead-letters it,
+    :param max_receives: The number of receives after which SQS dead-letters a message,
         unless a queue has its own.
-    :param owners: The tags that say whose queues they are.
+    :param owners: The tags that name the queues' installations.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class SQSQueues:
         self._allowed_receives: dict[str, int] = {}
 
     def name(self, queue: str, ending: str = "") -> str:
-        """Return the name in SQS of *queue*, or of what belongs to it.
+        """Return the name in SQS of *queue*, or of its dead-letter queue.
 
         Characters that SQS does not take become ``_``; a short digest then keeps names
-        apart that would look the same.
+        apart that would become equal.
 
         :param ending: :data:`DEAD` for its dead-letter queue.
         """
@@ -101,7 +101,7 @@ class SQSQueues:
         return name + ending + last
 
     def name_of(self, queue: str) -> str:
-        """Return the name in SQS of *queue*, whoever made it."""
+        """Return the name in SQS of *queue*, also if ``DURABLE_QUEUES`` has its URL."""
         place = self._of(queue).queue
         return re.split("[:/]", place)[-1] if place else self.name(queue)
 
@@ -110,21 +110,21 @@ class SQSQueues:
         return self._of(queue).is_fifo
 
     def visibility(self, queue: str) -> int:
-        """Return how many seconds a message received from *queue* is hidden."""
+        """Return the seconds that a message received from *queue* is hidden."""
         seconds = self._of(queue).visibility or self._visibility
         return max(1, math.ceil(seconds))
 
     def max_receives(self, queue: str) -> int:
-        """Return how often a message of *queue* is received before it is a letter.
+        """Return the number of receives of a message of *queue* before it is dead.
 
-        Not more often than SQS lets it be, once the queue was declared: it would go
-        without a reason.
+        Not more than SQS allows, once the queue was declared: SQS would move it without
+        a reason.
         """
         wanted = self._of(queue).max_receives or self._max_receives
         return min(wanted, self._allowed_receives.get(queue, wanted))
 
     def asking(self, client: SQSClient) -> SQSQueues:
-        """Return the same queues, looked for and made by calls of *client*."""
+        """Return the same queues, found and made by calls of *client*."""
         same = copy.copy(self)  # the URLs that were found are shared
         same.client = client
         return same
@@ -132,7 +132,7 @@ class SQSQueues:
     def url(self, queue: str) -> str:
         """Return the URL of *queue*, which is made if it does not exist.
 
-        :raises ConfigurationError: It does not exist, and nothing may be made.
+        :raises ConfigurationError: The queue does not exist, and none may be made.
         """
         # Read once: another thread may forget it.
         url = self._urls.get(queue)
@@ -151,7 +151,7 @@ class SQSQueues:
     def dead_url(self, queue: str) -> str:
         """Return the URL of the dead-letter queue of *queue*, made if need be.
 
-        :raises ConfigurationError: There is none, and none may be made.
+        :raises ConfigurationError: There is no such queue, and none may be made.
         """
         place = self._of(queue).queue
         url = self.find_dead(queue)
@@ -179,12 +179,12 @@ class SQSQueues:
     def declare(self, queue: str) -> None:
         """Make *queue* and its dead-letter queue unless they exist.
 
-        :raises ConfigurationError: One does not exist, and nothing may be made.
+        :raises ConfigurationError: A queue does not exist, and none may be made.
         """
         url = self.url(queue)
         policy = self._redrive_policy(url)
         if policy:
-            # Whoever made it: a number, or a text with one.
+            # Depending on its maker it is a number, or a text with one.
             self._allowed_receives[queue] = int(policy["maxReceiveCount"])
         else:
             logger.warning(
@@ -196,7 +196,7 @@ class SQSQueues:
         self._owners.claim(self.client, url)
 
     def forget(self, queue: str) -> None:
-        """Look for *queue* again: it is not where it was."""
+        """Look for *queue* again: it is no longer where it was."""
         for known in (self._urls, self._dead_urls, self._allowed_receives):
             known.pop(queue, None)
 
@@ -249,7 +249,7 @@ class SQSQueues:
         except Exception as error:
             if error_code(error) not in EXISTS:
                 raise
-            # Another process made it meanwhile, with other attributes.
+            # Another process has just made it, with other attributes.
             reply = self.client.call("get_queue_url", QueueName=name)
         return str(reply["QueueUrl"])
 

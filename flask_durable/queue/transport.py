@@ -1,8 +1,8 @@
-"""What a queue can do, whatever it is made of.
+"""The operations of a queue, of whatever kind it is.
 
-A received message is hidden from everybody else for the visibility timeout and then
-comes back, with a higher receive count, unless its receipt was used to delete, extend,
-release or dead-letter it. Delivery is at least once and in no promised order.
+A received message is hidden from all other consumers for the visibility timeout. Then
+it comes back, with a higher receive count, unless its receipt was used to delete,
+extend, release or dead-letter it. Delivery is at least once and in no promised order.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from dramatiq.errors import ConnectionClosed
 from .dead_letters import DeadLetterQueues
 from .redelivery import MAX_DELAY
 
-#: How often a message is received before it goes to the dead-letter queue instead.
+#: The number of receives after which a message goes to the dead-letter queue instead.
 MAX_RECEIVES = 10
 
-#: Seconds that a send waits for the queue's server, unless told otherwise.
+#: Seconds that a send waits for the queue's server, by default.
 ANSWER_WITHIN = 2.0
 
-#: What became of one entry of a call: ``None`` if it was done, else why it was not.
+#: The outcome of one entry of a call: ``None`` if it was done, otherwise the error.
 Outcome = Exception | None
 
 
 class ReceiptLost(Exception):
-    """The message is no longer ours: its visibility expired and another took it."""
+    """Raised for a message that is no longer ours: it was visible, and may be taken."""
 
 
 @dataclass(frozen=True)
 class Received:
     """A message in hand.
 
-    :param body: Its text as it was sent; bytes where a queue does not promise text.
-    :param receipt: Proves who received it, and which time.
-    :param receive_count: How often it was received, this time included.
-    :param sent: When it was sent: milliseconds since 1970, the queue's clock.
+    :param body: The text as it was sent; bytes where a queue does not promise text.
+    :param receipt: The proof of this one receive, and of its receiver.
+    :param receive_count: The number of receives, this one included.
+    :param sent: The time when it was sent: milliseconds since 1970, the queue's clock.
     """
 
     body: bytes | str = field(repr=False)
@@ -48,12 +48,12 @@ class Received:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """How many messages a queue holds; approximate on SQS, where it lags.
+    """The numbers of messages of a queue; approximate on SQS, where they lag.
 
-    :param waiting: Ready to be received.
-    :param in_flight: Received and neither deleted nor visible again.
-    :param delayed: Not ready yet.
-    :param dead: In the dead-letter queue.
+    :param waiting: Messages ready to be received.
+    :param in_flight: Messages received and neither deleted nor visible again.
+    :param delayed: Messages not ready yet.
+    :param dead: Messages in the dead-letter queue.
     """
 
     waiting: int
@@ -64,11 +64,11 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class SendLimits:
-    """What one call takes that sends messages.
+    """The limits of one call that sends messages.
 
-    :param entries: Messages, at most.
-    :param size: Bytes of them all, at most.
-    :param coalesced: Whether what several threads send is worth a common call.
+    :param entries: The most messages.
+    :param size: The most bytes of all of them.
+    :param coalesced: True if messages of several threads are worth a common call.
     """
 
     entries: int
@@ -78,10 +78,10 @@ class SendLimits:
     def divide(
         self, numbers: t.Iterable[int], sizes: t.Sequence[int]
     ) -> t.Iterator[list[int]]:
-        """Divide entries into what one call takes each; one too large is alone.
+        """Divide entries into one list a call; an entry that is too large is alone.
 
         :param numbers: The entries, as places in *sizes*.
-        :param sizes: Bytes of each.
+        :param sizes: The bytes of each entry.
         """
         batch: list[int] = []
         total = 0
@@ -99,17 +99,17 @@ class SendLimits:
 class Transport(t.Protocol):
     """A kind of queue. Every method may be called from any thread.
 
-    A transport connects on first use, anew in every forked process, and makes queues
+    A transport connects on first use, and again in each forked process. It makes queues
     that do not exist yet. Methods that take several entries batch them as the queue
     needs it and return one :data:`Outcome` each, also when nothing could be reached.
     """
 
-    #: Seconds that one call to :meth:`receive` waits, at most.
+    #: The longest time that one call to :meth:`receive` waits, in seconds.
     longest_wait: float
-    #: How many messages a receiver asks for while it waits: one where asking again
+    #: The number of messages a receiver asks for while it waits: one where asking again
     #: costs little, more where each call is paid for.
     waiting_limit: int
-    #: What one call of :meth:`send` takes; more becomes several.
+    #: The limits of one call of :meth:`send`; more messages become several calls.
     send_limits: SendLimits
     #: Seconds that a send waits for a connection, and again for an answer.
     answer_within: float
@@ -119,7 +119,7 @@ class Transport(t.Protocol):
 
     @property
     def dead_letters(self) -> DeadLetterQueues:
-        """What can be done with dead letters."""
+        """The operations on dead letters."""
 
     def declare(self, queue: str) -> None:
         """Make *queue* and its dead-letter queue unless they exist.
@@ -128,26 +128,25 @@ class Transport(t.Protocol):
         """
 
     def owner_problem(self, queue: str) -> str | None:
-        """Return why *queue* is another deployment's, if it says so itself.
+        """Return the problem if *queue* is known to be another deployment's.
 
-        :raises Exception: That is not known: the queue's server, or the state server,
-            does not say.
+        :raises Exception: The queue's server, or the state server, does not answer.
         """
 
     def name(self, queue: str) -> str:
         """Return the name that the queue's server has for *queue*."""
 
     def visibility(self, queue: str) -> float:
-        """Return how many seconds a message received from *queue* is hidden."""
+        """Return the seconds that a message received from *queue* is hidden."""
 
     def max_receives(self, queue: str) -> int:
-        """Return how often a message of *queue* is received before it is a letter."""
+        """Return the number of receives of a message of *queue* before it is dead."""
 
     def is_ordered(self, queue: str) -> bool:
         """Return whether messages of one group are received in their order.
 
-        The next one is received only when that before it is deleted. None of them can
-        be delayed.
+        The next message of a group is received only when the one before is deleted.
+        None of them can be delayed.
         """
 
     def send(
@@ -155,15 +154,15 @@ class Transport(t.Protocol):
     ) -> list[Outcome]:
         """Send messages, not to be received within the next *delay* seconds.
 
-        Nothing is sent again here. A server that does not answer is waited for no
-        longer than the transport was made to.
+        Nothing is sent again here. The wait for a server that does not answer is the
+        one that the transport was made with.
         """
 
     def problem(self, body: str) -> Exception | None:
-        """Return why *body* is never taken, as far as is known without asking."""
+        """Return the error if *body* is never taken, as far as that is known here."""
 
     def is_transient(self, error: Exception) -> bool:
-        """Return whether what failed to be sent with *error* may be taken later."""
+        """Return whether a message that failed with *error* may be taken later."""
 
     def receive(self, queue: str, limit: int, wait: float) -> list[Received]:
         """Receive up to *limit* messages, waiting up to *wait* seconds for the first.
@@ -198,18 +197,18 @@ class Transport(t.Protocol):
     ) -> None:
         """Put a message that was not received from *queue* into its dead letters.
 
-        :param receives: How often it was tried, wherever that was.
-        :raises Exception: The queue's server refused, or cannot be reached. Whether it
-            took the message is then not known; a second letter is harmless.
+        :param receives: The number of tries so far, wherever they were made.
+        :raises Exception: The queue's server refused, or cannot be reached. It is not
+            known then if it took the message; a second letter is harmless.
         """
 
     def counts(self, queue: str) -> QueueCounts:
-        """Return how many messages there are in which state."""
+        """Return the numbers of messages by their state."""
 
     def check(self, queue: str) -> QueueCounts:
-        """Return the same, where messages can be sent: a replica tells, and takes none.
+        """Return the same, if messages can be sent: a replica answers, and takes none.
 
-        :raises Exception: They cannot.
+        :raises Exception: No message can be sent.
         """
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The receive window: how many runs this process could start right now."""
+"""The receive window: the number of runs this process could start right now."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Window:
 
     @property
     def free(self) -> int:
-        """The number of free slots; negative while more came in than there is room."""
+        """The number of free slots; negative if more came in than there is room for."""
         return self._free
 
     def reserve(self, limit: int) -> int:
-        """Take up to *limit* slots, as many as are free, and return how many."""
+        """Take up to *limit* free slots, and return their number."""
         with self._condition:
             count = max(0, min(limit, self._free))
             self._free -= count
             return count
 
     def take(self, count: int) -> None:
-        """Take *count* slots for what is in hand already, free or not."""
+        """Take *count* slots for messages that are in hand already, free or not."""
         with self._condition:
             self._free -= count
 
@@ -50,7 +50,7 @@ class Window:
     def wait_free(self, timeout: float, ahead: int = 0) -> bool:
         """Wait up to *timeout* seconds for a free slot; return whether there is one.
 
-        :param ahead: Messages that may come in although no slot is free.
+        :param ahead: The number of messages that may come in without a free slot.
         """
         with self._condition:
             return self._condition.wait_for(lambda: self._free + ahead > 0, timeout)

@@ -1,5 +1,5 @@
--- What the scripts of this folder share; it is put before each of them. Those that finish
--- or give back what was accepted already carry the flag allow-oom.
+-- The functions that the scripts of this folder share; put before each of them. Scripts
+-- that finish or give back accepted messages already carry the flag allow-oom.
 --
 -- A stream entry has the field "body" and, once it was given back, "receives" (how often
 -- it was received as an earlier entry) and "sent" (when it was sent first). Bodies are
@@ -12,13 +12,13 @@ local function clock()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
--- Whether a receipt is the latest one of its message. A flushed server has no group.
+-- True if a receipt is the latest one of its message. A flushed server has no group.
 local function held(stream, id, count, consumer)
   local rows = redis.pcall('XPENDING', stream, GROUP, id, id, 1, consumer)
   return not rows.err and rows[1] ~= nil and rows[1][4] == tonumber(count)
 end
 
--- Whether a message left the stream: an earlier call with its receipt did the work.
+-- True if a message left the stream: an earlier call with its receipt did the work.
 local function gone(stream, id)
   return #redis.call('XRANGE', stream, id, id) == 0
 end
@@ -40,7 +40,7 @@ local function remove(stream, id)
 end
 
 -- Calls act(id, count) for each receipt from ARGV[first] on that is the latest one.
--- Replies 1 where it was, 1 as well where a repeat finds the message gone, else 0.
+-- Replies 1 where it was, 1 as well where a repeat finds the message gone, otherwise 0.
 local function each_held(stream, first, act)
   local replies = {}
   for i = first, #ARGV, 3 do

@@ -7,8 +7,8 @@
 --
 -- Reply   a receipt: 1 extended; 0 it is not ours, or gone
 --
--- XCLAIM alone would steal a message back from whoever received it meanwhile, so the
--- receipt is compared first.
+-- XCLAIM alone would steal a message back from the consumer that received it since, so
+-- the receipt is compared first.
 
 local replies = {}
 for i = 2, #ARGV, 3 do

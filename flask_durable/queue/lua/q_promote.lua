@@ -3,7 +3,7 @@
 --
 -- KEYS[1] stream
 -- KEYS[2] delayed
--- ARGV[1] how many at most, up to 100
+-- ARGV[1] the most messages, up to 100
 --
 -- Reply   milliseconds until the next one is due: 0 if it is already, -1 if none is left
 --

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Receives messages whose visibility ran out with somebody else. (G4)
+-- Receives messages whose visibility ran out with another consumer. (G4)
 --
 -- KEYS[1] stream
 -- ARGV[1] consumer
