@@ -57,7 +57,11 @@ _EMPTY_PERIOD = 1.0
 )
 @click.option("--history", type=click.IntRange(1), metavar="N", help="Past decisions.")
 @click.option(
-    "--set", "order", type=click.IntRange(0), metavar="N", help="Fix the pool at N."
+    "--set",
+    "order",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Fix the pool at N workers.",
 )
 @click.option("--pause", is_flag=True, help="Leave the size as it is.")
 @click.option("--resume", is_flag=True, help="End --set or --pause.")

@@ -44,7 +44,7 @@ class Measured(t.Protocol):
     def read_efforts(
         self, functions: t.Collection[str]
     ) -> t.Mapping[str, t.Mapping[str, Effort]]:
-        """Return the cost of the deliveries since yesterday, by size of the worker."""
+        """Return the effort of deliveries since yesterday, by size of the worker."""
 
 
 class Estimator:

@@ -86,7 +86,7 @@ def merged(units: t.Iterable[Unit]) -> list[Unit]:
 
 
 def _together(one: Unit, other: Unit) -> Unit:
-    """Merge two units. The result drains if both do; only undrained slots count."""
+    """Merge two units. It drains if both do, otherwise only the other's slots count."""
     draining = one.draining and other.draining
     slots = sum(u.slots for u in (one, other) if draining or not u.draining)
     ready_at = max(one.ready_at, other.ready_at)

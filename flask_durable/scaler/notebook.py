@@ -132,7 +132,7 @@ class Hold:
 
     :param workers: The size of the pool, whatever the policy says; ``None`` leaves the
         size alone.
-    :param reason: The person's reason, free text.
+    :param reason: The reason, for the record of the decision.
     """
 
     workers: int | None

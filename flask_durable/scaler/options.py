@@ -77,7 +77,7 @@ class PoolOptions:
 def parse_pools(value: t.Any) -> tuple[PoolOptions, ...]:
     """Return the pools that *value* describes, a dictionary of dictionaries by name.
 
-    :raises ValueError: The value is malformed; the text goes on after "DURABLE_SCALE".
+    :raises ValueError: The value is malformed. The text is the end of a sentence.
     """
     if value is None:
         return ()

@@ -100,7 +100,7 @@ class OwnQueues:
         return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 
     def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
-        """Return the waiting runs. If no worker routes events, those count as one."""
+        """Return the waiting runs. Events that no worker routes count as one."""
         if routed or sighting.waiting or not self._unrouted():
             return sighting.waiting
         return (Waiting("events", 1),)

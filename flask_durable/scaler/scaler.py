@@ -51,7 +51,7 @@ class Report:
     :param record: The decision and all that led to it, as JSON values.
     :param decision: The decision.
     :param applied: The platform's reaction; ``None`` if it was not asked.
-    :param error: The error because of which the platform did nothing.
+    :param error: The error that kept the platform from acting.
     """
 
     record: dict[str, t.Any]

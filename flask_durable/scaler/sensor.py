@@ -65,7 +65,7 @@ class Sensor:
     def _jobs(
         self, tag: str, arrived: dict[str, int], queues: dict[str, str]
     ) -> dict[str, int]:
-        """Add up the arrived runs, and return the waiting ones by queue and id."""
+        """Add up arrived runs; return the waiting ones by queue and function."""
         counts = t.cast("dict[str, str]", self._server.client.hgetall(f"{tag}:arrived"))
         jobs = [job for job in counts if job.partition(":")[0] in self._queues]
         pipeline = self._server.client.pipeline(transaction=False)

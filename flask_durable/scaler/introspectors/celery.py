@@ -8,8 +8,8 @@ The keys that are read, as Kombu's transport names them::
 
 A message that a worker took runs there, is kept until a time (``eta``), or waits.
 Messages at a worker that does not say which it executes count as waiting (see
-:mod:`.celery_workers`), because nothing else tells. The queue of a taken message is its
-routing key. That is the queue's name unless an exchange of type ``topic`` was
+:mod:`.celery_workers`), because no other record tells. The queue of a taken message is
+its routing key. That is the queue's name unless an exchange of type ``topic`` was
 configured; then taken messages are not seen.
 
 A message does not say when it was sent. Each counts as new, so a pool grows later than

@@ -133,7 +133,7 @@ def _read(
     positions: t.Sequence[int],
     ask: t.Callable[[redis.client.Pipeline, int, int], None],
 ) -> list[t.Any]:
-    """Return the values at *positions*. One range is read at once."""
+    """Return the values at *positions*. If adjacent, one call reads all."""
     parts = [(position, position) for position in positions]
     if positions and positions[-1] - positions[0] + 1 == len(positions):
         parts = [(positions[0], positions[-1])]
