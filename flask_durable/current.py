@@ -26,7 +26,7 @@ class StepContext:
 
     :param name: The step's name in this run, such as ``"transcode#2"``.
     :param attempt: The number of its attempt, counted from 1.
-    :param is_final_attempt: Whether a failure now is the step's last.
+    :param is_final_attempt: True if a failure now is the step's last.
     """
 
     name: str
@@ -36,15 +36,17 @@ class StepContext:
 
     @functools.cached_property
     def idempotency_key(self) -> str:
-        """The same text for every attempt of this step of this run, and for nothing
-        else: hand it to services that take an ``Idempotency-Key``.
+        """A text for services that take an ``Idempotency-Key``.
+
+        It is the same for every attempt of this step of this run, and differs from that
+        of all other steps.
         """
         return derived_id("step", self._run_id, self.name)
 
 
 @dataclasses.dataclass
 class RunContext:
-    """What :data:`current_run` shows. One exists for each attempt of a run."""
+    """The run behind :data:`current_run`. One exists for each attempt of a run."""
 
     id: str
     function: str
@@ -54,7 +56,7 @@ class RunContext:
     started_at: datetime
     log: logging.LoggerAdapter[logging.Logger]
     tools: Step
-    #: Whether a step's body is running, for other threads. The step itself is in a
+    #: True while a step's body is running, for other threads. The step itself is in a
     #: variable of its own: a copied context keeps the step that it was copied in.
     in_step: bool = False
     cancel_requested: bool = False
@@ -118,12 +120,12 @@ class CurrentRun:
 
     @property
     def started_at(self) -> datetime:
-        """When the run was first claimed by a worker."""
+        """The moment the run was first claimed by a worker."""
         return self._get().started_at
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether the run was cancelled since: long steps may look and stop."""
+        """True if the run was cancelled since: long steps may look and stop."""
         return self._get().cancel_requested
 
     @property
@@ -162,7 +164,7 @@ def step_context() -> StepContext | None:
 
 
 def active_step() -> Step | None:
-    """Return the step tools in a run's body outside any step, else ``None``."""
+    """Return the step tools in a run's body outside any step, otherwise ``None``."""
     context = _context.get()
     if context is None or _step.get() is not None:
         return None
@@ -170,7 +172,7 @@ def active_step() -> Step | None:
 
 
 def call_in_run(context: RunContext, fn: t.Callable[..., T], *args: t.Any) -> T:
-    """Return what *fn* does as the body of a run, in a context of the run's own."""
+    """Return the result of *fn* as the body of a run, in a context of the run's own."""
     _context.set(context)
     _step.set(None)
     _bodies[id(context)] = context
@@ -183,9 +185,9 @@ def call_in_run(context: RunContext, fn: t.Callable[..., T], *args: t.Any) -> T:
 def call_in_step(
     context: RunContext, step: StepContext, fn: t.Callable[..., T], *args: t.Any
 ) -> T:
-    """Return what *fn* does as the body of *step*.
+    """Return the result of *fn* as the body of *step*.
 
-    What it sets of context variables ends with it: a replay, which does not call it
+    Its changes to context variables end with it: a replay, which does not call it
     again, would not have them either.
     """
     context.in_step = True

@@ -30,10 +30,10 @@ if t.TYPE_CHECKING:
     from .store.failures import MessageFailure
     from .store.failures import MessageFailures
 
-#: Letters of one step of a look.
+#: Most letters that one step of a walk reads.
 BATCH = 100
 
-#: Seconds that a letter which is looked at stays hidden if this process dies (SQS).
+#: Seconds that a letter under inspection stays hidden if this process dies (SQS).
 HOLD = 60.0
 
 Progress = t.Callable[[int], object]
@@ -46,20 +46,20 @@ _Pair = tuple["Letter", "DeadLetter"]
 class DeadLetter:
     """A message that could not be processed.
 
-    :param id: Names it for as long as it is kept: its queue, a slash, and the queue's
-        own id.
+    :param id: The letter's id for as long as it is kept: its queue, a slash, and the
+        queue's own id.
     :param queue: The queue that it died in.
-    :param reason: Why it died.
-    :param receives: How often it was received before.
-    :param sent: When it was sent.
-    :param first_received: When it was received first, if the queue tells (SQS).
-    :param dead: When it died, if the queue tells.
+    :param reason: The reason why it died.
+    :param receives: The receive count before it died.
+    :param sent: The moment it was sent.
+    :param first_received: The moment of its first receive, if the queue tells (SQS).
+    :param dead: The moment it died, if the queue tells.
     :param body: The message, as text.
-    :param event: The name of the event that it is; ``None`` if it is none.
+    :param event: The name of the event in it; ``None`` for a message of another kind.
     :param event_id: The event's id.
     :param run: The run that it is about; ``None`` if it is about none.
     :param function: The run's function.
-    :param error: Why processing it failed last, if that is known.
+    :param error: The last error of its processing, if that is known.
     """
 
     id: str
@@ -78,20 +78,20 @@ class DeadLetter:
 
 
 class Which(t.TypedDict, total=False):
-    """Which dead letters are meant: those that everything given fits.
+    """A filter of dead letters: a letter has to match every key that is given.
 
     ``queue``
         The queue that they died in.
     ``ids``
-        Their ids; none if it is empty.
+        Their ids; none match if it is empty.
     ``event``
         The name of the event.
     ``function``, ``run``
         The id of the function or the run that a run message is about.
     ``reason``
-        Text in the reason or the last error, in whatever case.
+        A text in the reason or the last error; upper or lower case does not matter.
     ``older_than``
-        How long they have been dead, at least, such as ``"2h"``.
+        The least time since they died, such as ``"2h"``.
     """
 
     queue: str | None
@@ -105,13 +105,14 @@ class Which(t.TypedDict, total=False):
 
 @dataclass
 class Handled:
-    """What became of dead letters that were to be moved back or deleted.
+    """The outcome of moving dead letters back, or of deleting them.
 
-    :param done: How many were; approximate where all of an SQS queue were deleted.
-    :param failed: How many were not, and are still there.
-    :param error: Why the last of those was not.
-    :param complete: Whether all were looked at. One look at an SQS queue ends at
-        10,000 letters that do not fit, and at ten of a group of a FIFO queue.
+    :param done: The number of letters moved or deleted; approximate if all of an SQS
+        queue were deleted.
+    :param failed: The number of letters that failed, and are still there.
+    :param error: The error of the last of those.
+    :param complete: True if all letters were looked at. One look at an SQS queue ends
+        at 10,000 letters that do not match, and at ten of a group of a FIFO queue.
     """
 
     done: int = 0
@@ -133,9 +134,9 @@ class DeadLetters:
 
     Letters come the oldest first; on SQS in no order.
 
-    :param queues: Those of the transport.
-    :param failures: What is known of why messages failed.
-    :param names: Returns the names of all queues that the app uses.
+    :param queues: The dead-letter queues of the transport.
+    :param failures: The stored errors of messages.
+    :param names: A callable that returns the names of all queues that the app uses.
     """
 
     def __init__(
@@ -149,19 +150,19 @@ class DeadLetters:
         self._names = names
 
     def counts(self) -> dict[str, int]:
-        """Return how many dead letters each queue of the app has.
+        """Return the number of dead letters of each queue of the app.
 
         SQS counts approximately, and late.
 
-        :raises UnavailableError: A queue cannot be asked.
+        :raises UnavailableError: A queue does not answer.
         """
         with shielded():
             return {queue: self._queues.count(queue) for queue in self._names()}
 
     def count(self, queue: str | None = None) -> int:
-        """Return how many dead letters *queue* has, or all queues together.
+        """Return the number of dead letters of *queue*, or of all queues together.
 
-        :raises UnavailableError: A queue cannot be asked.
+        :raises UnavailableError: A queue does not answer.
         """
         if queue is None:
             return sum(self.counts().values())
@@ -173,10 +174,10 @@ class DeadLetters:
     ) -> builtins.list[DeadLetter]:
         """Return dead letters. They stay where they are.
 
-        On SQS they are hidden from everybody else meanwhile.
+        On SQS they are hidden from all other readers while this reads them.
 
-        :param limit: How many at most.
-        :param which: See :class:`Which`; by default all.
+        :param limit: The most letters to return.
+        :param which: The filter, see :class:`Which`; by default all.
         :raises UnavailableError: A queue cannot be read.
         """
         wanted = _Wanted(which)
@@ -193,8 +194,8 @@ class DeadLetters:
     def get(self, id: str) -> DeadLetter:
         """Return the dead letter *id*.
 
-        :raises DeadLetterNotFound: There is none.
-        :raises UnavailableError: Its queue cannot be read.
+        :raises DeadLetterNotFound: There is no such letter.
+        :raises UnavailableError: The letter's queue cannot be read.
         """
         for letter in self.list(ids=[id], limit=1):
             return letter
@@ -208,17 +209,17 @@ class DeadLetters:
         progress: Progress | None = None,
         **which: t.Unpack[Which],
     ) -> Handled:
-        """Move dead letters back into their queues, as messages received never.
+        """Move dead letters back into their queues, with a receive count of zero.
 
-        What dies again meanwhile is not met a second time. Where the process dies, a
-        letter may be in both places (SQS): that is harmless, since an event starts each
-        function once, and a run message only says that a run is ready.
+        A letter that dies again while this goes on is not met a second time. If the
+        process dies, a letter may be in both places (SQS). That is harmless: an event
+        starts each function once, and a run message only says that a run is ready.
 
-        :param rate: Messages a second, at most.
-        :param limit: How many at most.
-        :param progress: Called with how many letters were looked at since its last
-            call.
-        :param which: See :class:`Which`; by default all.
+        :param rate: The most messages a second.
+        :param limit: The most letters to move.
+        :param progress: A callable that gets the number of letters looked at since its
+            last call.
+        :param which: The filter, see :class:`Which`; by default all.
         :raises DeadLetterNotFound: Some of ``ids`` are not there; others were moved.
         :raises UnavailableError: A queue cannot be read.
         """
@@ -232,9 +233,9 @@ class DeadLetters:
     ) -> Handled:
         """Delete dead letters for good.
 
-        :param progress: Called with how many letters were looked at since its last
-            call.
-        :param which: See :class:`Which`; by default all.
+        :param progress: A callable that gets the number of letters looked at since its
+            last call.
+        :param which: The filter, see :class:`Which`; by default all.
         :raises DeadLetterNotFound: Some of ``ids`` are not there; others were deleted.
         :raises UnavailableError: A queue cannot be read.
         """
@@ -248,7 +249,7 @@ class DeadLetters:
         return work.end()
 
     def _purge(self, queue: str) -> int:
-        """Delete all letters in one call, where there is one; return how many."""
+        """Delete all letters in one call, if the queue has one; return their number."""
         with shielded():
             count = self._queues.count(queue)
             return count if count and self._queues.purge(queue) else 0
@@ -295,13 +296,13 @@ class DeadLetters:
 
 
 class _Wanted:
-    """Tells which letters are meant, and which of those that were named are missing."""
+    """Matches letters with a filter, and tracks the ids that are missing."""
 
     def __init__(self, which: Which) -> None:
         if unknown := which.keys() - Which.__annotations__.keys():
             raise TypeError(f"unexpected {', '.join(sorted(unknown))}")
         given = {name: value for name, value in which.items() if value is not None}
-        #: Whether every letter of its queues is meant.
+        #: True if every letter of its queues matches.
         self.everything = not given.keys() - {"queue"}
         ids = which.get("ids")
         if isinstance(ids, str):
@@ -320,11 +321,11 @@ class _Wanted:
 
     @property
     def found_all(self) -> bool:
-        """Whether there is nothing left to look for."""
+        """True if there is nothing left to look for."""
         return self.missing is not None and not self.missing
 
     def of(self, pairs: t.Sequence[_Pair]) -> builtins.list[_Pair]:
-        """Return those that are meant."""
+        """Return the pairs that match."""
         chosen = [pair for pair in pairs if self._fits(pair[1])]
         if self.missing is not None:
             self.missing -= {letter.id for _, letter in chosen}
@@ -341,7 +342,7 @@ class _Wanted:
 
 @dataclass
 class _Work:
-    """Something that is done to the letters that are wanted."""
+    """A move or a deletion of all matching letters."""
 
     act: t.Callable[[Look, t.Sequence[Letter]], list[Outcome]]
     wanted: _Wanted
@@ -353,7 +354,7 @@ class _Work:
 
     @property
     def left(self) -> int:
-        """How many letters it may be done to yet."""
+        """The number of letters that may still be handled."""
         return BATCH if self.limit is None else self.limit - self.handled.done
 
     @property
@@ -361,7 +362,7 @@ class _Work:
         return self.stuck or self.left <= 0 or self.wanted.found_all
 
     def next_size(self) -> int:
-        """Wait for the next moment; return how many letters it is for."""
+        """Wait for the next moment; return the number of letters it is for."""
         self.pace.wait()
         return self.pace.size
 
@@ -372,7 +373,7 @@ class _Work:
             outcomes = self.act(look, letters)
         self.pace.spend(len(letters))
         self.handled.add(outcomes)
-        # Where nothing is taken any more, thousands of further calls are not either.
+        # If all of a batch failed, thousands of further calls would fail too.
         self.stuck = None not in outcomes
 
     def tell(self, looked: int) -> None:
@@ -380,9 +381,9 @@ class _Work:
             self.progress(looked)
 
     def end(self) -> Handled:
-        """Return what was done.
+        """Return the outcome.
 
-        :raises DeadLetterNotFound: A letter that was named was not met.
+        :raises DeadLetterNotFound: A letter that was named was not found.
         """
         if self.wanted.missing and not self.stuck:
             raise _not_found(self.wanted.missing)
@@ -390,7 +391,7 @@ class _Work:
 
 
 class _Pace:
-    """Lets so many letters a second go, a second's worth at a time."""
+    """Limits the letters a second, and lets a second's worth go at a time."""
 
     def __init__(self, rate: float | None) -> None:
         if rate is not None and rate <= 0:
@@ -476,7 +477,7 @@ def _text(body: bytes | str) -> str:
 def _queues_of(
     queue: str | None, ids: t.Collection[str] | None
 ) -> builtins.list[str] | None:
-    """Return the queues that what is wanted is in; ``None`` if it may be in any."""
+    """Return the queues that a filter names; ``None`` if any queue may match."""
     if ids is None:
         return None if queue is None else [queue]
     named = {id.rpartition("/")[0] for id in ids} - {""}

@@ -1,8 +1,8 @@
 """The public errors: one tree under :class:`DurableError`.
 
 Every class has a stable ``code`` (a dotted word that logs, the JSON API and stored
-failures carry), and every instance may carry a ``hint``: what to do next. The signals
-that suspend a run are not errors and not public; they live in
+failures carry), and every instance may carry a ``hint``: the next thing to do. The
+signals that suspend a run are not errors and not public; they live in
 :mod:`flask_durable.engine.control`.
 """
 
@@ -18,8 +18,8 @@ if t.TYPE_CHECKING:
 class DurableError(Exception):
     """Base class of every error that Flask-Durable raises on purpose.
 
-    :param message: One sentence that says what is wrong.
-    :param hint: One sentence that says what to do next.
+    :param message: One sentence about the fault.
+    :param hint: One sentence about the next thing to do.
     """
 
     #: Stable identifier of the kind of error.
@@ -49,7 +49,7 @@ class DefinitionError(DurableError):
 class EventError(DurableError):
     """Raised when an event cannot be accepted as it is.
 
-    :param errors: One mapping a fault, with ``field`` (a dotted path such as
+    :param errors: One mapping for each fault, with ``field`` (a dotted path such as
         ``"data.audio_url"``) and ``message``.
     """
 
@@ -67,7 +67,7 @@ class EventError(DurableError):
 
 
 class UnavailableError(DurableError):
-    """Raised when the queue or the state server could not take what was sent.
+    """Raised when the queue or the state server could not take an event.
 
     :param sent: The ids of the events of the same call that were accepted. Sending
         all of them again with the same ids is harmless.
@@ -85,18 +85,18 @@ class UnavailableError(DurableError):
 class PayloadError(DurableError):
     """Raised when stored data of a user cannot be read, or could not be stored.
 
-    The data of an event, the result of a step or run, or a failure. Names, ids, times
-    and states are readable all the same.
+    It is the data of an event, the result of a step or run, or a failure. Names, ids,
+    times and states are readable all the same.
     """
 
     code = "payload"
 
 
 class PayloadMissing(PayloadError):
-    """Raised when the blob store does not have what was stored in it.
+    """Raised when the blob store does not have an object that was written to it.
 
-    The object is gone, or is not what was written: its size or its SHA-256 differs. The
-    run that needs it fails; it can be retried once the object is restored.
+    The object is gone, or its size or SHA-256 differs. The run that needs it fails; it
+    can be retried once the object is restored.
     """
 
     code = "payload.missing"
@@ -114,34 +114,34 @@ class PayloadLocked(PayloadError):
 
 
 class PayloadUnavailable(PayloadError, UnavailableError):
-    """Raised when the blob store does not answer, or refuses what it is asked for."""
+    """Raised when the blob store does not answer, or refuses a request."""
 
     code = "payload.unavailable"
 
 
 class PlatformError(DurableError):
-    """Raised when what the scaler asks refuses, or does not answer.
+    """Raised when a service that the scaler asks refuses, or does not answer.
 
     That is the platform that runs workers, a source of durations, or the server of
     queues that are not ours.
 
     =========================  =====================================================
-    ``code``                   what it means
+    ``code``                   meaning
     =========================  =====================================================
     ``platform``               it refuses for a reason that only its message tells
     ``platform.auth``          the credentials are wrong, or do not allow this
     ``platform.not_found``     there is no such app, service, group or deployment
     ``platform.rate_limited``  too many calls; see ``retry_after``
     ``platform.limit``         it gives no more workers than ``limit``
-    ``platform.conflict``      somebody else changes the same pool
+    ``platform.conflict``      another client changes the same pool
     ``platform.unavailable``   it does not answer, or is out of order
     ``platform.unsupported``   it cannot do this with a pool of this kind
     =========================  =====================================================
 
-    :param code: One of these.
-    :param retry_after: Seconds after which the platform wants to be asked again, where
-        it says so.
-    :param limit: The most workers that it gives, where it says so.
+    :param code: One of these codes.
+    :param retry_after: Seconds after which the platform wants to be asked again, if it
+        says so.
+    :param limit: The most workers that it gives, if it says so.
     """
 
     code = "platform"
@@ -168,7 +168,7 @@ class RunNotFound(DurableError):
 
 
 class RunStateError(DurableError):
-    """Raised when a run is not in a state that allows what was asked."""
+    """Raised when a run is in a state that does not allow the request."""
 
     code = "run.state"
 
@@ -182,7 +182,7 @@ class DeadLetterNotFound(DurableError):
 class FilterTimeout(DurableError):
     """Raised in a run whose function's ``where=`` did not answer in time.
 
-    The run fails. One that is tried again asks the filter again.
+    The run fails. A retry of it asks the filter again.
     """
 
     code = "filter.timeout"
@@ -209,12 +209,12 @@ class StepError(DurableError):
     It may be caught: the failure is memoized, and the function goes on.
 
     :param step: The step's name.
-    :param failure: What the last attempt of the step raised.
+    :param failure: The failure of the step's last attempt.
     """
 
     code = "step.failed"
 
-    #: Whether the step runs at most once and may have had its effect: then a retry of
+    #: True if the step runs at most once and may have had its effect: then a retry of
     #: the run has to name it.
     outcome_unknown = False
 
@@ -247,7 +247,7 @@ class StepInterrupted(StepError):
 class UnserializableResult(StepError):
     """Raised when a step's result would not be the same after a replay.
 
-    :param path: Where in the result the value is, for example ``"[0].created"``.
+    :param path: The place of the value in the result, for example ``"[0].created"``.
     """
 
     code = "step.unserializable"
@@ -262,7 +262,7 @@ class UnserializableResult(StepError):
 class NonRetriable(Exception):
     """Raise this in a step or a function to fail at once, without further retries.
 
-    :param message: Why retrying cannot help.
+    :param message: The reason why retrying cannot help.
     """
 
 
@@ -272,7 +272,7 @@ class RetryAfter(Exception):
     It counts as a failed attempt.
 
     :param delay: Seconds, a :class:`~datetime.timedelta`, or text such as ``"90s"``.
-    :param message: What is being waited for.
+    :param message: The thing that the attempt waits for.
     """
 
     def __init__(self, delay: float | timedelta | str, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The extension object: what a Flask app has of durable functions."""
+"""The extension object: durable functions for a Flask app."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ if t.TYPE_CHECKING:
     from .runs import Runs
     from .worker.lambda_handler import LambdaContext
 
-#: Where an app keeps what it has of this extension.
+#: The key of the state of an app in ``app.extensions``.
 _STATE = "durable.state"
 
-#: Names of events that are told to have no function, in debug mode.
+#: Most names of events whose lack of a function is logged, in debug mode.
 MOST_WARNINGS = 1000
 
 _BACKOFF = Backoff()
@@ -72,7 +72,7 @@ class Durable(Decorators):
             return app
 
     :param app: An app to initialise at once, see :meth:`init_app`.
-    :param middleware: What surrounds sends, routings, attempts and steps, outermost
+    :param middleware: The hooks around sends, routings, attempts and steps, outermost
         first.
     """
 
@@ -82,7 +82,7 @@ class Durable(Decorators):
         *,
         middleware: t.Sequence[Middleware] = (),
     ) -> None:
-        #: Everything that is declared.
+        #: All declarations of the app.
         self.functions = FunctionRegistry()
 
         self._middleware = tuple(middleware)
@@ -117,15 +117,15 @@ class Durable(Decorators):
             blueprint = inngest_blueprint(state, open_ingest=in_development())
             app.register_blueprint(blueprint)
         app.extensions["durable"] = self
-        # Beside it, and not in it: an extension outlives the apps of a factory, and
-        # would keep them.
+        # Under a key of its own, and not in this object: an extension outlives the apps
+        # of a factory, and would keep them.
         app.extensions[_STATE] = state
         self._apps.add(app)
 
     def register(self, group: DurableGroup) -> None:
         """Add the functions, steps and schemas of *group*.
 
-        :raises DefinitionError: One of its names is taken, or it is here already.
+        :raises DefinitionError: One of its names is taken, or it is registered already.
         """
         group.apply(self.functions)
 
@@ -144,21 +144,23 @@ class Durable(Decorators):
     ) -> None:
         """Deliver events to another event API or to a webhook, at least once each.
 
-        It declares a function whose runs have one step. What cannot be delivered
-        becomes a dead letter of *queue*; moved back, it is delivered again.
+        It declares a function whose runs have one step. An event that cannot be
+        delivered becomes a dead letter of *queue*; moved back, it is delivered again.
 
         :param on: An event's name, a wildcard (``"media/*"``), or a sequence of these.
         :param to: The address. A key in it is shown nowhere.
-        :param signing_secrets: ``whsec_`` secrets, each of which signs what is sent,
-            as Standard Webhooks say. Without one the receiver is Inngest's event API.
-        :param id: Unique in the app (default ``forward-`` and the address's host).
-        :param where: Says for an event whether it is delivered.
-        :param timeout: How long one attempt may take.
+        :param signing_secrets: The ``whsec_`` secrets; each of them signs every
+            request, as Standard Webhooks say. Without one the receiver is Inngest's
+            event API.
+        :param id: An id that is unique in the app (default ``forward-`` and the
+            address's host).
+        :param where: A callable that tells for an event if it is delivered.
+        :param timeout: The longest time of one attempt.
         :param queue: The queue that its runs wait in.
-        :param retries: Attempts after the first one.
+        :param retries: The number of attempts after the first one.
         :param backoff: The delays between attempts; a receiver's ``Retry-After`` makes
             them longer, up to an hour.
-        :raises DefinitionError: Something about it is wrong; the message has the fix.
+        :raises DefinitionError: The declaration is wrong; the message has the fix.
         """
         caller = sys._getframe(1)
         options = FunctionOptions(queue=queue, retries=retries, backoff=backoff)
@@ -183,20 +185,20 @@ class Durable(Decorators):
         id: str | None = None,
         at: datetime | None = None,
     ) -> str:
-        """Send an event; from the return on it is owned by the queue.
+        """Send an event. When this returns, the queue or the state server owns it.
 
-        A queue that does not take it is tried again for ``DURABLE_ACCEPT_TIMEOUT``.
-        With ``DURABLE_SPOOL`` the state server keeps it then, and it is sent when the
+        The event is offered to the queue for ``DURABLE_ACCEPT_TIMEOUT``. With
+        ``DURABLE_SPOOL`` the state server keeps it after that, and it is sent when the
         queue is back.
 
         :param event: A model, an :class:`Event`, or an event's name.
         :param data: The event's data, with a name.
         :param id: The event's id: of several with one id a function runs once.
-        :param at: When it happened (an aware datetime). Runs do not start before.
+        :param at: The time of the event (an aware datetime). Runs do not start before.
         :returns: The event's id.
         :raises EventError: The event is not valid.
-        :raises UnavailableError: It was not taken in time. Sending it again with the
-            same id is harmless.
+        :raises UnavailableError: The event was not taken in time. Sending it again with
+            the same id is harmless.
         """
         state = self._state
         _refuse_in_body()
@@ -207,10 +209,10 @@ class Durable(Decorators):
     def send_many(self, events: t.Iterable[EventLike]) -> list[str]:
         """Send events in as few calls as the queue allows.
 
-        :returns: Their ids, in order.
-        :raises EventError: One of them is not valid; none was sent.
-        :raises UnavailableError: They were not all taken in time; its ``sent`` has the
-            ids of those that were.
+        :returns: The ids of the events, in order.
+        :raises EventError: An event is not valid; none was sent.
+        :raises UnavailableError: Not all events were taken in time; its ``sent`` has
+            the ids of those that were.
         """
         state = self._state
         _refuse_in_body()
@@ -234,24 +236,24 @@ class Durable(Decorators):
         return self._state.settings
 
     def health(self) -> list[HealthCheck]:
-        """Look at everything that runs of the current app need."""
+        """Return the checks of every service that runs of the current app need."""
         return self._state.health()
 
     def lambda_handler(self, event: t.Any, context: LambdaContext) -> dict[str, t.Any]:
-        """Serve what AWS Lambda calls its handler with.
+        """Handle an invocation by AWS Lambda.
 
         ::
 
             app = create_app()
             handler = durable.lambda_handler
 
-        Messages of an SQS queue are served as a worker serves them, within half of the
-        remaining time; the answer names those that are to be delivered again, so
-        switch on ``ReportBatchItemFailures``. A schedule of EventBridge does what is
-        due: timers, lost runs, schedules.
+        Messages of an SQS queue are processed as by a worker, within half of the
+        remaining time. The answer names the messages that are to be delivered again, so
+        switch on ``ReportBatchItemFailures``. A schedule of EventBridge does the work
+        that is due: timers, lost runs, schedules.
 
-        :raises EventError: It is called with something else.
-        :raises RuntimeError: This object is not that of exactly one app.
+        :raises EventError: The invocation is neither of these.
+        :raises RuntimeError: The object has no app, or several.
         """
         from .worker.lambda_handler import handle_event
 
@@ -264,7 +266,7 @@ class Durable(Decorators):
         return handle_event(self.state_of(apps[0]), event, context)
 
     def state_of(self, app: Flask) -> AppState:
-        """Return what *app* has of this extension. For our own processes.
+        """Return the services of *app*. For our own processes.
 
         :raises RuntimeError: The app was not initialised with this object.
         """

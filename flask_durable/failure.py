@@ -1,4 +1,4 @@
-"""What is kept of an exception: text only, so that it can be stored and shown."""
+"""The stored form of an exception: text only, so that it can be stored and shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 
-#: Characters kept of a message and of a traceback; the rest is cut from the middle.
+#: Most characters of a message and of a traceback; the rest is cut from the middle.
 MAX_MESSAGE = 4_000
 MAX_TRACEBACK = 16_000
 
@@ -20,12 +20,12 @@ MAX_TRACEBACK = 16_000
 class Failure:
     """The stored form of an error.
 
-    :param type: Qualified name of the exception's class, such as ``"ValueError"``.
-    :param message: Its text, at most 4,000 characters.
+    :param type: The qualified name of the exception's class, such as ``"ValueError"``.
+    :param message: The exception's text, at most 4,000 characters.
     :param traceback: The formatted traceback, at most 16,000 characters.
     :param step: The step that raised it, or ``None`` for the function's body.
-    :param attempt: Which attempt raised it, counted from 1.
-    :param code: A stable code: that of our own error, else ``"user"``.
+    :param attempt: The number of the attempt that raised it, counted from 1.
+    :param code: A stable code: that of our own error, otherwise ``"user"``.
     """
 
     type: str
@@ -58,7 +58,7 @@ class Failure:
     def from_json(cls, text: str | bytes) -> Failure:
         """Return the failure that :meth:`to_json` wrote."""
         fields = json.loads(text)
-        # Newer code may have stored more than this code knows.
+        # Newer code may have stored fields that this code does not know.
         return cls(
             **{f.name: fields[f.name] for f in fields_of(cls) if f.name in fields}
         )
@@ -83,12 +83,12 @@ def _attribute(kind: type[BaseException], name: str) -> str:
 
 @functools.cache
 def _main_module() -> str:
-    """Return the name by which others import what runs as the main program.
+    """Return the import name of the main program's module.
 
-    ``python shop/app.py`` runs as ``__main__`` what a worker imports as ``shop.app``,
-    or as ``app`` if ``shop`` is no package: the same rule as that of ``flask --app``.
+    ``python shop/app.py`` runs as ``__main__`` the module that a worker imports as
+    ``shop.app``, or as ``app`` if ``shop`` is no package: the rule of ``flask --app``.
 
-    :returns: An empty text if there is no file of it.
+    :returns: The name; an empty text if there is no file of it.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -116,7 +116,7 @@ def _code_of(kind: type[BaseException]) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of *error*, or what stands for it if it has none.
+    """Return the text of *error*, or a substitute if it has none.
 
     For use outside a step's body only: an interrupt would be taken for its text's.
     """

@@ -1,4 +1,4 @@
-"""Whether what events and runs need is there, and as it should be."""
+"""Checks of the services that events and runs need."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if t.TYPE_CHECKING:
     from .app_state import AppState
 
 
-#: Seconds that a look at the readiness of a process is believed.
+#: Seconds for which a readiness check counts.
 READINESS_BELIEVED = 3.0
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One thing that runs need, and whether it is there.
+    """The check of one service that runs need.
 
-    :param name: What was looked at, such as ``"state server"``.
-    :param ok: Whether it is as it should be.
+    :param name: The service, such as ``"state server"``.
+    :param ok: True if it is there and as it should be.
     :param detail: One line for a person, without credentials.
     """
 
@@ -38,13 +38,13 @@ class HealthCheck:
 
 
 class Readiness:
-    """What keeps a process from accepting events, remembered for some seconds.
+    """The problems that keep a process from accepting events, cached for some seconds.
 
-    Anybody may ask, as often as he likes, and a look costs a write to the state server
-    and a call to the queue, which is paid for on SQS. So one thread looks at a time;
-    the others are told what was seen last.
+    A probe may ask at any rate, and a check costs a write to the state server and a
+    call to the queue, which is paid for on SQS. So one thread checks at a time; the
+    others get the last result.
 
-    :param look: Returns what is wrong.
+    :param look: A callable that returns the problems.
     """
 
     def __init__(self, look: t.Callable[[], list[str]]) -> None:
@@ -54,7 +54,7 @@ class Readiness:
         self._look_at = 0.0
 
     def problems(self) -> list[str]:
-        """Return what is wrong; empty if nothing."""
+        """Return the problems; empty if there are none."""
         # Only the first answer is waited for.
         if time.monotonic() > self._look_at and self._lock.acquire(
             blocking=self._seen is None
@@ -72,16 +72,16 @@ class Readiness:
 
 
 class HealthChecks:
-    """Looks at the collaborators of an app.
+    """Checks the services of an app.
 
-    :param state: They.
+    :param state: The services of the app.
     """
 
     def __init__(self, state: AppState) -> None:
         self._state = state
 
     def readiness(self) -> t.Iterator[HealthCheck]:
-        """Look at what events need, for somebody who waits."""
+        """Check the services that events need, with little patience for each."""
         if ails := ailing():
             yield HealthCheck("threads", False, _told(ails))
         server = self._check_server(self._state.impatient_server)
@@ -93,7 +93,7 @@ class HealthChecks:
             yield self._check_queue()
 
     def everything(self) -> t.Iterator[HealthCheck]:
-        """Look at all that runs need; at nothing else while the server is away."""
+        """Check all services that runs need; only the server while that is away."""
         server = self._check_server()
         yield server
         if not server.ok:
@@ -190,10 +190,10 @@ class HealthChecks:
         return HealthCheck(name, True, detail)
 
     def _serves(self, worker: t.Mapping[str, t.Any]) -> bool:
-        """Return whether *worker* may be what its queues' runs wait for.
+        """Return whether runs in the queues of *worker* may wait for it.
 
-        A push worker is handed messages by what reads queues of Amazon SQS; nothing
-        hands it those of other queues.
+        A push worker gets its messages from a reader of Amazon SQS queues; none reads
+        other queues for it.
         """
         url = self._state.settings.queue_url or ""
         return worker["threads"] > 0 or url.startswith("sqs:")

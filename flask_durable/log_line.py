@@ -1,4 +1,4 @@
-"""One line of a run's log, as it is kept."""
+"""One stored line of a run's log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from datetime import timezone
 class LogLine:
     """A line that was logged while a run was executed.
 
-    :param number: Counts the lines of the run from 1; where some are missing, they were
-        too many to be kept.
-    :param at: When it was logged, by its worker's clock.
-    :param level: ``"info"``, ``"warning"``, …
+    :param number: The number of the line in the run, from 1; numbers are missing if
+        there were too many lines to keep.
+    :param at: The moment it was logged, by its worker's clock.
+    :param level: The level of the record: ``"info"``, ``"warning"``, …
     :param logger: The logger's name.
     :param step: The step whose body logged it, ``None`` between steps.
-    :param attempt: The number of the attempt, of the step or else of the body.
+    :param attempt: The number of the attempt, of the step or otherwise of the body.
     :param message: The message and, if there was an exception, its type and text.
     """
 
@@ -31,7 +31,7 @@ class LogLine:
     message: str
 
     def dump(self) -> str:
-        """Return the line as it is kept, without its number."""
+        """Return the line as it is stored, without its number."""
         milliseconds = round(self.at.timestamp() * 1000)
         fields = [milliseconds, self.level, self.logger, self.step, self.attempt]
         return json.dumps(
@@ -40,7 +40,7 @@ class LogLine:
 
     @classmethod
     def load(cls, number: int, text: str) -> LogLine:
-        """Return the line that was kept as *text*."""
+        """Return the line that was stored as *text*."""
         milliseconds, *fields = json.loads(text)
         at = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
         return cls(number, at, *fields)

@@ -1,19 +1,19 @@
-"""Hooks around what a process does: it sends events, routes them, and executes runs.
+"""Hooks around the work of a process: it sends events, routes them, and executes runs.
 
 ====================  ===================================  ===========================
 hook                  surrounds                            runs in
 ====================  ===================================  ===========================
-``around_send``       one ``send()``, request or step      whoever sends
+``around_send``       one ``send()``, request or step      the sending thread
                       that sends events
 ``around_route``      events becoming runs, some together  a worker's router thread
 ``around_attempt``    one attempt of a run, from its       a worker's run thread
-                      claim until it lets go
+                                            claim to its end
 ``around_step``       one attempt of a step that is not    the attempt's thread
                       memoized yet, and its commit
 ====================  ===================================  ===========================
 
-The hooks of a run whose process is killed are entered and never left, and the next
-attempt enters them anew: count what has to add up in the store, not here.
+If a process is killed, the hooks of its runs are entered and never left, and the next
+attempt enters them again. So count in the store what has to add up, and not here.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ logger = get_logger(__name__)
 class EventInfo:
     """An event, without its data.
 
-    :param name: Its name.
-    :param id: Its id.
-    :param at: When it happened: milliseconds since 1970, UTC.
-    :param headers: What travels with it; see :attr:`SendInfo.headers`.
+    :param name: The event's name.
+    :param id: The event's id.
+    :param at: The time of the event: milliseconds since 1970, UTC.
+    :param headers: The headers that travel with it; see :attr:`SendInfo.headers`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class EventInfo:
 class SendInfo:
     """Events on their way to the event queue.
 
-    :param events: They, in order.
+    :param events: The events, in order.
     """
 
     events: t.Sequence[EventInfo]
@@ -62,8 +62,8 @@ class SendInfo:
     headers: dict[str, str] = field(default_factory=dict)
     #: Bytes of their messages, once they are made.
     size: int = 0
-    #: What became of each, once it is known: ``"accepted"``, ``"spooled"``, or why
-    #: nobody owns it.
+    #: The outcome of each, once it is known: ``"accepted"``, ``"spooled"``, or the
+    #: error that left it without an owner.
     outcomes: t.Sequence[Outcome] = ()
 
 
@@ -71,7 +71,7 @@ class SendInfo:
 class RoutedInfo:
     """An event that becomes runs.
 
-    :param event: It.
+    :param event: The event that was received.
     :param receive_count: How often it was received, this time included.
     :param size: Bytes of its message.
     """
@@ -83,7 +83,7 @@ class RoutedInfo:
     created: dict[str, str] = field(default_factory=dict)
     #: The runs that were there already, since the event came before.
     existing: dict[str, str] = field(default_factory=dict)
-    #: Why it is received again, if it is, or was put aside as a dead letter.
+    #: The error for which it is received again, or became a dead letter.
     error: Exception | None = None
 
 
@@ -91,17 +91,17 @@ class RoutedInfo:
 class RouteInfo:
     """Events that are routed together.
 
-    :param events: They. One that is no event, or does not fit the schema of its name,
-        is among them with its error.
+    :param events: The events in hand. A message that is no event, or does not fit the
+        schema of its name, is among them with its error.
     """
 
     events: list[RoutedInfo]
 
 
-#: How an attempt may end; see :attr:`AttemptInfo.outcome`.
+#: The outcome of an attempt; see :attr:`AttemptInfo.outcome`.
 AttemptOutcome = t.Literal["completed", "failed", "suspended", "lost"]
 
-#: How an attempt of a step may end; see :attr:`StepInfo.outcome`.
+#: The outcome of an attempt of a step; see :attr:`StepInfo.outcome`.
 StepOutcome = t.Literal["completed", "failed", "retried", "interrupted"]
 
 
@@ -109,15 +109,16 @@ StepOutcome = t.Literal["completed", "failed", "retried", "interrupted"]
 class AttemptInfo:
     """One attempt of a run.
 
-    :param run_id: The run.
-    :param function: Its function's id.
+    :param run_id: The run's id.
+    :param function: The id of its function.
     :param queue: The queue of its function.
     :param event: The event that it was created for.
-    :param number: Counts the attempts of the body since a step was done last, from 1.
-    :param created: When the run was created: milliseconds since 1970, server clock.
-    :param queued: When it was queued for this attempt, likewise.
-    :param claimed: When the attempt claimed it, likewise.
-    :param memoized: How many steps the attempt finds done.
+    :param number: The number of the body's attempt since a step was done last, from 1.
+    :param created: The moment the run was created: milliseconds since 1970, by the
+        server's clock.
+    :param queued: The moment it was queued for this attempt, likewise.
+    :param claimed: The moment the attempt claimed it, likewise.
+    :param memoized: The number of steps that the attempt finds done.
     :param size: Bytes of the event as it is stored with the run.
     """
 
@@ -131,14 +132,14 @@ class AttemptInfo:
     claimed: int
     memoized: int
     size: int
-    #: What the body's attempt before this one failed with, where it can be read.
+    #: The failure of the body's attempt before this one, if it can be read.
     previous: Failure | None = None
     #: ``"completed"`` or ``"failed"`` if the run ended, ``"suspended"`` if it goes on
-    #: later, ``"lost"`` if it is somebody else's by now, or was cancelled.
+    #: later, ``"lost"`` if another worker has it by now, or it was cancelled.
     outcome: AttemptOutcome = "lost"
-    #: Why it is suspended or lost: ``"sleep"``, ``"retry"``, ``"worker shutdown"``, …
+    #: The reason for a suspension or a loss: ``"sleep"``, ``"retry"``, …
     reason: str = ""
-    #: What failed the run, or what its body is called again for; let go of afterwards.
+    #: The error of the run or of its body; dropped once all hooks have ended.
     error: BaseException | None = None
     #: The step whose failure failed the run; empty if it was the body's own.
     failed_step: str = ""
@@ -150,7 +151,7 @@ class StepInfo:
 
     :param attempt: The attempt of the run.
     :param name: The step's name in this run, such as ``"transcode#2"``.
-    :param kind: What kind of step it is: ``"run"``, ``"send_event"``, …
+    :param kind: The kind of step: ``"run"``, ``"send_event"``, …
     :param number: The number of its attempt, counted from 1.
     """
 
@@ -158,27 +159,27 @@ class StepInfo:
     name: str
     kind: str
     number: int
-    #: What the attempt before this one failed with, where it can be read.
+    #: The failure of the attempt before this one, if it can be read.
     previous: Failure | None = None
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
     #: to be another attempt, ``"interrupted"`` if the attempt of the run ended before.
     outcome: StepOutcome = "interrupted"
-    #: What its body raised; let go of afterwards.
+    #: The error of its body; dropped once all hooks have ended.
     error: BaseException | None = None
 
 
 Around = AbstractContextManager[object]
 
-#: Surrounds what no hook cares for.
+#: A context for moments that no hook overrides.
 NOTHING: t.Final[Around] = contextlib.nullcontext()
 
 
 class Middleware:
-    """Is told of each send, routing, attempt and step of an app in this process.
+    """Hooks around each send, routing, attempt and step of an app in this process.
 
-    Override the hooks of interest. Each is called just before, and returns what is
-    entered then and left afterwards, in the same thread; a generator that
-    :func:`contextlib.contextmanager` decorates does. What became of it is in the
+    Override the hooks of interest. Each is called just before, and returns a context
+    manager that is entered then and left afterwards, in the same thread; a generator
+    that :func:`contextlib.contextmanager` decorates does. The outcome is in the
     argument by then::
 
         class StepTimes(Middleware):
@@ -190,9 +191,9 @@ class Middleware:
 
         durable = Durable(middleware=[StepTimes()])
 
-    The first of several is the outermost. What a hook raises is logged and goes no
-    further, so no event and no run is lost by it; and it is not told of what is raised
-    inside by an exception. What it takes is added to the run's time.
+    The first of several is the outermost. An error of a hook is logged and goes no
+    further, so no event and no run is lost by it. A hook does not see the errors of the
+    code inside as exceptions. The time of a hook is added to the run's.
     """
 
     def around_send(self, send: SendInfo) -> Around:
@@ -222,19 +223,19 @@ class MiddlewareChain:
         self._step = _overriding(members, "around_step")
 
     def around_send(self, send: SendInfo) -> Around:
-        """Return what surrounds the sending of events."""
+        """Return the hooks' context for the sending of events."""
         return _Guarded(self._send, send) if self._send else NOTHING
 
     def around_route(self, route: RouteInfo) -> Around:
-        """Return what surrounds the routing of events."""
+        """Return the hooks' context for the routing of events."""
         return _Guarded(self._route, route) if self._route else NOTHING
 
     def around_attempt(self, attempt: AttemptInfo) -> Around:
-        """Return what surrounds an attempt of a run."""
+        """Return the hooks' context for an attempt of a run."""
         return _Guarded(self._attempt, attempt) if self._attempt else NOTHING
 
     def around_step(self, step: StepInfo) -> Around:
-        """Return what surrounds an attempt of a step."""
+        """Return the hooks' context for an attempt of a step."""
         return _Guarded(self._step, step) if self._step else NOTHING
 
 
@@ -251,7 +252,7 @@ def _overriding(members: t.Sequence[Middleware], name: str) -> list[Hook]:
 
 
 class _Guarded:
-    """Enters what hooks return, and leaves it in reverse, whatever they raise."""
+    """Enters the contexts of hooks, and leaves them in reverse, whatever they raise."""
 
     def __init__(self, hooks: t.Sequence[Hook], info: object) -> None:
         self._hooks = hooks
@@ -270,16 +271,16 @@ class _Guarded:
     def __exit__(self, *_: object) -> None:
         for around in reversed(self._entered):
             try:
-                # Never an exception: a hook could swallow what ends an attempt.
+                # Never an exception: a hook could swallow one that ends an attempt.
                 around.__exit__(None, None, None)
             except BaseException as error:
                 _drop(around, error)
 
 
 def _drop(what: object, error: BaseException) -> None:
-    """Log what a hook raised, and let nothing but an interrupt through.
+    """Log the error of a hook, and let nothing but an interrupt through.
 
-    Also ``SystemExit``, which would end a worker's thread with its run in hand.
+    Even ``SystemExit``, which would end a worker's thread with its run in hand.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error

@@ -1,7 +1,6 @@
-"""What there is right now in the whole app: the gauges of the page on metrics.
+"""The gauges of the whole app, see the page on metrics.
 
-They are read by whoever tells them: the leader of the workers for statsd, a web process
-for Prometheus.
+The leader of the workers reads them for statsd, a web process for Prometheus.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def readings(state: AppState) -> t.Iterator[Reading]:
     """Read all gauges of the app of *state*.
 
     :raises redis.RedisError: The state server did not answer.
-    :raises UnavailableError: The queue did not.
+    :raises UnavailableError: The queue did not answer.
     """
     for status in _UNFINISHED:
         yield "runs", state.store.count(status), {"state": str(status)}
@@ -55,7 +54,7 @@ def _of_queues(state: AppState) -> t.Iterator[Reading]:
 
 
 def _oldest(state: AppState, queues: t.Sequence[str]) -> dict[str, float]:
-    """Return for how many seconds the oldest run of each queue has waited."""
+    """Return for each queue the seconds that its oldest run has waited."""
     seen = Sensor(state.server, state.store.keys, queues).look(0)
     ages = dict.fromkeys(queues, 0.0)
     for group in seen.waiting:

@@ -34,7 +34,7 @@ from .store.run_store import RunStore
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 
-#: Pages that a filtered list looks through.
+#: Most pages that a filtered list looks through.
 MAX_PAGES = 20
 
 _STEP_STATUS = {"tried": "retrying"}
@@ -44,8 +44,8 @@ _STEP_STATUS = {"tried": "retrying"}
 class StepAttempt:
     """One attempt of a step.
 
-    :param number: Counted from 1.
-    :param started: When it began, by the state server's clock.
+    :param number: The number of the attempt, counted from 1.
+    :param started: The moment it began, by the state server's clock.
     :param duration: Seconds that it took.
     """
 
@@ -56,20 +56,20 @@ class StepAttempt:
 
 @dataclass(frozen=True, repr=False)
 class StepRecord:
-    """What is kept of one step of a run.
+    """One step of a run, as it is stored.
 
     ``value`` and ``failure`` are opened when they are read, which raises
     :class:`~flask_durable.PayloadError` if this process cannot open them.
 
-    :param name: Its name in the run, such as ``"transcode#2"``.
-    :param kind: ``run``, ``sleep`` or ``send_event``.
+    :param name: The step's name in the run, such as ``"transcode#2"``.
+    :param kind: The kind of step: ``run``, ``sleep`` or ``send_event``.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
-    :param started: When that attempt began, by the state server's clock.
+    :param started: The moment that attempt began, by the state server's clock.
     :param duration: Seconds that it took; ``None`` while a sleep goes on.
-    :param due: When a sleep ends.
+    :param due: The end of a sleep.
     :param value: The result, as JSON gives it back.
-    :param failure: What the last attempt raised.
+    :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
         first; empty for a sleep.
     """
@@ -94,31 +94,31 @@ class Run:
     """One run of a function, as it was when it was read.
 
     ``event``, ``result`` and ``failure`` are opened when they are read, which raises
-    :class:`~flask_durable.PayloadError` if this process cannot open them, or they were
-    in a blob store and are gone.
+    :class:`~flask_durable.PayloadError` if this process cannot open them, or if they
+    were in a blob store and are gone.
 
-    :param id: Derived from function and event, so an event's run is always found.
+    :param id: The id, derived from function and event, so that it is always found.
     :param function: The function's id.
-    :param status: Where it is in its life.
-    :param reason: Why it is suspended, paused or cancelled, or did nothing.
-    :param due: When a suspended run goes on.
-    :param event: What it was created for; its data is a plain object.
+    :param status: The state of the run.
+    :param reason: The reason why it is suspended, paused or cancelled, or did nothing.
+    :param due: The moment a suspended run goes on.
+    :param event: The event that it was created for; its data is a plain object.
     :param event_id: The event's id, which is always readable, as is its name.
     :param event_name: The event's name.
     :param queue: The queue that it waits in.
-    :param created: When it was created.
-    :param started: When it was first claimed.
-    :param finished: When it ended.
-    :param result: What the function returned, as JSON gives it back.
-    :param failure: Why it failed, or is paused, or what its body raised last.
-    :param dispatches: Claims since the last progress.
+    :param created: The moment of its creation.
+    :param started: The moment it was first claimed.
+    :param finished: The moment it ended.
+    :param result: The function's result, as JSON gives it back.
+    :param failure: The failure that ended or paused it, or the last one of its body.
+    :param dispatches: The number of claims since the last progress.
     :param attempt: The number of the body's attempt, counted from 1.
     :param version: The version of the code that ran it last.
-    :param steps: Its steps in the order they began; empty in a list of runs.
+    :param steps: The steps in the order they began; empty in a list of runs.
     :param claims: Workers' claims of it, the newest 20, the oldest of these first.
-    :param message_error: Why a queued run's message could not be processed, if one that
-        was sent since it was queued failed; only of a single run. Whether that message
-        is given back or dead, the sweeper sends another in time.
+    :param message_error: The error of a message that was sent since the run was queued
+        and could not be processed; only of a single queued run. Even if that message is
+        dead, the sweeper sends another in time.
     :param changed_step: The first step that was given its stored result although a
         later execution of the body called it with other arguments.
     """
@@ -172,7 +172,7 @@ class Runs:
     def get(self, id: str) -> Run:
         """Return the run *id* with its steps.
 
-        :raises RunNotFound: There is none.
+        :raises RunNotFound: There is no such run.
         """
         with shielded():
             record, memos = self._store.read(id)
@@ -184,12 +184,12 @@ class Runs:
     def logs(self, id: str, *, after: int = 0) -> builtins.list[LogLine]:
         """Return the newest lines that were logged in the run *id*, oldest first.
 
-        They come a moment after they were logged. ``DURABLE_RUN_LOG_LINES`` says how
+        They appear a moment after they were logged. ``DURABLE_RUN_LOG_LINES`` sets how
         many are kept.
 
-        :param after: Only those with a higher number.
+        :param after: The number that all returned lines exceed.
         :raises RunNotFound: There is no such run.
-        :raises PayloadError: This process cannot open them.
+        :raises PayloadError: This process cannot open the lines.
         """
         with shielded():
             entries = self._logs.read(id)
@@ -211,10 +211,10 @@ class Runs:
     ) -> list[Run]:
         """Return runs without their steps, the newest first.
 
-        :param status: Only those in this state.
-        :param function: Only those of this function.
-        :param limit: How many at most, up to 1,000.
-        :param before: Only those created before this moment.
+        :param status: The state of the returned runs; ``None`` for any.
+        :param function: The function of the returned runs; ``None`` for any.
+        :param limit: The most runs to return, up to 1,000.
+        :param before: The moment that all returned runs were created before.
         :raises ValueError: *status* is no state of a run.
         """
         wanted = None if status is None else RunStatus(status)
@@ -226,7 +226,7 @@ class Runs:
             index = f"status:{wanted}"
         edge = None if before is None else int(before.timestamp() * 1000)
         found: builtins.list[Run] = []
-        # Bounded: a filter that fits little stops after some thousands of runs.
+        # Bounded: a filter that matches little stops after some thousands of runs.
         for page in range(MAX_PAGES):
             with shielded():
                 ids = self._store.newest(
@@ -264,7 +264,7 @@ class Runs:
     def cancel(self, id: str, reason: str = "cancelled by the application") -> Run:
         """End an unfinished run as CANCELLED, at once; a finished one is left alone.
 
-        What its worker still writes is refused. A step's body that is running is not
+        Later writes of its worker are refused. A step's body that is running is not
         interrupted; it can look at ``current_run.cancel_requested``.
 
         :raises RunNotFound: There is no such run.
@@ -277,11 +277,11 @@ class Runs:
         """Queue a FAILED or CANCELLED run again, from the step that failed.
 
         :param steps: The names of further failed steps to run again. A step that runs
-            at most once, and failed the run because nobody knows what came of it, runs
-            again only if it is named here.
+            at most once, and failed the run because its outcome is unknown, runs again
+            only if it is named here.
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is neither failed nor cancelled, a step that is named
-            has not failed, or one with an unknown outcome is not named.
+        :raises RunStateError: The run is neither failed nor cancelled, a named step has
+            not failed, or a step with an unknown outcome is not named.
         """
         with shielded():
             self._admin.retry(id, steps)
@@ -291,7 +291,7 @@ class Runs:
         """Queue a PAUSED run again.
 
         :raises RunNotFound: There is no such run.
-        :raises RunStateError: It is not paused.
+        :raises RunStateError: The run is not paused.
         """
         with shielded():
             self._admin.resume(id)
@@ -302,12 +302,12 @@ class Runs:
 
         :param timeout: Seconds to wait; ``None`` waits without a limit.
         :raises RunNotFound: There is no such run.
-        :raises TimeoutError: It is not finished in time.
+        :raises TimeoutError: The run is not finished in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         while True:
-            # Its status alone: its steps may be megabytes.
+            # The status alone: the steps may be megabytes.
             with shielded():
                 status = self._store.status_of(id)
             if status is None:
@@ -323,7 +323,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Makes runs of what is stored of them."""
+    """Makes runs of their stored form."""
 
     payloads: Payloads
 

@@ -1,7 +1,7 @@
-"""Blinker signals for what middleware surrounds, see :mod:`flask_durable.middleware`.
+"""Blinker signals for the moments of :mod:`flask_durable.middleware`.
 
-The sender of each is the app, so that one of several apps in a process can be listened
-to. A receiver that raises is logged, and harms nothing.
+The sender of each is the app, so that a receiver can choose one of several apps in a
+process. A receiver that raises is logged, and harms nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SignalSender(Middleware):
         return self._around(step_started, step_finished, step=step)
 
     def _around(self, before: Signal | None, after: Signal, **info: t.Any) -> Around:
-        # Few have receivers, and there is one for each step.
+        # Few signals have receivers, and there is one for each step.
         if after.receivers or (before is not None and before.receivers):
             return self._sending(before, after, info)
         return NOTHING

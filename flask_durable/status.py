@@ -6,7 +6,7 @@ import enum
 
 
 class RunStatus(str, enum.Enum):
-    """Where a run is in its life; equal to its lower-case name."""
+    """The state of a run; equal to its lower-case name."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -21,5 +21,5 @@ class RunStatus(str, enum.Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing happens to the run any more by itself."""
+        """True once the run has ended: completed, failed or cancelled."""
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)

@@ -135,7 +135,7 @@ class _EventAPI:
                 "`flask durable secret` makes a key.",
             )
         if not request.is_json:
-            # Where no key is needed, a page of another origin could send plain text.
+            # If no key is needed, a page of another origin could send plain text.
             raise Refused(415, "Send JSON with Content-Type: application/json.")
 
 

@@ -1,7 +1,7 @@
-"""One delivery of an event: a POST, and what its answer means.
+"""One delivery of an event: a POST, and the meaning of its answer.
 
 ===============================  ================================================
-answer                           what it means
+answer                           meaning
 ===============================  ================================================
 2xx                              delivered
 408, 425, 429, 5xx               tried again, not before its ``Retry-After``
@@ -9,10 +9,10 @@ any other, a redirect included   the receiver never takes this event
 none, or one that breaks off     tried again
 ===============================  ================================================
 
-The client is the standard library's, and each delivery has its own connection. Others
-would keep connections, but write the whole address into the log, where its key does
-not belong. Nothing of the answer but its status and ``Retry-After`` goes anywhere else:
-the rest could repeat the key. So could the text of an error of the client.
+The client is the standard library's, and each delivery has its own connection. Other
+clients would keep connections, but write the whole address into the log, and a key in
+it does not belong there. Only the status and ``Retry-After`` of the answer are passed
+on: the rest could repeat the key. So could the text of an error of the client.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ..events.model import Event
 from ..functions.backoff import Backoff
 from .receiver import Receiver
 
-#: Bytes of an answer that are read, so that the receiver can write it to its end.
+#: Most bytes of an answer that are read, so that the receiver can write it to its end.
 MAX_ANSWER = 65_536
 
-#: Seconds that a receiver may ask for.
+#: Most seconds that a receiver may ask for.
 MAX_RETRY_AFTER = 3600.0
 
 _LATER = {408, 425, 429}
@@ -46,18 +46,18 @@ def deliver(
 ) -> int:
     """Send *event* to *receiver*, in a step.
 
-    :param timeout: Seconds for connecting, sending and the answer together, but for an
-        answer that comes in many small parts: that one the step's own timeout ends.
+    :param timeout: Seconds for connecting, sending and the answer together. Only an
+        answer in many small parts can take longer: the step's own timeout ends it.
     :param backoff: The shortest delays before the next attempt.
     :returns: The status of the answer.
-    :raises RetryAfter: It was not taken, but may be later.
-    :raises NonRetriable: It is never taken.
+    :raises RetryAfter: The receiver did not take it, but may later.
+    :raises NonRetriable: The receiver never takes it.
     """
     status, wait, problem = 0, "", ""
     try:
         status, wait = _post(receiver, event, timeout)
     except (OSError, http.client.HTTPException) as error:
-        # Nothing is raised in here: what is would carry this error with it.
+        # No error is raised in here: it would carry this one with it.
         problem = f"did not answer: {type(error).__name__}"
     if 200 <= status < 300:
         return status
@@ -80,7 +80,7 @@ def _post(receiver: Receiver, event: Event[t.Any], timeout: float) -> tuple[int,
             raise TimeoutError
         connection.sock.settimeout(left)
         connection.request("POST", receiver.path, body, headers)
-        # The connection may be the answer's by now, and end with it.
+        # The connection may belong to the answer by now, and end with it.
         with connection.getresponse() as response:
             answer = response.read(MAX_ANSWER)
             if response.length and len(answer) < MAX_ANSWER:

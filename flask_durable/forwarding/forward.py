@@ -7,9 +7,9 @@
                           ▼
                        FAILED ──► failure handler ──► dead letter of the run's queue
 
-So what holds for runs holds for a delivery: one run an event, a retry that waits needs
-no thread, and a worker that dies between the answer and the commit delivers once more,
-with the same id.
+So the guarantees of runs hold for a delivery: one run an event; a retry that waits
+needs no thread; a worker that dies between the answer and the commit delivers once
+more, with the same id.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ STEP = "deliver"
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
-#: Seconds after the end of its time that a delivery is interrupted, if it goes on: the
-#: client is to notice first, and to close its connection.
+#: Seconds after its timeout until a delivery is interrupted, if it goes on. The client
+#: is to notice first, and to close its connection.
 GRACE = 1.0
 
 #: Attempts of the step after the first one: about five hours with the usual delays.
@@ -59,9 +59,9 @@ def define_forward(
     options: FunctionOptions,
     defined_at: str,
 ) -> Function[t.Any, None]:
-    """Return the function that does what :meth:`flask_durable.Durable.forward` says.
+    """Return the function that :meth:`flask_durable.Durable.forward` describes.
 
-    :raises DefinitionError: An argument is not what it should be.
+    :raises DefinitionError: An argument is not valid.
     """
     triggers = read_triggers(on)
     if triggers.crons:

@@ -1,15 +1,15 @@
-"""Who a forward delivers to, and what an event becomes for it.
+"""The receiver of a forward, and the form in which it gets an event.
 
 ==============  =============================  ===================================
-what is sent    without signing secrets        with them
+part            without signing secrets        with them
 ==============  =============================  ===================================
-the form        Inngest's event API            Standard Webhooks
+form            Inngest's event API            Standard Webhooks
 body            ``id, name, data, ts``         ``type, timestamp, data``
-what is stable  ``id``, and the seed's header  ``webhook-id``: the event's id
-who may send    the key in the address         the signatures, one for each secret
+stable part     ``id``, and the seed's header  ``webhook-id``: the event's id
+credential      the key in the address         the signatures, one for each secret
 ==============  =============================  ===================================
 
-An address may hold a key, so that it is shown as its host alone.
+An address may hold a key, so only its host is shown.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _PRINTABLE = re.compile(r"[!-~]+")
 class Receiver:
     """An event API or a webhook.
 
-    :param scheme: ``"https"`` or ``"http"``.
-    :param path: What follows the host in the address.
-    :param secrets: ``whsec_`` secrets; without one it is Inngest's event API.
+    :param scheme: The scheme of the address, ``"https"`` or ``"http"``.
+    :param path: The part of the address after the host.
+    :param secrets: The ``whsec_`` secrets; without one it is Inngest's event API.
     """
 
     scheme: str
@@ -56,8 +56,7 @@ class Receiver:
     def of(cls, to: t.Any, signing_secrets: t.Any) -> Receiver:
         """Return the receiver at the address *to*.
 
-        :raises DefinitionError: An argument is not what it should be; the text repeats
-            neither.
+        :raises DefinitionError: An argument is not valid; the text repeats neither.
         """
         if isinstance(signing_secrets, str):
             signing_secrets = (signing_secrets,)
@@ -77,7 +76,7 @@ class Receiver:
 
     @property
     def confidential(self) -> tuple[str, ...]:
-        """The texts that nobody is shown: what may have a key in it, and secrets."""
+        """The texts that are never shown: secrets, and texts that may have a key."""
         path, _, query = self.path.partition("?")
         return (path, query, *self.secrets)
 
@@ -86,7 +85,7 @@ class Receiver:
         return f"{self.scheme}://{self.host}{port}/…"
 
     def connection(self, timeout: float) -> HTTPConnection:
-        """Return a connection that is not made yet.
+        """Return a connection that is not open yet.
 
         :param timeout: Seconds for each wait for the other side.
         """
@@ -96,9 +95,9 @@ class Receiver:
     def request_of(
         self, event: Event[t.Any], now: float
     ) -> tuple[bytes, dict[str, str]]:
-        """Return the body and the headers that *event* is sent with.
+        """Return the body and the headers of the request that sends *event*.
 
-        :param now: Seconds since 1970.
+        :param now: The time in seconds since 1970.
         """
         headers = {
             "Content-Type": "application/json",

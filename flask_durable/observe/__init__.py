@@ -1,1 +1,1 @@
-"""Seeing what runs do."""
+"""Observability: logs, metrics, traces and error reports of what runs do."""

@@ -1,4 +1,4 @@
-"""All metrics, in the order of the page on metrics, which says the same of each."""
+"""The table of all metrics, in the order of the page on metrics."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Kind = t.Literal["counter", "timing", "gauge"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What one metric is.
+    """The description of one metric.
 
-    :param name: Its name, without what stands before all of them.
-    :param kind: Whether it counts, times, or says what there is.
-    :param unit: What the number is of.
+    :param name: The metric's name without the common prefix.
+    :param kind: A counter, a duration or a gauge.
+    :param unit: The unit of its values.
     :param tags: The names of its tags.
-    :param text: When a value is added, or what there is.
+    :param text: The moment when a value is added, or the quantity that a gauge shows.
     """
 
     name: str

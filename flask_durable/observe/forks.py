@@ -1,4 +1,4 @@
-"""What is not a child's after a fork: what its parent gathered, locks, threads."""
+"""Resets buffers, locks and threads in a forked child."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import weakref
 
 
 class Forgetful(t.Protocol):
-    """Something that begins anew in a child."""
+    """An object that has to be reset in a forked child."""
 
     def forget(self) -> None:
-        """Begin anew. No other thread is there."""
+        """Start afresh. No other thread runs."""
 
 
 _alive: weakref.WeakSet[Forgetful] = weakref.WeakSet()
 
 
 def forget_after_fork(forgetful: Forgetful) -> None:
-    """Let *forgetful* begin anew in each child, as long as it is there."""
+    """Have *forgetful* reset in each forked child, for as long as it exists."""
     _alive.add(forgetful)
 
 

@@ -1,4 +1,4 @@
-"""How the records of our own processes are written: for a person, or as JSON lines.
+"""Formats of the log records of our own processes: text, or JSON lines.
 
 The web process is the application's: nothing here is called there.
 """
@@ -19,10 +19,10 @@ from .tail import install_tail
 
 LogFormat = t.Literal["console", "json"]
 
-#: Packages whose loggers a worker needs.
+#: Packages with the loggers that a worker needs.
 _LOGGERS = (__package__.partition(".")[0], "dramatiq")
 
-#: What the standard library gives a record, and fields that have shorter names here.
+#: The attributes of every record, and fields that have shorter names here.
 _KNOWN = {
     *vars(logging.makeLogRecord({})),
     *("message", "asctime", "taskName", "action", "durable_suffix"),
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
     ``time`` (UTC), ``level``, ``logger`` and ``message`` are always there; ``action``,
     ``run``, ``function``, ``step``, ``attempt``, ``event`` and ``exception`` where the
-    record has them. Then comes what was given as ``extra``, as text if it is no JSON.
+    record has them. The values of ``extra`` follow, as text if they are no JSON.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -68,19 +68,19 @@ def _message_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:
-        # Better than no line: its arguments do not fit, or cannot be shown.
+        # Better than no line: the arguments do not fit, or cannot be shown.
         return str(record.msg)
 
 
 def _shown(value: t.Any) -> t.Any:
-    """Return *value* if it can be written as JSON, or else as text."""
+    """Return *value* if it can be written as JSON, otherwise as text."""
     if value is None or isinstance(value, (str, int)):
         return value
     try:
         json.dumps(value, skipkeys=True, default=str, allow_nan=False)
         return value
     except Exception:
-        # It is a number that JSON has not, leads to itself, or cannot be shown.
+        # It is a number that JSON lacks, contains itself, or cannot be shown.
         with contextlib.suppress(Exception):
             return str(value)
         return f"<{type(value).__name__}>"
@@ -90,8 +90,8 @@ def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> N
     """Write the records of this process to stderr, with the run that they belong to.
 
     :param app_logger: The application's own logger.
-    :param log_format: In the place of whatever handlers the application has set up;
-        ``None`` leaves them, and writes for a person if there are none.
+    :param log_format: The format that replaces all handlers of the application;
+        ``None`` leaves them, and writes text if there are none.
     """
     root = logging.getLogger()
     is_bare = not root.handlers
@@ -117,7 +117,7 @@ def set_up_pushed(app_logger: logging.Logger) -> None:
     """
     root = logging.getLogger()
     if not root.handlers and logging.lastResort is not None:
-        # It writes while there is no handler, and a run's lines need one.
+        # lastResort writes while there is no handler, but a run's lines need one.
         root.addHandler(logging.lastResort)
     switched_off = _switch_on()
     _install(root, app_logger)
@@ -134,7 +134,7 @@ def _switch_on() -> list[str]:
     """Switch our loggers on again; return the names of those that were off.
 
     ``logging.config`` switches off all loggers that exist when it is called, unless it
-    is told otherwise: few mean that, and a worker could say nothing of what fails.
+    is told otherwise. Few mean that, and a worker could log no failure.
     """
     found = []
     for name, logger in list(logging.root.manager.loggerDict.items()):

@@ -1,4 +1,4 @@
-"""Log records that carry the run they belong to, and are not repeated on replay.
+"""Log records that carry their run and are not repeated on replay.
 
 Fields of a record inside a run: ``durable_run_id``, ``durable_function``,
 ``durable_step`` (``None`` between steps), ``durable_attempt`` and ``durable_event_id``.
@@ -20,10 +20,10 @@ _PACKAGE = __package__.partition(".")[0]
 
 
 class RunFilter(logging.Filter):
-    """Adds the run's fields to records, and drops what a replay logs again.
+    """Adds the run's fields to records, and drops those that a replay logs again.
 
-    A body runs from the top after each suspension; what it logged before the last
-    stored step was logged then. Steps do not run again, so theirs is never dropped.
+    A body runs from the top after each suspension. Its records before the last stored
+    step were logged then. Steps do not run again, so their records are never dropped.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -41,7 +41,7 @@ class RunFilter(logging.Filter):
         return record.name.partition(".")[0] == _PACKAGE and record.name != RUN_LOGGER
 
 
-#: What ``current_run.log`` writes to.
+#: The logger behind ``current_run.log``.
 RUN_LOGGER = f"{_PACKAGE}.run"
 
 
@@ -58,7 +58,7 @@ def install(logger: logging.Logger) -> None:
 
 
 class _RunAdapter(logging.LoggerAdapter[logging.Logger]):
-    """Passes records on, unless the body only logs again what it logged before."""
+    """Passes records on, unless a replay logs them again."""
 
     def isEnabledFor(self, level: int) -> bool:
         context = run_context()

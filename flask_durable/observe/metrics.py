@@ -1,9 +1,9 @@
 """The metrics of what a process does itself; see the page on metrics.
 
-What has to add up is counted in the store by the scripts that do it. The names of
-events come from whoever sends them. Each would be a series of its own for as long as
-the process lives, so only names that the app declares, and the first
-:data:`MOST_NAMES` others, are told as they are.
+Counts that have to add up are made in the store, by the scripts that change it. The
+names of events come from the senders. Each name would be a series of its own for as
+long as the process lives. So only names that the app declares, and the first
+:data:`MOST_NAMES` others, are counted under their own name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..middleware import SendInfo
 from .sink import Sink
 from .times import Measure
 
-#: Names of events that are told though the app declares none of them.
+#: Most names of events that are counted though the app declares none of them.
 MOST_NAMES = 1000
 
-#: The tag of all further ones.
+#: The tag of all further names.
 OTHER = "other"
 
 #: Takes a value of a series.
@@ -29,10 +29,10 @@ Append = t.Callable[[float], None]
 
 
 class Metrics(Middleware):
-    """Tells a sink of sends, routings, attempts and steps.
+    """Counts and times sends, routings, attempts and steps.
 
-    :param sink: Where it goes.
-    :param declares: Tells of an event's name whether the app's code has it.
+    :param sink: The receiver of the values.
+    :param declares: A callable that tells if the app's code has an event's name.
     """
 
     def __init__(self, sink: Sink, declares: t.Callable[[str], bool]) -> None:
@@ -64,7 +64,7 @@ class Metrics(Middleware):
     def timed(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
     ) -> None:
-        """Tell what was measured, and what is known with it."""
+        """Add a duration, and the values that are known with it."""
         function, took = attempt.function, seconds * 1000
         if measure == "step":
             self._step(function, outcome, took)
@@ -74,7 +74,7 @@ class Metrics(Middleware):
             self._claimed(attempt, took)
 
     def flush(self) -> None:
-        """Send or write what was gathered."""
+        """Send or write the collected values."""
         self._sink.flush()
 
     def _count(self, metric: str, event: str) -> None:
@@ -84,14 +84,14 @@ class Metrics(Middleware):
         """Return the name that *event* is counted under."""
         if event in self._names or self._declares(event):
             return event
-        # A few more where several threads come at once.
+        # A few more if several threads come at once.
         if len(self._names) >= MOST_NAMES:
             return OTHER
         self._names.add(event)
         return event
 
     def _step(self, function: str, outcome: str, took: float) -> None:
-        # There are many: their series are not looked for by name and tags.
+        # There are many steps: their series are not looked up by name and tags.
         key = (function, outcome)
         if key not in self._steps:
             series = self._sink.series

@@ -1,11 +1,11 @@
-"""Which monitor of Sentry's a run of a schedule checks in at, and what it is to expect.
+"""The Sentry monitors of scheduled runs, and their check-ins.
 
 A monitor has one schedule. So a function's first schedule is watched by the monitor
-that has the function's name, its second by one with ``-2`` behind it, and so on. A name
-that Sentry does not take as it is has a digest behind what is left of it, which may be
-the same of two names; so has one that could be that of a second schedule. The run that
-a schedule's instant started is one check-in, however many attempts it takes and in
-however many processes: its id follows from the run's.
+that has the function's name, its second by one with the suffix ``-2``, and so on. A
+name that Sentry does not take as it is is cut and gets a digest as its suffix, since
+two names may be cut to the same; so does a name that could be that of a second
+schedule. A run that a schedule's instant started is one check-in, however many attempts
+and processes it takes: the check-in's id follows from the run's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..events.ticks import CronTick
 from ..events.ticks import SCHEDULE_HEADER
 from ..middleware import AttemptInfo
 
-#: Characters of a monitor's name, and minutes of a run, that Sentry takes.
+#: Most characters of a monitor's name, and most minutes of a run, that Sentry takes.
 LONGEST_SLUG = 50
 LONGEST_RUN = 28 * 24 * 60
 
@@ -34,9 +34,9 @@ _UNSAFE = re.compile(r"[^a-z0-9_-]+")
 class CheckIn:
     """A run's check-in at its monitor.
 
-    :param id: The same in each attempt of the run.
+    :param id: The check-in's id, the same in each attempt of the run.
     :param slug: The monitor's name.
-    :param config: What makes or changes the monitor.
+    :param config: The settings that create or change the monitor.
     """
 
     id: str
@@ -45,7 +45,7 @@ class CheckIn:
 
     @classmethod
     def of(cls, attempt: AttemptInfo) -> CheckIn | None:
-        """Return the check-in of a run that a schedule started; of another ``None``."""
+        """Return the check-in of a run that a schedule started, otherwise ``None``."""
         header = attempt.event.headers.get(SCHEDULE_HEADER)
         # Events that such a run sends have the header, too.
         if header is None or attempt.event.name != CronTick.__event_name__:
@@ -73,7 +73,7 @@ def _config(schedule: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "timezone": schedule["timezone"],
     }
     if schedule["jitter"]:
-        # A minute is what Sentry waits by itself.
+        # By itself Sentry waits a minute.
         config["checkin_margin"] = 1 + math.ceil(schedule["jitter"] / 60)
     if schedule["timeout"]:
         config["max_runtime"] = min(math.ceil(schedule["timeout"] / 60), LONGEST_RUN)

@@ -1,23 +1,23 @@
-"""Takes event data and keys out of what Sentry gathers, wherever in the process.
+"""Removes event data and keys from everything that Sentry collects in the process.
 
-The SDK's integrations gather on their own: the body and the address of a request, the
+The SDK's integrations collect on their own: the body and the address of a request, the
 local variables of a stack, log records, commands of Redis. They do so in threads and
 processes that none of our middleware surrounds. So one scrubber is put behind the
-client's own: it sees every issue and every transaction after all event processors, and
+client's own. It sees every issue and every transaction after all event processors, and
 before the application's ``before_send``.
 
 ========================================  ============================================
-of every issue, transaction and log       the secrets of the settings and the addresses
-                                          of forwards are replaced, what follows
-                                          ``/e/`` or ``/worker/`` in an address, and
-                                          what follows ``flask durable send``
-of a request to one of our routes         the body is removed
-of an issue that comes from this package  variables of all frames are removed that are
-                                          not the application's own; of what remains,
-                                          values whose names say so are replaced, and
-                                          what pydantic's errors quote
-of a log that comes from this package     parameters are removed; the rest as of issues
-of our Redis commands                     the arguments are removed
+every issue, transaction and log          the secrets of the settings and the addresses
+                                          of forwards are replaced, and the text after
+                                          ``/e/`` or ``/worker/`` in an address and
+                                          after ``flask durable send``
+a request to one of our routes            the body is removed
+an issue from this package                variables of all frames are removed that are
+                                          not the application's own; of the rest,
+                                          values with secret names are replaced, and
+                                          the values that pydantic's errors quote
+a log from this package                   parameters are removed; the rest as of issues
+our Redis commands                        the arguments are removed
 ========================================  ============================================
 
 Nothing here imports Sentry before the application has.
@@ -44,8 +44,8 @@ if t.TYPE_CHECKING:
 _PACKAGE = __package__.partition(".")[0]
 
 #: Libraries that are called with events and results, or that call us with requests.
-#: What the SDK takes for no code of the application is treated as they are; this is for
-#: an application that has told it otherwise, and for the standard library.
+#: Frames that the SDK marks as outside the application are treated alike. This list is
+#: for an application that marks them otherwise, and for the standard library.
 _LIBRARIES = sys.stdlib_module_names | {
     *("awslambdaric", "bootstrap", "boto3", "botocore", "click", "cryptography"),
     *("dramatiq", "flask", "gunicorn", "hiredis", "pydantic"),
@@ -53,8 +53,8 @@ _LIBRARIES = sys.stdlib_module_names | {
     "werkzeug",
 }
 
-#: Our modules that call no code of the application: what is below their frames in a
-#: stack, such as a wrapper around a client, works on what they passed.
+#: Our modules that call no code of the application. Frames below theirs in a stack,
+#: such as a wrapper around a client, work on their arguments.
 _PASSING = (
     *("forwarding", "http_api", "observe", "payloads", "queue", "redis_client"),
     *("redis_exchange", "store"),
@@ -63,24 +63,24 @@ _PASSING = (
 #: Loggers that write about messages.
 _LOGGERS = (_PACKAGE, "dramatiq")
 
-#: What has the key of an event API behind it, and what a key is in a path.
+#: The path that has the key of an event API behind it, and the pattern of a key.
 _EVENT_API = "/e/"
 _KEY = r"[^/\s?#\"'&]+"
 
-#: What pydantic's errors quote of the data that does not fit.
+#: The values that pydantic's errors quote of data that does not fit.
 _QUOTED_INPUT = re.compile(r"(input_value=).*?(, input_type=)", re.DOTALL)
 
-#: Characters below which a text is no secret, but a word.
+#: Fewest characters of a secret. A shorter text is a common word.
 _SHORTEST_SECRET = 8
 
 #: Keys of an event that are removed if the rest could not be scrubbed.
 _GATHERED = ("breadcrumbs", "exception", "extra", "request", "spans", "threads")
 
-#: Options of the client that are called with what it sends besides events.
+#: Options of the client for callbacks that get its telemetry besides events.
 _CALLBACKS = ("before_send_log", "before_send_metric", "before_send_span")
 
-#: What an attribute of a log is called that is a parameter of its message, and one of a
-#: span that is a header of a request.
+#: Prefixes of attributes: of a log, for a parameter of its message; of a span, for a
+#: header of a request.
 _PARAMETER, _HEADER = "sentry.message.parameter.", "http.request.header."
 
 #: The command whose arguments are an event.
@@ -89,10 +89,10 @@ _SEND = ["durable", "send"]
 
 @dataclass(frozen=True, eq=False)
 class Confidential:
-    """The texts and names of one app that Sentry is not told.
+    """The texts and names of one app that Sentry must not get.
 
-    :param redact: Replaces the values whose names say that they are secret.
-    :param secrets: Returns texts that are shown nowhere: keys, secrets, paths.
+    :param redact: A callable that replaces the values with secret names.
+    :param secrets: A callable that returns the texts to hide: keys, secrets, paths.
     :param url_prefix: The path that the routes are below; empty without routes.
     :param namespace: The namespace of the keys in Redis.
     """
@@ -103,7 +103,7 @@ class Confidential:
     namespace: str
 
     def pattern(self) -> re.Pattern[str]:
-        """Return what fits the secrets, and paths with one: these up to it, grouped."""
+        """Return a pattern of the secrets, and of paths up to a secret, in a group."""
         known = {text for text in self.secrets() if len(text) >= _SHORTEST_SECRET}
         # The longer first: one may begin with another.
         texts = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
@@ -130,12 +130,12 @@ class Confidential:
         return f"{{{self.namespace}:" in text
 
 
-#: Those of the apps that are there.
+#: The apps of this process.
 _apps: weakref.WeakSet[Confidential] = weakref.WeakSet()
 
 
 def protect(confidential: Confidential) -> Confidential:
-    """Keep *confidential* from Sentry for as long as the object is there."""
+    """Keep *confidential* from Sentry for as long as the object exists."""
     _apps.add(confidential)
     install()
     return confidential
@@ -144,7 +144,7 @@ def protect(confidential: Confidential) -> Confidential:
 def install() -> None:
     """Put the scrubber into Sentry's client, if the application has imported the SDK.
 
-    Cheap: called wherever the SDK may have been imported since.
+    Cheap, and called at each moment when the SDK may have been imported since.
     """
     if "sentry_sdk" not in sys.modules:
         return
@@ -155,7 +155,7 @@ def install() -> None:
     if _on_event not in sentry_sdk.scope.global_event_processors:
         sentry_sdk.scope.add_global_event_processor(_on_event)
     client = sentry_sdk.get_client()
-    # Without one there are the SDK's own defaults, which all clients share.
+    # Without a client the options are the SDK's own defaults, shared by all clients.
     if client.is_active():
         _install_in(client.options)
 
@@ -177,13 +177,13 @@ def _install_in(options: Tree) -> None:
 
 
 class _Scrubber:
-    """Stands where the client's own scrubber stood, which goes first."""
+    """Takes the place of the client's own scrubber, and calls that one first."""
 
     def __init__(self, inner: t.Any) -> None:
         self._inner = inner
 
     def scrub_event(self, event: Event) -> None:
-        """Remove from *event* what is not to be sent."""
+        """Remove confidential data from *event*."""
         if self._inner:
             self._inner.scrub_event(event)
         tree = t.cast("Tree", event)
@@ -213,7 +213,7 @@ class _Callback:
 
 
 def _leave_bare(event: Tree) -> None:
-    """Remove from *event* all that may hold what is not to be sent."""
+    """Remove all parts of *event* that may hold confidential data."""
     for name in _GATHERED:
         event.pop(name, None)
     if isinstance(entry := event.get("logentry"), dict):
@@ -281,7 +281,7 @@ def _scrub_request(event: Tree, confidential: Confidential) -> None:
 
 
 def _is_about_us(event: Tree) -> bool:
-    """Return whether *event* comes from this package, or from what it calls."""
+    """Return whether *event* comes from this package, or from code that it calls."""
     logger = str(event.get("logger") or "").partition(".")[0]
     is_attempt = "durable" in (event.get("contexts") or {})
     return is_attempt or logger in _LOGGERS or any(map(_is_ours, _frames_of(event)))
@@ -313,7 +313,7 @@ def _remove_payloads(event: Tree, redact: Redaction) -> None:
 
 
 def _texts_of(event: Tree) -> t.Iterator[tuple[Tree, str]]:
-    """Yield what has the text of an error in it, and under which name."""
+    """Yield each part with an error's text, and the key of the text."""
     yield event, "message"
     yield event, "logentry"
     for value in _values_of(event.get("exception")):
@@ -340,7 +340,7 @@ def _commands_of(event: Tree) -> t.Iterator[Tree]:
 
 
 def _scrub_command(shown: Tree, confidential: Confidential) -> None:
-    """Leave the names of commands on keys of the app's, and remove the arguments."""
+    """Keep the names of commands on keys of the app, and remove the arguments."""
 
     def shorten(value: t.Any) -> t.Any:
         if isinstance(value, str) and confidential.owns_command(value):
@@ -352,7 +352,7 @@ def _scrub_command(shown: Tree, confidential: Confidential) -> None:
 
 
 def _hider(confidential: Confidential) -> t.Callable[[t.Any], t.Any]:
-    """Return what replaces the secrets in a value, however deep they are."""
+    """Return a callable that replaces the secrets in a value, however deep they are."""
     pattern = confidential.pattern()
 
     def hide(value: t.Any) -> t.Any:
@@ -421,7 +421,7 @@ def _frames_of(event: Tree) -> t.Iterator[Tree]:
 
 
 def _is_foreign(frame: Tree) -> bool:
-    """Return whether *frame* is no code of the application."""
+    """Return whether *frame* is outside the application's own code."""
     is_known = _is_ours(frame) or _root_of(frame) in _LIBRARIES
     return is_known or frame.get("in_app") is False
 

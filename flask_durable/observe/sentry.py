@@ -12,10 +12,10 @@ step's attempt   a span ``function``                     –; the next one has a
 
 A run of a schedule checks in at a monitor when it begins and when it ends.
 
-Whatever the application uses of Sentry inside belongs to them. Nothing else of
-this package calls Sentry but :mod:`~flask_durable.observe.scrubbing`, which keeps
-events' data back, and this module does not import it before the application
-has: it is looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
+Spans and breadcrumbs of the application's code belong to the part that they are made
+in. Only this module and :mod:`~flask_durable.observe.scrubbing`, which keeps events'
+data back, call Sentry. This module does not import it before the application has: it is
+looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ if t.TYPE_CHECKING:
     from sentry_sdk.client import BaseClient
     from sentry_sdk.tracing import Span
 
-#: Headers of an event. The last one is ours: when it was sent, milliseconds since 1970.
+#: Headers of an event. The last one is ours: the time of sending, ms since 1970.
 TRACE, BAGGAGE, SENT_AT = "sentry-trace", "baggage", "sentry-sent-at"
 
-#: The queue that events wait in, as Sentry is told.
+#: The name of the queue that events wait in, for Sentry.
 EVENTS = "events"
 
-#: What made a span, in Sentry's terms.
+#: The origin of a span, in Sentry's terms.
 ORIGIN = "auto.queue.flask_durable"
 
-#: Records of ours that say of a failure what its issue says, or that there is none.
+#: Actions of our records of failures that have an issue of their own, or need none.
 _REPORTED = ("run_failed", "step_failed")
 
 _PACKAGE = __package__.partition(".")[0]
@@ -69,14 +69,14 @@ FLUSH_TIMEOUT = 2.0
 
 
 class _LastFailed:
-    """What the step raised that failed last in an attempt, and its name."""
+    """The error and the name of the step that failed last in an attempt."""
 
     step: str = ""
     error: BaseException | None = None
 
 
-#: That of the attempt of this thread. The body has a context of its own: what it sets
-#: is not seen outside, but it sees the object that was set there.
+#: The one of this thread's attempt. The body has a context of its own: variables that
+#: it sets are not seen outside, but it sees the object that was set there.
 _last_failed: ContextVar[_LastFailed | None] = ContextVar(
     "flask_durable.last_failed_step", default=None
 )
@@ -131,7 +131,7 @@ class SentryReporting(Middleware):
 
 
 def flush() -> None:
-    """Wait a moment for what is still to be sent, before a process ends hard."""
+    """Wait a moment until all is sent, before a process ends hard."""
     client = _client()
     if client is not None:
         client.flush(timeout=FLUSH_TIMEOUT)
@@ -147,7 +147,7 @@ def _drop_reported(event: Event, hint: Hint) -> Event | None:
 
 
 def _client() -> BaseClient | None:
-    """Return Sentry's client, if the application made one that sends anything."""
+    """Return Sentry's client, if the application made one that sends data."""
     if "sentry_sdk" not in sys.modules:
         return None
     import sentry_sdk
@@ -199,7 +199,7 @@ def _inject(headers: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _routing(route: RouteInfo) -> t.Iterator[None]:
-    """Tell afterwards of each event in its own trace: they were routed together."""
+    """Report each event afterwards in its own trace: they were routed together."""
     import sentry_sdk
 
     began = datetime.now(timezone.utc)
@@ -263,7 +263,7 @@ def _check_in(check_in: CheckIn, status: str) -> None:
 
 
 def _ended(attempt: AttemptInfo) -> str | None:
-    """Return what a monitor is told of a run that ended; of another one nothing."""
+    """Return the check-in status of a finished run, or ``None`` while it goes on."""
     if attempt.outcome == "completed":
         return "ok"
     cancelled = attempt.outcome == "lost" and attempt.reason == "cancelled"
@@ -286,8 +286,8 @@ def _transaction(event: EventInfo, name: str) -> t.Iterator[Span]:
 def _trace_of(event: EventInfo) -> dict[str, str]:
     """Return the headers of the trace of *event*.
 
-    One that came without any, such as a schedule's, has one by its id: so its runs and
-    all their attempts are in the same trace, wherever they are executed.
+    An event that came without any, such as a schedule's, has a trace by its id. So
+    its runs and all their attempts are in one trace, wherever they are executed.
     """
     if TRACE in event.headers:
         return dict(event.headers)
@@ -334,7 +334,7 @@ def _context_of(attempt: AttemptInfo) -> dict[str, t.Any]:
 
 
 def _add_breadcrumb(what: str, number: int, previous: Failure | None) -> None:
-    """Leave a trace of the attempt before, which another process may have made."""
+    """Add a breadcrumb of the attempt before, which another process may have made."""
     import sentry_sdk
 
     why = f": {previous.type}: {previous.message}" if previous else ""
@@ -346,7 +346,7 @@ def _add_breadcrumb(what: str, number: int, previous: Failure | None) -> None:
 
 
 def _report(client: BaseClient, attempt: AttemptInfo, error: BaseException) -> None:
-    """Make one issue of what failed the run."""
+    """Make one issue of the error that failed the run."""
     import sentry_sdk
     from sentry_sdk.integrations.dedupe import DedupeIntegration
 
@@ -368,7 +368,7 @@ def _report(client: BaseClient, attempt: AttemptInfo, error: BaseException) -> N
 
 
 def _original_of(attempt: AttemptInfo, error: BaseException) -> BaseException:
-    """Return what the step raised, if it was in this attempt that it failed."""
+    """Return the step's own error, if it failed in this attempt."""
     found = _last_failed.get()
     if isinstance(error, StepError) and found and found.step == attempt.failed_step:
         return found.error or error
@@ -378,7 +378,7 @@ def _original_of(attempt: AttemptInfo, error: BaseException) -> BaseException:
 def _quiet_dramatiq() -> None:
     """Drop the transaction that Sentry's integration of Dramatiq began around this.
 
-    It would tell of every attempt once more, named after our one actor.
+    It would report every attempt once more, named after our one actor.
     """
     import sentry_sdk
 

@@ -1,4 +1,4 @@
-"""What takes the metrics of a process."""
+"""The receiver of a process's metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Kind = t.Literal["c", "ms"]
 
 
 class Series(t.Protocol):
-    """Where values of one metric with its tags are put. Of several threads."""
+    """The values of one metric with its tags. Several threads may append."""
 
     @property
     def append(self) -> t.Callable[[float], None]:
@@ -23,22 +23,22 @@ class Sink(ABC):
 
     @abstractmethod
     def series(self, name: str, kind: Kind, **tags: str) -> Series:
-        """Return where values of a metric with these tags are put.
+        """Return the series of a metric with these tags.
 
-        Whoever has a series appends to it, and calls :meth:`tick` afterwards.
+        The caller appends to it, and calls :meth:`tick` afterwards.
         """
 
     @abstractmethod
     def tick(self) -> None:
-        """See to it that what was put into a series goes on in a moment."""
+        """Have the appended values sent or written in a moment."""
 
     @abstractmethod
     def sent(self) -> None:
-        """A send ended, and nothing else may happen in this process for long."""
+        """Note that a send ended, perhaps the last activity here for long."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Let go of what was gathered, now."""
+        """Send or write the collected values, now."""
 
     def count(self, name: str, number: int = 1, **tags: str) -> None:
         """Add *number* to a counter."""

@@ -1,12 +1,12 @@
-"""What statsd is told, by name: counters, timings in milliseconds, and gauges.
+"""The statsd client: counters, timings in milliseconds, and gauges.
 
-What run threads tell is noted, and made lines and packets of at the end of a send, by
-a worker's thread each second, and elsewhere by whoever comes late: a step costs no
-packet of its own, and a counter one line however often it was counted. A process that
-is killed takes along what it had gathered.
+Run threads only note values. Lines and packets are made of them at the end of a send,
+by a worker's thread each second, and elsewhere by the next caller that comes late. So a
+step costs no packet of its own, and a counter one line however often it was counted. A
+process that is killed loses the values it had collected.
 
-A collector may move, and UDP does not tell: while something is sent, its name is looked
-up again each minute, by a thread, so that nothing waits for it.
+A collector may move, and UDP does not report that. So its name is looked up again each
+minute while values are sent, by a thread, so that nothing waits for it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ..safe_logging import get_logger
 from .forks import forget_after_fork
 from .sink import Sink
 
-#: How tags are written: in the name, or as DogStatsD or InfluxDB's Telegraf read them.
+#: The style of tags: in the name, or as DogStatsD or InfluxDB's Telegraf read them.
 TagStyle = t.Literal["dogstatsd", "influx"]
 
-#: Bytes of a packet, which Ethernet takes whole.
+#: Most bytes of a packet, which Ethernet takes whole.
 PACKET = 1432
-#: Seconds between two sends of a worker's thread, and after which another one sends.
+#: Seconds between two sends of a worker's thread, and until any other thread sends.
 LONGEST = 1.0
 LATE = 2.0
 #: Seconds after which a host is looked up again, whether it resolved or not.
@@ -38,7 +38,7 @@ LOOK_UP = 60.0
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
-#: As statsd names them: a counter, a duration in milliseconds, a gauge.
+#: The kinds in statsd's letters: a counter, a duration in milliseconds, a gauge.
 Kind = t.Literal["c", "ms", "g"]
 
 logger = get_logger(__name__)
@@ -47,9 +47,9 @@ logger = get_logger(__name__)
 class Series:
     """The values of one metric with its tags that were not sent yet.
 
-    :param kind: What they are.
-    :param before: What stands before the colon of a line.
-    :param behind: What stands behind the kind.
+    :param kind: The kind of the values.
+    :param before: The text before the colon of a line.
+    :param behind: The text behind the kind.
     """
 
     def __init__(self, kind: Kind, before: str, behind: str) -> None:
@@ -57,17 +57,17 @@ class Series:
         self._before = f"{before}:"
         self._behind = f"|{kind}{behind}"
         self._values: list[float] = []
-        #: Takes a value. Of several threads, without a lock: each would wait for the
-        #: one that has it, and that one for the interpreter.
+        #: Takes a value. Several threads call it, without a lock: each would wait for
+        #: the one that has the lock, and that one for the interpreter.
         self.append = self._values.append
 
     def take(self) -> list[str]:
-        """Return lines of what was appended: a counter's sum, a gauge's last value."""
+        """Return lines of the new values: a counter's sum, a gauge's last value."""
         count = len(self._values)
         if not count:
             return []
         values = self._values[:count]
-        # Others only append meanwhile: what they did is not among the first.
+        # Other threads only append in the meantime: their values are not the first.
         del self._values[:count]
         before, behind = self._before, self._behind
         if self._kind == "ms":
@@ -78,11 +78,11 @@ class Series:
 
 
 class Statsd(Sink):
-    """Sends metrics of one process. Nothing is looked up before the first one.
+    """Sends metrics of one process. The host is looked up at the first send.
 
-    :param url: ``statsd://host:port``.
-    :param prefix: What every name begins with.
-    :param tags: How tags are written; by default they are further parts of the name.
+    :param url: The collector's address, ``statsd://host:port``.
+    :param prefix: The beginning of every name.
+    :param tags: The style of tags; by default they are further parts of the name.
     """
 
     def __init__(self, url: str, prefix: str, tags: TagStyle | None) -> None:
@@ -91,21 +91,21 @@ class Statsd(Sink):
         self._style = tags
         self._series: dict[tuple[t.Any, ...], Series] = {}
         self._made: t.Any = None
-        #: Where the host was last; empty while it never resolved.
+        #: The last known address of the host; empty while it never resolved.
         self._address = ""
         self.forget()
         forget_after_fork(self)
 
     def series(self, name: str, kind: Kind, **tags: str) -> Series:
-        """Return where values of a metric with these tags are put; there are not many.
+        """Return the series of a metric with these tags; there are not many.
 
-        Whoever has a series appends to it, and calls :meth:`tick` afterwards.
+        The caller appends to it, and calls :meth:`tick` afterwards.
         """
         key = (name, kind, *tags.items())
         series = self._series.get(key)
         if series is None:
             made = Series(kind, *self._frame(name, tags))
-            # Another thread may have come first, and have appended to its own.
+            # Another thread may have come first, and have appended to its own series.
             series = self._series.setdefault(key, made)
         return series
 
@@ -115,12 +115,12 @@ class Statsd(Sink):
         self.tick()
 
     def tick(self) -> None:
-        """Send what was gathered, if nobody has for too long."""
+        """Send the collected values if the last send is too long ago."""
         if time.monotonic() - self._flushed > LATE:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send the collected values."""
         with self._lock:
             self._flushed = time.monotonic()
             lines = [
@@ -133,11 +133,11 @@ class Statsd(Sink):
                 pipeline.send()
 
     def sent(self) -> None:
-        """Send what was gathered: a web process has no thread that does."""
+        """Send the collected values: a web process has no thread that does."""
         self.flush()
 
     def close(self) -> None:
-        """Send what was gathered, and close the socket; a later line opens one."""
+        """Send the collected values, and close the socket; a later line opens one."""
         self.flush()
         with self._lock:
             client, self._made = self._made, None
@@ -146,7 +146,7 @@ class Statsd(Sink):
             client.close()
 
     def _frame(self, name: str, tags: dict[str, str]) -> tuple[str, str]:
-        """Return what stands before a value, and behind it and its kind."""
+        """Return the text before a value, and the text behind it and its kind."""
         full = f"{self._prefix}.{name}" if self._prefix else name
         written = [(key, _safe(text)) for key, text in tags.items()]
         if self._style is None:
@@ -157,15 +157,15 @@ class Statsd(Sink):
         return full, f"|#{more}" if more else ""
 
     def forget(self) -> None:
-        """Begin anew after a fork: what was gathered is the parent's to send.
+        """Start afresh after a fork: the collected values are the parent's to send.
 
-        The lock too: a thread that is not here may hold it.
+        The lock is replaced too: a thread that does not exist here may hold it.
         """
         self._lock = threading.Lock()
         self._flushed = time.monotonic()
         self._made = None
         self._look_up_at = 0.0
-        # They stay the same objects: somebody has their methods.
+        # They stay the same objects: callers keep their methods.
         for series in self._series.values():
             series.take()
 
@@ -191,12 +191,12 @@ class Statsd(Sink):
 
     def _start_looking(self) -> None:
         thread = threading.Thread(target=self._follow, daemon=True)
-        # It cannot be started when the interpreter ends.
+        # A thread cannot be started when the interpreter ends.
         with contextlib.suppress(RuntimeError):
             thread.start()
 
     def _follow(self) -> None:
-        """Send to where the host is now; as before, if that cannot be told."""
+        """Send to the host's present address; to the old one if the lookup fails."""
         try:
             address = _address_of(self._url)
             if address == self._address:
@@ -204,17 +204,17 @@ class Statsd(Sink):
             made = _make_client(self._url, address)
         except (OSError, UnicodeError):
             return
-        # The lock: nobody sends by the one that is closed.
+        # The lock: no thread sends by the client that is closed.
         with self._lock:
             if self._made is not None or not self._address:
                 self._made, made, self._address = made, self._made, address
-        # The old one, if there was any; or this, if there is none since close().
+        # The old one, if there was any; or this one, if there is none since close().
         if made is not None:
             made.close()
 
 
 def _address_of(url: str) -> str:
-    """Return the address of the host of *url*: of several kinds, that of IPv4.
+    """Return the address of the host of *url*, preferably that of IPv4.
 
     :raises OSError: The host does not resolve.
     """
@@ -235,7 +235,7 @@ def _make_client(url: str, address: str) -> t.Any:
 def import_statsd() -> t.Any:
     """Return the package.
 
-    :raises ConfigurationError: It is not installed.
+    :raises ConfigurationError: The package is not installed.
     """
     try:
         return importlib.import_module("statsd")

@@ -1,4 +1,4 @@
-"""Hands the records of a run to whoever keeps the run's newest lines."""
+"""A logging handler that collects the log lines of the current run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import timezone
 from ..log_line import LogLine
 from .logging import RunFilter
 
-#: Characters of a line's message, and of its logger's name.
+#: Most characters of a line's message, and of its logger's name.
 MAX_LINE = 1000
 MAX_NAME = 100
 
@@ -23,7 +23,7 @@ _keep: ContextVar[t.Callable[[LogLine], None] | None] = ContextVar(
 
 @contextlib.contextmanager
 def tailed(keep: t.Callable[[LogLine], None]) -> t.Iterator[None]:
-    """Give *keep* each line that is logged in this thread meanwhile."""
+    """Give *keep* each line that this thread logs inside the block."""
     reset = _keep.set(keep)
     try:
         yield
@@ -39,12 +39,12 @@ class TailHandler(logging.Handler):
         self._is_new = RunFilter().filter
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Keep the record's line, if there is who keeps it and it is new."""
-        # No lock: an interrupt into a step's body could leave it locked for ever.
+        """Give the record's line to the thread's collector, if it is new."""
+        # No lock: an interrupt of a step's body could leave it locked for ever.
         keep = _keep.get()
         if keep is None or not self._is_new(record):
             return False
-        # A record that cannot be formatted is told of by the other handlers.
+        # The other handlers report a record that cannot be formatted.
         with contextlib.suppress(Exception):
             keep(_line_of(record))
         return True
@@ -59,7 +59,7 @@ def install_tail(logger: logging.Logger) -> None:
 def _line_of(record: logging.LogRecord) -> LogLine:
     message = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
-        # Its traceback is kept with the failure.
+        # The failure of the run keeps the traceback.
         error = record.exc_info[1]
         message = f"{_cut(message, MAX_LINE // 2)}\n{type(error).__name__}: "
         message += _text_of(error)

@@ -1,4 +1,4 @@
-"""How long runs wait and take, and their steps, for whoever counts or tells it."""
+"""Durations of runs, of their waits and of their steps, for metrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..middleware import AttemptInfo
 from ..middleware import Middleware
 from ..middleware import StepInfo
 
-#: How long a run was queued before a claim; took from creation to end; how long an
-#: attempt of a step took.
+#: ``wait``: from queueing to a claim. ``run``: from creation to end. ``step``: one
+#: attempt of a step.
 Measure = t.Literal["wait", "run", "step"]
 
 
 class Listener(t.Protocol):
-    """What is told a time. It must not wait for anything: run threads call it."""
+    """A receiver of durations. It must not block: run threads call it."""
 
     def __call__(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
@@ -25,9 +25,9 @@ class Listener(t.Protocol):
 
 
 class RunTimes(Middleware):
-    """Measures once, whoever is told: it is what each step pays for.
+    """Measures once for all listeners, since each step pays for it.
 
-    :param listeners: Who is told.
+    :param listeners: The receivers of the durations.
     """
 
     def __init__(self, *listeners: Listener) -> None:

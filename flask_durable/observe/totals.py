@@ -1,9 +1,9 @@
-"""What this process counts and times, until it is added to what all others did.
+"""The counts and durations of this process, until they are added to the store.
 
-Run threads and requests note it, and wait for nothing. A second after the first note a
-thread adds up what there is and writes it, in one call: neither a web process, nor one
-that AWS Lambda stops, nor a worker needs a thread that is always there. A process that
-is killed takes along that second.
+Run threads and requests note values, and wait for nothing. A second after the first
+note a thread adds up the values and writes the sums, in one call. So neither a web
+process, nor one that AWS Lambda stops, nor a worker needs a thread that always runs. A
+process that is killed loses that second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .sink import Sink
 #: Seconds from the first note until all are written.
 PAUSE = 1.0
 
-#: Notes that are kept before they are added up.
+#: Most notes that are kept before they are added up.
 MOST = 10_000
 
 #: Upper ends of the ranges that durations are counted in, seconds. Above the last one
@@ -37,7 +37,7 @@ BOUNDS = (
     *(60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0),
 )
 
-#: Where sums are written.
+#: Adds sums to those in the store.
 Write = t.Callable[[t.Mapping[Total, float]], None]
 
 _Labels = tuple[tuple[str, str], ...]
@@ -49,7 +49,7 @@ logger = get_logger(__name__)
 class Series:
     """Takes values of one metric with its labels.
 
-    :param append: Takes one.
+    :param append: A callable that takes one value.
     """
 
     def __init__(self, append: t.Callable[[float], None]) -> None:
@@ -59,7 +59,7 @@ class Series:
 class Totals(Sink):
     """Takes counters and durations, and writes sums.
 
-    :param write: Adds sums to those of all processes.
+    :param write: A callable that adds sums to those of all processes.
     """
 
     def __init__(self, write: Write) -> None:
@@ -73,15 +73,15 @@ class Totals(Sink):
         _alive.add(self)
 
     def series(self, name: str, kind: Kind, **tags: str) -> Series:
-        """Return where values of a metric with these tags are put.
+        """Return the series of a metric with these tags.
 
-        Whoever has a series appends to it, and calls :meth:`tick` afterwards.
+        The caller appends to it, and calls :meth:`tick` afterwards.
         """
         key = (name, kind, tuple(tags.items()))
         return Series(lambda value: self._note(key, value))
 
     def tick(self) -> None:
-        """See to it that what was noted is written in a moment."""
+        """Have the noted values written in a moment."""
         if self._timer is None:
             self._start_timer()
 
@@ -89,7 +89,7 @@ class Totals(Sink):
         """Do nothing: :meth:`tick` was called."""
 
     def flush(self) -> None:
-        """Write what was noted; what cannot be written is kept for the next time."""
+        """Write the sums; those that cannot be written are kept for the next time."""
         with self._writing:
             self._timer = None
             sums = self._gather()
@@ -103,14 +103,14 @@ class Totals(Sink):
                 self._sums = defaultdict(float)
 
     def forget(self) -> None:
-        """Begin anew after a fork: what was noted is the parent's to write."""
+        """Start afresh after a fork: the noted values are the parent's to write."""
         self._noted = deque()
         self._sums = defaultdict(float)
         self._writing = threading.Lock()
         self._timer = None
 
     def _note(self, key: _Key, value: float) -> None:
-        """Take a value. Of several threads, without a lock."""
+        """Take a value. Several threads call it, without a lock."""
         self._noted.append((key, value))
         if len(self._noted) >= MOST and self._writing.acquire(blocking=False):
             try:
@@ -123,7 +123,7 @@ class Totals(Sink):
         timer = threading.Timer(PAUSE, self.flush)
         timer.daemon = True
         self._timer = timer
-        # It cannot be started when the interpreter ends: what runs then writes it.
+        # A timer cannot be started when the interpreter ends: the flush at exit writes.
         with contextlib.suppress(RuntimeError):
             timer.start()
 

@@ -1,9 +1,9 @@
 """Step results as JSON text that reads back as the same value.
 
-What a step returned the first time is what every replay returns. A function's return
-annotation says how its result is stored; without one, only values that JSON gives back
-equal are taken. Nothing is changed silently: what would not come back the same is
-refused, with the place where it is.
+A step's first result is what every replay returns. A function's return annotation says
+how its result is stored; without one, only values that JSON gives back equal are taken.
+No value is changed silently: one that would not come back the same is refused, with its
+place in the result.
 """
 
 from __future__ import annotations

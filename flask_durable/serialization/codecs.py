@@ -1,4 +1,4 @@
-"""How the results of a step's function are stored, and what it may be given."""
+"""The codec for the results of a step's function, and the check of its arguments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _codecs: weakref.WeakKeyDictionary[t.Any, Codec] = weakref.WeakKeyDictionary()
 
 
 def codec_for(function: t.Callable[..., t.Any]) -> Codec:
-    """Return how the results of *function* are stored, by its return annotation.
+    """Return the codec for the results of *function*, by its return annotation.
 
     Partials, bound methods, callable objects and classes work too.
 
@@ -58,11 +58,11 @@ def codec_for(function: t.Callable[..., t.Any]) -> Codec:
 def check_arguments(
     args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any] | None = None
 ) -> None:
-    """Refuse ORM objects as arguments of a step; what others hold is not looked at.
+    """Refuse ORM objects as arguments of a step; containers are not looked into.
 
     The session of such an object ends before the step begins.
 
-    :raises StepUsageError: An argument is one.
+    :raises StepUsageError: An argument is an ORM object.
     """
     for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) not in ATOMS and is_orm_object(value):
@@ -110,8 +110,8 @@ def _typed(annotation: t.Any) -> TypedCodec:
     return _typed_by_annotation(annotation)
 
 
-# By annotation as well as by function: a function that is defined in a run's body is
-# another object in each attempt.
+# By annotation as well as by function: a function that is defined in a run's body is a
+# new object in each attempt.
 @functools.lru_cache(maxsize=512, typed=True)
 def _typed_by_annotation(annotation: t.Any) -> TypedCodec:
     return TypedCodec(annotation)

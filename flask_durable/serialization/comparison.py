@@ -1,4 +1,4 @@
-"""Whether what was read back is what was written."""
+"""The check that a value which was read back is the value that was written."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HINT = "Annotate the step's function with the type that it has."
 
 
 def compare(value: t.Any, loaded: t.Any, depth: int = 1) -> None:
-    """Refuse *value* if it came back as something else, *loaded*.
+    """Refuse *value* if it came back different, as *loaded*.
 
-    Models and dataclasses are compared by their fields: what a model keeps in private
-    attributes is not part of a result.
+    Models and dataclasses are compared by their fields: the private attributes of a
+    model are not part of a result.
     """
     if type(value) in ATOMS:
         if type(value) is not type(loaded) or value != loaded:
@@ -100,8 +100,8 @@ def _compare_leaf(value: t.Any, loaded: t.Any) -> None:
 def _check_zone(value: t.Any) -> None:
     """Refuse a time whose zone is more than an offset from UTC.
 
-    What comes back has the offset alone, so that a day later, when the zone's clocks
-    have changed, it would be another hour.
+    Only the offset comes back. A day later, when the zone's clocks have changed, the
+    time would be another hour.
     """
     if not isinstance(value, (datetime, time)) or value.tzinfo is None:
         return
@@ -126,7 +126,7 @@ def _is_kept(value: t.Any, loaded: t.Any) -> bool:
     kind, back = type(value), type(loaded)
     if kind is back or (kind is int and back is float):
         return True
-    # A subclass may be read as its base, but a member of an enumeration would lose its
+    # A subclass may be read as its base. But a member of an enumeration would lose its
     # name, and True is not 1.
     return isinstance(value, back) and not isinstance(value, (Enum, bool))
 
@@ -144,7 +144,7 @@ def _comparable(value: t.Any) -> object:
     if isinstance(value, datetime) and value.tzinfo:
         # A time that a zone has twice equals no time in another zone.
         return value.astimezone(timezone.utc)
-    # Of what equals itself alone, the type has been compared; that must do.
+    # A type whose objects equal only themselves: comparing the types has to do.
     equals: t.Any = type(value).__eq__
     return None if equals is object.__eq__ else value
 

@@ -1,4 +1,4 @@
-"""Results without a type: what JSON gives back equal."""
+"""Results without a type: the values that JSON gives back equal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _encode = json.JSONEncoder(
 
 
 class PlainCodec:
-    """Stores what JSON gives back equal; tuples come back as lists."""
+    """Stores the values that JSON gives back equal; tuples come back as lists."""
 
     def round_trip(self, value: t.Any) -> tuple[str, t.Any]:
         """Return *value* as JSON text, and as :meth:`load` gives it back.
 
-        :raises UnserializableValue: It would not come back equal.
+        :raises UnserializableValue: The value would not come back equal.
         """
         text = self.dump(value)
         return text, value if type(value) in ATOMS else self.load(text)
@@ -40,7 +40,7 @@ class PlainCodec:
     def dump(self, value: t.Any) -> str:
         """Return *value* as JSON text.
 
-        :raises UnserializableValue: It would not come back equal.
+        :raises UnserializableValue: The value would not come back equal.
         """
         try:
             if type(value) not in ATOMS:
@@ -101,7 +101,8 @@ def _check_key(key: t.Any) -> None:
 def _check_subclass(value: t.Any) -> None:
     """Refuse *value* unless it is equal to an instance of one of JSON's types."""
     refuse_orm_object(value)
-    # Members of enumerations and fields of named tuples have names, which would go.
+    # Members of enumerations and fields of named tuples have names, which would be
+    # lost.
     named = isinstance(value, Enum) or hasattr(type(value), "_fields")
     if named or not isinstance(value, (dict, list, tuple, str, int, float)):
         name = type(value).__name__
@@ -123,7 +124,7 @@ def _if_it_works(advice: str, annotation: t.Any, value: t.Any, otherwise: str) -
     try:
         TypedCodec(annotation).round_trip(value)
     except UnserializableValue as error:
-        # An annotation is not all that is needed.
+        # More than an annotation is needed.
         return error.hint if isinstance(value, (datetime, time)) else otherwise
     except Exception:  # also what the type's own code raises
         return otherwise

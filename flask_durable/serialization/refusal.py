@@ -1,11 +1,11 @@
-"""Why a value cannot be stored, and where in the result it is."""
+"""The errors of values that cannot be stored, with their place in the result."""
 
 from __future__ import annotations
 
 import json
 import typing as t
 
-#: Nested lists, objects and models that a result may have.
+#: Most levels of nested lists, objects and models in a result.
 MAX_DEPTH = 64
 
 ORM_HINT = "Use its id, and load the row again in the step that needs it."
@@ -14,17 +14,17 @@ ORM_HINT = "Use its id, and load the row again in the step that needs it."
 class UnserializableValue(ValueError):
     """Raised when a value would not come back the same.
 
-    :param path: Where it is in the result, such as ``[0].created`` or
+    :param path: The place of the value in the result, such as ``[0].created`` or
         ``.owner["id"]``; empty for the result itself.
-    :param message: What is wrong with it, as the rest of a sentence.
-    :param hint: What to do instead.
+    :param message: The fault of the value, as the rest of a sentence.
+    :param hint: The advice to the user.
     """
 
-    #: What a stored failure carries.
+    #: The code that a stored failure carries.
     code: t.ClassVar[str] = "step.unserializable"
 
     def __init__(self, path: str, message: str, hint: str) -> None:
-        # Text that was refused for its surrogates could not be logged or stored.
+        # A text that was refused for its surrogates could not be logged or stored.
         self.path = _printable(path)
         self.message = _printable(message)
         self.hint = _printable(hint)
@@ -32,11 +32,11 @@ class UnserializableValue(ValueError):
 
 
 class UnreadableValue(ValueError):
-    """Raised when a stored result does not fit what the code now says it is."""
+    """Raised when a stored result does not fit the type that the code now gives it."""
 
 
 class Refused(Exception):
-    """Says what is wrong with a value while its path is put together, inmost first."""
+    """Collects the path of a refused value while it is raised, inmost part first."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class Refused(Exception):
         self.path: list[str] = []
 
     def inside(self, place: str) -> Refused:
-        """Note that what was refused is at *place* in something else."""
+        """Note that the refused value is at *place* of an enclosing value."""
         self.path.append(place)
         return self
 
@@ -78,7 +78,7 @@ def is_orm_object(value: t.Any) -> bool:
 
 
 def place_in_container(key: t.Any) -> str:
-    """Return how a path names the value under *key* of a list or an object."""
+    """Return the part of a path for the value under *key* of a list or an object."""
     return f"[{json.dumps(key, ensure_ascii=False) if type(key) is str else repr(key)}]"
 
 

@@ -1,4 +1,4 @@
-"""Results with a type: what pydantic writes as that type and reads back the same."""
+"""Results with a type: values that pydantic writes as it and reads back the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .refusal import place_in_container
 from .refusal import Refused
 from .refusal import UnreadableValue
 
-#: Applies to everything but pydantic models, which have a configuration of their own.
+#: Applies to all but pydantic models, which have a configuration of their own.
 _CONFIG = ConfigDict(
     ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
 )
@@ -25,8 +25,8 @@ _CONFIG = ConfigDict(
 class TypedCodec:
     """Stores values of one type, which come back as that type.
 
-    :param annotation: A type that pydantic knows how to write and to read.
-    :raises StepUsageError: It is not one.
+    :param annotation: A type that pydantic can write and read.
+    :raises StepUsageError: The annotation is no such type.
     """
 
     def __init__(self, annotation: t.Any) -> None:
@@ -36,23 +36,23 @@ class TypedCodec:
     def dump(self, value: t.Any) -> str:
         """Return *value* as JSON text.
 
-        :raises UnserializableValue: It is not of the type, or would not come back the
-            same.
+        :raises UnserializableValue: The value is not of the type, or would not come
+            back the same.
         """
         return self.round_trip(value)[0]
 
     def round_trip(self, value: t.Any) -> tuple[str, t.Any]:
         """Return *value* as JSON text, and as :meth:`load` gives it back.
 
-        :raises UnserializableValue: It is not of the type, or would not come back the
-            same.
+        :raises UnserializableValue: The value is not of the type, or would not come
+            back the same.
         """
         try:
             text = self._write(value)
             loaded = self._read(text)
-            # Finds all that pydantic would warn of. Told in words how to warn, it
-            # raises and drops an exception first, and lets go of the interpreter's
-            # lock over it: among eight threads that costs more than all of the rest.
+            # Finds all that pydantic would warn of. Pydantic, told how to warn by a
+            # text, raises and drops an exception first, and releases the interpreter's
+            # lock over it: among eight threads that costs more than all the rest.
             compare(value, loaded)
         except Exception as error:  # also what a user's serializer raises
             refused = self._refusal(value, error)
@@ -84,7 +84,7 @@ class TypedCodec:
         return self._adapter.validator.validate_json(text, by_alias=False, by_name=True)
 
     def _refusal(self, value: t.Any, error: Exception) -> Refused:
-        """Return what pydantic says against *value*, or else *error* itself."""
+        """Return pydantic's complaint about *value*, or *error* itself."""
         try:
             self._write(value, warnings="error")
         except Exception as warned:
@@ -112,7 +112,7 @@ class TypedCodec:
         self._adapter.validate_python(value, strict=True, by_alias=False, by_name=True)
 
     def _look_at_text(self, value: t.Any) -> None:
-        # Finds what is wrong in a model, which is not looked into as a value.
+        # Finds a fault within a model, which is not looked into as a value.
         compare(value, self._read(self._write(value)))
 
 
@@ -124,8 +124,8 @@ def _adapter_of(annotation: t.Any, name: str) -> TypeAdapter[t.Any]:
             hint=ORM_HINT,
         )
     try:
-        # Under another name: for a dataclass or a TypedDict itself, pydantic takes no
-        # configuration.
+        # Under another name: pydantic takes no configuration for a dataclass or a
+        # TypedDict itself.
         renamed = t.cast(t.Any, TypeAliasType)("Result", annotation)
         adapter = TypeAdapter[t.Any](renamed, config=_CONFIG)
         adapter.rebuild(raise_errors=True)

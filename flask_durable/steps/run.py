@@ -137,7 +137,7 @@ class Execution:
             # Break the cycle: error → traceback → this frame.
             info.error = None
         if memo.status == "failed" or memo.token != self._attempt.token:
-            value = self._outcome(memo)  # also where somebody else's outcome stands
+            value = self._outcome(memo)  # also where another worker's outcome stands
         self._attempt.after_step()
         return value
 
