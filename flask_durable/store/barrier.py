@@ -1,13 +1,13 @@
-"""The barrier: nothing is deleted from a queue before what it led to is on disk.
+"""The barrier: no message is deleted from a queue before its effect is on disk.
 
-One small write, then ``WAITAOF`` or ``WAIT``: when that is answered, everything this
+One small write, then ``WAITAOF`` or ``WAIT``. When that is answered, everything this
 server acknowledged before the write is as durable as the server was asked to make it.
-Of a cluster, each server that holds some of the state is asked, all at the same time.
-One barrier runs at a time, and everybody who asked before it began shares it.
+In a cluster, each server that holds some of the state is asked, all at the same time.
+One barrier runs at a time, and all callers that asked before it began share it.
 
-What was acknowledged by a server that has stopped since may be gone, and no wait brings
-it back. So each barrier also asks the server who it is: one that was started again, or
-took over from another, has another ``run_id``.
+State that was acknowledged by a server that has stopped since may be gone, and no wait
+brings it back. So each barrier also asks the server who it is: a server that was
+started again, or took over from another, has another ``run_id``.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .promise import run_id_of
 from .scripts import load
 from .server import StateServer
 
-#: Seconds that the disk or the replicas have; ``everysec`` takes up to about two.
+#: Seconds for the disk or the replicas; ``everysec`` takes up to about two.
 TIMEOUT = 10.0
 
 
 class StateMayBeLost(UnavailableError):
-    """The server was replaced or started again since the state was written.
+    """Raised if the server was replaced or started again since the state was written.
 
-    It has what it kept. Whoever has a message, or can send it again, lets it lead
-    there once more: everything that a message leads to can be repeated.
+    The server has what it kept. A caller that has a message, or can send it again,
+    repeats its effect: everything that a message leads to can be repeated.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,9 @@ class Barrier:
     :param server: The state server.
     :param tags: The tags of all keys that it is for; a small write goes under one of
         each server.
-    :param replicas: How many replicas must have it, ``DURABLE_REPLICAS``.
-    :param timeout: Seconds that the disk or the replicas have.
+    :param replicas: The number of replicas that must have the state,
+        ``DURABLE_REPLICAS``.
+    :param timeout: Seconds for the disk or the replicas.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Barrier:
         self._replicas = replicas
         self._timeout = timeout
         self._lock = threading.Lock()
-        #: The barrier that has not begun yet, if somebody waits for one.
+        #: The barrier that has not begun yet, if a caller waits for one.
         self._next: Future[None] | None = None
         #: Held by the barrier that has begun.
         self._turn = threading.Lock()
@@ -79,8 +80,8 @@ class Barrier:
     def promise(self) -> Promise:
         """Ask the server what it keeps; remembered after the first answer.
 
-        :raises ConfigurationError: It is too old, its ``maxmemory-policy`` may evict
-            state, or the account may not do what barriers need.
+        :raises ConfigurationError: The server is too old, its ``maxmemory-policy`` may
+            evict state, or the account may not do what barriers need.
         """
         promise = self._promise
         if promise is None:
@@ -88,7 +89,7 @@ class Barrier:
         return promise
 
     def mark(self) -> int:
-        """Return what to give to :meth:`wait` for state that is written from now on.
+        """Return a mark for :meth:`wait`, for state that is written from now on.
 
         :raises UnavailableError: This is the first use, and the server did not answer.
         """
@@ -104,14 +105,14 @@ class Barrier:
 
         :param since: The :meth:`mark` from before the state was written. Without it, a
             restart that another barrier noticed before this call goes unheard.
-        :raises StateMayBeLost: Some of it may not be there any more.
-        :raises UnavailableError: The server did not confirm it in time.
+        :raises StateMayBeLost: Some of the state may be lost.
+        :raises UnavailableError: The server did not confirm the state in time.
         """
         if since is None:
             since = self._losses
         with self._lock:
-            # A barrier that has begun may have written before our state was: only the
-            # next one covers it.
+            # A barrier that has begun may have made its write before our state was
+            # written: only the next one covers it.
             shared, leads = self._next, self._next is None
             if shared is None:
                 shared = self._next = Future()
@@ -134,8 +135,8 @@ class Barrier:
     def follower(self) -> t.Callable[[], bool]:
         """Return a wait for one thread, which is told of each loss once.
 
-        It returns whether everything written since its last call is still there, no
-        matter whose barrier noticed, and raises what :meth:`wait` raises otherwise.
+        It returns whether everything written since its last call is still there,
+        whichever barrier noticed, and otherwise raises as :meth:`wait` does.
         """
         since = self._losses
 
@@ -151,7 +152,7 @@ class Barrier:
         return wait
 
     def _lead(self, shared: Future[None]) -> None:
-        """Carry *shared* out for all who wait for it, however it ends."""
+        """Carry *shared* out for all that wait for it, however it ends."""
         try:
             with self._turn:
                 self._begin(shared)
@@ -168,7 +169,7 @@ class Barrier:
             shared.set_result(None)
 
     def _begin(self, shared: Future[None]) -> None:
-        """Let nobody join *shared* any more."""
+        """Close *shared* to further callers."""
         with self._lock:
             if self._next is shared:
                 self._next = None
@@ -189,8 +190,8 @@ class Barrier:
                 with ThreadPoolExecutor(len(servers)) as threads:
                     run_ids = set(threads.map(confirm, servers))
         except redis.RedisError:
-            # A cluster may have moved its keys: the next client asks where to. And a
-            # server that was started again may not know what the old one promised.
+            # A cluster may have moved its keys: the next client asks for their place.
+            # And a server that was started again may keep less than the old one.
             self._promise = None
             client, self._client = self._client, None
             client.close()
@@ -198,7 +199,7 @@ class Barrier:
         self._compare(run_ids)
 
     def _compare(self, run_ids: set[str]) -> None:
-        """Note whether each of the servers is one that was there before."""
+        """Note the servers, and whether each was there before."""
         if run_ids <= self._run_ids:
             return
         # Another server may keep less.
@@ -213,8 +214,8 @@ class Barrier:
         waits = promise.waits_for_file or self._replicas > 0
         if waits:
             # A script, because a SET is refused where the server's memory is full: then
-            # nothing could be deleted from a queue that lives elsewhere. Where the tag
-            # has moved away it is refused, and nothing is taken for confirmed.
+            # no message could be deleted from a queue that lives elsewhere. Where the
+            # tag has moved away it is refused, and nothing counts as confirmed.
             execute(pipeline, "EVAL", load("barrier").source, 1, tag)
             limit = int(self._timeout * 1000)
             if promise.waits_for_file:
@@ -228,7 +229,7 @@ class Barrier:
         return run_id_of(info)
 
     def _check(self, reply: t.Any) -> None:
-        """Check what ``WAITAOF`` or ``WAIT`` replied."""
+        """Check the reply of ``WAITAOF`` or ``WAIT``."""
         local, replicas = reply if isinstance(reply, list) else (None, reply)
         if local == 0 or replicas < self._replicas:
             raise UnavailableError("the server did not confirm the write in time")
@@ -236,7 +237,7 @@ class Barrier:
     def _ask(self) -> Promise:
         promise, run_ids = ask_server(self._server.client, self._tags, self._replicas)
         with self._lock:
-            # The first answer stands: a later one may be that of another server.
+            # The first answer stays: a later one may be that of another server.
             self._run_ids = self._run_ids or run_ids
         return promise
 

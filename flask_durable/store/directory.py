@@ -1,15 +1,15 @@
-"""The directory of functions and workers: what every process of an app can run.
+"""The directory of functions and workers: all that the processes of an app can run.
 
 It describes *versions* of functions. A version is a digest of its description, and each
 process says every few seconds which ones it has::
 
-    published ──► alive ──(nobody has it, another version is alive: 3 min)──► forgotten
-                    └────(nobody has any version of the function: 1 h)──────► forgotten
+    published ──► alive ──(no process has it, another version is alive: 3 min)──► gone
+                    └────(no process has any version of the function: 1 h)──────► gone
 
-A router matches an event against the union of all versions, so that whichever worker
-routes it, and whichever was started last, it passes by no function. All else that only
-one can say, such as a schedule or a queue, is said by the newest version: the one that
-came to life last (``functions_publish.lua``).
+A router matches an event against the union of all versions. So the event passes by no
+function, whichever worker routes it and whichever was started last. Settings that only
+one version can decide, such as a schedule or a queue, come from the newest: the one
+that came to life last (``functions_publish.lua``).
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .server import StateServer
 #: enough for a deploy, short enough that a removed function stops getting runs.
 FORGET_AFTER = 3600 * 1000
 
-#: Milliseconds after which a version that nobody has is forgotten, where another one of
-#: its function is alive. Processes that only have a tick say so each minute.
+#: Milliseconds after which a version that no process has is forgotten, if another one
+#: of its function is alive. Processes that only have a tick publish each minute.
 VERSION_GONE = 180 * 1000
 
-#: Milliseconds after which the versions of a process that left are forgotten, and that
-#: others have to say that they have them too.
+#: Milliseconds after which the versions of a process that left are forgotten; within
+#: them other processes have to publish that they have them too.
 VERSION_LEFT = 15 * 1000
 
-#: Milliseconds after which a schedule that no process looked at is forgotten. Of what
-#: was missed in less the latest instant is made up.
+#: Milliseconds after which a schedule that no process looked at is forgotten. After a
+#: shorter gap the latest missed instant gets a run.
 SCHEDULE_FORGOTTEN = 7 * 86400 * 1000
 
-#: Seconds after which a worker that said nothing counts as gone.
+#: Seconds after which a silent worker counts as gone.
 WORKER_GONE = 15
 
 
@@ -52,9 +52,9 @@ Description = dict[str, t.Any]
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of the functions of all processes.
+    """The published functions of all processes.
 
-    :param version: Changes with every change; compared for equality.
+    :param version: A number that changes with every change; compared for equality.
     :param functions: Function id to its description (``Function.spec()``): that of the
         newest version, with the triggers of all.
     :param versions: Function id to the descriptions of its versions, the newest first.
@@ -89,7 +89,7 @@ def _name(id: str, text: str) -> str:
 
 
 def _published(version: int, texts: t.Mapping[str, str]) -> Published:
-    """Return what is published.
+    """Return the published functions.
 
     :param texts: Names to descriptions, the oldest version first.
     """
@@ -105,7 +105,7 @@ def _merged(versions: list[Description]) -> Description:
     if len(versions) == 1:
         return newest
     triggers = [trigger for each in versions for trigger in each["triggers"]]
-    # Who executes a run that was not filtered asks whatever filter it has.
+    # The worker that executes an unfiltered run asks the filter it has, if any.
     where = any(each["where"] for each in versions)
     return {**newest, "triggers": list(dict.fromkeys(triggers)), "where": where}
 
@@ -119,16 +119,16 @@ class Directory:
         self._tag = keys.root
         self._lock = threading.Lock()
         self._cached = Published(-1, {})
-        #: The texts that it was read from.
+        #: The texts that the remembered functions were read from.
         self._read: dict[str, str] = {}
 
     def claim_namespace(self, app_name: str) -> None:
-        """Note whose namespace this is and how it is partitioned.
+        """Note the owner of this namespace and its number of partitions.
 
-        :raises ConfigurationError: It belongs to another app, or has another number of
-            partitions.
+        :raises ConfigurationError: The namespace belongs to another app, or has another
+            number of partitions.
         """
-        # One after the other: only the owner says how it is partitioned.
+        # One after the other: only the owner sets the number of partitions.
         owner = self._note("app", app_name)
         if owner != app_name:
             raise ConfigurationError(
@@ -144,11 +144,11 @@ class Directory:
             )
 
     def _note(self, field: str, value: str) -> str:
-        """Note something about the namespace, unless it is there; return what is."""
+        """Note a value of the namespace, unless there is one; return the one there."""
         return str(self._server.call("meta_note", self._tag, field, value))
 
     def publish(self, functions: t.Mapping[str, Description]) -> None:
-        """Say that this process has the code of *functions*."""
+        """Publish that this process has the code of *functions*."""
         args: list[str | int] = [FORGET_AFTER, VERSION_GONE]
         for id, description in functions.items():
             text = _text(description)
@@ -173,11 +173,11 @@ class Directory:
         return "GET", f"{self._tag}:functions:version"
 
     def current(self) -> Published:
-        """Ask the server what is published, and remember it.
+        """Ask the server for the published functions, and remember them.
 
-        What is remembered stays the same object while it is the same.
+        The remembered object stays the same while nothing changes.
         """
-        # The version first: what is published in between is read again with the next.
+        # The version first: a function published in between is read with the next one.
         pipeline = self._server.client.pipeline(transaction=False)
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
@@ -185,7 +185,7 @@ class Directory:
         found, reply, names = pipeline.execute()
         texts = t.cast("dict[str, str]", reply)
         version = int(found or 0)
-        # What lost its age in a failover counts as the oldest.
+        # A version whose age was lost in a failover counts as the oldest.
         aged = dict.fromkeys([*(texts.keys() - set(names)), *names])
         read = {name: texts[name] for name in aged if name in texts}
         with self._lock:
@@ -202,7 +202,7 @@ class Directory:
         :param done: Schedule to the time up to which each of its instants has a run,
             or 0. All times are milliseconds since 1970, the server's clock.
         :param version: The version of the directory that the schedules are from.
-        :returns: No notes where the directory changed since: nothing was noted.
+        :returns: The time, and ``None`` if the directory changed: nothing is noted.
         """
         args: list[str | int] = [SCHEDULE_FORGOTTEN, version]
         for schedule, time in done.items():
@@ -218,18 +218,18 @@ class Directory:
 
     @property
     def remembered(self) -> Published:
-        """What was read last, without asking the server."""
+        """The functions that were read last, without asking the server."""
         return self._cached
 
     def beat(
         self, worker: str, description: dict[str, t.Any], names: t.Sequence[str]
     ) -> None:
-        """Say that a worker process is alive, what it serves, and what it can run.
+        """Publish that a worker process is alive, its description and its versions.
 
-        What it can run is only kept alive here, not published again.
+        The versions are only kept alive here, not published again.
 
-        :param names: The versions of functions that it has the code of, as
-            :func:`names_of` says them.
+        :param names: The versions of functions that it has the code of, from
+            :func:`names_of`.
         """
         self._server.call(
             "worker_beat",
@@ -241,7 +241,7 @@ class Directory:
         )
 
     def leave(self, worker: str, names: t.Sequence[str] = ()) -> None:
-        """Say that a worker process has ended.
+        """Publish that a worker process has ended.
 
         :param names: The versions of functions that no other process is known to have.
             One that has them keeps them alive with its next beat.
@@ -252,7 +252,7 @@ class Directory:
         if names:
             left = self._now() * 1000 - VERSION_GONE + VERSION_LEFT
             pipeline.zadd(self._seen, dict.fromkeys(names, left), xx=True, lt=True)
-        # Where memory is full that is refused: they are forgotten some minutes later.
+        # A full server refuses this: the versions are forgotten some minutes later.
         pipeline.execute(raise_on_error=False)
 
     def workers(self) -> list[dict[str, t.Any]]:
@@ -275,6 +275,6 @@ class Directory:
         return f"{self._tag}:functions:seen"
 
     def _now(self) -> int:
-        """The time in seconds by the clock that all workers' beats are measured by."""
+        """The time in seconds, by the clock that measures all workers' beats."""
         seconds, _ = ask_holder(self._server.client, self._tag, "TIME")
         return int(seconds)

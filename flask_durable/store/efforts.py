@@ -1,4 +1,4 @@
-"""How much of their time deliveries compute, and how long they take by worker's size.
+"""The computing time of deliveries, and their duration by the size of the worker.
 
 There is a hash for each function and day, beside its histograms and written like them
 (:mod:`.hourly`), for the same reasons::
@@ -6,8 +6,8 @@ There is a hash for each function and day, beside its histograms and written lik
     <tag>:times:effort:<function>:<day>
         n:<size>  deliveries that went as far as they could
         s:<size>  seconds for which they held their threads
-        m:<size>  seconds of those of which it is known how much they computed
-        c:<size>  seconds for which these computed
+        m:<size>  the same seconds, of deliveries whose computing time is known
+        c:<size>  seconds for which those computed
 
 Days are those of the worker's clock, in UTC.
 """
@@ -31,12 +31,12 @@ DAYS = 2
 
 @dataclass
 class Effort:
-    """What deliveries of a function took on workers of one size.
+    """The times of a function's deliveries on workers of one size.
 
-    :param samples: How many there were.
-    :param seconds: For how long they held their threads.
-    :param measured: Seconds of those of which it is known how much they computed.
-    :param computing: Seconds for which these computed.
+    :param samples: The number of deliveries.
+    :param seconds: Seconds for which they held their threads.
+    :param measured: The same seconds, of deliveries whose computing time is known.
+    :param computing: Seconds for which those computed.
     """
 
     samples: float = 0.0
@@ -47,7 +47,7 @@ class Effort:
     def add(
         self, samples: float, seconds: float, measured: float, computing: float
     ) -> None:
-        """Count what was measured."""
+        """Add measured times."""
         self.samples += samples
         self.seconds += seconds
         self.measured += measured
@@ -59,14 +59,14 @@ class Efforts:
 
     :param server: The state server.
     :param keys: The names of its keys.
-    :param size: What workers like this one are called.
+    :param size: The name of this worker's size.
     """
 
     def __init__(self, server: StateServer, keys: Keys, size: str) -> None:
         self._server = server
         self._keys = keys
         self._size = size
-        #: Keys and seconds; what is beyond is forgotten, where nobody writes it.
+        #: Keys and seconds; the oldest are dropped if no thread writes them.
         self._noted: deque[tuple[str, float, float | None]] = deque(maxlen=MOST)
 
     def took(self, function: str, seconds: float, computing: float | None) -> None:
@@ -74,14 +74,14 @@ class Efforts:
 
         Run threads take no lock for it: they would wait for one another.
 
-        :param seconds: How long it held its thread.
-        :param computing: For how long it computed, if that is known.
+        :param seconds: Seconds for which it held its thread.
+        :param computing: Seconds for which it computed, if that is known.
         """
         key = self._key(function, _day_of(time.time()))
         self._noted.append((key, seconds, computing))
 
     def flush(self) -> None:
-        """Write what was noted, in one pipeline. What cannot be written is dropped.
+        """Write the noted times, in one pipeline. What cannot be written is dropped.
 
         :raises redis.RedisError: The server did not take it.
         """
@@ -128,7 +128,7 @@ class Efforts:
 
 
 def _merge(sizes: dict[str, Effort], fields: t.Mapping[str, str]) -> None:
-    """Add what is stored of a day."""
+    """Add the stored fields of a day."""
     for name in fields:
         if name.startswith("n:"):
             size = name[2:]
@@ -142,7 +142,7 @@ def _day_of(now: float) -> int:
 
 
 def default_size() -> str:
-    """Return what workers on this machine are called: the processors they may use."""
+    """Return the default name of this machine's size: the processors it may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     count = count or os.cpu_count() or 1
     return "1 CPU" if count == 1 else f"{count} CPUs"

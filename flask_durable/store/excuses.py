@@ -11,7 +11,7 @@ from .run_store import RunStore
 
 
 def excuse(store: RunStore, runs: t.Sequence[tuple[str, str]]) -> None:
-    """Take back what was counted of *runs*.
+    """Take back the counted claims of *runs*.
 
     :param runs: Run id and token.
     :raises redis.RedisError: The server did not answer.

@@ -1,10 +1,10 @@
-"""Why messages could not be processed, noted while they are still being received.
+"""The errors of messages that could not be processed, noted while they are received.
 
-A queue may move a message to its dead letters by itself and say no more than how often
-it was received. So each time that processing raises, the error is noted here under what
-the message is about, to be shown beside the dead letter, or beside the run that waits
-for its message. Nothing depends on a note: it may be late, forgotten, or of an earlier
-message about the same thing, which its time tells.
+A queue may move a message to its dead letters by itself, and tell only its receive
+count. So each time that processing raises, the error is noted here under the subject of
+the message. It is shown beside the dead letter, or beside the run that waits for its
+message. Nothing depends on a note: it may be late, forgotten, or of an earlier message
+on the same subject, which its time shows.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class MessageFailure:
-    """Why a message could not be processed.
+    """The last error of a message that could not be processed.
 
-    :param error: What processing it raised last.
-    :param at: When: milliseconds since 1970, the server's clock.
+    :param error: The error that processing it raised last.
+    :param at: The time of it: milliseconds since 1970, the server's clock.
     """
 
     error: str
@@ -41,14 +41,14 @@ class MessageFailure:
 
 
 class MessageFailures:
-    """Notes and reads them."""
+    """Notes and reads the errors of messages."""
 
     def __init__(self, server: StateServer, keys: Keys) -> None:
         self._server = server
         self._keys = keys
 
     def note(self, errors: t.Mapping[str, str]) -> None:
-        """Remember *errors*, by what the messages are about.
+        """Remember *errors*, by the subjects of the messages.
 
         :raises Exception: The server did not answer, or has no room.
         """
@@ -65,7 +65,7 @@ class MessageFailures:
                 raise reply
 
     def of(self, about: t.Collection[str]) -> dict[str, MessageFailure]:
-        """Return what is known of messages, by what they are about.
+        """Return the known errors of messages, by the subjects of the messages.
 
         :raises redis.RedisError: The server did not answer.
         """

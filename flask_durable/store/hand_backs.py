@@ -1,4 +1,4 @@
-"""Giving many runs back to their queues in one round trip."""
+"""Handing many runs back to their queues in one round trip."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .run_store import RunStore
 def hand_back(
     store: RunStore, owned: t.Sequence[tuple[str, str]], due: str, reason: str
 ) -> list[t.Any]:
-    """Give runs back to their queues.
+    """Hand runs back to their queues.
 
-    :param owned: Run id and token each.
-    :param due: When they may start, from :func:`~.run_store.after`.
-    :returns: For each what ``run_suspend.lua`` answers; an error is returned in its
+    :param owned: Run id and token of each run.
+    :param due: The time when they may start, from :func:`~.run_store.after`.
+    :returns: The reply of ``run_suspend.lua`` for each run; an error is returned in its
         place.
     """
     lease = round(store.lease * 1000)

@@ -20,7 +20,7 @@ _LOG_GROWTH = math.log(GROWTH)
 
 
 class Histogram:
-    """Times in seconds; the numbers are weights, and whole where nothing was scaled."""
+    """Times in seconds. The counts are weights; without scaling they are whole."""
 
     def __init__(self) -> None:
         self.samples = 0.0
@@ -37,7 +37,7 @@ class Histogram:
         self.squares += seconds * seconds
 
     def merge(self, other: Histogram, weight: float = 1.0) -> None:
-        """Add what *other* has counted, each time as *weight* of one."""
+        """Add the counts of *other*, each time as *weight* of one."""
         self.samples += weight * other.samples
         self.total += weight * other.total
         self.squares += weight * other.squares
@@ -57,9 +57,9 @@ class Histogram:
         return max(self.squares / self.samples - self.mean**2, 0.0)
 
     def quantile(self, share: float) -> float:
-        """Return the time, in seconds, that *share* of what was counted do not exceed.
+        """Return the time, in seconds, that *share* of the counted ones do not exceed.
 
-        :param share: For example 0.95.
+        :param share: A share such as 0.95.
         """
         left = share * self.samples
         reached = 0.0
@@ -72,7 +72,7 @@ class Histogram:
         return reached
 
     def fields(self) -> dict[str, float]:
-        """Return what is stored of it; :meth:`of` reads that."""
+        """Return the stored form of it; :meth:`of` reads that."""
         counts = {f"b:{bucket}": count for bucket, count in self.buckets.items()}
         return {"n": self.samples, "s": self.total, "s2": self.squares, **counts}
 

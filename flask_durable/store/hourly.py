@@ -1,10 +1,10 @@
-"""What processes measure of each function, in a histogram for each hour.
+"""The measured times of each function, in a histogram for each hour.
 
-A process adds up what its run threads did, and writes it every few seconds from a
-thread that is awake anyway: no run and no step waits for it. The sums only grow, by
-commands that commute, so processes need no script and no order among them. What a
-process that dies has not written is lost, and what is sent again after a lost reply
-counts twice: a few of many samples either way.
+A process adds up the times of its run threads, and writes them every few seconds from
+a thread that is awake anyway: no run and no step waits for it. The sums only grow, by
+commands that commute, so processes need neither a script nor an order. The unwritten
+times of a process that dies are lost, and those sent again after a lost reply count
+twice: a few of many samples either way.
 
 There is a hash for each measure, function and hour, in a partition that follows from
 the function's id. Hours are those of the worker's clock.
@@ -27,14 +27,14 @@ KEPT = 8 * 24 * 3600
 #: Times that are noted before they are added up.
 MOST = 10_000
 
-#: What is measured: deliveries that went as far as they could, and those in which
-#: something raised; runs from creation to end; attempts of steps; and how long runs
+#: The measures: deliveries that went as far as they could, and those in which an error
+#: was raised; runs from creation to end; attempts of steps; and the time that runs
 #: were queued before each claim.
 Measure = t.Literal["done", "failed", "run", "step", "wait"]
 
 
 class HourlyHistograms:
-    """Notes what is measured in one process, and reads what all have written.
+    """Notes the measured times of one process, and reads those of all.
 
     :param server: The state server.
     :param keys: The names of its keys.
@@ -57,7 +57,7 @@ class HourlyHistograms:
             self._gather()
 
     def flush(self) -> None:
-        """Write what was noted, in one pipeline. What cannot be written is dropped.
+        """Write the noted times, in one pipeline. What cannot be written is dropped.
 
         :raises redis.RedisError: The server did not take it.
         """
@@ -84,7 +84,7 @@ class HourlyHistograms:
     ) -> dict[str, Histogram]:
         """Return the sum over the hours back from *now* for each of *functions*.
 
-        :param weights: What a sample of this hour, the one before, … counts.
+        :param weights: The weights of a sample of this hour, the one before, and so on.
         :param now: Seconds since 1970, if it is to be another time than the present.
         :raises redis.RedisError: The server did not answer.
         """
@@ -101,7 +101,7 @@ class HourlyHistograms:
         return merged
 
     def _gather(self, *, take: bool = False) -> dict[str, Histogram]:
-        """Add up what was noted; return it, and begin anew, if it is taken."""
+        """Add up the noted times; return them, and start from zero with *take*."""
         with self._lock:
             for _ in range(len(self._noted)):
                 measure, function, ended, seconds = self._noted.popleft()

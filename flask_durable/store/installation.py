@@ -2,18 +2,18 @@
 
 Two deployments may share queues without knowing it: in one account of Amazon's, with
 the default names. Each message carries the id of the installation that sent it, so that
-none takes and deletes what is another's. The id is made at the first start and kept on
-the state server, which is what makes processes one installation.
+no other one takes and deletes it. The id is made at the first start and kept on the
+state server, which is what makes processes one installation.
 
 ::
 
-    no id on the server ──► one is made, by whoever asks first; all get that one
+    no id on the server ──► the first process to ask makes one; all get that one
     a message with an id that is not known here ──► the server is asked again
         ├─ it was adopted there ──────────────────► it is ours
-        └─ it is another one's ───────────────────► it goes back to its queue
+        └─ it is another installation's ──────────► it goes back to its queue
 
 A state server that was emptied has a new id. A process that lived on still has the old
-one: it adopts it for all. Where none did, an operator does.
+one and adopts it for all. If no such process lives, an operator adopts it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..safe_logging import get_logger
 from .keys import Keys
 from .server import StateServer
 
-#: Seconds before the server is asked again: for what is not known, and after silence.
+#: Seconds until the server is asked again: for an unknown id, and after no answer.
 ASKED_AGAIN = 1.0
 SILENCE_BELIEVED = 5.0
 
@@ -50,7 +50,7 @@ class Installation:
         self._lock = threading.Lock()
         self._id = ""
         self._known: frozenset[str] = frozenset()
-        #: When the server may be asked again, and whether it answered last.
+        #: The time when the server may be asked again, and True if it answered last.
         self._ask_at = float("-inf")
         self._answered = False
 
@@ -58,17 +58,18 @@ class Installation:
     def id(self) -> str:
         """The id, or ``""`` while the state server has not told it yet.
 
-        What is sent without one is anybody's: a queue elsewhere takes events also while
-        the state server is away.
+        A message sent without an id is taken by any installation: a queue elsewhere
+        takes events also while the state server is away.
         """
         if not self._id:
             self._look()
         return self._id
 
     def owns(self, home: str) -> bool:
-        """Return whether what the installation *home* has sent is of this one.
+        """Return whether messages of the installation *home* are of this one.
 
-        :raises UnavailableError: It is not known here, and the state server is away.
+        :raises UnavailableError: *home* is not known here, and the state server is
+            away.
         """
         if home not in self._known and not self._look():
             raise UnavailableError(
@@ -77,9 +78,9 @@ class Installation:
         return home in self._known
 
     def adopt(self, home: str) -> None:
-        """Have every process take what *home* has sent for its own.
+        """Have every process take the messages of *home* for its own.
 
-        :raises ValueError: It is no id of an installation.
+        :raises ValueError: *home* is not an id of an installation.
         :raises redis.RedisError: The state server cannot be reached.
         """
         if re.fullmatch("[0-9a-f]{32}", home) is None:
@@ -88,7 +89,7 @@ class Installation:
         self._known |= {home}
 
     def _look(self) -> bool:
-        """Ask the server, unless that was done a moment ago; return whether it said."""
+        """Ask the server, unless it was just asked; return whether it answered."""
         with self._lock:
             if time.monotonic() < self._ask_at:
                 return self._answered
@@ -117,7 +118,7 @@ class Installation:
                 raise reply
         id, adopted = str(replies[0]), set(replies[1])
         if self._id not in ("", id, *adopted):
-            # The server was emptied, or lost its newest state, under this process. It
-            # gives its own id up only when that is written.
+            # The server was emptied, or lost its newest state, under this process. The
+            # process gives its own id up only when that is written.
             self._server.client.sadd(self._adopted, self._id)
         self._id, self._known = id, self._known | adopted | {id}

@@ -12,7 +12,7 @@ class Keys:
     """The key names of one namespace.
 
     :param namespace: The prefix of every key.
-    :param partitions: How many hash tags there are; fixed for a namespace.
+    :param partitions: The number of hash tags; fixed for a namespace.
     """
 
     namespace: str
@@ -26,13 +26,13 @@ class Keys:
 
     @property
     def root(self) -> str:
-        """The tag of what belongs to the namespace as a whole."""
+        """The tag of the keys that belong to the namespace as a whole."""
         return self.tags[0]
 
     def tag_of(self, run_id: str) -> str:
         """Return the tag of the partition that *run_id* lives in.
 
-        What follows the first dot of an id does not count: a failure handler's run
+        The part after the first dot of an id does not count: a failure handler's run
         shares its parent's partition, so that one script can create it.
         """
         return self._tag(run_id.partition(".")[0])
@@ -42,13 +42,13 @@ class Keys:
         return self._tag(event_id)
 
     def tag_of_function(self, function: str) -> str:
-        """Return the tag of the partition that has what is measured of *function*."""
+        """Return the tag of the partition with the measured times of *function*."""
         return self._tag(function)
 
     def tag_of_entry(self, entry: str) -> str:
         """Return the tag of the partition whose outbox has *entry*.
 
-        It is ``run:<run>``, ``event:<run>:<generation>:<number>`` or
+        *entry* is ``run:<run>``, ``event:<run>:<generation>:<number>`` or
         ``spool:<digest>:<event>``.
         """
         kind, first, *_ = entry.split(":", 2)

@@ -1,8 +1,8 @@
 """Writes that the server may refuse for their size alone.
 
-``proto-max-bulk-len`` and the limits of hosted servers are not ours to know before. A
-server answers with an error and closes the connection, and of a text that is much too
-large the client only sees the connection end: as if the server were away, for ever.
+``proto-max-bulk-len`` and the limits of hosted servers cannot be known in advance. A
+server answers with an error and closes the connection. If a text is much too large, the
+client only sees the connection end, each time, as if the server were away.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import typing as t
 
 import redis
 
-#: Characters from which on a text may be too large. No server can be told to take less
-#: than 1 MiB.
+#: Characters from which on a text may be too large. No server can be configured to take
+#: less than 1 MiB.
 LARGE = 500_000
 
-#: Times that a large write fails, while small ones are answered, until it is refused.
+#: Failures of a large write, with small ones answered, after which it is refused.
 MAX_FAILURES = 3
 
 T = t.TypeVar("T")
@@ -28,7 +28,7 @@ class TooLarge(Exception):
 def guarded(
     call: t.Callable[[], T], answers: t.Callable[[], object]
 ) -> t.Callable[[], T]:
-    """Return *call* for somebody who repeats it until the server is back.
+    """Return *call* for a caller that repeats it until the server is back.
 
     :param answers: A small write; it raises if the server is away.
     :raises TooLarge: The call failed and the small write succeeded, several times.
@@ -50,7 +50,7 @@ def guarded(
 
 
 def is_refusal(error: BaseException, size: int) -> bool:
-    """Return whether *error* is the server's answer to the size of what it was sent.
+    """Return whether *error* is the server's answer to the size of a text.
 
     :param size: Characters of the text.
     """

@@ -1,7 +1,7 @@
 """The sign of a process that lives and cannot renew its leases.
 
-``<tag>:alive:<process>`` is there for the time of a lease. While it is, ``sweep`` takes
-none of the runs whose tokens that process made.
+``<tag>:alive:<process>`` exists for the time of a lease. While it exists, ``sweep``
+takes none of the runs whose tokens that process made.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 
 
 class SignConnections:
-    """Connections that a sign can be sent on, by whoever has their file descriptors.
+    """Connections for sending a sign, by a process that has their file descriptors.
 
-    :param store: The runs that are kept.
-    :param process: The process that the sign is of, as its tokens name it.
+    :param store: The store whose runs are kept.
+    :param process: The id of the process, as its tokens have it.
     """
 
     def __init__(self, store: RunStore, process: str) -> None:
-        # Kept: a client closes its connections when it is not used any more.
+        # Kept: a client closes its connections when it is no longer used.
         self._client = store.server.new_client(retries=0)
         commands: defaultdict[redis.Redis, bytes] = defaultdict(bytes)
         for tag in store.keys.tags:
@@ -40,7 +40,7 @@ class SignConnections:
                 home = home.get_node_from_key(key).redis_connection
             # Its stub has a tuple of one element.
             commands[home] += pack_command(command)  # type: ignore[arg-type]
-        #: A connection to each server, and what to send on it.
+        #: A connection to each server, and the bytes to send on it.
         self.signs: list[tuple[t.Any, bytes]] = [
             (home.connection_pool.get_connection(), command)
             for home, command in commands.items()

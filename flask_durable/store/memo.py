@@ -1,4 +1,4 @@
-"""A step's memo: a short head that scripts read, and a payload that they do not."""
+"""A step's memo: a short head for the scripts, and a payload that they do not read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ MAX_TRIES = 20
 class Try(t.NamedTuple):
     """One call of a step's body.
 
-    :param started: When it began: milliseconds since 1970, by the state server's clock.
-    :param milliseconds: How long it took.
+    :param started: The time when it began: milliseconds since 1970, by the state
+        server's clock.
+    :param milliseconds: The time that it took.
     """
 
     started: int
@@ -24,15 +25,15 @@ class Try(t.NamedTuple):
 
 @dataclass(frozen=True)
 class Memo:
-    """What is stored of one step.
+    """The stored record of one step.
 
     :param status: ``done``, ``failed``, ``tried`` (it will be retried), ``intent`` or
         ``waiting``.
     :param token: The fencing token of the attempt that wrote it.
-    :param number: The number of the step's attempt; of a sleep, when it ends
+    :param number: The number of the step's attempt; of a sleep, the time when it ends
         (milliseconds since 1970).
     :param payload: JSON text, see :func:`payload`.
-    :param order: Its place among the run's memos, by their first writes. It has gaps.
+    :param order: The place among the run's memos, by their first writes. It has gaps.
         The state server gives it, so a memo that was only sent there has 0.
     """
 
@@ -55,12 +56,12 @@ class Memo:
 
     @property
     def final(self) -> bool:
-        """Whether the step has an outcome, which then never changes."""
+        """True if the step has an outcome, which then never changes."""
         return self.status in ("done", "failed")
 
     @property
     def kind(self) -> str:
-        """Which operation wrote it, such as ``"run"`` or ``"sleep"``."""
+        """The operation that wrote it, such as ``"run"`` or ``"sleep"``."""
         return self.payload.partition(" ")[0]
 
     @property
@@ -71,12 +72,12 @@ class Memo:
 
     @property
     def digest(self) -> str:
-        """The digest of the call it was made by; empty if none is kept."""
+        """The digest of the call that made it; empty if none is kept."""
         return self._parts[2]
 
     @property
     def path(self) -> str:
-        """Where in a result the value is that could not be kept."""
+        """The place in the result of a value that could not be kept."""
         return unquote(self._parts[3])
 
     @property
@@ -100,8 +101,8 @@ def payload(
     """Return a memo's payload: the operation, its times, and its JSON text.
 
     :param tries: The calls of the step's body, oldest first.
-    :param digest: The digest of the call it was made by.
-    :param path: Where in a result the value is that could not be kept.
+    :param digest: The digest of the call that made it.
+    :param path: The place in the result of a value that could not be kept.
     """
     times = ",".join([f"{began}+{took}" for began, took in tries[-MAX_TRIES:]])
     return f"{kind} {times} {digest} {quote(path)} {body}"

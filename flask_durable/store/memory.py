@@ -1,8 +1,8 @@
 """Refusing new events before the state server runs out of memory.
 
-At its limit the server refuses what would make it grow, and with it the runs of events
-that were accepted. So the endpoint and ``send()`` stop earlier: what was accepted keeps
-the rest.
+At its limit the server refuses all writes that make it grow, and with them those of
+runs whose events were accepted. So the endpoint and ``send()`` refuse earlier: the rest
+is left to accepted events.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .server import StateServer
 
 logger = get_logger(__name__)
 
-#: The part of ``maxmemory`` from which on new events are refused.
+#: The share of ``maxmemory`` from which on new events are refused.
 LIMIT = 0.9
 
-#: Seconds that an answer of the server is believed, and that no answer is.
+#: Seconds that an answer of the server is believed, and also that none came.
 BELIEVED = 1.0
 SILENCE_BELIEVED = 5.0
 
@@ -45,9 +45,9 @@ class MemoryGuard:
 
         A server that does not answer is not full: a queue elsewhere takes the event.
 
-        :raises UnavailableError: There is not.
+        :raises UnavailableError: There is no room for them.
         """
-        # One thread asks; the others go by the last answer meanwhile.
+        # One thread asks; during that time the others go by the last answer.
         if time.monotonic() > self._ask_at and self._lock.acquire(blocking=False):
             try:
                 self._look()
@@ -65,7 +65,7 @@ class MemoryGuard:
         try:
             self._used = self._ask()
         except redis.RedisError as error:
-            # It cannot be asked, or forbids to: nobody knows that it is full.
+            # It cannot be asked, or forbids the question: it may have room.
             logger.warning(
                 "The state server does not say what is used: %s",
                 error,
@@ -75,7 +75,7 @@ class MemoryGuard:
         self._ask_at = time.monotonic() + believed
 
     def _ask(self) -> float:
-        # Of a cluster's servers the fullest counts: any of them may be in the way.
+        # The fullest server of a cluster counts: any of them may be needed.
         answers = ask_all(self._server.client, "INFO", "memory")
         return max(_used(info) for info in answers)
 

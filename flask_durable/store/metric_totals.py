@@ -1,14 +1,14 @@
-"""What all processes counted and timed, added up, for whoever reads it from here.
+"""The counts and times of all processes, added up on the state server.
 
 One hash has a field for each counter, and for each range of a duration. They only grow,
-by commands that commute, so processes need no order among them. What is sent again
-after a lost reply counts twice: a few of many.
+by commands that commute, so processes need no order among them. A sum that is sent
+again after a lost reply counts twice: a few of many.
 
-Names of events come from outside, and may be many. So what is counted under a name that
-the app does not declare has a hash of its own: it takes no room from the app's
-functions, queues and events. Past :data:`MOST` fields of a hash what is new is added to
-the field of the same metric in which every label is :data:`OTHER`: nothing that was
-counted is missing from a sum.
+Names of events come from outside, and may be many. So the counts under names that the
+app does not declare have a hash of their own: they take no room from the app's
+functions, queues and events. Past :data:`MOST` fields of a hash, a new sum is added to
+the field of the same metric in which every label is :data:`OTHER`: the total over all
+labels stays right.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .keys import Keys
 from .server import StateServer
 
 #: Fields of the app's own sums, and of those under names from outside, after which new
-#: ones are added up as one; and the labels of that. A function has about a hundred.
+#: ones are added up as one; and the labels of that one. A function has about a hundred.
 MOST = 100_000
 MOST_FROM_OUTSIDE = 20_000
 OTHER = "other"
 
 # KEYS: the hash of the app's own sums; that of sums under names from outside.
-# ARGV: for each of them how many fields are too many; then for each sum the number of
-# its hash, its field, the field of the same metric for what is too much, and what to
-# add. Bounded by the sums of one call. A repeat adds again: a few of many.
+# ARGV: for each of them the number of fields that is too many; then for each sum the
+# number of its hash, its field, the field of the same metric for the rest, and the
+# number to add. Bounded by the sums of one call. A repeat adds again: a few of many.
 _ADD = """
 local room = {}
 for i, key in ipairs(KEYS) do
@@ -52,11 +52,11 @@ end
 
 @dataclass(frozen=True)
 class Total:
-    """What a sum is of.
+    """The identity of a sum.
 
     :param metric: The metric's name.
     :param labels: Names and values of its labels.
-    :param part: Of a duration: ``"sum"``, or the number of its range; else empty.
+    :param part: For a duration ``"sum"``, or the number of its range; otherwise empty.
     """
 
     metric: str
@@ -64,17 +64,17 @@ class Total:
     part: str = ""
 
     def field(self) -> str:
-        """Return what the sum is called in the hash."""
+        """Return the name of the sum in the hash."""
         return json.dumps([self.metric, self.part, *self.labels], ensure_ascii=False)
 
     def other(self) -> Total:
-        """Return what this is added to if there are too many."""
+        """Return the sum that this one is added to if there are too many."""
         labels = tuple((name, OTHER) for name, _ in self.labels)
         return Total(self.metric, labels, self.part)
 
     @classmethod
     def of(cls, field: str) -> Total:
-        """Return what the sum is of that is called *field*."""
+        """Return the sum with the name *field* in the hash."""
         metric, part, *labels = json.loads(field)
         return cls(metric, tuple((name, value) for name, value in labels), part)
 
@@ -84,7 +84,7 @@ class MetricTotals:
 
     :param server: The state server.
     :param keys: The names of its keys.
-    :param declares: Tells of an event's name whether the app's code has it.
+    :param declares: Returns True for an event's name that the app's code has.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class MetricTotals:
         self._declares = declares
 
     def add(self, sums: t.Mapping[Total, float]) -> None:
-        """Add *sums* to what is there.
+        """Add *sums* to the stored ones.
 
         :raises redis.RedisError: The server did not take it.
         """
@@ -114,7 +114,7 @@ class MetricTotals:
         for key in self._keys:
             found = t.cast("dict[str, str]", self._server.client.hgetall(key))
             for field, value in found.items():
-                # A name may be declared later than it was counted first.
+                # A name may be declared later than its first count.
                 sums[Total.of(field)] += float(value)
         return dict(sums)
 

@@ -1,9 +1,9 @@
-"""What the state server is able to keep, asked once a process and after each failure.
+"""The durability the state server offers, asked once a process and after each failure.
 
-Servers differ in what they tell. Redis before 7.2 has no ``WAITAOF``, managed servers
-forbid ``CONFIG``, and a careful operator's account has neither. With less than that the
-promise is smaller, and says so. ``INFO server`` has to be there: it tells a server that
-was started again, which may have lost state, from the one that was there before.
+Servers differ in the answers they give. Redis before 7.2 has no ``WAITAOF``, managed
+servers forbid ``CONFIG``, and a careful operator's account has neither. With less than
+that the promise is smaller, and says so. ``INFO server`` is required: it tells a server
+that was started again, which may have lost state, from the one that was there before.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ OLDEST = (7, 0)
 
 @dataclass(frozen=True)
 class Promise:
-    """What the server is able to keep, as far as it can be asked.
+    """The durability that the server offers, as far as it can be asked.
 
-    :param aof: Whether it has an append-only file.
+    :param aof: True if it has an append-only file.
     :param fsync: Its ``appendfsync`` policy, or ``"unknown"``.
-    :param waitaof: Whether it can be asked to wait for the file.
-    :param replicas: How many replicas are waited for.
+    :param waitaof: True if it can be asked to wait for the file.
+    :param replicas: The number of replicas that are waited for.
     """
 
     aof: bool
@@ -43,9 +43,9 @@ class Promise:
 
     @property
     def waits_for_file(self) -> bool:
-        """Whether there is a write to the disk to wait for, and one that comes.
+        """True if there is a write to the disk to wait for, and one that comes.
 
-        With ``appendfsync no`` the server never learns of it, and never confirms.
+        With ``appendfsync no`` the server never learns of it, and never confirms it.
         """
         return self.aof and self.waitaof and self.fsync not in ("always", "no")
 
@@ -72,14 +72,14 @@ class Promise:
 def ask_server(
     client: redis.Redis, tags: t.Sequence[str], replicas: int
 ) -> tuple[Promise, set[str]]:
-    """Ask the server, or each primary of a cluster, what it keeps and who it is.
+    """Ask the server, or each primary of a cluster, for its durability and ``run_id``.
 
     :param tags: The tags of all keys that barriers are for.
-    :param replicas: How many replicas barriers wait for.
+    :param replicas: The number of replicas that barriers wait for.
     :returns: The promise, and the ``run_id`` of each server.
-    :raises ConfigurationError: It is too old, its ``maxmemory-policy`` may evict state,
-        or the account may not do what barriers need.
-    :raises redis.RedisError: It does not answer.
+    :raises ConfigurationError: The server is too old, its ``maxmemory-policy`` may
+        evict state, or the account may not do what barriers need.
+    :raises redis.RedisError: The server did not answer.
     """
     infos = _infos(client)
     for info in infos:
@@ -104,12 +104,12 @@ def ask_server(
 
 
 def run_id_of(info: t.Mapping[str, t.Any]) -> str:
-    """Return who the server is that gave *info*: another one after each start."""
+    """Return the ``run_id`` of the server that gave *info*: a new one at each start."""
     return str(info.get("run_id", ""))
 
 
 def not_permitted(error: NoPermissionError) -> ConfigurationError:
-    """Return what to tell where an account may not do what *error* names."""
+    """Return the error to raise where an account may not do what *error* names."""
     return ConfigurationError(
         f"The account in the server's URL may not do what is needed: {error}.",
         hint="Allow it, as the page on state servers shows.",
@@ -124,7 +124,7 @@ def _infos(client: redis.Redis) -> list[dict[str, t.Any]]:
 
 
 def _check_version(info: t.Mapping[str, t.Any]) -> None:
-    """Refuse a server that lacks commands; one that does not say is believed."""
+    """Refuse a server that lacks commands; one without a version is trusted."""
     version = str(info.get("redis_version", ""))
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and tuple(map(int, found.groups())) < OLDEST:
@@ -135,12 +135,12 @@ def _check_version(info: t.Mapping[str, t.Any]) -> None:
 
 
 def _configs(client: redis.Redis) -> list[dict[str, str]]:
-    """Return what decides about durability, of each server."""
+    """Return the settings that decide about durability, of each server."""
     names = ("appendonly", "appendfsync", "maxmemory-policy")
     try:
         answers = ask_all(client, "CONFIG GET", *names)
     except redis.ResponseError:
-        # Managed servers forbid CONFIG; INFO says most of it.
+        # Managed servers forbid CONFIG; INFO has most of it.
         return [
             {
                 "appendonly": "yes" if info.get("aof_enabled") else "no",
@@ -168,7 +168,7 @@ def _has_waitaof(client: redis.Redis) -> bool:
     except NoPermissionError:  # its text has the account's name, whatever that is
         return False
     except redis.ResponseError as error:
-        if "replica" in str(error):  # which is no word on what a primary knows
+        if "replica" in str(error):  # which says nothing about a primary
             raise redis.ConnectionError(f"The server is a replica: {error}") from error
         return False
     return True
@@ -177,12 +177,12 @@ def _has_waitaof(client: redis.Redis) -> bool:
 def _check_permissions(
     client: redis.Redis, tags: t.Sequence[str], promise: Promise
 ) -> None:
-    """Do once what each barrier does, without waiting for an answer of the disk.
+    """Do once what each barrier does, without waiting for the disk.
 
-    Otherwise no barrier would ever pass, no message would be deleted, and nothing would
-    say why.
+    Otherwise no barrier would ever pass, no message would be deleted, and no error
+    would say why.
 
-    :raises ConfigurationError: The account may not.
+    :raises ConfigurationError: The account may not make one of these calls.
     """
     script: list[Argument] = ["EVAL", load("barrier").source, 1]
     for server, tag in holders(client, tags):

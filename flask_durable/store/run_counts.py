@@ -1,8 +1,9 @@
-"""How many runs began and ended: counted by the scripts that begin and end them.
+"""The numbers of runs that began and ended, counted by the scripts that do that.
 
-So they are exact, whoever dies: for each function ``started`` is ``completed`` and
-``failed`` and ``cancelled`` and the runs that are unfinished. A run that is retried is
-started once more, since it will end once more. Hours are those of the server's clock.
+So they are exact, whichever process dies: for each function ``started`` is the sum of
+``completed``, ``failed``, ``cancelled`` and the unfinished runs. A run that is retried
+counts as started once more, since it will end once more. Hours are those of the
+server's clock.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..redis_client import ask_holder
 from .keys import Keys
 from .server import StateServer
 
-#: What is counted of a function.
+#: The counts of a function.
 RUN_COUNTS = ("started", "completed", "failed", "cancelled")
 Counts = Counter[str]
 
@@ -32,16 +33,16 @@ class RunCounts:
         self._keys = keys
 
     def totals(self) -> dict[str, Counts]:
-        """Return what was counted by function, since the namespace began.
+        """Return the counts by function, since the namespace began.
 
         :raises redis.RedisError: The server did not answer.
         """
         return self._read(["totals"])
 
     def since(self, hours: int) -> dict[str, Counts]:
-        """Return what was counted by function in this hour and *hours* before it.
+        """Return the counts by function, of this hour and *hours* before it.
 
-        :param hours: At most 191 are kept.
+        :param hours: The number of hours; at most 191 are kept.
         :raises redis.RedisError: The server did not answer.
         """
         now = int(ask_holder(self._server.client, self._keys.root, "TIME")[0]) // 3600

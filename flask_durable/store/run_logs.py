@@ -9,7 +9,7 @@ from .keys import Keys
 from .server import Call
 from .server import StateServer
 
-#: Bytes of lines that a run keeps, as they are stored.
+#: Bytes of lines that a run keeps, in their stored form.
 MAX_LOG_BYTES = 16 * 1024
 
 #: Runs whose lines are written in one pipeline.
@@ -17,9 +17,9 @@ BATCH = 100
 
 
 class RunLogStore:
-    """Writes and reads lines, without looking into them.
+    """Writes and reads lines as opaque text.
 
-    :param lines: How many lines a run keeps; 0 keeps none.
+    :param lines: The number of lines that a run keeps; 0 keeps none.
     """
 
     def __init__(self, server: StateServer, keys: Keys, lines: int) -> None:
@@ -30,7 +30,7 @@ class RunLogStore:
     def append(self, batches: t.Sequence[tuple[str, t.Sequence[str]]]) -> None:
         """Add lines to runs; those of a run that is gone are dropped.
 
-        :param batches: Run id and its lines, oldest first.
+        :param batches: The id of each run and its lines, oldest first.
         :raises redis.RedisError: The server did not answer, or has no room.
         """
         calls: list[Call] = [

@@ -14,8 +14,8 @@ Record = dict[str, str]
 class RunReader:
     """Reads runs.
 
-    :param server: Where they are.
-    :param keys: The names of their keys.
+    :param server: The state server.
+    :param keys: The names of its keys.
     """
 
     def __init__(self, server: StateServer, keys: Keys) -> None:
@@ -62,9 +62,9 @@ class RunReader:
     ) -> list[str]:
         """Return the newest run ids of an index, over all partitions.
 
-        :param index: ``runs``, ``status:<status>`` or ``function:<id>``.
-        :param before: Only runs created before this time, milliseconds.
-        :param skip: How many of the newest to leave out.
+        :param index: The name ``runs``, ``status:<status>`` or ``function:<id>``.
+        :param before: The time, in milliseconds, that the runs were created before.
+        :param skip: The number of the newest to leave out.
         """
         highest = "+inf" if before is None else f"({before}"
         found: list[tuple[str, float]] = []
@@ -79,12 +79,12 @@ class RunReader:
         return [run_id for run_id, _ in found[skip : skip + limit]]
 
     def count_owed_events(self) -> int:
-        """Return how many events wait in the outbox, of all partitions."""
+        """Return the number of events in the outbox, of all partitions."""
         client = self.server.client
         return sum([client.hlen(f"{tag}:events") for tag in self.keys.tags])
 
     def count(self, status: str) -> int:
-        """Return how many runs have *status*."""
+        """Return the number of runs with *status*."""
         client = self.server.client
         tags = self.keys.tags
         return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])

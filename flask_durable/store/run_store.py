@@ -26,11 +26,11 @@ MAX_STEPS = 10_000
 MAX_MEMO_BYTES = 32 * 1024 * 1024
 
 #: Milliseconds between two tries to run a function whose code is not here, and until
-#: the run is given to a person.
+#: the run is paused for an operator.
 DEFER_DELAY = 30_000
 DEFER_LIMIT = 24 * 3600 * 1000
 
-#: How many of a kind one sweep handles.
+#: The number of each kind that one sweep handles.
 SWEEP_LIMIT = 100
 
 #: Leases renewed by one call.
@@ -46,7 +46,7 @@ CONFIRM_LIMIT = 100
 class Refused(Exception):
     """An owner's write was refused. Internal: the attempt stops on it.
 
-    :param cancelled: Whether the run was cancelled, or belongs to somebody else.
+    :param cancelled: True if the run was cancelled, False if another worker owns it.
     """
 
     def __init__(self, *, cancelled: bool) -> None:
@@ -56,13 +56,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class NewRun:
-    """What a run begins with.
+    """The first state of a run.
 
     :param event: The event message, as JSON text.
-    :param token: Claims the run for the caller; ``""`` queues it.
-    :param start_at: Not to start before this time, milliseconds since 1970; 0 for now.
-    :param unfiltered: Whether the function's ``where`` is still to be asked.
-    :param late: Whether it was asked, and did not answer in time: the run fails.
+    :param token: The token that claims the run for the caller; ``""`` queues it.
+    :param start_at: The time before which it may not start, milliseconds since 1970; 0
+        for now.
+    :param unfiltered: True if the function's ``where`` is still to be asked.
+    :param late: True if it was asked, and did not answer in time: the run fails.
     """
 
     id: str
@@ -82,10 +83,10 @@ class NewRun:
 
 @dataclass(frozen=True)
 class Swept:
-    """What one sweep found for its caller to do.
+    """The findings of one sweep that its caller has to act on.
 
-    :param expiring: Finished runs whose objects are to be removed, then they.
-    :param more: Whether a kind besides the outbox had more than :data:`SWEEP_LIMIT`.
+    :param expiring: Finished runs; the caller removes their objects, then the runs.
+    :param more: True if a kind besides the outbox had more than :data:`SWEEP_LIMIT`.
     :param behind: Queues that are owed more.
     """
 
@@ -99,9 +100,9 @@ class Swept:
 
 @dataclass(frozen=True)
 class Claim:
-    """The answer to a claim: the record and memos, or why there are none.
+    """The answer to a claim: the record and memos, or the reason why there are none.
 
-    :param answer: ``claimed``, ``paused`` or ``no``.
+    :param answer: The word ``claimed``, ``paused`` or ``no``.
     """
 
     answer: str
@@ -112,11 +113,11 @@ class Claim:
 class RunStore(RunReader):
     """Reads and writes runs.
 
-    :param server: Where they are.
-    :param settings: Lease, limits and retention.
-    :param upkeep: The same server over connections that do not wait for long, for
-        what is done for many runs at once. One partition that hangs would otherwise
-        hold up all others for as long as somebody who owns a run waits.
+    :param server: The state server.
+    :param settings: The lease, limits and retention.
+    :param upkeep: The same server over connections with a short timeout, for calls that
+        serve many runs at once. Otherwise one partition that hangs would hold up all
+        others for as long as the owner of a run waits.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class RunStore(RunReader):
         return Claim(reply[0], _pairs(reply[1:]), _pairs(memos))
 
     def park(self, run_id: str) -> str:
-        """Set a QUEUED run aside whose code is not here; return what became of it."""
+        """Set aside a QUEUED run whose code is not here; return its new state."""
         return str(self._call("run_park", run_id, DEFER_DELAY, DEFER_LIMIT)[0])
 
     def commit(
@@ -192,10 +193,10 @@ class RunStore(RunReader):
     ) -> list[str]:
         """Write a step's memo and renew the lease.
 
-        :param lease: Seconds, if not the usual; 0 leaves the lease as it is.
+        :param lease: The lease in seconds, if not the usual; 0 leaves it as it is.
         :returns: ``["ok"]``, ``["exists", memo]``, ``["interrupted"]`` or
             ``["full", what]``.
-        :raises Refused: The run is not the caller's any more.
+        :raises Refused: The run is no longer the caller's.
         """
         return self._own(
             "step_commit",
@@ -222,13 +223,13 @@ class RunStore(RunReader):
         number: int = 0,
         payload: str = "",
     ) -> list[str]:
-        """Let go of a run, see ``run_suspend.lua``.
+        """Give up the ownership of a run, see ``run_suspend.lua``.
 
-        :param due: From :func:`after` or :func:`at`.
+        :param due: The time to go on, from :func:`after` or :func:`at`.
         :returns: ``["suspended", due]``, ``["queued", time]`` or ``["paused", "0"]``;
             ``["resolved", memo]`` or ``["full", what]`` where the caller still owns
             the run.
-        :raises Refused: The run is not the caller's any more.
+        :raises Refused: The run is no longer the caller's.
         """
         lease = _milliseconds(self.lease)
         return self._own(
@@ -263,8 +264,8 @@ class RunStore(RunReader):
         :param outcome: The result or the failure, as JSON text.
         :param handler: Id, function and queue of the failure handler's run.
         :param events: Event messages that are owed.
-        :returns: When the handler's run was queued (milliseconds), or 0.
-        :raises Refused: The run is not the caller's any more.
+        :returns: The time when the handler's run was queued (milliseconds), or 0.
+        :raises Refused: The run is no longer the caller's.
         """
         reply = self._own(
             "run_finish",
@@ -284,7 +285,7 @@ class RunStore(RunReader):
         """Renew the leases of runs in one partition.
 
         :param leases: Run id, token and seconds, at most :data:`RENEW_LIMIT`.
-        :returns: ``ok``, ``lost`` or ``cancelled`` each.
+        :returns: The word ``ok``, ``lost`` or ``cancelled`` for each run.
         """
         args: list[Argument] = []
         for run_id, token, seconds in leases:
@@ -320,10 +321,10 @@ class RunStore(RunReader):
         empty_queues: t.Collection[str] = (),
         resting_queues: t.Iterable[str] = (),
     ) -> Swept:
-        """Mend what lost its owner in one partition.
+        """Mend the runs and messages of one partition that lost their owner.
 
         :param empty_queues: Queues that were seen empty.
-        :param resting_queues: Queues that nothing is to be sent to now.
+        :param resting_queues: Queues that get no messages now.
         """
         reply = self.upkeep.call(
             "sweep",
@@ -340,33 +341,33 @@ class RunStore(RunReader):
     def hold(self, run_id: str, token: str) -> None:
         """Note that a run has objects in the blob store.
 
-        :raises Refused: The run is not the caller's any more.
+        :raises Refused: The run is no longer the caller's.
         """
         self._own("run_hold", run_id, token)
 
     def note_change(self, run_id: str, token: str, step: str) -> None:
-        """Note the first step that a replay called otherwise than it was stored.
+        """Note the first step that a replay called differently from its memo.
 
-        :raises Refused: The run is not the caller's any more.
+        :raises Refused: The run is no longer the caller's.
         """
         self._own("run_note", run_id, token, step)
 
     def expire(self, run_id: str) -> bool:
         """Remove a finished run whose objects are gone from the blob store.
 
-        :returns: Whether it is gone. It stays if no sweep named it.
+        :returns: True if the run is gone. It stays if no sweep named it.
         """
         tag = self.keys.tag_of(run_id)
         return bool(self.server.call("run_expire", tag, run_id))
 
     def forget_timer(self, run_id: str, timer: str) -> None:
-        """Take away a timer whose run is gone."""
+        """Remove a timer whose run is gone."""
         self.server.client.zrem(f"{self.keys.tag_of(run_id)}:timers", timer)
 
     def confirm_runs(self, tag: str, sent: t.Sequence[tuple[str, int]]) -> None:
-        """Take the outbox entries of runs away whose messages were sent.
+        """Remove the outbox entries of runs whose messages were sent.
 
-        :param sent: Run id, and the time of queueing that the message has.
+        :param sent: The id of each run, and the time of queueing in its message.
         """
         for start in range(0, len(sent), CONFIRM_LIMIT):
             batch = sent[start : start + CONFIRM_LIMIT]
@@ -374,7 +375,7 @@ class RunStore(RunReader):
             self.upkeep.call("outbox_confirm", tag, *args)
 
     def confirm_events(self, tag: str, entries: t.Sequence[str]) -> None:
-        """Take the outbox entries of events away that were sent."""
+        """Remove the outbox entries of events that were sent."""
         pipeline = self.upkeep.client.pipeline(transaction=False)
         pipeline.zrem(f"{tag}:outbox:{EVENT_QUEUE}", *entries)
         pipeline.hdel(f"{tag}:events", *entries)
@@ -411,17 +412,17 @@ def _pairs(flat: t.Any) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-#: Errors after which the same call is made again until it is answered: nobody knows
-#: whether it was carried out, and repeating it is how to find out.
+#: Errors after which the same call is made again until it is answered: it may have been
+#: carried out, and repeating it is how to find out.
 TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
 
-#: What a server answers while it takes no writes: its memory or disk is full, too few
+#: Answers of a server that takes no writes now: its memory or disk is full, too few
 #: replicas follow, a script runs too long, a failover is under way.
 _NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 
 
 def log_failure(logger: SafeLogger, what: str, error: BaseException) -> None:
-    """Log that a periodic task could not do *what*; a traceback only if it is news."""
+    """Log that a periodic task failed to do *what*; a traceback only if unexpected."""
     if is_transient(error):
         logger.warning("Could not %s: %s", what, error, extra={"action": "task_failed"})
     else:
@@ -436,12 +437,12 @@ def is_full(error: object) -> bool:
 
 
 def is_transient(error: object) -> bool:
-    """Return whether *error* passes by itself, so that the call is to be made again."""
+    """Return whether *error* passes by itself, so that the call is made again."""
     if not isinstance(error, redis.ResponseError):
         return isinstance(error, TRANSIENT)
     return _word(error) in _NOT_NOW or isinstance(error, TRANSIENT)
 
 
 def _word(error: redis.ResponseError) -> str:
-    # redis-py has classes for some of them, and takes the word off their text.
+    # redis-py has classes for some of them, and cuts the word off their text.
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]

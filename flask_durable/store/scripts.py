@@ -1,4 +1,4 @@
-"""The Lua scripts of this room: read from their files once, called by their digest."""
+"""The Lua scripts of this folder: read from their files once, called by digest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Script:
 
     :param name: The file's name without its ending.
     :param source: The whole text.
-    :param digest: SHA-1 of the text, which is how the server knows it.
+    :param digest: The SHA-1 of the text, by which the server knows it.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Script:
 
 @functools.cache
 def load(name: str) -> Script:
-    """Return the script *name*, with what it uses of the shared part before it."""
+    """Return the script *name*, with the shared definitions that it uses before it."""
     folder = resources.files(__package__) / "lua"
     common = (folder / "common.lua").read_text("utf-8")
     own = (folder / f"{name}.lua").read_text("utf-8")
@@ -47,7 +47,7 @@ def load(name: str) -> Script:
 def _used(common: str, own: str) -> str:
     """Return the definitions of *common* that *own* uses, itself or through others.
 
-    The server runs the whole text at each call, so what is defined is made anew each
+    The server runs the whole text at each call, and so makes each definition every
     time: for the shortest scripts the unused rest would be a quarter of their time.
     """
     kept: list[str] = []

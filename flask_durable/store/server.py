@@ -24,10 +24,10 @@ from ..redis_exchange import Exchange
 from ..redis_exchange import execute
 from .scripts import load
 
-#: Seconds until a command that was not answered is given up and repeated.
+#: Seconds until a command without an answer is given up and repeated.
 SOCKET_TIMEOUT = 5.0
 
-#: How often a command is repeated by the client before the caller hears of it. Every
+#: The number of repetitions by the client before the caller gets the error. Every
 #: script may be repeated: its second call gives the first one's answer.
 CLIENT_RETRIES = 3
 
@@ -35,9 +35,9 @@ Call = tuple[str, str, t.Sequence[Argument]]
 
 
 class StateServer:
-    """A Redis-protocol server, reached lazily and anew in every forked process.
+    """A Redis-protocol server; each process connects on first use, also after a fork.
 
-    :param url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``.
+    :param url: A ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://`` URL.
     :param retries: Repetitions of a command whose reply was lost.
     :param timeout: Seconds to wait for a connection, and for a reply.
     """
@@ -53,8 +53,8 @@ class StateServer:
         self._retries = retries
         self._timeout = timeout
         self._lock = threading.Lock()
-        #: The client and the process that it is of: together, since threads read it
-        #: without the lock.
+        #: The client and its process id: in one value, since threads read it without
+        #: the lock.
         self._made: tuple[redis.Redis, int] | None = None
         self._exchange = Exchange()
         self._factory: ClientFactory | None = None
@@ -77,7 +77,7 @@ class StateServer:
     def new_client(
         self, *, retries: int | None = None, timeout: float | None = None
     ) -> redis.Redis:
-        """Return a client of its own, for blocking reads and barriers.
+        """Return a separate client, for blocking reads and barriers.
 
         :param retries: Repetitions of a command whose reply was lost, if not the usual.
         :param timeout: Seconds to wait for a reply, if not the usual.
@@ -92,12 +92,12 @@ class StateServer:
         )
 
     def client_factory(self, **options: t.Any) -> redis.Redis:
-        """Return a client with *options* of its own, for queues that live here.
+        """Return a separate client with *options*, for queues that live here.
 
         :raises ConfigurationError: The URL is malformed.
         """
         if self._factory is None:
-            # One for all clients: they share what one learns of dead connections.
+            # One for all clients: they share their knowledge of dead connections.
             try:
                 self._factory = client_factory(self.url)
             except ValueError as error:
@@ -114,10 +114,10 @@ class StateServer:
     def check(self, tags: t.Sequence[str]) -> None:
         """Check that the server answers and takes writes, or every primary does.
 
-        Of a cluster those take a small write that hold one of *tags*. A server that has
-        become a replica answers everything else.
+        In a cluster each server that holds one of *tags* gets a small write. A server
+        that has become a replica answers everything else.
 
-        :raises redis.RedisError: It does not.
+        :raises redis.RedisError: The server did not answer, or takes no writes.
         """
         client = self.client
         ask_all(client, "PING")
@@ -142,16 +142,16 @@ class StateServer:
     def call_many(self, calls: t.Sequence[Call], *commands: Command) -> list[t.Any]:
         """Run scripts, then plain *commands*, in one pipeline.
 
-        :param calls: ``(script, tag, arguments)`` each.
-        :returns: One reply each, in order; an error is returned in its place.
+        :param calls: The script, tag and arguments of each call.
+        :returns: The replies, in order; an error is returned in its place.
         """
         scripts = [load(name) for name, _, _ in calls]
         by_digest = [("EVALSHA", script.digest) for script in scripts]
         replies = self._call_many(by_digest, calls, commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            # A server that was restarted or flushed knows no scripts; of a cluster it
-            # may be one of several. All calls may be repeated, those that already ran
-            # included, and the commands must come after them.
+            # A server that was restarted or flushed knows no scripts; in a cluster it
+            # may be one of several. All calls may be repeated, also those that already
+            # ran, and the commands must come after them.
             by_source = [("EVAL", script.source) for script in scripts]
             replies = self._call_many(by_source, calls, commands)
         return replies
@@ -171,8 +171,8 @@ class StateServer:
     def reconnect(self) -> None:
         """Use new connections from now on, in every thread of this process.
 
-        Those that are in use end as they do. Idle ones are not waited for: a network
-        that has forgotten them would take a whole timeout to say so.
+        Connections in use end as they do. Idle ones are not waited for: over a network
+        that has dropped them each would take a whole timeout.
         """
         with self._lock:
             self._made = None

@@ -1,4 +1,4 @@
-"""How long deliveries of each function hold a run thread, lately."""
+"""The recent time that deliveries of each function hold a run thread."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .efforts import Efforts
 from .histogram import Histogram
 from .hourly import HourlyHistograms
 
-#: Samples from which on the last hour says enough.
+#: The number of samples from which on the last hour is enough.
 ENOUGH = 30
 
-#: Hours that are asked where it does not, and those after which one counts half.
+#: Hours that are asked if it is not, and those after which a sample counts half.
 HOURS = 24
 HALF_LIFE = 6
 
-#: How a delivery ended: it went as far as it could, or something raised.
+#: The end of a delivery: it went as far as it could, or an error was raised.
 Ending = t.Literal["done", "failed"]
 
 
 class ServiceTimes:
     """Notes service times in one process, and reads those of all.
 
-    :param histograms: Where they are kept.
-    :param efforts: Where it is kept how much of them was computing.
+    :param histograms: The store of the times.
+    :param efforts: The store of their computing shares.
     """
 
     def __init__(self, histograms: HourlyHistograms, efforts: Efforts) -> None:
@@ -41,7 +41,7 @@ class ServiceTimes:
     ) -> None:
         """Note that a delivery of *function* held its thread for *seconds*.
 
-        :param computing: For how many of these it computed, if that is known.
+        :param computing: Seconds of computing among them, if that is known.
         """
         self.histograms.add(ending, function, seconds)
         if ending == "done":
@@ -50,7 +50,7 @@ class ServiceTimes:
     def read_efforts(
         self, functions: t.Collection[str]
     ) -> dict[str, dict[str, Effort]]:
-        """Return, by size of the worker, what deliveries took since yesterday.
+        """Return the efforts of deliveries since yesterday, by size of the worker.
 
         :raises redis.RedisError: The server did not answer.
         """
@@ -61,8 +61,8 @@ class ServiceTimes:
     ) -> dict[str, Histogram]:
         """Return the recent service times of *functions*; one without any is absent.
 
-        They are those of the last hour if these are enough, else those of the last day,
-        of which older ones count less. Deliveries that failed count only where none
+        They are those of the last hour if these are enough, otherwise those of the last
+        day, where older ones count less. Deliveries that failed count only where none
         succeeded: an outage must not make a function look quick.
 
         :param now: Seconds since 1970, if it is to be another time than the present.
@@ -86,7 +86,7 @@ class ServiceTimes:
 
 
 def _last_hour(now: float) -> list[float]:
-    """Return weights with which this hour and the one before are sixty minutes."""
+    """Return weights that make sixty minutes of this hour and the one before."""
     return [1.0, 1 - now % 3600 / 3600]
 
 

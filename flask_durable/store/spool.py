@@ -8,7 +8,7 @@
                             ▲                                       │
                             └──────── not confirmed for 5 s ────────┘
 
-From the script that writes the entry to the one that takes it out after the queue took
+From the script that writes the entry to the one that removes it after the queue took
 the message, the outbox owns the event.
 """
 
@@ -25,7 +25,7 @@ from ..redis_exchange import Argument
 from .keys import Keys
 from .server import StateServer
 
-#: Events that the outbox of one partition may hold for one more to be spooled.
+#: Events in the outbox of one partition from which on no more are spooled.
 SPOOL_LIMIT = 10_000
 
 #: Events of one script call.
@@ -36,7 +36,7 @@ class Spool:
     """Keeps events for a queue that does not take them.
 
     :param server: The state server, over a connection that does not wait for long.
-    :param limit: Events that a partition's outbox may hold.
+    :param limit: The number of events that a partition's outbox may hold.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Spool:
         self._limit = limit
 
     def keep(self, events: t.Sequence[tuple[str, str]]) -> list[Exception | None]:
-        """Keep *events*; return for each ``None``, or why it is not kept.
+        """Keep *events*; return for each ``None``, or the error why it is not kept.
 
-        :param events: Id and encoded message each.
+        :param events: The id and the encoded message of each event.
         """
         by_tag: dict[str, list[int]] = defaultdict(list)
         for number, (event_id, _) in enumerate(events):
@@ -59,7 +59,7 @@ class Spool:
         for tag, numbers in by_tag.items():
             for start in range(0, len(numbers), BATCH):
                 batch = numbers[start : start + BATCH]
-                # Where one call was waited for in vain, the others are not made.
+                # After one call without an answer the others are not made.
                 found = [unreachable] * len(batch)
                 if unreachable is None:
                     found = self._keep(tag, [events[number] for number in batch])

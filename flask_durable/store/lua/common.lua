@@ -14,7 +14,7 @@
 --   <tag>:alive:<process> string  a process that cannot renew its leases lives; expires
 --   <tag>:looks           hash   run -> "<token> <end> <end before>" of its lease, as the
 --                                first look after that end left it
---   <tag>:lease           text   the longest lease that anybody asked for, milliseconds
+--   <tag>:lease           text   the longest lease that was asked for, milliseconds
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
 --   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
@@ -37,7 +37,7 @@
 
 local tag = KEYS[1]
 
--- An outbox entry that nobody confirmed is sent again after this long.
+-- An outbox entry that is not confirmed is sent again after this long.
 local RESEND = 5000
 -- A QUEUED run's message is doubted for the first time after this long.
 local DOUBT = 60000
@@ -47,7 +47,7 @@ local DOUBLINGS = 6
 local EVENTS = 'events'
 -- What was counted in an hour is kept for this long, in seconds.
 local COUNTED = 8 * 24 * 3600
--- So many claims of a run are kept in its record, the newest.
+-- The number of claims that are kept in a run's record, the newest.
 local CLAIMS = 20
 
 local function run_key(id) return tag .. ':run:' .. id end
@@ -82,7 +82,7 @@ local function memo(status, token, number, order, payload)
   return status .. ' ' .. token .. ' ' .. text(number) .. ' ' .. order .. '\n' .. payload
 end
 
--- Whether a memo would take the run past its limits, and past which: "steps" or "bytes".
+-- Returns the limit that a memo would take the run past, "steps" or "bytes", if any.
 local function excess(existing, memos, value, bytes, max_steps, max_bytes)
   if not existing and memos >= tonumber(max_steps) then return 'steps' end
   local grown = tonumber(bytes or '0') + #value - #(existing or '')
@@ -110,7 +110,7 @@ local function set_status(id, from, to, created, ...)
 end
 
 -- The text of all claims with a further one: "<number>:<time>:<milliseconds queued>",
--- behind which disown() writes for how long it lasted and what it came to.
+-- behind which disown() writes how long it lasted and how it ended.
 local function with_claim(claims, queued, now)
   local claim = ':' .. text(now) .. ':' .. text(math.max(now - queued, 0))
   if not claims then return '1' .. claim end
@@ -162,9 +162,9 @@ local function count_run(function_id, what, now)
   end
 end
 
--- Makes a run QUEUED and writes the message that is owed in the same breath, so that
--- no crash can leave a QUEUED run that nobody will ever hear of. It is sent by the caller
--- or, where nothing else is said, by a sweep a while later.
+-- Makes a run QUEUED and writes the message that is owed in the same script, so that no
+-- crash can leave a QUEUED run without a message. The caller sends it; otherwise a sweep
+-- does so a while later.
 local function enqueue(id, from, created, now, send_from)
   set_status(id, from, 'queued', created, 'queued_at', text(now))
   redis.call('HDEL', run_key(id), 'reason', 'due')
@@ -183,7 +183,7 @@ local function unqueue(id)
   redis.call('ZREM', outbox_key(queue), 'run:' .. id)
 end
 
--- Stops the clocks of a run that waits for a person. What is left of them is kept, and
+-- Stops the clocks of a run that waits for an operator. The rest of them is kept, and
 -- goes on when the run is resumed.
 local function stop_timeouts(id, now)
   for _, kind in ipairs({'timeout', 'start'}) do
@@ -201,7 +201,7 @@ local function pause(id, from, created, now, ...)
   set_status(id, from, 'paused', created, ...)
 end
 
--- What a run that ends for whatever reason leaves behind: nothing but its record.
+-- Removes all that a run leaves behind at its end, except its record.
 local function settle(id, from, to, created, now, retention, ...)
   disown(id, to, now)
   unqueue(id)
@@ -221,14 +221,14 @@ local function owe_events(id, generation, first, now)
   end
 end
 
--- Why an owner's write is refused: its run was cancelled, or somebody else has it.
+-- The reason why an owner's write is refused: the run was cancelled, or has a new owner.
 local function refusal(status)
   if status == 'cancelled' then return {'cancelled'} end
   return {'lost'}
 end
 
--- Returns the longest lease that anybody asked for, after somebody asked for this one. A
--- lease that ends later was given before the clock was set back.
+-- Returns the longest lease that any caller asked for, this one included. A lease that
+-- ends later was given before the clock was set back.
 local function longest_lease(asked)
   local longest = tonumber(redis.call('GET', tag .. ':lease') or '0')
   if asked <= longest then return longest end
@@ -266,7 +266,7 @@ local function schedules_of(id, description)
   return names
 end
 
--- A run that is new is found by all, and counted.
+-- Adds a new run to the indexes, and counts it.
 local function index(id, function_id, created)
   count_run(function_id, 'started', created)
   redis.call('ZADD', tag .. ':runs', created, id)

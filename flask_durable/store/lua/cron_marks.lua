@@ -2,7 +2,7 @@
 -- Notes up to when the instants of schedules have runs, and says what is noted. (G1, G4)
 --
 -- KEYS[1] tag of partition 0
--- ARGV[1] milliseconds after which a schedule that nobody looked at is forgotten
+-- ARGV[1] milliseconds after which a schedule that no caller looked at is forgotten
 -- ARGV[2] the version of the directory that the caller read the schedules in
 -- ARGV[3..] schedule, a time up to which each of its instants has a run, or 0, ...
 --
@@ -12,10 +12,10 @@
 --
 -- The runs are created first, and the mark is moved then: a crash in between leaves
 -- instants that are found again and lead to runs that exist. A mark never goes back
--- because of what a caller says, so of two workers the slower one repeats nothing. One
--- that lies ahead of the clock, which must have been set back, would silence the
--- schedule until it is reached, and is brought to now. A schedule that is new begins
--- now: what was before it was known is none of its business.
+-- because of a caller's argument, so of two workers the slower one repeats nothing. A
+-- mark that lies ahead of the clock, which must have been set back, would silence the
+-- schedule until then: it is set to now. A new schedule begins now: instants from before
+-- it was known are not made up.
 --
 -- A caller that read the directory before a schedule was taken out of it would write
 -- the mark that functions_publish had forgotten: the schedule, once it came back, would

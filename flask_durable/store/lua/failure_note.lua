@@ -1,11 +1,11 @@
--- Notes why messages could not be processed, for whoever looks at them later. (G1, G10)
+-- Notes the errors of messages that could not be processed. (G1, G10)
 --
 -- KEYS[1] tag
 -- ARGV[1] token of the call
--- ARGV[2] how many messages are remembered
+-- ARGV[2] the number of messages that are remembered
 -- ARGV[3] milliseconds that they are remembered
--- ARGV[4] what a message is about, "event:<id>" or "run:<id>", and
--- ARGV[5] what processing it raised; and so on for up to 100 messages
+-- ARGV[4] the subject of a message, "event:<id>" or "run:<id>", and
+-- ARGV[5] the error of processing it; and so on for up to 100 messages
 --
 -- Reply   1
 --

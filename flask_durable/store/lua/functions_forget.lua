@@ -8,7 +8,7 @@
 -- Reply   {"alive"}  a process has it, and would publish it again; nothing was changed
 --         {"gone"}   nothing is known of it now, as perhaps before
 --
--- Its schedules begin anew should it come back. A repeat finds it gone.
+-- Its schedules begin from scratch if it comes back. A repeat finds it gone.
 
 local functions = tag .. ':functions'
 local now = clock()

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Publishes what a process can run, for routers whose code does not have it. (G1)
+-- Publishes the functions of a process, for routers whose code does not have them. (G1)
 --
 -- KEYS[1] tag of partition 0
--- ARGV[1] milliseconds after which a function that nobody has is forgotten
--- ARGV[2] milliseconds after which a version that nobody has is forgotten, where another
---         version of its function is alive
+-- ARGV[1] milliseconds after which a function that no process has is forgotten
+-- ARGV[2] milliseconds after which a version that no process has is forgotten, where
+--         another version of its function is alive
 -- ARGV[3..] "<function id> <version>", description, ...
 --
 -- Reply   the version of the directory
@@ -14,20 +14,19 @@
 -- <tag>:functions:first  zset  the same by the time that it was first published
 --
 -- A version is a digest of its description, so two releases never write one field: the
--- process that starts last cannot hide what others have. Of several versions the newest
--- is the one that came to life last, by this server's clock; a process that restarts
--- while others have its version changes nothing. A version that is rolled back to is
--- the newest, since it was forgotten, or is when those that were newer are gone.
+-- process that starts last cannot hide the versions of others. Of several versions the
+-- newest is the one that came to life last, by this server's clock; a process that
+-- restarts while others have its version changes nothing. A rolled-back version is the
+-- newest again: it was forgotten, or will be when the newer ones are gone.
 --
 -- The version of the directory changes with every change. A router sends a read of it
--- behind the runs it creates and before it gives up the event: were it to match against
--- what it remembers alone, an event could pass by a function that was published a moment
--- ago.
+-- behind the runs it creates and before it gives up the event: if it matched against its
+-- memory alone, an event could pass by a function that was published a moment ago.
 --
 -- Where the newest version of a function changes, the marks of schedules that it does
 -- not have are forgotten: a schedule that comes back begins then, and makes up no
--- instants of a time when another one was in force. cron_marks writes no mark for who
--- read the directory before that.
+-- instants of a time when another one was in force. cron_marks writes no mark for a
+-- caller that read the directory before that.
 
 local now = clock()
 local functions, seen = tag .. ':functions', tag .. ':functions:seen'
@@ -81,7 +80,7 @@ for id, description in pairs(newest) do
   for _, mark in ipairs(schedules_of(id, description)) do kept[mark] = true end
 end
 for _, other in ipairs(others) do
-  -- A function that nobody has keeps its marks: its workers may be down for a while.
+  -- A function that no process has keeps its marks: its workers may be down for a while.
   if newest[other[1]] then
     for _, mark in ipairs(schedules_of(other[1], other[2])) do
       if not kept[mark] then redis.call('ZREM', tag .. ':schedules', mark) end

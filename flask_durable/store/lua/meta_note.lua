@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Notes what a namespace is, unless that was noted before. (G1, G4)
+-- Notes an attribute of a namespace, unless it was noted before. (G1, G4)
 --
 -- KEYS[1] tag of partition 0
 -- ARGV[1] field: "app", "partitions" or "installation"

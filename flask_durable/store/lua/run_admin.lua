@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- What an operator, a timeout or an application does to a run from outside. (G3, G4)
+-- Changes a run for an operator, a timeout or an application. (G3, G4)
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -26,9 +26,9 @@
 -- may have been paused, which stops its clocks, or have started. So the timer is looked
 -- for here, where the run is cancelled.
 --
--- Cancelling voids the owner's token in the same write, so that nothing its owner does
--- after it can land. The caller's token is remembered: were the reply to a retry lost,
--- its repeat could else retry a run that was retried and failed again. A dead letter that
+-- Cancelling voids the owner's token in the same write, so that no later write of the
+-- owner can land. The caller's token is remembered: otherwise the repeat of a retry whose
+-- reply was lost could retry a run that was retried and failed again. A dead letter that
 -- is moved back, and may be received any number of times, names the generation instead.
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
@@ -72,7 +72,7 @@ if action == 'resume' then
   redis.call('HDEL', run_key(id), 'timeout_left', 'start_left')
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
-  -- Its objects in the blob store are being removed: it is as good as gone.
+  -- Its objects in the blob store are being removed: it counts as gone.
   if run[9] then return {'missing'} end
   if (ARGV[6] or '') ~= '' and ARGV[6] ~= run[3] then return {'state', status} end
   local named = {}

@@ -6,13 +6,13 @@
 -- ARGV[1] run id
 -- ARGV[2] token, unique by its claimant
 -- ARGV[3] lease, milliseconds
--- ARGV[4] how often a run may be claimed without progress
+-- ARGV[4] the number of claims without progress after which a run is paused
 -- ARGV[5] version of the claimant's code of the function
 -- ARGV[6] when the message that led here was queued, milliseconds
 --
 -- Reply   {"claimed", field, value, ...}   the whole record
 --         {"paused"}                       claimed too often without progress
---         {"no", status}                   somebody else's, finished, or unknown ("")
+--         {"no", status}                   another worker's, finished, or unknown ("")
 --
 -- Only a QUEUED run can be claimed: late, doubled and stale messages are harmless. The
 -- same token gets the same answer, so a reply that was lost is asked for again.
@@ -31,7 +31,7 @@ if status ~= 'queued' then return {'no', status or ''} end
 local now = clock()
 unqueue(id)
 
--- What the sweeper needs in order to tell a message that vanished from one that waits.
+-- The sweeper needs these to tell a message that vanished from one that waits.
 local delivered = 'delivered:' .. run[5]
 local last = tonumber(redis.call('HGET', tag .. ':marks', delivered) or '0')
 if tonumber(ARGV[6]) > last then

@@ -11,14 +11,14 @@
 -- ARGV[7..] field, value, ...: function, queue, event and the rest of the record
 --
 -- Reply   {"claimed", now}     the caller owns the run
---         {"queued", time}     a run message is owed, and nobody has confirmed it yet
+--         {"queued", time}     a run message is owed and not confirmed yet
 --         {"scheduled", time}  it starts then
 --         {"old", status}      the run exists; nothing was changed
 --
--- The run's key is the dedupe record. The race of two routers that hold the same event
--- is decided by EXISTS and HSET standing in one script; a router that repeats its call
--- is told what it was told before, by its token, by the entry still in the outbox, or
--- by what the run still waits for.
+-- The run's key is the dedupe record. EXISTS and HSET in one script decide the race of
+-- two routers that hold the same event. A router that repeats its call gets its first
+-- answer, by its token, by the entry still in the outbox, or by the state that the run
+-- still waits in.
 
 local id, token = ARGV[1], ARGV[2]
 local key = run_key(id)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Takes back the claims that were counted of runs: another run of the same process is
--- tried, and if the process dies now, it is that one's doing. (G4)
+-- Takes back the counted claims of runs: another run of the same process is tried, and
+-- if the process dies now, that one is to blame. (G4)
 --
 -- KEYS[1] tag
 -- ARGV    run id, token; at most 100 times
 --
--- Reply   how many of the runs are still the caller's
+-- Reply   the number of the runs that are still the caller's
 --
 -- The token is compared where the count is written: a run that was taken over since is
 -- the new owner's to excuse. A repeat finds the count at 0.

@@ -7,7 +7,7 @@
 -- Reply   1 if it is gone, by this call or before; 0 if it stays
 --
 -- A sweep marked it before its objects were removed. From then on it can be neither
--- retried nor created anew: else objects of a run that lives could be removed. A run
+-- retried nor created again: otherwise objects of a living run could be removed. A run
 -- without the mark is left alone.
 
 local id = ARGV[1]

@@ -9,8 +9,8 @@
 -- ARGV[4]  result, or failure
 -- ARGV[5]  retention, milliseconds
 -- ARGV[6]  the step whose failure ended the run, or ""
--- ARGV[7]  reason, or "" (why a completed run did nothing, or that nobody
---          knows what came of the step that failed the run, see run_admin.lua)
+-- ARGV[7]  reason, or "" (why a completed run did nothing, or that the outcome of
+--          the step that failed the run is not known, see run_admin.lua)
 -- ARGV[8]  id of the failure handler's run, or ""
 -- ARGV[9]  its function
 -- ARGV[10] its queue
@@ -19,7 +19,7 @@
 -- Reply   {"finished", time}   time: when the handler's run was queued, or "0"
 --         {"lost"} | {"cancelled"}
 --
--- Were the handler's run created by a second call, a crash in between would lose it.
+-- If a second call created the handler's run, a crash in between would lose it.
 
 local id, token, to, handler = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'generation',

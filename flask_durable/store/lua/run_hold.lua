@@ -8,9 +8,9 @@
 --
 -- Reply   {"ok"} | {"lost"} | {"cancelled"}
 --
--- Noted with the memo that refers to an object, a crash between the two would leave an
--- object that nobody looks for. Whoever lost the run writes none: its objects would come
--- after those of the run were removed.
+-- If it were noted with the memo that refers to an object, a crash between the two would
+-- leave an object that no sweep removes. A caller that lost the run writes none: its
+-- objects would come after those of the run were removed.
 
 local run = get(ARGV[1], 'status', 'token')
 if run[2] ~= ARGV[2] then return refusal(run[1]) end

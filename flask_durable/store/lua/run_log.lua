@@ -3,17 +3,17 @@
 -- KEYS[1] tag
 -- ARGV[1] run id
 -- ARGV[2] token, unique for these lines
--- ARGV[3] how many lines are kept
--- ARGV[4] how many bytes of them are kept
+-- ARGV[3] the number of lines that are kept
+-- ARGV[4] the bytes of them that are kept
 -- ARGV[5..] lines, opaque
 --
 -- Reply   1 if they are kept, 0 if there is no such run
 --
--- Anybody who ran the run may add lines, also after its end and after losing it: they tell
--- what happened. They are numbered here, so that two writers have no number twice. A
--- repeat finds its token. That the run is there is looked at in the script that writes: a
--- line that comes after run_expire would else stay for ever. The list that is read is the
--- one that this script cuts, so it is short.
+-- Any process that ran the run may add lines, also after its end and after losing it:
+-- they tell what happened. They are numbered here, so that two writers have no number
+-- twice. A repeat finds its token. The script that writes also checks that the run is
+-- there: otherwise a line that comes after run_expire would stay for ever. The list that
+-- is read is the one that this script cuts, so it is short.
 
 local id, token = ARGV[1], ARGV[2]
 if redis.call('EXISTS', run_key(id)) == 0 then return 0 end

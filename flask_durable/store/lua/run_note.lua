@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Notes that a replay called a step otherwise than its memo was made. (G7)
+-- Notes that a replay called a step differently from the call of its memo. (G7)
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -8,7 +8,7 @@
 --
 -- Reply   {"ok"} | {"lost"} | {"cancelled"}
 --
--- The first such step stands, so that each run is told of once, whoever replays it.
+-- The first such step stays, so that each run is reported once, whichever worker replays.
 
 local run = get(ARGV[1], 'status', 'token')
 if run[2] ~= ARGV[2] then return refusal(run[1]) end

@@ -4,12 +4,12 @@
 -- KEYS[1] tag
 -- ARGV[1] run id
 -- ARGV[2] milliseconds until the next try
--- ARGV[3] milliseconds after the first try until it is given to a person
+-- ARGV[3] milliseconds after the first try until it is paused for an operator
 --
 -- Reply   {"deferred", due} | {"paused"} | {"no", status}
 --
--- It is a mailbox write: whoever finds the run in another state changes nothing, and is
--- told of a run that is set aside already what the first one was told.
+-- It is a mailbox write: a caller that finds the run in another state changes nothing,
+-- and the answer about a run that is set aside already is the first one.
 
 local id = ARGV[1]
 local run = get(id, 'status', 'created', 'deferred_since', 'function', 'reason', 'due')

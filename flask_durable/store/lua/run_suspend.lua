@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Lets go of a run: writes why, what wakes it, and the end of the lease, all at once.
+-- Gives up a run: writes why, what wakes it, and the end of the lease, all at once.
 -- (G3, G4, G5)
 --
 -- KEYS[1] tag
@@ -12,22 +12,22 @@
 --              "handback"  a worker that shuts down
 --              "pause"     an operator has to look
 -- ARGV[5] when to go on: milliseconds from now, or since 1970 with a leading "@"
+-- ARGV[5] the time to go on: milliseconds from now, or since 1970 with a leading "@"
 -- ARGV[6] reason, for a person
 -- ARGV[7] step key, or ""
--- ARGV[8] number of the attempt (retry, body), else 0
+-- ARGV[8] number of the attempt (retry, body), otherwise 0
 -- ARGV[9] payload of the step's memo, or the failure (body, pause), opaque
--- ARGV[10] how many steps a run may have
--- ARGV[11] how many bytes of memos a run may have
---
+-- ARGV[10] the number of steps a run may have
+-- ARGV[11] the bytes of memos a run may have
 -- Reply   {"suspended", due} | {"queued", time} | {"paused", "0"}
---         {"resolved", memo}   what it would wait for is there; the caller still owns it
+--         {"resolved", memo}   the awaited memo is there; the caller still owns the run
 --         {"full", what}       "steps" or "bytes": the run has reached its limit, and
 --                              the caller still owns it
 --         {"lost"} | {"cancelled"}
 --
--- The race with whatever writes the awaited memo is closed by looking for the memo here,
--- where the run becomes wakeable: before this script the memo is found, after it the
--- writer finds a SUSPENDED run. A repeat finds its token remembered.
+-- The race with the writer of the awaited memo is closed by looking for the memo here,
+-- where the run becomes wakeable: a memo from before this script is found, and after it
+-- the writer finds a SUSPENDED run. A repeat finds its token remembered.
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches',

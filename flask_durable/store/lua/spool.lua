@@ -1,8 +1,8 @@
--- Keeps events in the outbox that their queue did not take; the sweep of any worker sends
+-- Keeps events in the outbox that their queue did not take; any worker's sweep sends
 -- them. (G1, G10)
 --
 -- KEYS[1] tag
--- ARGV[1] how many events the outbox may hold
+-- ARGV[1] the number of events that the outbox may hold
 -- ARGV[2..] entry, message, ...: at most 100 of them
 --
 -- Reply   for each entry 1 if it is kept, by this call or before, 0 if there is no room
@@ -12,8 +12,7 @@
 -- is never taken for it. If a sweep sends and confirms an entry before its repeated call
 -- comes, it is there again and sent twice, which is harmless.
 --
--- Unlike what an accepted event leads to, this is refused where the server's memory is
--- full.
+-- Unlike writes for accepted events, this is refused where the server's memory is full.
 
 local limit = tonumber(ARGV[1])
 local events = tag .. ':events'

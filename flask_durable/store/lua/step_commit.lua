@@ -2,8 +2,8 @@
 -- Writes a step's memo for the run's owner and renews its lease. (G2, G3)
 --
 -- It is called more often than all others together. So each write that it saves counts,
--- and most of what common.lua has functions for is written out: each call would make
--- them anew.
+-- and most of the functions of common.lua are written out here: each call would make
+-- them again.
 --
 -- KEYS[1] tag
 -- ARGV[1] run id
@@ -13,8 +13,8 @@
 -- ARGV[5] "done", "failed" or "intent"
 -- ARGV[6] number of the attempt
 -- ARGV[7] payload, opaque
--- ARGV[8] how many steps a run may have
--- ARGV[9] how many bytes of memos a run may have
+-- ARGV[8] the number of steps a run may have
+-- ARGV[9] the bytes of memos a run may have
 --
 -- Reply   {"ok"}
 --         {"exists", memo}     the step has an outcome already; that one stands
@@ -22,8 +22,8 @@
 --         {"full", what}       "steps" or "bytes": the run has reached its limit
 --         {"lost"} | {"cancelled"}
 --
--- The token is compared in the script that writes: between a check and a write outside,
--- a sweeper could hand the run to somebody else. An expired lease does not matter while
+-- The script that writes compares the token: between a check and a write outside, a
+-- sweeper could give the run to another worker. An expired lease does not matter while
 -- the token is still the run's. A memo with an outcome is never written over.
 
 local id, token, step, status = ARGV[1], ARGV[2], ARGV[4], ARGV[5]

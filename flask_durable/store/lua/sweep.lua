@@ -1,31 +1,31 @@
 #!lua flags=allow-oom
--- Mends what lost its owner in one partition. Any number of workers may call it at any
--- time; nothing is popped by a reader, so a caller that dies loses nothing. (G4, G10)
+-- Mends runs and messages of one partition that lost their owner. Any number of workers
+-- may call it at any time; no reader pops, so a caller that dies loses nothing. (G4, G10)
 --
 -- KEYS[1] tag
 -- ARGV[1] lease, milliseconds; two looks are at least a third of it apart
 -- ARGV[2] at most this many of each kind are handled in one call
--- ARGV[3] how many queues follow that the caller saw empty since it last called
+-- ARGV[3] the number of queues that follow, which the caller saw empty since its last call
 -- ARGV[4..] those queues, then the queues that it sends nothing to at the moment
 --
 -- Reply   {runs, events, timeouts, expiring, more, behind}
 --         runs      {id, function, queue, queued_at} ... whose message is to be sent
 --         events    {entry, message} ... to be sent
 --         timeouts  "timeout:<id>" or "start:<id>" ... whose time is over
---         expiring  ids of finished runs whose objects are to be removed, then they
+--         expiring  ids of finished runs; the caller removes their objects, then them
 --         more      1 if a kind besides the outbox had more than ARGV[2]
 --         behind    queues that are owed more
 --
--- The clock of the server may be set back: then what was to come within a bounded time
--- seems to lie further ahead than anything that is written now. It is taken for due. A
--- sleep has no such bound, and ends by the server's clock.
+-- The clock of the server may be set back. Then a time that was to come soon seems to lie
+-- further ahead than any time that is written now, and is taken for due. A sleep has no
+-- such bound, and ends by the server's clock.
 
 local lease, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = clock()
 local more = 0
 
--- What is due, and what lies beyond anything that is written now. Two workers may have
--- leases of their own; so a minute more than the longest that is known is not beyond.
+-- The bounds: due, and beyond any time that is written now. Two workers may have leases
+-- of their own; so a minute more than the longest that is known is not beyond.
 local BEYOND = 60000
 local function due(key, horizon)
   local found = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, limit)
@@ -68,7 +68,7 @@ for _, id in ipairs(due(tag .. ':leases', longest_lease(lease))) do
     local alive = tag .. ':alive:' .. (string.match(run[2], '^[^.]+') or '')
     if unchanged and redis.call('EXISTS', alive) == 0 then
       disown(id, 'lost', now)
-      -- How long its process lived with it: it renewed the lease a moment before.
+      -- The process lived at least this long with it: it renewed the lease just before.
       put(id, 'lived', text(math.max(ended - lease * 2 / 3 - (run[4] or now), 0)))
       enqueue(id, run[1], run[3], now, now)
     else
@@ -81,8 +81,8 @@ for _, id in ipairs(due(tag .. ':leases', longest_lease(lease))) do
 end
 
 -- 2. Timers. A wake is carried out here, together with the memo of the sleep that ends;
--- the end of a timeout is handed to the caller, who knows whom to tell, and comes back
--- until the run is finished.
+-- the end of a timeout is given to the caller, who reports it, and comes back until the
+-- run is finished.
 local timeouts = {}
 for _, timer in ipairs(due(tag .. ':timers')) do
   local kind, id = string.match(timer, '^(%a+):(.+)$')
@@ -128,7 +128,7 @@ end
 
 -- 4. Finished runs whose retention is over. Those with objects in the blob store are
 -- marked, and named again a minute later in case their remover dies: a marked run can be
--- neither retried nor created anew.
+-- neither retried nor created again.
 local REMOVAL = 60000
 local expiring = {}
 for _, id in ipairs(due(tag .. ':expire')) do
@@ -144,8 +144,8 @@ for _, id in ipairs(due(tag .. ':expire')) do
   end
 end
 
--- 5. The outbox: what was written with a state and not confirmed since. Each queue has
--- its share of the page; what is owed to one that rests stays where it is.
+-- 5. The outbox: entries written with a state and not confirmed since. Each queue has its
+-- share of the page; entries of a queue that rests stay where they are.
 local QUEUES = 1000
 local runs, events, behind = {}, {}, {}
 local others = more

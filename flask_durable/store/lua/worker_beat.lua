@@ -4,13 +4,13 @@
 -- KEYS[1] tag of partition 0
 -- ARGV[1] worker
 -- ARGV[2] description, opaque
--- ARGV[3] seconds after which a worker that is not heard of is forgotten
+-- ARGV[3] seconds after which a silent worker is forgotten
 -- ARGV[4..] versions of functions that it has the code of
 --
 -- Reply   1
 --
--- It may write beyond the memory limit: one field a worker. A worker that could not say
--- that it is there would stop receiving, and what was accepted would stand still.
+-- It may write beyond the memory limit: one field a worker. A worker that could not
+-- publish that it is there would stop receiving, and accepted events would stand still.
 
 local now = clock()
 local seconds = math.floor(now / 1000)
