@@ -1,6 +1,6 @@
-"""What one app has of Flask-Durable: connections and collaborators, made on first use.
+"""The services of one app in one process, created on first use.
 
-An extension object serves several apps; everything that belongs to one of them is here.
+An extension object serves several apps; each app has an object of this class.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ if t.TYPE_CHECKING:
     from .queue.broker import DurableBroker
 
 #: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as
-#: the environment's settings do: an app that reads those must not meet it.
+#: the environment's settings do: an app that reads those must not see it.
 DEVELOPMENT_MARK = "DURABLE_DEVELOPMENT_STACK"
 
 
@@ -89,7 +89,7 @@ def in_development() -> bool:
 
 
 class AppState:
-    """The collaborators of one app in this process."""
+    """The services of one app in this process."""
 
     def __init__(
         self,
@@ -101,22 +101,22 @@ class AppState:
         self.app = app
         self.functions = functions
         self.settings = settings
-        #: Where metrics are sent to, if anywhere.
+        #: The sender of metrics to statsd, if one is configured.
         self.statsd = _statsd_of(settings)
-        #: What tells statsd, and what adds up for Prometheus, as configured. They begin
-        #: anew after a fork by themselves, as parts of the middleware.
+        #: The configured collectors for statsd and Prometheus. As parts of the
+        #: middleware they reset themselves after a fork.
         self.metrics = tuple(
             Metrics(sink, functions.declares) for sink in self._sinks()
         )
-        #: What surrounds sends, routings, attempts and steps.
+        #: The middleware around sends, routings, attempts and steps.
         self.middleware = MiddlewareChain([*self._outer(), *middleware, *self._inner()])
-        #: Where a server is looked for if none is configured.
+        #: The directory to look in for a server if none is configured.
         self.data = data_directory(app.instance_path)
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
-        #: Whether the state server answered last; nothing is received while not.
+        #: True if the state server answered last; nothing is received otherwise.
         self.reachable = True
-        #: What Sentry is not told, also where it is told nothing by us.
+        #: The data hidden from Sentry, even if our own reports are off.
         self._confidential = protect(_confidential_of(settings, functions))
         _states.add(self)
 
@@ -134,12 +134,12 @@ class AppState:
         if self.statsd is not None:
             yield self.statsd
         if self.settings.metrics_secrets:
-            # The store is not there yet when middleware is made.
+            # The store does not exist yet when middleware is made.
             yield Totals(lambda sums: self.metric_totals.add(sums))
 
     @functools.cached_property
     def metric_totals(self) -> MetricTotals:
-        """What all processes counted and timed, for Prometheus."""
+        """The counts and times of all processes, for Prometheus."""
         return MetricTotals(self.server, self.store.keys, self.functions.declares)
 
     @property
@@ -151,7 +151,7 @@ class AppState:
     def server(self) -> StateServer:
         """The state server.
 
-        :raises ConfigurationError: None is configured, and none was found.
+        :raises ConfigurationError: No server is configured, and none was found.
         """
         if changed := self.settings.changed_since(self.app):
             raise ConfigurationError(
@@ -172,7 +172,7 @@ class AppState:
     @functools.cached_property
     def store(self) -> RunStore:
         """The runs."""
-        # One that hangs is to be given up while leases can still be renewed in time.
+        # A server that hangs is given up while leases can still be renewed in time.
         within = min(2.0, max(1.0, self.settings.lease / 5))
         upkeep = StateServer(self.server.url, retries=0, timeout=within)
         return RunStore(self.server, self.settings, upkeep)
@@ -184,24 +184,24 @@ class AppState:
 
     @functools.cached_property
     def service_times(self) -> ServiceTimes:
-        """How long deliveries of each function take."""
+        """The durations of each function's deliveries."""
         return ServiceTimes(self.histograms, self.efforts)
 
     @functools.cached_property
     def histograms(self) -> HourlyHistograms:
-        """What the processes measure of each function."""
+        """The measured times of each function, from all processes."""
         return HourlyHistograms(self.server, self.store.keys)
 
     @functools.cached_property
     def efforts(self) -> Efforts:
-        """How much of their time functions compute, by the size of workers."""
+        """The computing times of functions, by the size of workers."""
         size = self.settings.instance_size or default_size()
         return Efforts(self.server, self.store.keys, size)
 
     def _keep_time(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
     ) -> None:
-        # The store is not there yet when middleware is made.
+        # The store does not exist yet when middleware is made.
         self.histograms.add(measure, attempt.function, seconds)
 
     @functools.cached_property
@@ -211,18 +211,18 @@ class AppState:
 
     @functools.cached_property
     def run_counts(self) -> RunCounts:
-        """How many runs of each function began and ended."""
+        """The numbers of runs of each function that began and ended."""
         return RunCounts(self.server, self.store.keys)
 
     @functools.cached_property
     def barrier(self) -> Barrier:
-        """What waits until state is durable."""
+        """The barrier that waits until state is durable."""
         return Barrier(self.server, self._state_tags, self.settings.replicas)
 
     @functools.cached_property
     def _senders_barrier(self) -> Barrier:
-        """The same, for what somebody waits for who sends an event."""
-        # Who comes while one is passed waits for that one and the next.
+        """The barrier of calls that send events, with a shorter timeout."""
+        # A caller that comes during one barrier waits for that one and the next.
         timeout = self.settings.accept_timeout / 4
         return Barrier(
             self.impatient_server, self._state_tags, self.settings.replicas, timeout
@@ -232,30 +232,31 @@ class AppState:
     def _state_tags(self) -> list[str]:
         tags = list(self.store.keys.tags)
         if self._queues_live_here:
-            # Events that were sent are state too; of a cluster they may be elsewhere.
+            # Sent events are state too; in a cluster they may be on another server.
             tags.append(queue_tag(self.settings.namespace, EVENT_QUEUE))
         return tags
 
     @functools.cached_property
     def memory(self) -> MemoryGuard:
-        """What keeps new events from filling the server up."""
+        """The guard that keeps new events from filling the server up."""
         return MemoryGuard(self.impatient_server)
 
     @functools.cached_property
     def impatient_server(self) -> StateServer:
-        """The state server, for what somebody waits for who sends an event."""
+        """The state server with a short timeout, for calls that send events."""
         within = self.settings.answer_within
         return StateServer(self.server.url, retries=0, timeout=within)
 
     @functools.cached_property
     def failures(self) -> MessageFailures:
-        """Why messages could not be processed."""
+        """The errors of messages that could not be processed."""
         return MessageFailures(self.server, self.store.keys)
 
     @functools.cached_property
     def broker(self) -> DurableBroker:
         """The queues."""
-        # Dramatiq, and boto3 behind it, are imported by whoever sends or works.
+        # Dramatiq, and boto3 behind it, are imported only where events are sent or
+        # runs executed.
         from .queue.make import make_broker
 
         waits = self.settings.fsync != "off"
@@ -275,25 +276,25 @@ class AppState:
 
     @functools.cached_property
     def installation(self) -> Installation:
-        """The installation that this process is of."""
+        """The installation that this process belongs to."""
         return Installation(self.impatient_server, self.store.keys)
 
     @functools.cached_property
     def payloads(self) -> Payloads:
-        """What seals and opens user data.
+        """The gate that seals and opens user data.
 
-        :raises ConfigurationError: A library is missing that a setting needs.
+        :raises ConfigurationError: A setting needs a library that is missing.
         """
         return Payloads.of(self.settings)
 
     @functools.cached_property
     def outbox(self) -> Outbox:
-        """Sends what state changes owe."""
+        """The sender of messages that state changes owe."""
         return Outbox(self.store, self.broker)
 
     @functools.cached_property
     def sender(self) -> EventSender:
-        """Sends events of the application and of clients."""
+        """The sender of events of the application and of clients."""
         spools = self.settings.spool
         return EventSender(
             self.broker,
@@ -307,12 +308,12 @@ class AppState:
 
     @functools.cached_property
     def admin(self) -> RunAdmin:
-        """Changes runs from outside."""
+        """The changes that can be made to runs from outside."""
         return RunAdmin(self.store, self.outbox, self.directory, self.payloads)
 
     @functools.cached_property
     def runs(self) -> Runs:
-        """Runs, as the application sees them."""
+        """The runs as the application sees them."""
         return Runs(
             self.store,
             self.admin,
@@ -324,13 +325,13 @@ class AppState:
 
     @functools.cached_property
     def dead_letters(self) -> DeadLetters:
-        """Dead letters, as the application sees them."""
+        """The dead letters as the application sees them."""
         queues = self.broker.transport.dead_letters
         return DeadLetters(queues, self.failures, self.queues)
 
     @functools.cached_property
     def host(self) -> Host:
-        """What the engine is given."""
+        """The services that the engine needs."""
         return Host(
             functions=self.functions,
             store=self.store,
@@ -358,7 +359,7 @@ class AppState:
     ) -> EventMessage:
         """Return an event of the user as a checked message.
 
-        :raises EventError: It is not valid.
+        :raises EventError: The event is not valid.
         """
         return to_message(
             event,
@@ -369,11 +370,11 @@ class AppState:
         )
 
     def send_messages(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        """Send events; return for each who owns it now, or why nobody does."""
+        """Send events; return for each its new owner, or the error if it has none."""
         return self.sender.send([self._in_group(message) for message in messages])
 
     def ready(self) -> list[str]:
-        """Return what keeps this process from accepting events; empty if nothing."""
+        """Return the obstacles to accepting events in this process; empty if none."""
         return self._readiness.problems()
 
     @functools.cached_property
@@ -385,11 +386,11 @@ class AppState:
         return Readiness(look)
 
     def health(self) -> list[HealthCheck]:
-        """Look at everything that runs need."""
+        """Check everything that runs need."""
         return list(HealthChecks(self).everything())
 
     def queues(self) -> list[str]:
-        """Return the queues of the app, also of functions that others have."""
+        """Return the queues of the app, also those of functions of other processes."""
         others = self.directory.current().queues
         return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
 
@@ -402,17 +403,16 @@ class AppState:
     def look_for_server_in(self, directory: Path) -> None:
         """Use the embedded server of *directory* from now on.
 
-        For a development stack that has one of its own. A server that is configured
-        goes on being used.
+        For a development stack with its own server. A configured server stays in use.
         """
         self.data = directory
         self.forget_collaborators()
 
     def forget_collaborators(self) -> None:
-        """Make them anew on the next use.
+        """Drop the services, so that they are created again on the next use.
 
-        Done in a forked process, where a thread that is not there may hold their locks,
-        or be the one that they wait for; and if the server is another one.
+        Called in a forked process, where a thread that no longer exists may hold their
+        locks, or be awaited by them; and when the server is another one.
         """
         for name in [*vars(self)]:
             if isinstance(getattr(type(self), name, None), functools.cached_property):
@@ -435,13 +435,13 @@ class AppState:
         return replace(message, group=group_of(message, options.group))
 
     def _check_event(self, message: EventMessage) -> None:
-        # What is sealed was checked when it was sent, and is again where it is opened.
+        # Sealed data was checked when it was sent, and is again where it is opened.
         if isinstance(message.data, dict):
             call(self.schemas.validate, (message.name, message.data), {})
 
 
 def _statsd_of(settings: Settings) -> Statsd | None:
-    """Return what sends metrics to statsd, if that is wanted.
+    """Return the sender of metrics to statsd, if it is wanted.
 
     :raises ConfigurationError: statsd is not installed.
     """
@@ -468,7 +468,7 @@ def _confidential_of(settings: Settings, functions: FunctionRegistry) -> Confide
 
 
 def _no_barrier() -> bool:
-    """Nothing is waited for: ``DURABLE_FSYNC="off"``."""
+    """A barrier that waits for nothing: ``DURABLE_FSYNC="off"``."""
     return True
 
 

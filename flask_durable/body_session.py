@@ -1,9 +1,9 @@
 """The database connection of a function's body, while a step runs.
 
-A body that has read a row holds a connection until its transaction ends. A step has a
-session of its own and needs another one: with as many runs as connections, each waits
-for the others. So before a step's body is called, the transaction of the body's session
-is ended, where it has only read:
+A body that has read a row holds a connection until its transaction ends. A step has its
+own session and needs a second connection: with as many runs as connections, each waits
+for the others. So the transaction of the body's session is ended before a step's body
+is called, if it has only read:
 
 ========================================  ==========================================
 the body's session has                    its transaction
@@ -15,8 +15,8 @@ statement that may change or lock rows,   says so, and nothing is lost
 in bulk too, or is in a savepoint
 ========================================  ==========================================
 
-That is for the sessions of Flask-SQLAlchemy. It ends by a commit and not by a
-rollback: what was written past the session, on its bare connection, is not seen here,
+This holds for the sessions of Flask-SQLAlchemy. The transaction ends by a commit and
+not by a rollback: writes past the session, on its bare connection, are not seen here
 and must not be lost.
 """
 
@@ -27,14 +27,14 @@ import typing as t
 
 from .safe_logging import get_logger
 
-#: Set in a session whose transaction is not to end before the body says so.
+#: Set in a session whose transaction must not end before the body ends it.
 _WROTE = "flask_durable.wrote"
 
 logger = get_logger(__name__)
 
 
 def releaser(extension: object) -> t.Callable[[], None]:
-    """Return what ends the transaction of the current context's session.
+    """Return a function that ends the transaction of the current context's session.
 
     :param extension: The app's Flask-SQLAlchemy, or ``None``.
     """
@@ -69,10 +69,10 @@ def _on_execute(state: t.Any) -> None:
 
 
 def _calls(statement: t.Any) -> bool:
-    """Return whether *statement* selects what a function returns that is not known.
+    """Return whether *statement* selects the result of an unknown function.
 
-    It may take a lock for the transaction, or change rows. ``count`` and its like have
-    classes of their own.
+    Such a function may take a lock for the transaction, or change rows. ``count`` and
+    the other known ones have their own classes.
     """
     from sqlalchemy.sql.functions import Function
 

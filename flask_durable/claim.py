@@ -1,4 +1,4 @@
-"""A claim: that a worker took a run, went on with it, and let go of it."""
+"""A claim: one worker's time with a run, from taking it to giving it up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Claim:
 
     Between two claims a run is suspended, paused, or waits in its queue.
 
-    :param number: Which of the run's claims this is, counted from 1.
-    :param at: When it was claimed, by the state server's clock.
+    :param number: The number of this claim among the run's claims, counted from 1.
+    :param at: The time of the claim, by the state server's clock.
     :param queued: Seconds that the run waited in its queue before.
-    :param lasted: Seconds until the worker let go of the run; ``None`` while it has it.
-    :param ended: What that came to: the status that the run then had, or ``"lost"`` if
-        its worker was not heard of until its lease ended; ``None`` while it has it.
+    :param lasted: Seconds until the worker gave up the run; ``None`` while it has it.
+    :param ended: The status of the run after it, or ``"lost"`` if its worker was silent
+        until its lease ended; ``None`` while the worker has the run.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Claim:
 
     @classmethod
     def load_all(cls, text: str) -> tuple[Claim, ...]:
-        """Return the claims that a run's record has, as its scripts write them."""
+        """Return the claims in a run's record, from the text of the scripts."""
         return tuple(cls._load(*claim.split(":")) for claim in text.split())
 
     @classmethod

@@ -57,7 +57,7 @@ ENVIRONMENT_PREFIX = "FLASK_" + PREFIX
 
 #: Commands of ``flask durable``. Click reads their options from the environment too
 #: (``FLASK_DURABLE_WORKER_THREADS``), and ``app.config.from_prefixed_env()`` copies
-#: those into ``app.config``, so such names are no unknown keys.
+#: those into ``app.config``. So such names are not unknown keys.
 COMMANDS = (
     *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
     *("scale", "pool", "stats"),
@@ -66,11 +66,11 @@ COMMANDS = (
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 QUEUE_SCHEMES = (*REDIS_SCHEMES, "sqs")
 
-#: Bytes of JSON that the blob store takes of one value: it passes through the memory of
-#: web process and worker as a whole.
+#: Bytes of JSON that the blob store takes of one value: web process and worker hold it
+#: in memory as a whole.
 MAX_BLOB = 64 * 2**20
 
-#: What the inline limit may be with encryption: SQS takes 1 MiB.
+#: The largest inline limit with encryption: SQS takes 1 MiB.
 MAX_INLINE_ENCRYPTED = 720 * 1024
 
 _COMMAND_OPTION = re.compile(rf"{PREFIX}(?:{'|'.join(COMMANDS).upper()})_\w+")
@@ -79,9 +79,9 @@ _COMMAND_OPTION = re.compile(rf"{PREFIX}(?:{'|'.join(COMMANDS).upper()})_\w+")
 class Settings(BaseModel):
     """The validated settings of one app, as :meth:`from_app` reads them.
 
-    Each value comes from ``app.config``, else from the environment with ``FLASK_``
-    before the name, where it means the same whether the app calls
-    ``app.config.from_prefixed_env()`` or not. ``None`` in ``app.config`` means "not
+    Each value comes from ``app.config``, otherwise from the environment with ``FLASK_``
+    before the name. There it means the same whether or not the app calls
+    ``app.config.from_prefixed_env()``. ``None`` in ``app.config`` means "not
     given", except for ``DURABLE_URL_PREFIX``. Blank text means "not given" everywhere,
     except for ``DURABLE_ENCRYPTION_KEYS``, where it is refused. Durations are seconds,
     a :class:`~datetime.timedelta`, or text such as ``"90s"``, ``"10m"`` and ``"7d"``.
@@ -90,8 +90,8 @@ class Settings(BaseModel):
     ``DURABLE_REDIS_URL``
         URL, ``redis://``, ``rediss://`` (TLS), ``unix://``, or for a cluster
         ``redis+cluster://`` and ``rediss+cluster://`` with some of its nodes, commas
-        between. Default: the server of a running ``flask durable dev``, else an error
-        on first use.
+        between. Default: the server of a running ``flask durable dev``; without one an
+        error on first use.
     ``DURABLE_QUEUE_URL``
         URL, one of the above or ``sqs://``. Default: the Redis above.
     ``DURABLE_QUEUES``
@@ -111,10 +111,10 @@ class Settings(BaseModel):
         List of ``whsec_`` secrets that may sign events. Default none. While both lists
         are empty the endpoint is closed.
     ``DURABLE_INNGEST_EVENT_API``
-        Whether the SDKs of Inngest may send events to ``/e/<event key>``.
+        Flag: lets the SDKs of Inngest send events to ``/e/<event key>``.
         Default ``False``.
     ``DURABLE_PUSH_LOOPBACK``
-        Whether ``POST worker`` takes messages of Elastic Beanstalk's daemon on this
+        Flag: ``POST worker`` takes messages of Elastic Beanstalk's daemon on this
         machine without a secret. It is no lock where a proxy on this machine passes
         on requests of others without naming them. Default ``False``.
     ``DURABLE_PUSH_SECRETS``
@@ -132,10 +132,10 @@ class Settings(BaseModel):
     ``DURABLE_DRAIN_TIMEOUT``
         Duration, at most 1 h, that a stopping worker has. Default 25 s.
     ``DURABLE_INSTANCE_SIZE``
-        What workers like this one are called where the scaler compares how fast they
-        are, such as ``"standard-2x"``. Default: the number of processors.
+        Name of the size of workers like this one, by which the scaler compares their
+        speed, such as ``"standard-2x"``. Default: the number of processors.
     ``DURABLE_ECS_PROTECTION``
-        Whether a worker in a task of Amazon ECS keeps ECS from stopping it while it has
+        Flag: a worker in a task of Amazon ECS keeps ECS from stopping it while it has
         runs. Default ``False``.
     ``DURABLE_MAX_DISPATCHES``
         Number, 1 to 1000, of claims without progress after which a run is paused.
@@ -144,13 +144,13 @@ class Settings(BaseModel):
         ``"off"``, ``"ack"`` (before a message is deleted) or ``"step"`` (before each
         answer too): when the server must have written to disk. Default ``"ack"``.
     ``DURABLE_REPLICAS``
-        Number, 0 to 16, of replicas that must have it as well. Default 0.
+        Number, 0 to 16, of replicas that must have the state as well. Default 0.
     ``DURABLE_ACCEPT_TIMEOUT``
         Duration, 1 s to 60 s, for which sending an event is tried again while the queue
         does not take it. Default 5 s.
     ``DURABLE_SPOOL``
-        Whether an event that the queue does not take for so long is kept on the state
-        server, to be sent when the queue is back. Default ``False``.
+        Flag: an event that the queue does not take within that time is kept on the
+        state server, to be sent when the queue is back. Default ``False``.
     ``DURABLE_INLINE_LIMIT``
         Bytes, 1 KiB to 1 MiB, of one queue message. Default 65,536.
     ``DURABLE_MAX_VALUE``
@@ -173,17 +173,17 @@ class Settings(BaseModel):
         Text before every name, of letters, digits, ``-``, ``_`` and dots.
         Default ``"durable"``.
     ``DURABLE_STATSD_TAGS``
-        ``"dogstatsd"`` or ``"influx"``: how tags are written. Default ``None``: as
+        ``"dogstatsd"`` or ``"influx"``, the format of tags. Default ``None``: tags are
         parts of the name.
     ``DURABLE_METRICS_SECRETS``
         List of ``mtr_`` secrets that may read ``GET metrics``, in the format of
         Prometheus. Default none: there is no such route, and nothing is counted for it.
     ``DURABLE_SENTRY``
-        Whether traces and failed runs go to Sentry where the application has called
+        Flag: traces and failed runs go to Sentry where the application has called
         ``sentry_sdk.init()``. Default ``True``.
     ``DURABLE_REDACT_KEYS``
-        List of what the names of values contain that are shown to nobody. A list that
-        is empty is refused.
+        List of parts of names: values with such names are hidden everywhere. A list
+        that is empty is refused.
         Default :data:`~flask_durable.redaction.REDACT_KEYS`.
     ``DURABLE_RUN_LOG_LINES``
         Number, 0 to 1000, of log lines that are kept with each run. Default 100.
@@ -321,17 +321,17 @@ class Settings(BaseModel):
 
     @property
     def answer_within(self) -> float:
-        """Seconds that one try waits for a server, where somebody waits for us.
+        """Seconds that one try waits for a server while a caller waits for the answer.
 
         A server that hangs instead of refusing leaves time for more than one try, and
-        the last one does not take much longer than it may.
+        the last one takes little longer than it may.
         """
         return self.accept_timeout / 4
 
     def changed_since(self, app: Flask) -> list[str]:
         """Return the keys of ``app.config`` that changed since they were read.
 
-        Such a change has no effect any more, so the extension raises on first use.
+        Such a change no longer has an effect, so the extension raises on first use.
         """
         now = _given_in(app)
         keys = self._given.keys() | now.keys()
@@ -347,13 +347,13 @@ _ABSENT = object()
 def _is_copy(value: t.Any, text: str) -> bool:
     """Return whether ``from_prefixed_env()`` made *value* of the environment's *text*.
 
-    It reads all text that happens to be JSON: ``1`` is a number then, and ``2026`` no
-    name. What is in the environment means the same with it and without.
+    It parses all text that happens to be JSON: ``1`` becomes a number, and ``2026`` is
+    no longer a name. A variable means the same with that call and without.
     """
     if value == text:
         return True
     try:
-        # Compared as text, in which True is not 1, and NaN is itself.
+        # Compared as text, where True is not 1, and NaN equals itself.
         return repr(json.loads(text)) == repr(value)
     except (ValueError, RecursionError):
         return False
@@ -362,8 +362,8 @@ def _is_copy(value: t.Any, text: str) -> bool:
 def _says_something(field: str, value: t.Any) -> bool:
     """Return whether *value* is more than "not given".
 
-    Text that is blank is what a deployment passes on that has nothing to pass on. Only
-    where that would store in the open what was to be encrypted, it is refused.
+    A deployment passes on blank text when it has nothing to pass on. Blank text is
+    refused only where it would store in the open what was to be encrypted.
     """
     if value is _ABSENT:
         return False
@@ -374,7 +374,7 @@ def _says_something(field: str, value: t.Any) -> bool:
 
 
 def _given_in(app: Flask) -> dict[str, t.Any]:
-    # Copied: what is changed in place later has changed too.
+    # Copied, so that a later change in place is noticed too.
     return {
         key: copy.deepcopy(value) if isinstance(value, (dict, list)) else value
         for key, value in app.config.items()
@@ -429,7 +429,7 @@ def _explain(
 
 
 def _kind_of(value: t.Any) -> str:
-    """Return a remark on the type of *value*, unless that is no news."""
+    """Return a remark on the type of *value*, or ``""`` if the type says nothing."""
     if isinstance(value, (str, t.Mapping)):
         return ""
     return f" (it is of type {type(value).__name__})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-#: What every public argument named "duration", "delay" or "timeout" accepts.
+#: The values that a public argument named "duration", "delay" or "timeout" accepts.
 Duration = float | timedelta | str
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -1,9 +1,9 @@
-"""The embedded server: a Valkey or Redis of one's own, kept in a data directory.
+"""The embedded server: a Valkey or Redis of the app, kept in a data directory.
 
-Two servers would start happily on one directory and both write its files. So a starter
-takes a lock on a file in the directory and hands the descriptor to the server: the lock
-lives exactly as long as the server does, whatever becomes of the starter. Who does not
-get the lock uses the server that has it.
+Two servers would start on one directory without an error, and both write its files. So
+a starter takes a lock on a file in the directory and passes the descriptor to the
+server: the lock lives exactly as long as the server, whatever happens to the starter. A
+starter that does not get the lock uses the server that has it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _PORT_ATTEMPTS = 5
 class EmbeddedServer:
     """A server for development and tests: on loopback, without a password.
 
-    It keeps what it has in *directory* (append-only file, synced once a second): a
-    killed server loses nothing, a power cut about one second. After the first start it
-    comes back on the same port when that is free, so that clients find it again.
+    It keeps its data in *directory* (append-only file, synced once a second): a killed
+    server loses nothing, a power cut about one second. After the first start it uses
+    the same port again if that is free, so that clients find it.
 
     Start it from a thread that outlives it, such as the main thread: on Linux it is
-    told to end when the thread that started it ends.
+    ended when the thread that started it ends.
 
     :param directory: The data directory. It is made when it does not exist.
     """
@@ -60,17 +60,17 @@ class EmbeddedServer:
 
     @property
     def owned(self) -> bool:
-        """Whether this object started the server, and so stops it."""
+        """True if this object started the server, and so stops it."""
         return self._process is not None
 
     def start(self, timeout: float = 60.0) -> str:
         """Start the server, or find the one that runs on the directory already.
 
         :param timeout: Seconds to wait until it has loaded its data and answers.
-        :return: Its URL.
+        :return: The server's URL.
         :raises ConfigurationError: No server program is installed, or the directory
             cannot be made.
-        :raises UnavailableError: It did not answer in time.
+        :raises UnavailableError: The server did not answer in time.
         """
         deadline = time.monotonic() + timeout
         binary = find_binary()
@@ -82,7 +82,7 @@ class EmbeddedServer:
                     return self._launch(binary, lock, deadline)
                 finally:
                     os.close(lock)
-            # Its holder may be starting, or be a server that is just going away.
+            # The holder of the lock may be a server that is starting or ending.
             if found := _find(self.directory):
                 return self._use(*found)
             if time.monotonic() > deadline:
@@ -94,7 +94,7 @@ class EmbeddedServer:
             time.sleep(_POLL_INTERVAL)
 
     def alive(self) -> bool:
-        """Return whether the server runs; one that we do not own is asked."""
+        """Return whether the server runs; one started elsewhere is asked."""
         if self._process is not None:
             return self._process.poll() is None
         return self.url is not None and find_running(self.directory) == self.url
@@ -154,7 +154,7 @@ class EmbeddedServer:
         return None
 
     def _ports(self) -> t.Iterator[int]:
-        # The last one first: clients of a server that was killed are still there.
+        # The last port first: clients of a server that was killed still use it.
         if previous := _read_port_file(self.directory):
             yield previous[1]
         for _ in range(_PORT_ATTEMPTS):
@@ -200,7 +200,7 @@ class EmbeddedServer:
 
 
 def data_directory(instance_path: str) -> Path:
-    """Return where the app with *instance_path* keeps its embedded server's data."""
+    """Return the data directory of the embedded server of an app's *instance_path*."""
     return Path(instance_path) / "durable"
 
 
@@ -216,7 +216,7 @@ def find_running(directory: str | os.PathLike[str]) -> str | None:
 def find_binary() -> str:
     """Return the path of a server program, without importing the package it is in.
 
-    :raises ConfigurationError: None is installed.
+    :raises ConfigurationError: No server program is installed.
     """
     if bundled := _bundled_binary():
         return bundled
@@ -304,7 +304,7 @@ def _probe(port: int, directory: Path) -> int | None:
     try:
         client.ping()
         held = t.cast(dict[str, str], client.config_get("dir"))["dir"]
-        # The port may belong to somebody else by now.
+        # The port may belong to another server by now.
         if Path(held).resolve() != directory:
             return None
         return int(client.info("server")["process_id"])
@@ -323,7 +323,7 @@ def _read_port_file(directory: Path) -> tuple[int, int] | None:
 
 
 def _write_port_file(directory: Path, pid: int, port: int) -> None:
-    # Replaced in one go: a reader sees the old one or the new one, never a half.
+    # Replaced in one go: a reader sees the old file or the new one, never a part.
     written = directory / f"{PORT_FILE}.new"
     written.write_text(json.dumps({"pid": pid, "port": port}))
     written.replace(directory / PORT_FILE)

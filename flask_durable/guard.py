@@ -13,7 +13,7 @@ import sys
 import types
 import typing as t
 
-#: Seconds between two looks at the parent, where the kernel does not tell of its death.
+#: Seconds between two looks at the parent, where the kernel does not report its death.
 POLL_INTERVAL = 0.5
 
 #: Seconds that the command has to end by itself after its parent's death there.
@@ -27,7 +27,7 @@ def guarded(command: t.Sequence[str]) -> list[str]:
 
     On Linux the command gets ``SIGTERM`` when the **thread** that started it ends, so
     start it from a thread that outlives it, such as the main thread. Elsewhere a
-    small process stays between the two and looks after the parent twice a second.
+    small process stays between the two and checks the parent twice a second.
     """
     # Not preexec_fn, which may deadlock in a parent that has threads.
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
@@ -38,7 +38,7 @@ def become(parent: int, command: list[str]) -> t.NoReturn:
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # A parent that died before the call above is not reported any more.
+    # A parent that died before the call above is no longer reported.
     if os.getppid() != parent:
         sys.exit(1)
     os.execvp(command[0], command)

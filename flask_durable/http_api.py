@@ -1,4 +1,4 @@
-"""Somebody's HTTP API that speaks JSON: tokens, timeouts, repetition, refusals."""
+"""A client of another service's JSON API: tokens, timeouts, repetition, refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 15.0
 REPETITIONS = 2
 
-#: Characters of a server's message that get into an error.
+#: Characters of a server's message that an error shows.
 _SHOWN = 200
 
 _CODES = {
@@ -35,7 +35,7 @@ Headers = t.Callable[[], t.Mapping[str, str]]
 class Refusal(PlatformError):
     """Raised for an answer that is not a success.
 
-    :param answer: Its body, empty if that is no JSON object.
+    :param answer: The body of the answer, empty if it is no JSON object.
     """
 
     def __init__(self, message: str, answer: dict[str, t.Any], **values: t.Any) -> None:
@@ -46,14 +46,15 @@ class Refusal(PlatformError):
 class HTTPAPI:
     """Calls one API. Only calls that are harmless to repeat may be made.
 
-    :param name: Whose it is, for messages.
-    :param url: What every path begins with.
+    :param name: The name of the API, for messages.
+    :param url: The URL that every path is appended to.
     :param headers: Returns the headers of a call, credentials included. Asked for each
         call, because some credentials are replaced while the process lives.
-    :param authorities: A file of certificates that the server's is checked with.
+    :param authorities: A file of certificates to check the server's with.
     :param timeout: Seconds to wait for an answer.
-    :param repetitions: Of a call that gets none, or one that says "out of order".
-    :param retry_header: Which header of a refusal has the seconds to wait.
+    :param repetitions: The number of repetitions of a call that got no answer, or one
+        that says "out of order".
+    :param retry_header: The header of a refusal that has the seconds to wait.
     :raises ConfigurationError: urllib3 is not installed.
     """
 
@@ -103,8 +104,8 @@ class HTTPAPI:
     ) -> t.Any:
         """Return the JSON of the answer, ``{}`` if there is none.
 
-        :param body: Sent as JSON; bytes are sent as they are.
-        :raises PlatformError: There is no answer; :class:`Refusal` if it is an error.
+        :param body: The value to send as JSON; bytes are sent as they are.
+        :raises PlatformError: No answer came; :class:`Refusal` if it is an error.
         """
         given = self._headers()
         headers = {"User-Agent": "flask-durable", **given}
@@ -121,7 +122,7 @@ class HTTPAPI:
                 f"{self._name} does not answer ({type(error).__name__}).",
                 code="platform.unavailable",
                 hint="The next run of the scaler asks again.",
-            ) from None  # its text has the URL, which some put a token in
+            ) from None  # its text has the URL, which may have a token in it
         answer = _json(reply.data)
         if not 200 <= reply.status < 300:
             secrets = [value.rpartition(" ")[2] for value in given.values()]
@@ -152,7 +153,7 @@ class HTTPAPI:
 
 
 class _Hiding(logging.Filter):
-    """Takes secrets out of what urllib3 logs: every URL it calls, at level DEBUG."""
+    """Removes secrets from urllib3's log lines: it logs each URL at level DEBUG."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,9 +168,9 @@ _hiding = _Hiding()
 
 
 def in_url(secret: str) -> str:
-    """Return *secret* as it is written in a URL, out of which it is never logged then.
+    """Return *secret* quoted for a URL, and hide it in that form from all logs.
 
-    For servers that take it nowhere else.
+    For servers that take the secret nowhere but in the URL.
     """
     written = quote(secret, safe="")
     _hiding.secrets |= {written, secret}
@@ -179,7 +180,7 @@ def in_url(secret: str) -> str:
 
 
 def hidden(text: str, secrets: t.Iterable[str] = ()) -> str:
-    """Return *text* without *secrets*, and without any that was put in a URL."""
+    """Return *text* without *secrets*, and without any that :func:`in_url` quoted."""
     for secret in sorted({*secrets, *_hiding.secrets} - {""}, key=len, reverse=True):
         text = text.replace(secret, "…")
     return text
@@ -188,10 +189,10 @@ def hidden(text: str, secrets: t.Iterable[str] = ()) -> str:
 def token_of(
     owner: str, given: str | None, variable: str, option: str = "token"
 ) -> str:
-    """Return the token of *owner*: the option, or what the environment has.
+    """Return the token of *owner*: the option, or the variable of the environment.
 
-    :raises ConfigurationError: There is none, or it cannot be one. Its text is not in
-        the message.
+    :raises ConfigurationError: There is no token, or it cannot be one. Its text is not
+        in the message.
     """
     token = (given or os.environ.get(variable) or "").strip()
     if not token:
@@ -207,8 +208,8 @@ def authorization(
 ) -> dict[str, str]:
     """Return the header with the token of *owner*, none if there is no token.
 
-    :param user: Whose password it is, where the server wants Basic authentication.
-    :raises ConfigurationError: It cannot be a token.
+    :param user: The user of the password, where the server wants Basic authentication.
+    :raises ConfigurationError: The token cannot be sent.
     """
     token = (given or os.environ.get(variable) or "").strip()
     if not token:
@@ -223,7 +224,8 @@ def authorization(
 def checked(owner: str, token: str) -> str:
     """Return *token* if it can be sent.
 
-    :raises ConfigurationError: It cannot: an error of the HTTP library would show it.
+    :raises ConfigurationError: The token has other characters, and an error of the HTTP
+        library would show it.
     """
     if not (token.isascii() and token.isprintable()):
         raise ConfigurationError(f"The token for {owner} has characters that none has.")
@@ -231,7 +233,7 @@ def checked(owner: str, token: str) -> str:
 
 
 def _reason(answer: t.Mapping[str, t.Any]) -> str:
-    """Return why, in the words of the server."""
+    """Return the reason of a refusal, in the words of the server."""
     for key in ("message", "error", "detail", "errors"):
         found = answer.get(key)
         if isinstance(found, list):
@@ -251,5 +253,5 @@ def _json(data: bytes) -> t.Any:
 
 
 def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a ``Retry-After``; those that are dates are passed over."""
+    """Return the seconds of a ``Retry-After``, or ``None`` if it is a date."""
     return float(text) if text and text.isascii() and text.isdigit() else None

@@ -50,19 +50,19 @@ def new_token() -> str:
     """Return a fencing token: unique by its claimant alone, compared for equality.
 
     The system is asked for each one. Two processes that were restored from one image
-    share whatever this process remembers, a counter or a generator's state; they would
-    make the same token, and both would own the run.
+    share all state of this process, such as a counter or a generator. With it they
+    would make the same token, and both would own the run.
     """
     return f"{_process}.{os.urandom(8).hex()}"
 
 
 def own_process() -> str:
-    """Return what :func:`process_of` says of the tokens of this process."""
+    """Return the part of this process's tokens that :func:`process_of` returns."""
     return _process
 
 
 def process_of(token: str) -> str:
-    """Return which process made *token*: a text that only its copies share."""
+    """Return the process that made *token*, as a text that only its copies share."""
     return token.partition(".")[0]
 
 

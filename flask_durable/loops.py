@@ -1,21 +1,21 @@
-"""The threads that a process cannot do without, and the one loop that they run in.
+"""The threads that a process cannot do without, and the one loop that they run.
 
 ::
 
     start ─► pause ─► turn ─► pause ─► turn … ─► stop
                ▲        │
-               └────────┘ a turn that raised is told of, and the next one comes
+               └────────┘ a turn that raised is logged, and the next one comes
 
-The leases, the sweeper, the beat, the router, the receivers and their like each take
-one *turn* after the other. Whatever is raised in a turn, in the pause before it, or in
-telling of an error, ends that turn and not the thread: a moment without memory, or a
-logging filter of the application, would otherwise end what keeps runs alive, and the
-process would live on as if nothing had happened.
+The leases, the sweeper, the beat, the router, the receivers and others each take one
+*turn* after the other. An error in a turn, in the pause before it, or in its report
+ends that turn and not the thread. Otherwise a moment without memory, or a logging
+filter of the application, would end a thread that keeps runs alive, and the process
+would live on as if nothing had happened.
 
-What this cannot mend is seen from outside. A thread is *gone* if it ended although
-nobody stopped it, and it *stands still* if a turn takes longer than its patience.
-:func:`ailing` names those of this process: readiness asks it, the worker tells it to
-``flask durable health``, and a worker ends itself for it (``worker/vitals.py``).
+Other failures are seen from outside. A thread is *gone* if it ended without being
+stopped, and it *stands still* if a turn takes longer than its patience.
+:func:`ailing` names such threads of this process: readiness asks it, the worker reports
+it to ``flask durable health``, and a worker ends itself for it (``worker/vitals.py``).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ import time
 import typing as t
 import weakref
 
-#: Seconds that one turn may take. The slowest ones wait for a server's answer several
-#: times, or twenty seconds for a message of Amazon SQS.
+#: Seconds that one turn may take. The slowest turns wait several times for a server's
+#: answer, or twenty seconds for a message of Amazon SQS.
 PATIENCE = 60.0
 
-#: Seconds before the next turn where nothing could be said about it.
+#: Seconds before the next turn if the turn itself set no pause.
 PAUSE = 1.0
 
 
@@ -40,11 +40,11 @@ class Loop:
 
     :param name: The thread's name.
     :param turn: Takes one turn and returns the seconds until the next one.
-    :param failed: Called with the error of a turn. Tells of it, and returns the seconds
+    :param failed: Called with the error of a turn. Reports it, and returns the seconds
         until the next turn.
-    :param patience: Seconds that a turn may take; ``math.inf`` for one that nothing
+    :param patience: Seconds that a turn may take; ``math.inf`` for a loop that nothing
         depends on.
-    :param stopping: The event that ends the loop, if it is another one's too.
+    :param stopping: The event that ends the loop, if it is shared with others.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Loop:
         self._failed = failed
         self._patience = patience
         self._pause = 0.0
-        #: When it showed last that it gets on, or is to show it next.
+        #: The time of the last sign of progress, or of the next one that is due.
         self._moved_at = time.monotonic()
         self._ended = False
         self._thread: threading.Thread | None = None
 
     @property
     def started(self) -> bool:
-        """Whether there is, or was, a thread."""
+        """True if there is, or was, a thread."""
         return self._thread is not None
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is there, in this process."""
+        """True if the thread exists, in this process."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, first: float = 0.0) -> None:
@@ -86,15 +86,15 @@ class Loop:
         self._moved_at = time.monotonic() + first
         thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         thread.start()
-        # Not before: one that cannot be started now is started by the next call.
+        # Set only now: a thread that could not be started is started by the next call.
         self._thread = thread
         _started.add(self)
 
     def stop(self, timeout: float | None = None) -> bool:
-        """End the thread after the turn that it takes.
+        """End the thread after its current turn.
 
         :param timeout: Seconds to wait for that; ``None`` waits as long as it takes.
-        :returns: Whether it has ended.
+        :returns: True if the thread has ended.
         """
         self.stopping.set()
         return self.join(timeout)
@@ -111,7 +111,7 @@ class Loop:
         return not thread.is_alive()
 
     def ailment(self) -> str | None:
-        """Return what is wrong with the thread, in a few words, or ``None``."""
+        """Return the thread's ailment, in a few words, or ``None``."""
         if self._thread is None or self.stopping.is_set():
             return None
         if not self._thread.is_alive():
@@ -124,34 +124,34 @@ class Loop:
         _local.loop = self
         while not self._ended:
             # An error can come between two instructions of the loop itself: a turn, and
-            # what is done about its error, each have this around them.
+            # the handling of its error, each have this around them.
             with contextlib.suppress(BaseException):
                 self._take_turns()
 
     def _take_turns(self) -> None:
         while not self._is_over():
-            # What is raised before it is known better is followed by a pause.
+            # An error before the turn returns its own pause is followed by this one.
             self._pause = PAUSE
             self._moved_at = time.monotonic()
             try:
                 self._pause = self._turn()
             except BaseException as error:
                 self._pause = self._failed(error)
-            # Until then a pause is no standing still.
+            # Until then a pause does not count as standing still.
             self._moved_at = time.monotonic() + self._pause
         self._ended = True
 
     def _is_over(self) -> bool:
-        # A pause waits with a lock, in which an error from outside is worst.
+        # A pause waits with a lock, where an error from outside does most harm.
         pause = self._pause
         return self.stopping.wait(pause) if pause > 0 else self.stopping.is_set()
 
 
 def moved() -> None:
-    """Note that a turn of the calling thread, if it takes turns, gets on.
+    """Note progress in a turn of the calling thread, if that thread takes turns.
 
-    To be called where something takes long for a good reason: an outage that is waited
-    out, one more round of many.
+    Call it where something takes long for a good reason: an outage that is waited out,
+    one more round of many.
     """
     loop: Loop | None = getattr(_local, "loop", None)
     if loop is not None:
@@ -159,7 +159,7 @@ def moved() -> None:
 
 
 def ailing() -> dict[str, str]:
-    """Return the threads of this process that should run and do not: what is wrong."""
+    """Return the threads of this process that should run and do not, with ailments."""
     found = {loop.name: loop.ailment() for loop in list(_started)}
     return {name: ailment for name, ailment in found.items() if ailment is not None}
 

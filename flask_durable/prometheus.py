@@ -1,9 +1,9 @@
 """The metrics over HTTP, as Prometheus reads them.
 
 ``GET <prefix>/metrics``
-    All metrics of the whole app, whichever of its processes is asked: what processes
-    counted and timed is added up on the state server, and what there is right now is
-    read there and from the queues. So one address is scraped, not each process.
+    All metrics of the whole app, whichever of its processes is asked. The counts and
+    times of all processes are added up on the state server; current numbers are read
+    there and from the queues. So one address is scraped, not each process.
 
 There is no such route without ``DURABLE_METRICS_SECRETS``.
 """
@@ -33,18 +33,18 @@ from .readings import readings
 from .safe_logging import get_logger
 from .store.run_counts import RUN_COUNTS
 
-#: What every name begins with.
+#: The beginning of every name.
 PREFIX = "durable_"
 
 _Labels = tuple[tuple[str, str], ...]
-#: The values of a metric: by labels, and of durations by the part of each.
+#: The values of a metric: by labels, and for durations by part.
 _Values = dict[_Labels, dict[str, float]]
 
 logger = get_logger(__name__)
 
 
 def add_metrics_route(blueprint: Blueprint, state: AppState) -> None:
-    """Add the route to *blueprint*, if the settings of *state* say who may ask.
+    """Add the route to *blueprint*, if the settings of *state* have a secret for it.
 
     :raises ConfigurationError: prometheus-client is not installed.
     """
@@ -102,7 +102,7 @@ class _Route:
 
 
 class _Found:
-    """What the encoder asks for families."""
+    """The families in the form that the encoder wants."""
 
     def __init__(self, families: t.Sequence[t.Any]) -> None:
         self._families = families
@@ -116,7 +116,7 @@ def _read(state: AppState) -> defaultdict[str, _Values]:
     for total, value in state.metric_totals.read().items():
         found[total.metric][total.labels][total.part] = value
     counted = state.run_counts.totals()
-    # Also what did not happen yet: a rate needs a beginning.
+    # Also functions without a count so far: a rate needs a beginning.
     for function in counted.keys() | state.directory.current().functions.keys():
         for what in RUN_COUNTS:
             count = counted[function][what] if function in counted else 0
@@ -137,7 +137,7 @@ def _texts(metric: Metric, labels: _Labels) -> list[str]:
 
 
 def _histogram(parts: t.Mapping[str, float]) -> tuple[list[tuple[str, float]], float]:
-    """Return how many were at most as long as each bound, and the sum of all."""
+    """Return the counts up to each bound, and the sum of all."""
     counts = (parts.get(str(index), 0.0) for index in range(len(BOUNDS) + 1))
     bounds = [*map(str, BOUNDS), "+Inf"]
     summed = itertools.accumulate(counts)

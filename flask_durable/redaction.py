@@ -1,18 +1,18 @@
-"""What is shown to nobody: credentials in URLs, and values named like secrets."""
+"""The hiding of secrets: credentials in URLs, and values named like secrets."""
 
 from __future__ import annotations
 
 import re
 import typing as t
 
-#: What the names of values contain that are shown to nobody, unless told otherwise.
+#: Parts of the names of values that are hidden, by default.
 REDACT_KEYS = (
     *("password", "passwd", "passphrase", "secret", "token", "authorization"),
     *("cookie", "session", "credential", "api_key", "private_key", "access_key"),
     *("signature", "card_number", "cvv"),
 )
 
-#: Stands where a value was.
+#: The text in the place of a hidden value.
 REDACTED = "[redacted]"
 
 
@@ -33,17 +33,17 @@ def mask_url(url: str) -> str:
 
 
 class Redaction:
-    """Replaces what goes by the name of a secret, however deep it is.
+    """Replaces values with the name of a secret, however deep they are.
 
-    :param words: What such a name contains, in any case and with or without hyphens
-        and underscores: ``"api_key"`` is in ``X-Api-Key`` and in ``openaiApiKey``.
+    :param words: The parts of such names, in any case and with or without hyphens and
+        underscores: ``"api_key"`` is in ``X-Api-Key`` and in ``openaiApiKey``.
     """
 
     def __init__(self, words: t.Iterable[str]) -> None:
         self._words = tuple(_plain(word) for word in words)
 
     def __call__(self, value: t.Any) -> t.Any:
-        """Return *value*, of which mappings and lists are copied."""
+        """Return *value* with secrets replaced; mappings and lists are copied."""
         if isinstance(value, t.Mapping):
             return {
                 key: REDACTED if self.hides(key) else self(member)
@@ -54,7 +54,7 @@ class Redaction:
         return value
 
     def hides(self, name: object) -> bool:
-        """Return whether what goes by *name* is not shown."""
+        """Return whether a value with this *name* is hidden."""
         plain = _plain(str(name))
         return any(word in plain for word in self._words)
 

@@ -1,7 +1,7 @@
-"""Makes clients of Redis-protocol servers: of a single one, or of a cluster.
+"""Clients of Redis-protocol servers: of a single one, or of a cluster.
 
-Both kinds have the same methods. What concerns whole servers instead of keys goes
-through the functions of this module.
+Both kinds have the same methods. Commands for whole servers instead of keys go through
+the functions of this module.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ClientFactory = t.Callable[..., redis.Redis]
 
 _DEFAULT_PORT = 6379
 
-#: Connections of a pool that is not limited by its URL.
+#: Connections of a pool whose URL sets no limit.
 UNLIMITED = 2**31
 
 
@@ -41,11 +41,11 @@ _PROTOCOL = 2
 
 
 def client_factory(url: str) -> ClientFactory:
-    """Return what makes clients of the server or the cluster at *url*.
+    """Return a factory of clients of the server or the cluster at *url*.
 
     A client of a single server connects when it is used. One of a cluster connects at
     once, to learn of the nodes, and raises :exc:`redis.ConnectionError` if it cannot.
-    Clients that one factory made share what they learn of dead connections.
+    Clients of one factory share their knowledge of dead connections.
 
     :raises ValueError: The URL cannot be used; the text says why, as the rest of a
         sentence.
@@ -54,7 +54,7 @@ def client_factory(url: str) -> ClientFactory:
     urls = node_urls(url)
     if is_cluster(url):
         return functools.partial(_connect_cluster, urls)
-    # The URL may limit it. redis-py's own limit is 100, and each thread keeps one.
+    # The URL may set a limit. redis-py's own is 100, and each thread keeps one.
     return functools.partial(
         _connect, url, generation=Generation(), max_connections=UNLIMITED
     )
@@ -63,7 +63,7 @@ def client_factory(url: str) -> ClientFactory:
 def ask_all(client: redis.Redis, *command: str) -> list[t.Any]:
     """Send *command* to the server, or to each primary of a cluster.
 
-    :returns: One answer from each.
+    :returns: The answers, one from each server.
     """
     if isinstance(client, ClusterClient):
         return client.ask(client.get_primaries, *command)
@@ -80,7 +80,7 @@ def ask_holder(client: redis.Redis, key: str, *command: str) -> t.Any:
 def name_of_holder(client: redis.Redis, key: str) -> str:
     """Return a name of the server that holds *key*, as far as the client knows.
 
-    Nothing is asked. It is empty where there is one server, or none is known.
+    No server is asked. It is empty if there is one server, or none is known.
     """
     if not isinstance(client, ClusterClient):
         return ""
@@ -95,8 +95,8 @@ def holders(
 ) -> list[tuple[redis.Redis, str]]:
     """Return a client of each server that holds some of *keys*, and one such key.
 
-    Commands to a cluster's single server are not repeated, nor sent elsewhere when the
-    key has moved.
+    Commands to a single server of a cluster are not repeated, nor sent to another one
+    when the key has moved.
     """
     if not isinstance(client, ClusterClient):
         return [(client, keys[0])]
@@ -113,7 +113,7 @@ def holders(
 class _KnowsKeys:
     """Finds the keys of commands that redis-py would ask a server about.
 
-    That is a round trip more for each, to a server that may be the one that is down.
+    That question is one more round trip for each command, to a server that may be down.
     """
 
     def _get_command_keys(self, *args: t.Any) -> t.Any:
@@ -128,23 +128,23 @@ class _KnowsKeys:
 class ClusterClient(_KnowsKeys, RedisCluster):
     """A client of a cluster that raises what a client of a single server raises.
 
-    redis-py has errors of their own kinds for a cluster that cannot serve a key at the
-    moment, some of which are no :exc:`redis.RedisError`. Here they are
+    redis-py has its own kinds of errors for a cluster that cannot serve a key at the
+    moment, and some are no :exc:`redis.RedisError`. Here they are
     :exc:`redis.ConnectionError`: the caller's repetitions are meant for them too.
     """
 
     def execute_command(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        """Send a command to the node, or the nodes, that it is for."""
+        """Send a command to its node or nodes."""
         try:
             return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
         except (RedisClusterException, ClusterError) as error:
             raise _unavailable(error) from error
 
     def pipeline(self, transaction: t.Any = None, shard_hint: t.Any = None) -> t.Any:
-        """Return a pipeline. None is a transaction: those of redis-py are not alike.
+        """Return a pipeline. It is never a transaction: redis-py's releases differ.
 
-        Before 7.0 one that meets a server that is away ends in an error of the client's
-        insides, and before 8.0 it leaves replies as the server sent them.
+        Before 7.0 a transaction that meets a server that is away ends in an internal
+        error of the client, and before 8.0 it leaves replies as the server sent them.
         """
         return _Pipeline(
             self.nodes_manager,
@@ -158,9 +158,9 @@ class ClusterClient(_KnowsKeys, RedisCluster):
     def ask(
         self, nodes: t.Callable[[], list[ClusterNode]], *command: str
     ) -> list[t.Any]:
-        """Send *command* to each of *nodes*, which are looked up anew after a failure.
+        """Send *command* to each of *nodes*, which are looked up again after a failure.
 
-        redis-py does not repeat what is for a node instead of a key.
+        redis-py does not repeat commands for a node instead of a key.
         """
         return self.retry.call_with_retry(
             lambda: [
@@ -217,7 +217,7 @@ def _connect_cluster(urls: list[str], **options: t.Any) -> redis.Redis:
 def _of_url(url: str) -> dict[str, t.Any]:
     """Return the options of redis-py that are in *url*.
 
-    :raises ConfigurationError: It names files of TLS that cannot be used.
+    :raises ConfigurationError: The URL names files of TLS that cannot be used.
     """
     options = t.cast("dict[str, t.Any]", parse_url(url))  # type: ignore[no-untyped-call]
     check_tls(options)

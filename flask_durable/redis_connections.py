@@ -1,15 +1,14 @@
-"""Connections that notice when they lead nowhere, and pools of them.
+"""Connections that notice when they are dead, and pools of them.
 
 Two kinds look alive. After a planned failover the old primary lives on as a replica: it
-keeps its connections and answers each write with ``READONLY``, which is an answer, so
-nobody would ever leave. And a network that forgot its connections says nothing at all.
-Each connection learns that by itself, the second kind after a whole timeout.
+keeps its connections and answers each write with ``READONLY``. That is an answer, so no
+client would ever leave. And a network that dropped its connections gives no sign: a
+connection learns that by itself only after a whole timeout.
 
-So an answer that only a replica gives becomes a :exc:`redis.ConnectionError`: everybody
-who repeats a command does that on a new connection. And either kind ends the
-*generation* of its connections. Those of a former generation are closed before they are
-used again, whether they are idle in a pool or a thread keeps them, so that one timeout
-is paid for all of them.
+So an answer that only a replica gives becomes a :exc:`redis.ConnectionError`: all
+repetitions then use a new connection. And either kind ends the *generation* of its
+connections. Those of a former generation are closed before they are used again, whether
+they are idle in a pool or a thread keeps them. So one timeout is paid for all of them.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import MasterDownError
 from redis.exceptions import ReadOnlyError
 
-#: What a blocked read is told when its server becomes a replica.
+#: The error of a blocked read whose server becomes a replica.
 _DEMOTED = ("UNBLOCKED force unblock from blocking operation, instance state changed",)
 
 
 class Generation:
-    """Which connections of a process are still trusted.
+    """The connections of a process that are still trusted.
 
     Threads share it without a lock: a number that is read too late costs one more
     failure, and one that is counted twice costs nothing.
@@ -44,9 +43,9 @@ class Generation:
 
 
 class _Watchful:
-    """What is added to each kind of redis-py's connections.
+    """The addition to each kind of redis-py's connections.
 
-    :param generation: The one that its pools share.
+    :param generation: The generation that the connection's pools share.
     """
 
     def __init__(self, *args: t.Any, generation: Generation, **options: t.Any) -> None:
@@ -56,7 +55,7 @@ class _Watchful:
 
     @property
     def outdated(self) -> bool:
-        """Whether another one has found out that connections of its time are dead."""
+        """True if another connection showed that those of its generation are dead."""
         return self._made_in != self._generation.number
 
     def connect(self) -> t.Any:
@@ -81,7 +80,7 @@ class _Watchful:
             raise
 
     def _end_generation(self) -> None:
-        # Replies that are still on their way would be taken for later ones.
+        # Otherwise replies on their way would be taken for later ones.
         self.disconnect()  # type: ignore[attr-defined]
         self._generation.end(self._made_in)
 
@@ -106,11 +105,11 @@ _WATCHFUL: dict[type, type[_Watchful]] = {
 
 
 class Pool(redis.ConnectionPool):
-    """A pool of such connections.
+    """A pool of connections with a generation.
 
-    :param connection_class: The class of redis-py's that says how to connect.
-    :param generation: What it shares with other pools of the same server; one of its
-        own if not given, as the nodes of a cluster have.
+    :param connection_class: The class of redis-py for the way to connect.
+    :param generation: The generation shared with other pools of the same server; by
+        default a new one, as for the nodes of a cluster.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Commands in one go, over a connection of the calling thread's own.
+"""Commands in one round trip, over a connection that the calling thread keeps.
 
-What a redis-py client does besides sending and reading takes longer than both: it
-borrows a connection, watches it, and looks up how to read each command's reply. The
-paths that every event and every step takes go past that.
+A redis-py client does more than send and read: it borrows a connection, watches it, and
+looks up how to read each command's reply. That takes longer than sending and reading.
+The paths of every event and every step skip it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Command = t.Sequence[Argument]
 class Exchange:
     """Sends commands for the threads of one process.
 
-    What may have been sent is sent again after a connection failed, so every command
-    has to bear that. Replies are as the connection reads them.
+    Commands that may have been sent are sent again after a connection failed, so every
+    command has to bear that. Replies are as the connection reads them.
     """
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class Exchange:
     ) -> list[t.Any]:
         """Send *commands* to the server or the cluster of *client*, in one round trip.
 
-        :returns: One reply each, in order; an error is returned in its place.
-        :raises redis.ConnectionError: It cannot be reached, the client's repetitions
-            included.
-        :raises redis.TimeoutError: It did not answer in time, likewise.
+        :returns: The replies, in order; an error is returned in its place.
+        :raises redis.ConnectionError: The server cannot be reached, the client's
+            repetitions included.
+        :raises redis.TimeoutError: The server did not answer in time, likewise.
         """
         own = self._own(client)
         if own is not None:
@@ -53,7 +53,7 @@ class Exchange:
     def once(self, client: redis.Redis, commands: t.Sequence[Command]) -> list[t.Any]:
         """Do the same without a repetition, for callers that repeat it themselves.
 
-        :param client: One without repetitions of its own.
+        :param client: A client without repetitions of its own.
         """
         own = self._own(client)
         if own is None:
@@ -80,21 +80,21 @@ class Exchange:
             connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]
         except BaseException:
-            # Also where a step's body was interrupted: what is left unread here would
-            # be taken for the reply to the next command.
+            # Also where a step's body was interrupted: an unread reply would be taken
+            # for the reply to the next command.
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
         finally:
             self._local.busy = False
 
     def _own(self, client: redis.Redis) -> redis.Redis | None:
-        """Return the calling thread's own client; none for a cluster's.
+        """Return the calling thread's own client; ``None`` for a cluster's.
 
         It keeps one connection of the pool of *client*, and gives it back when the
         thread ends.
         """
         if getattr(self._local, "busy", False):
-            return None  # a signal's handler; what is in flight is not its own
+            return None  # a signal's handler; the reply in flight is not its own
         made: tuple[redis.Redis, redis.Redis | None] | None
         made = getattr(self._local, "made", None)
         if made is None or made[0] is not client:
@@ -109,10 +109,10 @@ class Exchange:
 
 
 def _may_keep_a_connection(client: redis.Redis) -> bool:
-    """Return whether each thread may keep one for itself.
+    """Return whether each thread may keep a connection.
 
-    Not a cluster's client; and not one whose pool is limited (``?max_connections=``):
-    idle threads would keep what others need.
+    False for a cluster's client, and for one whose pool is limited
+    (``?max_connections=``): idle threads would keep connections that others need.
     """
     if isinstance(client, ClusterClient):
         return False
@@ -120,7 +120,7 @@ def _may_keep_a_connection(client: redis.Redis) -> bool:
 
 
 def execute(client: redis.Redis, *command: Argument) -> t.Any:
-    """Send a command that is spelled out, past redis-py's own method for it."""
+    """Send a command that is written out, past redis-py's own method for it."""
     return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
@@ -128,7 +128,7 @@ def _reply(connection: AbstractConnection) -> t.Any:
     try:
         return connection.read_response()
     except redis.ResponseError as error:
-        # Its frames lead to it, and its context to whatever was being handled here.
+        # Break the cycles: its frames lead to it, its context to the handled error.
         error.__traceback__ = error.__context__ = None
         return error
 

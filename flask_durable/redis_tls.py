@@ -1,7 +1,7 @@
-"""Checks the files of TLS that a server's URL names, before anything is connected to.
+"""The check of the TLS files in a server's URL, before any connection.
 
-Otherwise a file that is not in this container is told as a server that is away: "No
-such file or directory", behind a host and a port.
+Without it a file that is missing in this container looks like a server that is away:
+"No such file or directory", behind a host and a port.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .errors import ConfigurationError
 
 
 def check_tls(options: t.Mapping[str, t.Any]) -> None:
-    """Load what *options* name: certificates of authorities, one's own, and its key.
+    """Load the files in *options*: certificates of authorities, the own one, its key.
 
-    :param options: Those of redis-py, as they stand in a URL.
+    :param options: The options of redis-py, as they stand in a URL.
     :raises ConfigurationError: A file is missing or cannot be read, or there is no
         certificate in it, or not the key of the certificate.
     """

@@ -1,9 +1,9 @@
 """The URLs of Redis-protocol servers: their parts, and the options they may have.
 
-redis-py takes every option of a URL, also one that is misspelt, and prefers it to what
-the code asks for. So a URL is read here first, and refused with the way out. No text of
-an error holds a part of a password: one that was not quoted is split in the wrong place
-and looks like a host, a path or an option.
+redis-py takes every option of a URL, also a misspelt one, and prefers it to the code's
+own. So a URL is read here first, and refused with advice. No text of an error holds a
+part of a password: one that was not quoted is split in the wrong place and looks like a
+host, a path or an option.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHOLE = r"[0-9]{1,9}"
 _FLAG = r"(?i:1|true|yes|on|0|false|no|off)"
 _ANY = r"(?s:.+)"
 
-#: Options of any URL, and what their values look like.
+#: Options of any URL, and the form of their values.
 _OPTIONS = {
     "db": _WHOLE,
     "username": _ANY,
@@ -46,7 +46,7 @@ _TLS_OPTIONS = {
     "ssl_ciphers": r"[!-~]+",
     "ssl_min_version": "771|772",
 }
-#: What cannot be guessed from the name of an option that has a wrong value.
+#: Expected values of options whose names do not tell them.
 _EXPECTED = {
     "db": "the number of a database",
     "protocol": "2, the only one that Flask-Durable speaks",
@@ -58,7 +58,7 @@ _EXPECTED = {
     "ssl_check_hostname": "true or false",
     "socket_keepalive": "true or false",
 }
-#: Options that the code sets, because it depends on what they are.
+#: Options that only the code may set, because it depends on their values.
 _OWN = frozenset(
     {
         *("socket_timeout", "socket_connect_timeout", "socket_read_size", "timeout"),
@@ -85,7 +85,7 @@ def is_cluster(url: str) -> bool:
 def node_urls(url: str) -> list[str]:
     """Return the URL of each server that *url* names: a cluster's may name several.
 
-    :raises ValueError: It is malformed.
+    :raises ValueError: The URL is malformed.
     """
     if not is_cluster(url):
         return [url]
@@ -101,8 +101,8 @@ def node_urls(url: str) -> list[str]:
 def check_redis_url(url: str) -> str:
     """Return *url* with its scheme in lower case.
 
-    :raises ValueError: It cannot be used; the text says what to change, as the rest of
-        a sentence, and has no part of a password.
+    :raises ValueError: The URL cannot be used; the text says what to change, as the
+        rest of a sentence, and has no part of a password.
     """
     try:
         whole, places = urlsplit(url), [urlsplit(one) for one in node_urls(url)]
@@ -111,8 +111,8 @@ def check_redis_url(url: str) -> str:
     except ValueError:
         raise ValueError(_QUOTE) from None
     rest = (whole.path if whole.scheme != "unix" else "") + whole.query
-    # Nothing behind the host has an @ or a #, unless it is what follows an @, a /, a ?
-    # or a # of the password.
+    # Nothing behind the host has an @ or a #, unless a password has an @, a /, a ? or a
+    # # and this is the rest of it.
     if not well_formed or "@" in rest or "#" in url:
         raise ValueError(_QUOTE)
     if whole.scheme == "unix":
@@ -132,12 +132,12 @@ _ONE_DATABASE = "must not select a database: a cluster has one only, 0"
 
 
 def without_other_options(url: str) -> str:
-    """Return *url* with those options alone that are known here.
+    """Return *url* with only those options that are known here.
 
     The URL of another library's queues has that library's options, which say nothing
     about the server.
 
-    :raises ValueError: It is malformed.
+    :raises ValueError: The URL is malformed.
     """
     try:
         parts = urlsplit(url)
@@ -146,7 +146,7 @@ def without_other_options(url: str) -> str:
     known = _known(parts.scheme)
     options = []
     for name, given in parse_qsl(parts.query):
-        # Celery writes it as Python's ssl module does.
+        # Celery writes the value as Python's ssl module does.
         value = given.removeprefix("CERT_").lower() if name == _CERT_REQS else given
         if name in known and re.fullmatch(known[name], value):
             options.append((name, value))

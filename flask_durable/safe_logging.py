@@ -1,9 +1,9 @@
 """The loggers of the package, whose calls never raise.
 
-Python's logging keeps what a handler raises while it writes to itself. What filters,
-record factories and handlers of the application's own raise earlier comes out of the
-log call: a filter that reads ``flask.request``, say, which there is in a request only.
-Logging decides nothing here, so that must change nothing: no run, no message and no
+Python's logging catches the errors of a handler that writes. Errors of the
+application's filters, record factories and handlers before that come out of the log
+call: those of a filter that reads ``flask.request`` outside a request, for example.
+Logging decides nothing here, so such an error must change nothing: no run, message or
 thread depends on a line that could not be written.
 """
 
@@ -17,10 +17,10 @@ import typing as t
 
 
 class SafeLogger(logging.LoggerAdapter[logging.Logger]):
-    """Passes records on to a logger, and keeps to itself what logging raises.
+    """Passes records on to a logger, and catches the errors that logging raises.
 
-    Only an :class:`Exception` is kept: anything else, such as an interrupt or a web
-    server that ends its process, was meant for whoever called.
+    Only an :class:`Exception` is caught. Anything else, such as an interrupt or a web
+    server's end of its process, was meant for the caller.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -41,7 +41,7 @@ def get_logger(name: str) -> SafeLogger:
     return SafeLogger(logging.getLogger(name))
 
 
-#: Types of what logging raised, as far as it was told.
+#: Types of the errors that logging raised and that were reported.
 _told: set[type[BaseException]] = set()
 
 

@@ -1,4 +1,4 @@
-"""What the values of settings may be, from Python or as text of the environment.
+"""The values that settings may have, from Python or as text of the environment.
 
 Every reader raises :exc:`ValueError` with the rest of a sentence that begins with the
 name of the setting.
@@ -82,7 +82,7 @@ def _flag(value: t.Any) -> bool:
 
 
 def between(low: float, high: float, unit: str = "") -> AfterValidator:
-    """Return what refuses numbers outside of a range."""
+    """Return a validator that refuses numbers outside of a range."""
 
     def check(value: t.Any) -> t.Any:
         if not low <= value <= high:
@@ -94,7 +94,7 @@ def between(low: float, high: float, unit: str = "") -> AfterValidator:
 
 
 def url_among(schemes: tuple[str, ...]) -> AfterValidator:
-    """Return what refuses URLs of other *schemes*, and malformed ones."""
+    """Return a validator that refuses URLs of other *schemes*, and malformed ones."""
 
     def check(url: str | None) -> str | None:
         if url is None:
@@ -139,7 +139,7 @@ def _fsync(value: t.Any) -> str:
 def secrets_of(
     kind: str, noun: str, check: t.Callable[[str], t.Any]
 ) -> BeforeValidator:
-    """Return what reads secrets that *check* accepts."""
+    """Return a reader of secrets that *check* accepts."""
 
     def read(value: t.Any) -> tuple[str, ...]:
         values = read_texts(value)
@@ -157,7 +157,7 @@ def secrets_of(
 
 
 def refuse_empty(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return *values* unless there are none: that would switch a protection off."""
+    """Return *values* unless there are none: no values would end a protection."""
     if not values:
         raise ValueError("must not be empty: leave it out, or give it a value")
     return values
@@ -178,7 +178,7 @@ def check_blob_url(url: str | None) -> str | None:
 
 
 def check_statsd_url(url: str | None) -> str | None:
-    """Return *url* if it is a place of statsd."""
+    """Return *url* if it is the address of a statsd."""
     if url is None:
         return None
     try:
@@ -199,7 +199,7 @@ def read_metric_prefix(value: t.Any) -> str:
 
 
 def read_instance_size(value: t.Any) -> str | None:
-    """Return *value* if workers may be called so."""
+    """Return *value* if it may name a size of workers."""
     text = _text_or_none(value)
     if text is not None and not (len(text) <= 64 and text.isprintable()):
         raise ValueError("must be of at most 64 characters that can be printed")
@@ -207,7 +207,7 @@ def read_instance_size(value: t.Any) -> str | None:
 
 
 def read_tag_style(value: t.Any) -> str | None:
-    """Return *value* if it is a way to write tags."""
+    """Return *value* if it is a known style of tags."""
     text = _text_or_none(value)
     if text not in (None, "dogstatsd", "influx"):
         raise ValueError('must be "dogstatsd", "influx" or None')
@@ -229,5 +229,5 @@ WHOLE = BeforeValidator(_whole)
 SECONDS = BeforeValidator(_seconds)
 #: True or false.
 FLAG = BeforeValidator(_flag)
-#: When the server must have written to disk.
+#: The setting for when the server must have written to disk.
 FSYNC = BeforeValidator(_fsync)

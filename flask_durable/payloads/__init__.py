@@ -1,4 +1,4 @@
-"""What user data looks like wherever it is stored.
+"""The stored forms of user data.
 
 Event data, results and failures leave a process for a queue, the state server or the
 blob store through one gate, and come back through it: :class:`.codec.Payloads`.
@@ -12,16 +12,16 @@ JSON text              neither keys nor a blob store are configured
                        object is JSON text or ``encrypted:<token>``
 =====================  =====================================================
 
-No JSON text begins as the others do, so each value says itself what it is, and the
-settings may change while values of both kinds are around.
+No JSON text begins like the other forms, so each value shows its own form, and the
+settings may change while values of several forms are stored.
 """
 
 from __future__ import annotations
 
-#: What the text begins with that stands for an object in the blob store.
+#: The beginning of a text that stands for an object in the blob store.
 BLOB = "blob:"
 
-#: What an encrypted text begins with.
+#: The beginning of an encrypted text.
 ENCRYPTED = "encrypted:"
 
 

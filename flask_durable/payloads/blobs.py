@@ -1,4 +1,4 @@
-"""Blob stores: what each of them can do, and where ``DURABLE_BLOB_URL`` says it is."""
+"""Blob stores: their common protocol, and the address in ``DURABLE_BLOB_URL``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
-#: What an address may begin with.
+#: The schemes that an address may have.
 SCHEMES = ("s3", "file")
 
 _PARAMETERS = {"region", "endpoint"}
@@ -17,7 +17,7 @@ _PARAMETERS = {"region", "endpoint"}
 class BlobStore(t.Protocol):
     """Keeps objects by key. Every method may be called from any thread, and repeated.
 
-    A store connects on first use, anew in every forked process.
+    A store connects on first use, and again in each forked process.
     """
 
     def put(self, key: str, content: bytes) -> None:
@@ -35,21 +35,21 @@ class BlobStore(t.Protocol):
     def remove_folder(self, folder: str) -> None:
         """Remove every object whose key begins with *folder* and a slash.
 
-        :raises PayloadUnavailable: The store does not answer, or refuses. Some of them
+        :raises PayloadUnavailable: The store does not answer, or refuses. Some objects
             may be gone.
         """
 
 
 @dataclass(frozen=True)
 class BlobAddress:
-    """Where a blob store is.
+    """The address of a blob store.
 
-    :param scheme: ``s3`` or ``file``.
-    :param bucket: Of S3.
-    :param prefix: Of every key in the bucket, without slashes around it; of ``file``
-        the directory.
-    :param region: As boto3 finds it, if not given.
-    :param endpoint: Another server than Amazon's.
+    :param scheme: The word ``s3`` or ``file``.
+    :param bucket: The bucket on S3.
+    :param prefix: The prefix of every key in the bucket, without slashes around it; for
+        ``file`` the directory.
+    :param region: The region; by default the one that boto3 finds.
+    :param endpoint: The address of a server other than Amazon's.
     """
 
     scheme: str
@@ -62,7 +62,7 @@ class BlobAddress:
     def parse(cls, url: str) -> BlobAddress:
         """Return the address that *url* holds.
 
-        :raises ValueError: It is malformed; the text says how, as the rest of a
+        :raises ValueError: The URL is malformed; the text says how, as the rest of a
             sentence, and never repeats the URL.
         """
         parts = urlsplit(url)

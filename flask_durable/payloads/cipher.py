@@ -15,7 +15,7 @@ from . import ENCRYPTED
 
 _KEY = re.compile(r"[A-Za-z0-9_\-]{43}=")
 
-#: The beginning of a digest that was made with a key.
+#: The first character of a digest that was made with a key.
 KEYED = "k"
 
 
@@ -25,9 +25,9 @@ def new_encryption_key() -> str:
 
 
 def check_encryption_key(key: str) -> str:
-    """Return *key* when it has the form that :func:`new_encryption_key` gives.
+    """Return *key* if it has the form of :func:`new_encryption_key`.
 
-    :raises ValueError: It has not; the text never repeats the key.
+    :raises ValueError: The key has another form; the text never repeats it.
     """
     if not _KEY.fullmatch(key):
         raise ValueError("32 bytes in URL-safe base64, which are 44 characters")
@@ -37,7 +37,7 @@ def check_encryption_key(key: str) -> str:
 class Cipher:
     """Encrypts texts with Fernet: AES-128 in CBC mode, authenticated by HMAC-SHA256.
 
-    :param keys: At least one; the first encrypts.
+    :param keys: The keys, at least one; the first encrypts.
     :raises ConfigurationError: ``cryptography`` is not installed.
     """
 
@@ -51,7 +51,7 @@ class Cipher:
             ) from None
         self._fernet: t.Any = fernet.MultiFernet([fernet.Fernet(key) for key in keys])
         self._invalid: type[Exception] = fernet.InvalidToken
-        #: By the beginning of the digests that a key makes; the first makes new ones.
+        #: By the beginning of the digests of each key; the first key makes new ones.
         self._digest_keys = {
             f"{KEYED}{_digest(b'which', key.encode(), 2)}-": key.encode()
             for key in keys
@@ -63,7 +63,7 @@ class Cipher:
         return ENCRYPTED + token.decode()
 
     def digest(self, content: bytes) -> str:
-        """Return a digest that tells nothing of *content* to who has no key."""
+        """Return a digest that tells nothing of *content* without the key."""
         name, key = next(iter(self._digest_keys.items()))
         return name + _digest(content, key, 5)
 
@@ -72,15 +72,15 @@ class Cipher:
         return digest.partition("-")[0] + "-" in self._digest_keys
 
     def is_digest_of(self, digest: str, content: bytes) -> bool:
-        """Return whether *digest*, of a key that is known, is that of *content*."""
+        """Return whether *digest*, made with a known key, is that of *content*."""
         name = digest.partition("-")[0] + "-"
         return digest == name + _digest(content, self._digest_keys[name], 5)
 
     def decrypt(self, sealed: str) -> str:
-        """Return the text that :meth:`encrypt` was given.
+        """Return the text that was given to :meth:`encrypt`.
 
-        :raises PayloadLocked: None of the keys fits, or it was changed since: both look
-            the same.
+        :raises PayloadLocked: None of the keys fits, or the text was changed: the two
+            cannot be told apart.
         """
         try:
             text: bytes = self._fernet.decrypt(sealed.removeprefix(ENCRYPTED).encode())

@@ -1,10 +1,10 @@
-"""The gate between user data and whatever stores it: seal on the way out, open on the
-way in.
+"""The gate between user data and its stores: seal on the way out, open on the way in.
 
-What dies in between, and what it leaves:
+A process that dies in between leaves:
 
 =====================================  =============================================
-dies after                             then
+it dies after                          then
+=====================================  =============================================
 =====================================  =============================================
 an event's object is written           no message refers to it; the lifecycle of
                                        ``events/`` removes it
@@ -14,12 +14,13 @@ a result's object is written           no memo refers to it; it goes with the ru
                                        another one beside it
 the run's copy of its event is         the next attempt finds and uses it
 written
-an expiring run's objects are removed  the run is marked: nobody can retry it any more;
-                                       another sweeper removes what is left, and then it
+an expiring run's objects are removed  the run is marked: it can no longer be retried;
+                                       another sweeper removes the rest, then the run
 =====================================  =============================================
 
-An object is written before anything refers to it and its key is its content's hash, so
-no reference is ever ahead of its object, and no writer changes what another refers to.
+An object is written before anything refers to it, and its key is the hash of its
+content. So no reference is ever ahead of its object, and no writer changes an object
+that another refers to.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from .reference import Reference
 if t.TYPE_CHECKING:
     from ..config import Settings
 
-#: Bytes of a result that is claim-checked in a run whose memos are large as a whole.
+#: Bytes from which on a result goes to the blob store in a run with large memos.
 CROWDED_LIMIT = 1024
 
 Hold = t.Callable[[], None]
@@ -61,8 +62,8 @@ class Payloads:
     """Seals and opens user data.
 
     :param inline_limit: Bytes of JSON from which on values go to the blob store.
-    :param cipher: Encrypts what leaves; ``None`` leaves it readable.
-    :param blobs: Takes what is large; ``None`` keeps it where the rest is.
+    :param cipher: The cipher for stored data; ``None`` leaves it readable.
+    :param blobs: The store for large values; ``None`` keeps them with the others.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Payloads:
         self._inline_limit = inline_limit
         self._cipher = cipher
         self._blobs = blobs
-        #: Whether everything is stored as it is.
+        #: True if everything is stored as it is.
         self.plain = cipher is None and blobs is None
 
     @classmethod
@@ -113,11 +114,11 @@ class Payloads:
     ) -> str:
         """Return the result of a step or of a run as the state server keeps it.
 
-        :param text: JSON.
-        :param hold: Called before an object is written: notes that the run has some.
-        :param crowded: Whether the run's memos are so large that small results go to
+        :param text: The result as JSON.
+        :param hold: Called before an object is written; notes that the run has objects.
+        :param crowded: True if the run's memos are so large that small results go to
             the blob store too.
-        :raises PayloadUnavailable: The blob store did not take it.
+        :raises PayloadUnavailable: The blob store did not take the result.
         """
         if self._blobs is not None:
             limit = CROWDED_LIMIT if crowded else self._inline_limit
@@ -128,7 +129,7 @@ class Payloads:
         return self.seal_text(text)
 
     def seal_failure(self, failure: Failure) -> str:
-        """Return *failure* as the state server keeps it: its size has a bound."""
+        """Return *failure* as the state server keeps it: its size is limited."""
         return self.seal_text(failure.to_json())
 
     def seal_text(self, text: str) -> str:
@@ -138,15 +139,15 @@ class Payloads:
     # -- Compared without being opened ---------------------------------------------
 
     def digest(self, content: bytes) -> str:
-        """Return a short digest of *content*; with keys nobody else can guess by it."""
+        """Return a short digest of *content*; keys are needed to guess by it."""
         if self._cipher is not None:
             return self._cipher.digest(content)
         return f"{zlib.crc32(content):08x}"
 
     def differs(self, digest: str, content: bytes) -> bool:
-        """Return whether *digest* is certainly that of something else than *content*.
+        """Return True if *digest* is certainly not that of *content*.
 
-        Not certain: without the key that it was made with.
+        It is not certain without the key that made the digest.
         """
         if not digest.startswith(KEYED):
             return digest != f"{zlib.crc32(content):08x}"
@@ -158,9 +159,9 @@ class Payloads:
     # -- On the way in ------------------------------------------------------------
 
     def open(self, sealed: str) -> str:
-        """Return the text that was sealed. What was never sealed is returned as it is.
+        """Return the text that was sealed. Text that was never sealed stays as it is.
 
-        :raises PayloadMissing: Its object is gone, or is another one.
+        :raises PayloadMissing: The text's object is gone, or is another one.
         :raises PayloadLocked: A setting is missing here.
         :raises PayloadUnavailable: The blob store does not answer.
         """
@@ -175,7 +176,7 @@ class Payloads:
         return Failure.from_json(self.open(sealed))
 
     def readable_failure(self, sealed: str) -> Failure | None:
-        """Return the failure that was sealed, or ``None`` if this process cannot."""
+        """Return the failure that was sealed, or ``None`` if it cannot be opened."""
         try:
             return self.open_failure(sealed)
         except DurableError:
@@ -184,8 +185,8 @@ class Payloads:
     def open_event(self, message: EventMessage, *owners: str) -> EventMessage:
         """Return *message* with its data; raises as :meth:`open` does.
 
-        :param owners: Ids of runs that may have a copy of it. An event's own object is
-            not kept for as long as its runs are.
+        :param owners: Ids of runs that may have a copy of the data. An event's own
+            object is not kept for as long as its runs are.
         """
         if not isinstance(message.data, str):
             return message
@@ -212,11 +213,11 @@ class Payloads:
     def adopt_event(
         self, message: EventMessage, run_id: str, *, parent: str, held: bool, hold: Hold
     ) -> EventMessage:
-        """Return *message* with its data, and see that the run has a copy of its own.
+        """Return *message* with its data, after making sure the run has a copy.
 
-        :param parent: The run that this one handles the failure of; may be empty.
-        :param held: Whether the run was marked as having objects before.
-        :param hold: Marks it.
+        :param parent: The id of the run whose failure this one handles; may be empty.
+        :param held: True if the run was marked before as having objects.
+        :param hold: Called to mark the run.
         """
         if not isinstance(message.data, str) or not message.data.startswith(BLOB):
             return self.open_event(message)
@@ -233,7 +234,7 @@ class Payloads:
 
     @property
     def has_blobs(self) -> bool:
-        """Whether there is a blob store."""
+        """True if there is a blob store."""
         return self._blobs is not None
 
     def remove_run(self, run_id: str) -> None:
@@ -244,13 +245,13 @@ class Payloads:
         self._store.remove_folder(folder_of(run_id))
 
     def check(self) -> None:
-        """Do with the blob store what events and runs do: store, read, remove.
+        """Store, read and remove an object, as events and runs do.
 
-        :raises PayloadUnavailable: It does not answer, or refuses one of them.
+        :raises PayloadUnavailable: The store does not answer, or refuses a call.
         """
         if self._blobs is not None:
-            # One object for all who look. What another one removes meanwhile is no
-            # fault, and what cannot be removed does not become more.
+            # One object for all checks. If another check has just removed it, that is
+            # no fault, and an object that cannot be removed stays a single one.
             key = f"{HEALTH}/object"
             self._blobs.put(key, b"health")
             self._blobs.get(key)
@@ -274,7 +275,7 @@ class Payloads:
         return str(reference)
 
     def _find(self, reference: Reference, *owners: str) -> tuple[str, bytes]:
-        """Return where the object is, and what it is."""
+        """Return the key and the content of the object."""
         copies = [reference.within(folder_of(owner)) for owner in owners]
         for place in (*copies, reference):
             content = self._store.get(place.key)

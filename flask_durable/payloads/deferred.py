@@ -1,7 +1,7 @@
 """A field of a record that is opened when it is read, and not before.
 
-A list of runs is shown without fetching what is in the blob store, and one value that
-cannot be read keeps no other from being shown.
+A list of runs is shown without reading the blob store, and one value that cannot be
+read does not keep others from being shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = t.TypeVar("T")
 class Deferred(t.Generic[T]):
     """A value that is still to be opened.
 
-    :param open: Returns it.
+    :param open: Returns the opened value.
     """
 
     def __init__(self, open: t.Callable[[], T]) -> None:

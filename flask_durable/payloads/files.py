@@ -16,7 +16,7 @@ from ..errors import PayloadUnavailable
 class FileStore:
     """Keeps each object in a file.
 
-    :param directory: Made when something is first stored.
+    :param directory: The directory, which is made when the first object is stored.
     """
 
     def __init__(self, directory: str) -> None:
@@ -27,8 +27,8 @@ class FileStore:
         target = self._root / key
         with _answers(key):
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Under another name first: no reader finds half of it, and a message that
-            # is durable must not refer to a file that a power failure takes away.
+            # Under another name first: no reader finds half of it, and a durable
+            # message must not refer to a file that a power failure takes away.
             draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
             try:
                 with open(draft, "xb") as file:
@@ -53,7 +53,7 @@ class FileStore:
 
     def remove_folder(self, folder: str) -> None:
         """Remove objects, see :class:`~flask_durable.payloads.blobs.BlobStore`."""
-        # It may be gone by this call before, or by another worker's.
+        # An earlier call, or another worker's, may have removed it.
         with _answers(folder), suppress(FileNotFoundError):
             shutil.rmtree(self._root / folder)
 

@@ -1,4 +1,4 @@
-"""The claim check: what stands in the place of a value that is in the blob store."""
+"""The claim check: the text in the place of a value that is in the blob store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ..errors import PayloadMissing
 from . import BLOB
 
-#: Where the data of events is, below the prefix of the store.
+#: Folder of the data of events, below the prefix of the store.
 EVENTS = "events"
 
-#: Folder of what a look at the blob store writes.
+#: Folder of the object that a check of the blob store writes.
 HEALTH = "health"
 
 _REFERENCE = re.compile(
@@ -28,8 +28,8 @@ class Reference:
     Its text is ``blob:<key> <size>``, and the last part of the key is the SHA-256 of
     the object: ``blob:events/9f86d0… 5242880``.
 
-    :param key: Where it is, below the prefix of the store.
-    :param size: Its bytes.
+    :param key: The place of the object, below the prefix of the store.
+    :param size: The bytes of the object.
     """
 
     key: str
@@ -44,8 +44,8 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """Return the reference that *text* holds.
 
-        :raises PayloadMissing: It is malformed, or names no place of ours: what a queue
-            or server delivers must not lead to other files.
+        :raises PayloadMissing: The text is malformed, or names a foreign place: a text
+            from a queue or server must not lead to other files.
         """
         found = _REFERENCE.fullmatch(text)
         if found is None:
@@ -67,9 +67,9 @@ class Reference:
         return Reference(f"{folder}/{self.sha256}", self.size)
 
     def check(self, content: bytes) -> bytes:
-        """Return *content* if it is what was referred to.
+        """Return *content* if the reference is to it.
 
-        :raises PayloadMissing: It is not.
+        :raises PayloadMissing: The reference is to another content.
         """
         if len(content) != self.size or hashlib.sha256(content).hexdigest() != (
             self.sha256

@@ -20,11 +20,11 @@ TRIES = 2
 
 _MISSING = {"NoSuchKey", "404"}
 
-#: Statuses of HTTP by which a server refuses a kind of call, not what it is about.
+#: HTTP statuses by which a server refuses a kind of call, not its object.
 _UNKNOWN_CALL = {400, 404, 405, 411, 501}
 
-#: What is not sent or asked for where it is not required: servers that are not Amazon's
-#: refuse checksums that are newer than they are. What is stored is compared with its
+#: Options that leave out checksums where they are not required: servers other than
+#: Amazon's refuse newer checksums than they know. A stored object is compared with its
 #: hash whenever it is read.
 _LENIENT = {
     "request_checksum_calculation": "when_required",
@@ -52,7 +52,7 @@ class S3Store:
         self._lock = threading.Lock()
         self._made: t.Any = None
         self._pid: int | None = None
-        #: Whether the server has refused to remove many objects by one call.
+        #: True once the server has refused to remove many objects by one call.
         self._one_by_one = False
 
     def put(self, key: str, content: bytes) -> None:
@@ -76,7 +76,7 @@ class S3Store:
         bucket, prefix = self._place(folder).values()
         with self._answers(folder):
             pages = self._client.get_paginator("list_objects_v2")
-            # Of up to a thousand keys each, which is what one call removes.
+            # Pages of up to a thousand keys, which is the limit of one call.
             for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/"):
                 keys = [{"Key": found["Key"]} for found in page.get("Contents", ())]
                 if keys:
@@ -92,7 +92,7 @@ class S3Store:
                 )
                 if status not in _UNKNOWN_CALL:
                     raise
-                # The call's checksum is too new for it, or the call itself.
+                # The server does not know the call's checksum, or the call itself.
         for key in keys:
             self._client.delete_object(Bucket=bucket, **key)
         self._one_by_one = True
@@ -126,8 +126,8 @@ class S3Store:
 
     @property
     def _client(self) -> t.Any:
-        # Threads may share a client, but neither make one at once nor keep it over a
-        # fork.
+        # Threads may share a client, but not make one at the same time, nor use it
+        # after a fork.
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
