@@ -130,7 +130,7 @@ def _traceback_of(error: BaseException) -> str:
     for describe in (traceback_module.format_exception, _frames_of):
         try:
             return "".join(describe(error))
-        except BaseException:  # the frames alone, without what cannot be printed
+        except BaseException:  # the frames alone, without parts that cannot be printed
             continue
     return ""
 

@@ -72,7 +72,7 @@ class RoutedInfo:
     """An event that becomes runs.
 
     :param event: The event that was received.
-    :param receive_count: How often it was received, this time included.
+    :param receive_count: The number of times it was received, this one included.
     :param size: Bytes of its message.
     """
 

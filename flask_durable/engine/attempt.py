@@ -177,7 +177,7 @@ class Attempt:
         return memo
 
     def check(self) -> None:
-        """Raise again what sealed this attempt, if something did."""
+        """Raise again the signal that ended this attempt, if one did."""
         if self.end.signal is not None:
             self.end.check()
 
@@ -343,7 +343,7 @@ class Attempt:
     def finish(
         self, *, failed: bool, outcome: str, failed_step: str = "", reason: str = ""
     ) -> None:
-        """End the run, and send what its end owes.
+        """End the run, and send the messages that its end owes.
 
         :param outcome: The result or the failure, as JSON text.
         :raises Signal: The run is not ours any more, or waits for the blob store.
@@ -429,7 +429,7 @@ class Attempt:
         )
 
     def _lease_after_step(self, now: float) -> float:
-        """Return what a commit renews the lease to; 0 leaves it as it is."""
+        """Return the seconds that a commit renews the lease to; 0 leaves it."""
         usual = self.host.store.lease
         if self.lease == usual and now - self._renewed < usual * FRESH:
             return 0.0

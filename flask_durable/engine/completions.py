@@ -49,7 +49,7 @@ class Completions:
             self._loop.start()
 
     def close(self) -> None:
-        """Log what is left, and end the thread."""
+        """Log the runs that are left, and end the thread."""
         self._loop.stop(PATIENCE)
         self._log_all()
 

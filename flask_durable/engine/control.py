@@ -30,7 +30,7 @@ class GivenUp(Signal):
 
 
 class Replayed(Signal):
-    """The body is called again from the top, to show what it does outside steps."""
+    """The body is called again from the top, to show its effects outside steps."""
 
 
 class BrokenOff(Signal):

@@ -1,4 +1,4 @@
-"""Executing runs: claim, replay what is memoized, go on, and settle how it ended.
+"""Executes runs: claims them, replays their memos, goes on, and settles their end.
 
 ===================  =======================================================
 the body …           the run …

@@ -48,7 +48,7 @@ def hand_back_attempts(
     replies = _hand_back(host, outbox, [a.run for a in attempts], delay, until)
     for attempt, reply in zip(attempts, replies, strict=True):
         if isinstance(reply, Exception):
-            continue  # it was told of
+            continue  # it was reported
         if reply[0] in ("queued", "suspended"):
             attempt.seal(Suspended(REASON))
             logger.warning(

@@ -69,7 +69,7 @@ class MessageQueue(t.Protocol):
 class Host:
     """The collaborators of router, executor and sweeper in one process.
 
-    :param payloads: Seals the user's data before it is stored, and opens it.
+    :param payloads: The codec that seals the user's data for the store and opens it.
     :param scope: A factory of the context that an attempt's body, and each step's body,
         runs in: for a Flask app its application context.
     :param release: A callable for the body's context, called before a step's body: it

@@ -62,7 +62,7 @@ class LostThreads:
                     )
 
     def came_back(self, attempt: Attempt) -> None:
-        """Note that the thread of *attempt*, which has ended, is there."""
+        """Note that the thread of *attempt* is free again: its body has ended."""
         with self._lock:
             if attempt not in self._lost:
                 return

@@ -123,7 +123,7 @@ class Outbox:
         thread = threading.Thread(target=run, name="durable-outbox", daemon=True)
         try:
             thread.start()
-        except BaseException:  # such as no memory for another one
+        except BaseException:  # such as no memory for another thread
             with self._lock:
                 self._under_way.discard(queue)
             raise

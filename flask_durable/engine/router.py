@@ -288,7 +288,7 @@ class Router:
     def _created(
         self, routing: _Routing, run: NewRun, reply: t.Any, sent: float
     ) -> bool:
-        """Do what *reply* asks for; return whether a run message is owed."""
+        """Carry out *reply*; return whether a run message is owed."""
         claimed = not isinstance(reply, Exception) and reply[0] == "claimed"
         if run.token and self._threads is not None:
             if claimed:

@@ -63,7 +63,7 @@ class _Tail:
 class RunLogs:
     """Collects the lines of runs that this process executes, and writes them.
 
-    :param payloads: Seals the lines.
+    :param payloads: The codec that seals the lines.
     """
 
     def __init__(self, store: RunLogStore, payloads: Payloads) -> None:

@@ -66,7 +66,7 @@ class RunPayloads:
         message = self._event = self._attempt.run.message
         if not isinstance(message.data, str):
             return self._as_expected(message)
-        # The event that is told of if the data cannot be read.
+        # The event that listeners get if the data cannot be read.
         self._event = replace(message, data={})
         with self._reading():
             try:

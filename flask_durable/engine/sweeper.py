@@ -1,4 +1,4 @@
-"""The sweeper: once a second, in every worker, it mends what lost its owner.
+"""The sweeper: once a second, in every worker, it takes up work without an owner.
 
 Partitions are swept in turns, one round each, until none has more. So neither a
 partition that hangs nor one with very much to do holds up another. Each worker begins
@@ -83,7 +83,7 @@ class Sweeper:
             self._empty.add(queue)
 
     def sweep(self) -> None:
-        """Sweep every partition, and start what is scheduled.
+        """Sweep every partition, and start the scheduled runs that are due.
 
         :raises redis.RedisError: Some partition did not answer. The others were swept.
         """

@@ -1,4 +1,4 @@
-"""The one gate that every event of a user passes on its way to the queue."""
+"""The checks that every event of a user passes on its way to the queue."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def read_time(value: t.Any) -> tuple[int, str | None]:
 
 
 def json_faults(data: t.Mapping[t.Any, t.Any]) -> list[Fault]:
-    """Return the faults of *data*, at most 20: what JSON refuses, loses or changes."""
+    """Return at most 20 faults of *data*: values that JSON refuses or changes."""
     faults: list[Fault] = []
     # The event itself is the first level.
     _walk(data, (), 2, faults)

@@ -122,7 +122,7 @@ class _Routes:
         return json_response({"status": "unavailable"}, 503)
 
     def _authorize(self) -> str | None:
-        """Return the ``webhook-id`` of a signed request, ``None`` for another one."""
+        """Return the ``webhook-id`` of a signed request, otherwise ``None``."""
         if not self.credentials:
             if self.open_ingest and is_local(request.environ):
                 return None

@@ -18,8 +18,8 @@ class FunctionFinished(EventData, name="durable/function.finished"):
     :param run_id: The run's id.
     :param status: ``completed``, ``failed`` or ``cancelled``.
     :param event: The event that the run was created for: name, data, id, at.
-    :param result: What the function returned, as JSON gives it back; ``None`` where
-        that has more than 64 KiB. The run has it.
+    :param result: The function's result, as JSON gives it back; ``None`` if that has
+        more than 64 KiB. The run has it.
     :param failure: The fields of :class:`~flask_durable.Failure`, if it failed.
     """
 

@@ -1,4 +1,4 @@
-"""Events: what happened, with typed data when a schema names it."""
+"""Events: a name, an id and a time, with data that a schema may type."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ E = t.TypeVar("E", bound=EventData)
 class Event(t.Generic[D]):
     """One thing that happened. Its id is fixed when the object is made.
 
-    :param name: What happened, such as ``"media/uploaded"``: 1 to 255 characters.
+    :param name: The kind of event, such as ``"media/uploaded"``: 1 to 255 characters.
     :param data: A JSON object, or the schema's model.
-    :param id: Identifies the event: of two events with one id a function runs once.
-    :param at: When it happened (an aware datetime; default now). If it is given, a run
-        does not start before it.
+    :param id: The event's id: of two events with one id a function runs once.
+    :param at: The time of the event (an aware datetime; default now). If it is given, a
+        run does not start before it.
     :raises EventError: The name or id is malformed, *data* is not an object, or *at*
         has no time zone.
     """

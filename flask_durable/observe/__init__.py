@@ -1,1 +1,1 @@
-"""Observability: logs, metrics, traces and error reports of what runs do."""
+"""Observability: logs, metrics, traces and error reports of runs."""

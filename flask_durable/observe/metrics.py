@@ -1,4 +1,4 @@
-"""The metrics of what a process does itself; see the page on metrics.
+"""The metrics of a process's own work; see the page on metrics.
 
 Counts that have to add up are made in the store, by the scripts that change it. The
 names of events come from the senders. Each name would be a series of its own for as

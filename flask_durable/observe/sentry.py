@@ -127,7 +127,7 @@ class SentryReporting(Middleware):
                     _report(client, attempt, attempt.error)
             if check_in and (ended := _ended(attempt)):
                 _check_in(check_in, ended)
-        last_failed.error = None  # its frames hold what the body had
+        last_failed.error = None  # its frames hold the body's variables
 
 
 def flush() -> None:

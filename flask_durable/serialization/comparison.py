@@ -136,7 +136,7 @@ def _is_equal(value: t.Any, loaded: t.Any) -> bool:
         return math.isnan(loaded)
     try:
         return _comparable(value) == _comparable(loaded)
-    except Exception:  # what a user's comparison raises
+    except Exception:  # a user's comparison may raise
         return False
 
 

@@ -126,7 +126,7 @@ def _if_it_works(advice: str, annotation: t.Any, value: t.Any, otherwise: str) -
     except UnserializableValue as error:
         # More than an annotation is needed.
         return error.hint if isinstance(value, (datetime, time)) else otherwise
-    except Exception:  # also what the type's own code raises
+    except Exception:  # the type's own code may raise, too
         return otherwise
     return advice
 

@@ -54,7 +54,7 @@ class TypedCodec:
             # text, raises and drops an exception first, and releases the interpreter's
             # lock over it: among eight threads that costs more than all the rest.
             compare(value, loaded)
-        except Exception as error:  # also what a user's serializer raises
+        except Exception as error:  # a user's serializer may raise, too
             refused = self._refusal(value, error)
             raise refused.public() from (None if refused is error else error)
         return text.decode(), loaded
@@ -104,7 +104,7 @@ class TypedCodec:
                 return refused
             except Refused as refused:
                 return refused
-            except Exception:  # what a user's validator raises
+            except Exception:  # a user's validator may raise
                 continue
         return Refused(f"cannot be stored: {_text_of(error)}.", hint)
 

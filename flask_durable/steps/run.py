@@ -1,7 +1,7 @@
 """``step.run``: call a function once, and keep its result.
 
 ==========  ======================================================================
-memo found  what happens
+memo found  effect
 ==========  ======================================================================
 none        the body is called as attempt 1
 tried       the body is called as the next attempt
@@ -71,7 +71,7 @@ def run(
     args: tuple[t.Any, ...],
     kwargs: dict[str, t.Any],
 ) -> t.Any:
-    """Do what :meth:`flask_durable.Step.run` says."""
+    """Carry out :meth:`flask_durable.Step.run`."""
     if isinstance(fn, StepFunction):
         options = fn.options.merged(options)
     key = attempt.enter(name)

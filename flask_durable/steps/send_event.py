@@ -28,7 +28,7 @@ KIND = "send_event"
 def send_event(
     attempt: Attempt, options: StepOptions, name: str, events: tuple[EventLike, ...]
 ) -> list[str]:
-    """Do what :meth:`flask_durable.Step.send_event` says."""
+    """Carry out :meth:`flask_durable.Step.send_event`."""
     key = attempt.enter(name)
     # Checked before the body, so that an invalid event is the caller's error, which is
     # not retried. An id that the user did not give depends on run, step and place. If

@@ -20,7 +20,7 @@ KIND = "sleep"
 
 
 def sleep(attempt: Attempt, name: str, duration: Duration) -> None:
-    """Do what :meth:`flask_durable.Step.sleep` says."""
+    """Carry out :meth:`flask_durable.Step.sleep`."""
     try:
         seconds = to_seconds(duration)
     except ValueError as error:
@@ -29,7 +29,7 @@ def sleep(attempt: Attempt, name: str, duration: Duration) -> None:
 
 
 def sleep_until(attempt: Attempt, name: str, when: datetime) -> None:
-    """Do what :meth:`flask_durable.Step.sleep_until` says."""
+    """Carry out :meth:`flask_durable.Step.sleep_until`."""
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise StepUsageError(
             f"Step {name!r} cannot sleep until {when!r}: it has no time zone.",
