@@ -1,7 +1,7 @@
 """An audio library: upload a recording, hear it, read it, find it again.
 
-It is an ordinary Flask app with a factory, Flask-SQLAlchemy and a blueprint. What
-makes its transcriptions survive crashes is in :mod:`example_app.functions`, and one
+It is an ordinary Flask app with a factory, Flask-SQLAlchemy and a blueprint. Its
+transcriptions survive crashes by the code of :mod:`example_app.functions`, and by one
 line below.
 """
 
@@ -23,12 +23,12 @@ def create_app(
 ) -> Flask:
     """Make the app.
 
-    ``MEDIA_FOLDER`` is where files are kept (default: ``media`` in the instance
-    folder), ``TENANT`` whose recordings are uploaded here, and ``REHEARSALS`` whether
-    an upload may ask for a step to fail or for the worker to be killed.
+    ``MEDIA_FOLDER`` is the folder of all files (default: ``media`` in the instance
+    folder), ``TENANT`` the owner of recordings that are uploaded here. ``REHEARSALS``
+    lets an upload ask for a step to fail or for the worker to be killed.
 
     :param config: Values that take the place of those in the environment (``FLASK_…``).
-    :param instance_path: Where the database and the files are.
+    :param instance_path: The folder of the database and the files.
     """
     app = Flask(__name__, instance_path=instance_path)
     app.config.from_mapping(

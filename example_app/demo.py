@@ -53,7 +53,7 @@ def demo(clip: str, rehearse: str | None, serve: bool, port: int) -> None:
     """Transcribe CLIP (default: one that comes with the example).
 
     Starts an embedded server, the web app and a worker, sends the event over HTTP and
-    shows what happens. The transcript goes to stdout, all else to stderr.
+    shows what happens. The transcript goes to stdout, the rest to stderr.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ class Timeline:
         self._claims_at_kill: int | None = None
 
     def show(self, run: Run) -> None:
-        """Print what is new."""
+        """Print the steps that changed."""
         for record in run.steps:
             if record.status == "done":
                 tries = f", attempt {record.attempt}" if record.attempt > 1 else ""
@@ -197,7 +197,7 @@ def _report(recording_id: str, run: Run, clip: Path) -> None:
 
 
 def words_right(said: list[str], heard: list[str]) -> int:
-    """Return how many of the words that were said were also heard, in this order."""
+    """Return the number of spoken words that were also heard, in this order."""
     matcher = difflib.SequenceMatcher(None, said, heard, autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks())
 

@@ -1,8 +1,8 @@
-"""What happens when somebody uploads a recording.
+"""The function that transcribes an uploaded recording.
 
-Each step's result is kept, whatever dies on the way: a worker that takes over goes on
-with the first step that has none. So effects belong into steps, and what stands between
-them may run again.
+Each step's result is kept, whatever process dies: the worker that takes over goes on
+with the first step that has no result. So effects belong into steps, and the code
+between them may run again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ durable = Durable()
 
 
 class TranscriptionRequested(EventData, name="transcription/requested"):
-    """A recording waits to be written down. The event's id is the recording's id.
+    """The event of a recording to be transcribed. Its id is the recording's id.
 
     :param audio_path: ``uploads/…`` of the media folder or ``samples/…`` of this
         package.
-    :param tenant: Who is told when it is done.
-    :param title: What the library calls it.
-    :param rehearse: ``"fail"`` or ``"kill"``, to watch it recover.
+    :param tenant: The tenant who is told when it is done.
+    :param title: The title of the recording in the library.
+    :param rehearse: The accident to recover from: ``"fail"``, ``"kill"``, or ``""``.
     """
 
     audio_path: str
@@ -79,5 +79,5 @@ def transcribe_audio(
 def report_failure(
     event: Event[TranscriptionRequested], step: Step, failure: Failure
 ) -> None:
-    """Tell the reader of the page what went wrong."""
+    """Show the reason on the page of a recording that could not be transcribed."""
     step.run("mark-failed", steps.mark_failed, event.id, failure.message)

@@ -24,7 +24,7 @@ db = SQLAlchemy(model_class=Base)
 
 
 class Status(enum.StrEnum):
-    """How far the library is with a recording."""
+    """The state of a recording in the library."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -33,7 +33,7 @@ class Status(enum.StrEnum):
 
 
 class Recording(db.Model):  # type: ignore[name-defined, misc]
-    """An uploaded recording, and what is known of it so far."""
+    """An uploaded recording, and its data so far."""
 
     __tablename__ = "recordings"
 
@@ -60,7 +60,7 @@ class Recording(db.Model):  # type: ignore[name-defined, misc]
 
 
 class Notification(db.Model):  # type: ignore[name-defined, misc]
-    """Something that a tenant was told."""
+    """A message that a tenant got."""
 
     __tablename__ = "notifications"
 
@@ -78,7 +78,7 @@ USING fts5(recording_id UNINDEXED, title, text, tokenize = 'porter unicode61')
 
 
 def create_tables() -> None:
-    """Create what is missing; several processes may do so at once."""
+    """Create missing tables; several processes may do so at once."""
     with db.engine.connect() as connection:
         # Readers and the writer do not wait for each other.
         connection.execute(text("PRAGMA journal_mode = WAL"))

@@ -1,4 +1,4 @@
-"""How far a recording's run is, for the page and for the terminal."""
+"""The progress of a recording's run, for the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .models import Status
 if t.TYPE_CHECKING:
     from flask_durable import Run
 
-#: The steps of a transcription, and what a reader calls them.
+#: The steps of a transcription, and their names for a reader.
 STEPS = {
     "fetch-audio-metadata": "Read the file",
     "transcode": "Prepare the stream",
@@ -30,10 +30,10 @@ STEPS = {
 class StepProgress:
     """One step as a reader sees it.
 
-    :param state: ``"waiting"``, ``"running"``, ``"retrying"``, ``"done"``, ``"failed"``
-        or, where the run ended before it, ``"skipped"``.
-    :param seconds: How long it took, when it is done.
-    :param note: What went wrong on the way, or an empty text.
+    :param state: The word ``"waiting"``, ``"running"``, ``"retrying"``, ``"done"``,
+        ``"failed"`` or, where the run ended before it, ``"skipped"``.
+    :param seconds: The seconds that it took, when it is done.
+    :param note: The last error on the way, or an empty text.
     """
 
     name: str
@@ -46,7 +46,7 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the run of a recording is."""
+    """The progress of a recording's run."""
 
     status: str
     finished: bool
@@ -55,7 +55,7 @@ class Progress:
 
 
 def run_of(recording_id: str) -> Run | None:
-    """Return a recording's run, or ``None`` if there is none or none can be seen."""
+    """Return a recording's run, or ``None`` if there is none or it cannot be read."""
     try:
         for run in durable.runs.of_event(recording_id):
             if run.function == transcribe_audio.id:
@@ -66,7 +66,7 @@ def run_of(recording_id: str) -> Run | None:
 
 
 def progress_of(recording: Recording) -> Progress:
-    """Return how far a recording is."""
+    """Return the progress of a recording."""
     run = run_of(recording.id)
     steps = _steps(run, recording)
     status = recording.status
@@ -99,7 +99,7 @@ def _steps(run: Run | None, recording: Recording) -> list[StepProgress]:
             steps.append(
                 StepProgress(name, label, state, record.attempt, record.duration, note)
             )
-        # One step at a time: what comes after one that is not done waits.
+        # One step at a time: those after one that is not done wait.
         running = running and state == "done"
     return steps
 

@@ -1,4 +1,4 @@
-"""What the library notes about recordings.
+"""The library's records of recordings.
 
 All writes are single statements that may be repeated: several processes make them, and
 a step that is interrupted makes them again.
@@ -26,7 +26,7 @@ def add(recording_id: str, *, title: str, tenant: str) -> None:
 
 
 def update(recording_id: str, **values: t.Any) -> None:
-    """Note something about a recording."""
+    """Change fields of a recording."""
     db.session.execute(
         sql_update(Recording).where(Recording.id == recording_id).values(values)
     )
@@ -53,7 +53,7 @@ def latest(limit: int = 50) -> t.Sequence[Recording]:
 
 
 def notify(key: str, recording_id: str, tenant: str, message: str) -> None:
-    """Tell a tenant something, once for each key."""
+    """Send a tenant a message, once for each key."""
     values = {
         "key": key,
         "recording_id": recording_id,

@@ -1,4 +1,4 @@
-"""Full-text search over what was said, with SQLite's FTS5."""
+"""Full-text search over transcripts, with SQLite's FTS5."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from .models import db
 
-#: Words of a query that are looked at.
+#: The most words of a query that are used.
 MAX_WORDS = 20
 
 # Two characters that no transcript has stand for the marks until the rest is escaped.
@@ -72,7 +72,7 @@ def find(query: str, limit: int = 50) -> list[Hit]:
 
 
 def to_match(query: str) -> str:
-    """Return what a reader typed in FTS5's language, with no operator of it left.
+    """Return a reader's query in FTS5's language, without any of its operators.
 
     Each word is quoted; the last one may be the beginning of a longer one.
     """

@@ -2,7 +2,7 @@
 
 They take ids, paths and plain data, never objects of the database: a step may run in
 another process than the one before it. Each may run again if its process dies before
-its result is kept, so each leaves the same behind when it runs twice.
+its result is kept, so two calls leave the same state behind as one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rehearsal import Rehearsal
 def fetch_audio_metadata(
     recording_id: str, audio_path: str, title: str, tenant: str
 ) -> media.AudioMetadata:
-    """Find out what was uploaded, and note it in the library."""
+    """Read the length and format of an upload, and note them in the library."""
     recordings.add(recording_id, title=title, tenant=tenant)
     metadata = media.probe(storage.find(audio_path))
     recordings.update(
@@ -56,7 +56,7 @@ def transcode(recording_id: str, audio_path: str, rehearse: Rehearsal) -> media.
 def transcribe(
     recording_id: str, audio_path: str, seconds: float, rehearse: Rehearsal
 ) -> media.Transcript:
-    """Write down what is said, and show on the page how far it is."""
+    """Write down the words, and show the progress on the page."""
     shown = 0
 
     def heard(position: float) -> None:
@@ -89,5 +89,5 @@ def notify_user(recording_id: str, tenant: str, words: int) -> None:
 
 
 def mark_failed(recording_id: str, reason: str) -> None:
-    """Show why there is no transcript. One that is there already stays."""
+    """Show why there is no transcript. A transcript that is there already stays."""
     recordings.fail(recording_id, reason)

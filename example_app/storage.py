@@ -1,4 +1,4 @@
-"""Where files are: uploads as they came, and the streams made of them.
+"""The files: uploads as they came, and the streams made of them.
 
 Paths of uploads travel through events, which others may be allowed to send. So they are
 relative, and only lead into two folders.
@@ -24,7 +24,7 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 def media_folder() -> Path:
-    """Return the folder of everything that is uploaded or made."""
+    """Return the folder of all uploads and streams."""
     folder = current_app.config["MEDIA_FOLDER"]
     return Path(folder) if folder else Path(current_app.instance_path) / "media"
 
@@ -32,7 +32,7 @@ def media_folder() -> Path:
 def keep(file: t.IO[bytes], recording_id: str, filename: str) -> str:
     """Store an upload whole or not at all, and return its audio path.
 
-    :param filename: What its owner calls it. Only a plain suffix of it is used.
+    :param filename: The name that its owner gave it. Only a plain suffix of it is used.
     """
     suffix = Path(filename).suffix.lower()
     name = recording_id + (suffix if _SUFFIX.fullmatch(suffix) else "")
@@ -48,9 +48,9 @@ def keep(file: t.IO[bytes], recording_id: str, filename: str) -> str:
 
 
 def find(audio_path: str) -> Path:
-    """Return where the file of an audio path is.
+    """Return the path of the file of an audio path.
 
-    :raises UnusableAudio: There is none, or the path leads elsewhere.
+    :raises UnusableAudio: There is no such file, or the path leads elsewhere.
     """
     folder, _, name = audio_path.partition("/")
     roots = {"uploads": media_folder() / "uploads", "samples": SAMPLES}

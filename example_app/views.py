@@ -68,7 +68,7 @@ def upload() -> ResponseReturnValue:
         durable.send(asked, id=recording_id)
     except UnavailableError:
         return _index(error="The queue is not there right now. Try again later."), 503
-    # After the event: were we to die in between, its first step would do this.
+    # After the event: if this process died in between, its first step would do this.
     recordings.add(recording_id, title=asked.title, tenant=asked.tenant)
     return redirect(url_for(".recording", id=recording_id), code=303)
 
@@ -89,7 +89,7 @@ def recording(id: str) -> str:
 
 @library.get("/recordings/<id>/status")
 def status(id: str) -> Response:
-    """How far a recording is, as JSON. ``revision`` changes when the page would."""
+    """Return a recording's status as JSON. ``revision`` changes when the page would."""
     found = _recording_or_404(id)
     progress = progress_of(found)
     revision = f"{progress.status}-{found.status}-{found.chunks}"
@@ -138,14 +138,14 @@ def not_found(error: Exception) -> ResponseReturnValue:
 
 @library.errorhandler(RequestEntityTooLarge)
 def too_large(error: Exception) -> ResponseReturnValue:
-    """Answer with the form and what it takes."""
+    """Answer with the form and its limit."""
     limit = current_app.config["MAX_CONTENT_LENGTH"] // 1024**2
     return _index(error=f"This file is larger than {limit} MiB."), 413
 
 
 @library.after_request
 def restrict(response: Response) -> Response:
-    """Let the browser load from here only."""
+    """Let the browser load from this server only."""
     response.headers["Content-Security-Policy"] = (
         "default-src 'self'; object-src 'none'"
     )

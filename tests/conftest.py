@@ -58,15 +58,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell ignores Ctrl-C for what it runs in the background, and so would all
-    # processes that are started here.
+    # A shell ignores Ctrl-C for its background processes, and the processes that are
+    # started here would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     servers.chosen_program = config.getoption("--redis-server")
 
 
 @pytest.fixture(scope="session")
 def valkey(pytestconfig: pytest.Config) -> t.Iterator[ValkeyServer]:
-    """A server that nobody kills, or what ``--redis-url`` names.
+    """A server that no test kills, or the one in ``--redis-url``.
 
     Tests keep to namespaces of their own.
     """
@@ -80,7 +80,7 @@ def valkey(pytestconfig: pytest.Config) -> t.Iterator[ValkeyServer]:
 
 @pytest.fixture(scope="session")
 def sqs(pytestconfig: pytest.Config) -> t.Iterator[SQSServer]:
-    """moto's SQS, or what ``--sqs-endpoint`` names. Others may use it as well."""
+    """moto's SQS, or the server in ``--sqs-endpoint``. Others may use it as well."""
     endpoint = pytestconfig.getoption("--sqs-endpoint")
     if endpoint is None:
         with sqs_server() as server:

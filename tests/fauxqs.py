@@ -5,7 +5,7 @@
     npm install --prefix FOLDER fauxqs
     python -m tests.fauxqs FOLDER tests/queue -k sqs
 
-It ends with pytest's exit code. Node is that on the ``PATH``.
+It ends with pytest's exit code. It uses the Node on the ``PATH``.
 """
 
 from __future__ import annotations

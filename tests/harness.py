@@ -1,7 +1,7 @@
 """Drives an app's events and runs one thing at a time, on real servers.
 
-It is a worker without threads: the same router, executor and sweeper, called by the
-test. The state server's clock is moved by moving what waits for it.
+It is a worker without threads: the test calls the same router, executor and sweeper.
+The state server's clock is moved by moving the times on it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from flask_durable.engine.router import Router
 from flask_durable.engine.sweeper import Sweeper
 from flask_durable.queue.envelope import EVENT_QUEUE
 
-#: What is due at a time, below each partition's tag.
+#: The sorted sets by time, below each partition's tag.
 _TIMES = ("timers", "leases", "queued", "outboxes", "expire", "schedules")
 
 
 class LocalThreads:
-    """Stands where a worker's run threads stand: runs wait here until they are driven.
+    """Takes the place of a worker's run threads: runs wait here until they are driven.
 
-    :param free: How many runs may be claimed by the router.
+    :param free: The number of runs that the router may claim.
     """
 
     def __init__(self, queues: t.Container[str], free: int) -> None:
@@ -51,8 +51,8 @@ class LocalThreads:
 class Harness:
     """An app with a :class:`Durable`, and a worker that the test drives.
 
-    :param url: The state server.
-    :param in_place: How many runs the router may claim at once; 0 sends each run
+    :param url: The URL of the state server.
+    :param in_place: The number of runs the router may claim at once; 0 sends each run
         through a run message.
     :param config: Further ``DURABLE_*`` keys; ``None`` leaves one out.
     """
@@ -105,7 +105,7 @@ class Harness:
             return self.durable.send(*args, **kwargs)
 
     def route(self, limit: int = 10) -> int:
-        """Route the events that wait; return how many there were."""
+        """Route the events that wait; return their number."""
         self.start()
         deliveries = self.state.broker.deliveries(EVENT_QUEUE, limit, 0)
         if deliveries:
@@ -113,7 +113,7 @@ class Harness:
         return len(deliveries)
 
     def execute(self) -> int:
-        """Execute one attempt of each run that is ready; return how many."""
+        """Execute one attempt of each run that is ready; return their number."""
         self.start()
         ready, self.threads.runs = self.threads.runs, []
         for run in ready:
@@ -150,7 +150,7 @@ class Harness:
         self.settle()
 
     def move_clock(self, seconds: float) -> None:
-        """Bring everything that waits for a time nearer by *seconds*."""
+        """Bring every time on the server nearer by *seconds*."""
         client = self.state.server.client
         for tag in self.state.store.keys.tags:
             keys = [f"{tag}:{name}" for name in _TIMES]
@@ -165,7 +165,7 @@ class Harness:
                 client.hset(f"{tag}:looks", run_id, f"{token} {moved}")
 
     def expire_leases(self) -> None:
-        """Let every lease run out, look at it twice, and take the runs."""
+        """Let every lease run out, look at it twice, and take over the runs."""
         lease = self.state.settings.lease
         self.move_clock(lease + 1)
         self.sweep()

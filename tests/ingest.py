@@ -1,4 +1,4 @@
-"""What stands where an app stands, for tests of the routes that accept events."""
+"""Stand-ins for an app, for tests of the routes that accept events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flask_durable.queue.envelope import EventMessage
 
 @dataclasses.dataclass
 class Recorder:
-    """The extension's part: it keeps what was accepted, and fails where it is told."""
+    """Takes the extension's place: keeps accepted events, fails where it is told."""
 
     settings: Settings
     schemas: Schemas
@@ -37,7 +37,7 @@ class Recorder:
 
 
 class Csrf:
-    """What Flask-WTF does: refuse every POST whose blueprint is not exempt."""
+    """Does as Flask-WTF: refuses every POST whose blueprint is not exempt."""
 
     def __init__(self) -> None:
         self.exempted: set[object] = set()

@@ -8,12 +8,12 @@ import socket
 import threading
 import typing as t
 
-#: Seconds after which a connection that nobody uses any more is closed.
+#: Seconds after which an unused connection is closed.
 IDLE = 60.0
 
 
 class Moment(enum.Enum):
-    """When a connection is cut that a request is on."""
+    """The moment at which the connection of a request is cut."""
 
     #: The server never hears of the request.
     BEFORE_REQUEST = "before the request"
@@ -27,7 +27,7 @@ class Proxy:
     """Forwards connections to a loopback port.
 
     :param upstream: The server's port.
-    :param mark: Bytes that tell the requests that are meant from others.
+    :param mark: Bytes that only the requests to be cut contain.
     """
 
     def __init__(self, upstream: int, mark: bytes) -> None:
@@ -40,15 +40,15 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._forgotten: set[socket.socket] = set()
         self._closed = False
-        #: Whether connections are refused, and whether they are left without an answer.
+        #: True to refuse connections, and true to leave them without an answer.
         self.down = False
         self.silent = False
-        #: How many requests came that are meant, and how many of them were cut.
+        #: The number of marked requests, and of those that were cut.
         self.requests = 0
         self.cut = 0
-        #: Whether something came that was left without an answer.
+        #: True once a request came that was left without an answer.
         self.swallowed = False
-        #: On how many connections something came that is forgotten.
+        #: The number of forgotten connections on which a request came.
         self.fell_for = 0
         #: Set when a reply is held back.
         self.holds = threading.Event()
@@ -65,16 +65,16 @@ class Proxy:
             self._cuts.clear()
 
     def lead_to(self, port: int) -> None:
-        """Lead new connections to another server; those that there are stay."""
+        """Lead new connections to another server; existing ones stay."""
         self._upstream = port
 
     def take_down(self) -> None:
-        """Refuse connections from now on, and close those that there are."""
+        """Refuse connections from now on, and close the existing ones."""
         self.down = True
         self._close_all()
 
     def forget(self) -> None:
-        """Leave the connections that there are without an answer, not new ones."""
+        """Leave the existing connections without an answer, not new ones."""
         with self._lock:
             self._forgotten |= self._open
 
@@ -194,7 +194,7 @@ def proxy(upstream: int, mark: bytes) -> t.Iterator[Proxy]:
         made.close()
 
 
-#: What tells requests that send events from others, by the kind of the queue.
+#: Bytes that only requests to send events contain, by the kind of the queue.
 MARKS = {"redis": b"XADD", "sqs": b"SendMessageBatch"}
 
 

@@ -18,8 +18,8 @@ from .servers import wait_until
 class Pair:
     """Two servers that change places.
 
-    :param old: The primary.
-    :param new: Its replica.
+    :param old: The primary server.
+    :param new: The replica of it.
     :param name: The name, which leads to the primary.
     """
 
@@ -39,7 +39,7 @@ class Pair:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the replica follows the primary."""
+        """True if the replica follows the primary."""
         with redis.Redis.from_url(self.new.url) as client:
             try:
                 found = client.info("replication")
@@ -54,7 +54,7 @@ class Pair:
         self._name_leads_to_the_other()
 
     def hand_over(self) -> None:
-        """Do the same as planned: what the primary has taken, its replica has."""
+        """Have the two change places as planned: no write is lost."""
         command(self.old, "FAILOVER", "TO", "127.0.0.1", str(self.new.port))
         wait_until(lambda: _role(self.new) == "master", "the new primary")
         self._name_leads_to_the_other()
@@ -66,7 +66,7 @@ class Pair:
         self._name_leads_to_the_other()
 
     def bring_back(self) -> None:
-        """Start the one that died again, as a replica."""
+        """Start the dead server again, as a replica."""
         self.new.start(replicaof=f"127.0.0.1 {self.old.port}")
 
     def _name_leads_to_the_other(self) -> None:

@@ -47,7 +47,7 @@ AWS_ENVIRONMENT = {
 class ValkeyServer:
     """A Valkey server on a free loopback port, with an append-only file.
 
-    :param directory: Where its data lives; kept over :meth:`kill` and :meth:`start`.
+    :param directory: The folder of its data; kept over :meth:`kill` and :meth:`start`.
     :param config: Options of the server, such as ``maxmemory="50mb"``.
     """
 
@@ -64,7 +64,7 @@ class ValkeyServer:
             "save": "",
             **config,
         }
-        #: What its process has in its environment beyond this one's.
+        #: Variables of its process beyond those of this one.
         self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,7 +77,7 @@ class ValkeyServer:
     def start(self, **config: str) -> None:
         """Start the server and wait until it answers.
 
-        :param config: Options of it from now on.
+        :param config: Options that it has from now on.
         """
         self._config.update(config)
         options = [
@@ -87,7 +87,7 @@ class ValkeyServer:
         wait_until(self._answers, f"Valkey on port {self.port}")
 
     def kill(self) -> None:
-        """End the server with SIGKILL: nothing is flushed or said goodbye to."""
+        """End the server with SIGKILL: it flushes nothing and closes nothing."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -125,9 +125,9 @@ class ValkeyServer:
 
 
 class GivenServer(ValkeyServer):
-    """A server that somebody else runs; it cannot be killed or stopped here.
+    """A server that others run; it cannot be killed or stopped here.
 
-    :param url: Its address.
+    :param url: The address of the server.
     """
 
     def __init__(self, url: str) -> None:
@@ -137,10 +137,10 @@ class GivenServer(ValkeyServer):
 
 
 class SQSServer:
-    """An SQS server that somebody runs.
+    """An SQS server, started here or elsewhere.
 
-    :param endpoint: Its HTTP address.
-    :ivar url: The address as ``DURABLE_QUEUE_URL`` takes it.
+    :param endpoint: The HTTP address of the server.
+    :ivar url: The address in the form of ``DURABLE_QUEUE_URL``.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -213,7 +213,7 @@ def valkey_server(**config: str) -> t.Iterator[ValkeyServer]:
 
 @contextlib.contextmanager
 def sqs_server() -> t.Iterator[MotoServer]:
-    """Run moto's SQS server, with credentials in the environment meanwhile."""
+    """Run moto's SQS server, with its credentials in the environment."""
     server = MotoServer()
     with credentials():
         try:
@@ -241,7 +241,7 @@ def credentials() -> t.Iterator[None]:
 def valkey_binary() -> str:
     """Return the path of the Valkey server to use.
 
-    :raises RuntimeError: There is none.
+    :raises RuntimeError: There is no such program.
     """
     if chosen_program is not None:
         return chosen_program
@@ -258,7 +258,7 @@ def valkey_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listened on a moment ago."""
+    """Return a loopback port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -270,7 +270,7 @@ def wait_until(
 ) -> None:
     """Poll *condition* until it holds.
 
-    :raises TimeoutError: It did not hold within *timeout* seconds.
+    :raises TimeoutError: The condition did not hold within *timeout* seconds.
     """
     deadline = time.monotonic() + timeout
     while not condition():
@@ -286,8 +286,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a quiet child process that does not outlive this one where Linux allows.
 
-    :param folder: Its working directory.
-    :param environment: What it has in its environment beyond this one's.
+    :param folder: The working directory of the child.
+    :param environment: Variables of the child beyond those of this process.
     """
     setpriv = shutil.which("setpriv")
     # The signal comes when the thread that started the child ends, so only the main

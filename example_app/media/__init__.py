@@ -1,6 +1,6 @@
 """Audio in, audio and text out.
 
-Nothing here knows of the web, of the database or of durable runs: each function takes a
+Nothing here knows about the web, the database or durable runs: each function takes a
 path and returns plain data, so that it can be tested, and used, on its own.
 """
 

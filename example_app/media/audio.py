@@ -15,7 +15,8 @@ from av.container import InputContainer
 #: them, so an uploaded playlist could make it read other files or the network.
 FORMATS = "aac,aiff,amr,asf,au,caf,flac,matroska,webm,mov,mp4,mp3,ogg,w64,wav"
 
-#: Longest audio that is taken, in seconds: a small file can unpack to days of silence.
+#: The longest audio that is taken, in seconds: a small file can unpack to days of
+#: silence.
 LONGEST = 4 * 60 * 60
 
 
@@ -25,9 +26,9 @@ class UnusableAudio(Exception):
 
 @dataclass(frozen=True)
 class AudioMetadata:
-    """What a file says about itself.
+    """The data about a file in its headers.
 
-    :param seconds: Its length, or ``None`` where the file does not tell.
+    :param seconds: Its length, or ``None`` if the file does not have it.
     """
 
     title: str
@@ -41,7 +42,7 @@ class AudioMetadata:
 def probe(path: Path) -> AudioMetadata:
     """Read a file's headers and the first of its sound.
 
-    :raises UnusableAudio: It is not audio, or there is no sound in it.
+    :raises UnusableAudio: The file is not audio, or there is no sound in it.
     """
     with _opened(path) as container:
         stream = container.streams.audio[0]
@@ -64,7 +65,7 @@ def resampled(
 ) -> t.Iterator[AudioFrame]:
     """Decode a file into frames of one kind; only the last one may be shorter.
 
-    :raises UnusableAudio: It is not audio, or longer than :data:`LONGEST`.
+    :raises UnusableAudio: The file is not audio, or longer than :data:`LONGEST`.
     """
     resampler = av.AudioResampler(format, layout, rate, frame_size)
     for frame in _decoded(path):

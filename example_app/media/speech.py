@@ -13,12 +13,12 @@ from pocketsphinx import Vad
 
 from .audio import resampled
 
-#: What the acoustic model was trained on, in hertz.
+#: The sample rate that the acoustic model was trained on, in hertz.
 SAMPLE_RATE = 16_000
 
-#: Samples that the recogniser is given at once: 0.48 s, sixteen frames of its voice
-#: detector. It keeps the interpreter to itself while it works on them, and other
-#: threads (such as a worker's heartbeat) run in between.
+#: Samples that the recogniser gets at once: 0.48 s, sixteen frames of its voice
+#: detector. It holds the interpreter's lock while it works on them; other threads (such
+#: as a worker's heartbeat) run in between.
 CHUNK = 7_680
 
 #: An utterance ends at the first pause after this many seconds, and at the latest after
@@ -35,7 +35,7 @@ _PRONUNCIATION = re.compile(r"\(\d+\)$")
 
 @dataclass(frozen=True)
 class Passage:
-    """Words said without a pause, and when (in seconds from the start)."""
+    """Words said without a pause, and their time (in seconds from the start)."""
 
     start: float
     end: float
@@ -44,28 +44,28 @@ class Passage:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said."""
+    """The words of a recording, in passages."""
 
     passages: list[Passage]
 
     @property
     def text(self) -> str:
-        """All of it, on one line."""
+        """The whole text, on one line."""
         return " ".join(passage.text for passage in self.passages)
 
     @property
     def words(self) -> int:
-        """How many words it has."""
+        """The number of words."""
         return len(self.text.split())
 
 
 def transcribe(
     path: Path, heard: t.Callable[[float], object] = lambda seconds: None
 ) -> Transcript:
-    """Write down what is said in a recording.
+    """Write down the words of a recording.
 
-    :param heard: Is called about twice for each second of sound with the position, in
-        seconds; what it raises ends the work.
+    :param heard: Called about twice for each second of sound with the position, in
+        seconds; an error that it raises ends the work.
     :raises UnusableAudio: The file is not audio.
     """
     decoder = Decoder(loglevel="FATAL")
@@ -96,8 +96,8 @@ def _chunks(path: Path) -> t.Iterator[bytes]:
 def _mean_spectrum(path: Path) -> str:
     """Return the mean of the first ten seconds, as the recogniser writes it.
 
-    It subtracts the speaker's mean spectrum, and would otherwise learn it while the
-    first words go wrong. Looking for a single word is a cheap way to have it computed.
+    It subtracts the speaker's mean spectrum, and would otherwise learn it while it gets
+    the first words wrong. Looking for a single word is a cheap way to compute it.
     """
     listener = Decoder(lm=None, keyphrase="the", loglevel="FATAL")
     listener.start_utt()

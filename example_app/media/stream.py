@@ -40,8 +40,8 @@ BARS = 120
 class Stream:
     """A transcoded recording.
 
-    :param chunks: Their lengths in seconds.
-    :param waveform: Its loudness over time, the loudest being 100.
+    :param chunks: The lengths of its chunks in seconds.
+    :param waveform: The loudness over time, the loudest being 100.
     """
 
     chunks: list[float]
@@ -49,7 +49,7 @@ class Stream:
 
     @property
     def seconds(self) -> float:
-        """How long it plays."""
+        """The length in seconds."""
         return sum(self.chunks)
 
 
@@ -57,7 +57,7 @@ def transcode(path: Path, folder: Path) -> Stream:
     """Write *folder*: ``000.mp3``, ``001.mp3``, …, a playlist and ``stream.json``.
 
     Everything is written beside it and renamed at the end, so the folder is there whole
-    or not at all. Where it is there already, it is taken as it is.
+    or not at all. If it is there already, it is kept as it is.
 
     :raises UnusableAudio: The file is not audio.
     """
@@ -102,8 +102,8 @@ def _publish(work: Path, folder: Path) -> None:
     try:
         work.rename(folder)
     except OSError:
-        # Another attempt of this step, whose worker was thought dead, was faster. What
-        # it wrote is the same.
+        # Another attempt of this step, whose worker was thought dead, was faster. It
+        # wrote the same.
         if not folder.exists():
             raise
 
@@ -141,7 +141,7 @@ def _peak(frame: AudioFrame) -> int:
 
 
 def _bars(loudness: list[int]) -> list[int]:
-    """Squeeze the peaks of all frames into at most :data:`BARS`."""
+    """Reduce the peaks of all frames to at most :data:`BARS`."""
     count = min(BARS, len(loudness))
     edges = [len(loudness) * i // count for i in range(count + 1)] if count else []
     peaks = [max(loudness[a:b]) for a, b in pairwise(edges)]

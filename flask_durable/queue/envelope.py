@@ -61,8 +61,8 @@ class EventMessage:
     """An accepted event on its way to the router.
 
     :param name: The event's name.
-    :param data: Its JSON object. Where that is encrypted or in the blob store: the text
-        that stands for it, which only
+    :param data: The event's JSON object. Where that is encrypted or in the blob store,
+        the text that stands for it, which only
         :class:`~flask_durable.payloads.codec.Payloads` opens.
     :param id: The event's id.
     :param at: The time when it happened: milliseconds since 1970, UTC.

@@ -137,7 +137,7 @@ class Dev:
                 self.lines.append(line)
 
     def close(self) -> None:
-        """End it, and whatever a failed test left of it."""
+        """End it, with all that a failed test left of it."""
         left = self.running()
         self.process.kill()
         self.process.wait()

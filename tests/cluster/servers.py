@@ -24,7 +24,7 @@ class ValkeyCluster:
     """Primaries without replicas that share all slots.
 
     :ivar nodes: The servers; each can be killed and started again.
-    :ivar url: As ``DURABLE_REDIS_URL`` takes it.
+    :ivar url: The address in the form of ``DURABLE_REDIS_URL``.
     """
 
     def __init__(self, directory: str, size: int, **config: str) -> None:

@@ -1,8 +1,8 @@
-"""The clock that the simulated processes measure by, which a leap moves.
+"""The clock of the simulated processes, which a leap moves.
 
-Much in a process is left alone for a while by its own clock: a server that did not
-answer, a queue that took nothing, messages that are in hand elsewhere. How fast the
-machine is must not decide what a life sends, nor whether that while is over in it.
+A process leaves many things alone for a while, by its own clock: a server that did not
+answer, a queue that took nothing, messages that are in hand elsewhere. The machine's
+speed must not decide which operations a life sends, or if that while ends in it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from unittest import mock
 
 
 class Clock:
-    """Stands where ``time.monotonic`` stands, inside :meth:`set_up`.
+    """Takes the place of ``time.monotonic``, inside :meth:`set_up`.
 
-    In the main thread, which does what the threads of a worker do, it stands still
-    between two leaps. In all others it goes on: they wait for their turn, and for the
-    end of a pause.
+    In the main thread, which acts for the threads of a worker, it stands still between
+    two leaps. In all others it goes on: they wait for their turn, and for the end of a
+    pause.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Clock:
 
     @contextlib.contextmanager
     def set_up(self) -> t.Iterator[None]:
-        """Have everything that asks for the monotonic time inside ask this clock."""
+        """Replace the monotonic clock inside by this one."""
         with mock.patch.object(time, "monotonic", self):
             yield
 

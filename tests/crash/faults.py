@@ -1,4 +1,4 @@
-"""Every operation that a process sends to the servers, and a fault.
+"""Every operation that a process sends to the servers, and a fault at one of them.
 
 Operations are intercepted where redis-py and boto3 send them: below the code that
 repeats a Redis command, above the one that repeats a call of SQS. Those of a directory
@@ -33,11 +33,11 @@ T = t.TypeVar("T")
 
 
 class SimulatedDeath(BaseException):
-    """The process died. Nothing that it would still have sent is carried out."""
+    """The process died. None of its later operations is carried out."""
 
 
 class Fault(enum.Enum):
-    """What goes wrong at one operation."""
+    """The fault at one operation."""
 
     #: The process dies before it is carried out, or after.
     DEATH_BEFORE = "death before"
@@ -56,23 +56,23 @@ Place = tuple[str, int]
 
 
 class Operations:
-    """What one life of the workload sends, in order.
+    """The operations that one life of the workload sends, in order.
 
     Only one thread of the process acts at a time, so that the same life has the same
     operations: those of the main thread count while it is :meth:`driving`, and its
     other threads wait for their :meth:`turn <others>`.
 
-    :param fault: What goes wrong; ``None`` for nothing.
-    :param at: Where it goes wrong: at the n-th operation of a kind, counted from 1. A
+    :param fault: The fault that happens; ``None`` for none.
+    :param at: The operation that it happens at: the n-th of a kind, counted from 1. A
         busy machine may look after its queues more often, but that changes no state.
     """
 
     def __init__(self, fault: Fault | None = None, at: Place = ("", 0)) -> None:
         self.fault = fault
         self.at = at
-        #: What was sent, such as ``"redis step_commit"``.
+        #: The operations that were sent, such as ``"redis step_commit"``.
         self.kinds: list[str] = []
-        #: Whether the process that acts now is dead.
+        #: True if the process that acts now is dead.
         self.dead = False
         #: Client, queue's address and receipt of each message that SQS gave us.
         self.receipts: list[tuple[t.Any, str, str]] = []
@@ -103,7 +103,7 @@ class Operations:
 
     @property
     def others_act(self) -> bool:
-        """Whether the other threads act now, or see that their process is dead."""
+        """True if the other threads act now, or see that their process is dead."""
         return self.dead or self._others.is_set()
 
     def perform(
@@ -146,7 +146,7 @@ class Operations:
 
     @property
     def came_to_it(self) -> bool:
-        """Whether there was the operation that the fault was for."""
+        """True if there was an operation for the fault."""
         return self.kinds.count(self.at[0]) >= self.at[1]
 
     @property
@@ -167,7 +167,7 @@ class Operations:
 
     @contextlib.contextmanager
     def burial(self) -> t.Iterator[None]:
-        """Let threads of the dead process end; nothing of theirs is carried out."""
+        """Let threads of the dead process end; their operations are not carried out."""
         self.dead = True
         self._burial.set()
         try:
@@ -272,7 +272,7 @@ def _put(operations: Operations, original: t.Any) -> t.Any:
 
 
 def _busy_for(operations: Operations, original: t.Any) -> t.Any:
-    # Else it is chance how many messages are settled at once.
+    # Otherwise it is chance how many messages are settled at once.
     def busy_for(self: t.Any, queue: str) -> float:
         return original(self, queue) if operations.others_act else IDLE
 

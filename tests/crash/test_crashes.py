@@ -38,7 +38,7 @@ STORE = (
     "run_finish",
     "sweep",
 )
-#: What a queue is asked for, of each kind of queue.
+#: The operations of a queue, of each kind of queue.
 QUEUE = {
     "redis": ("XADD", "XREADGROUP", "q_promote", "q_ack"),
     "sqs": tuple(
@@ -180,7 +180,7 @@ def _uptime(valkey: ValkeyServer) -> int:
 def _sample(places: t.Iterable[Place], *, whole: bool) -> list[Place]:
     """Return an operation of each kind.
 
-    :param whole: Whether to take all of the kinds that change the state of runs, and
+    :param whole: True to take all of the kinds that change the state of runs, and
         two of the others.
     """
     numbers: dict[str, list[int]] = {}

@@ -1,7 +1,7 @@
 """A workload that uses every kind of step, the processes that run it, and its checker.
 
-What happens in the world outlives the simulated processes: the side effects of step
-bodies, what was committed, and the servers.
+The world outlives the simulated processes: the side effects of step bodies, the
+committed outcomes, and the servers.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ VISIBILITY = 1
 #: Bytes beyond which events and results are large.
 INLINE = 2048
 
-#: How far the clock is moved when nothing is left to do: past the sleep of an hour.
+#: Seconds of a leap of the clock when nothing is left to do: past the sleep of an hour.
 LEAP = 4000
 
-#: Lives that do not settle within so many leaps never will.
+#: Leaps after which a life that has not settled never will.
 MAX_LEAPS = 15
 
 QUEUES = ("default", "parcels", EVENT_QUEUE)
@@ -56,11 +56,11 @@ OUTBOXES = tuple(f"outbox:{queue}" for queue in QUEUES)
 class World:
     """One life of the workload.
 
-    :param operations: Counts what the processes send, and lets one of it go wrong.
-    :param in_place: How many runs the router claims at once; 0 sends run messages.
-    :param prompt: Whether a message is deleted as early as can be, before the process's
-        next operation, or as late as can be.
-    :param blobs: A directory for what is large; then the event and every result is.
+    :param operations: The record of operations; one of them may have a fault.
+    :param in_place: The number of runs the router claims at once; 0 sends run messages.
+    :param prompt: True if a message is deleted as early as can be, before the process's
+        next operation; False if as late as can be.
+    :param blobs: A directory for large values; then the event and every result is one.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class World:
         self._redis.close()
 
     def effect(self) -> str:
-        """What a step's body does: it leaves a trace that outlives its process."""
+        """Leave a trace that outlives this process, as the body of a step."""
         step = current_run.step
         assert step is not None
         with self.operations.driving(False):
@@ -170,7 +170,7 @@ class World:
         raise AssertionError("it never comes to rest")
 
     def _execute(self, process: Harness) -> int:
-        """Do what a run thread does, for each run that is ready."""
+        """Do as a run thread does, for each run that is ready."""
         ready, process.threads.runs = process.threads.runs, []
         for run in ready:
             self._attempt(functools.partial(process.executor.execute, run))
@@ -193,7 +193,7 @@ class World:
         return True
 
     def _settle(self) -> None:
-        """Let the acknowledger's thread carry out what is decided."""
+        """Let the acknowledger's thread carry out settlements."""
         process = self._process
         assert process is not None
         broker = process.state.broker
@@ -215,7 +215,7 @@ class World:
             return None
 
     def _bury(self) -> None:
-        """Take away what a process that died leaves in the memory of this one."""
+        """Remove the state of a dead process from the memory of this one."""
         process, self._process = self._process, None
         assert process is not None
         broker = process.state.broker
@@ -231,7 +231,7 @@ class World:
     # -- Time ---------------------------------------------------------------------
 
     def _leap(self) -> None:
-        """Move the clocks on: those of state server and queues, and a process's own."""
+        """Move the clocks on: of state server and queues, and the process's own."""
         self._clock.move(LEAP)
         milliseconds = LEAP * 1000
         for name in ("timers", "leases", "queued", "outboxes", *OUTBOXES):
@@ -246,7 +246,7 @@ class World:
             self._make_visible_on_sqs()
 
     def _bring_nearer(self, key: str, milliseconds: int) -> None:
-        # What is due stays as it is: an expired lease is recognised by its end.
+        # Times that are due stay as they are: an expired lease is known by its end.
         edge = f"({time.time() * 1000}"
         for member in t.cast(
             "list[str]", self._redis.zrange(key, edge, "+inf", byscore=True)
@@ -256,8 +256,8 @@ class World:
     def _move_looks(self) -> None:
         looks = t.cast("dict[str, str]", self._redis.hgetall(f"{self._tag}:looks"))
         for run, look in looks.items():
-            # A lease that was looked at ends when the second look may come, and was
-            # brought nearer with the others.
+            # A lease that was looked at ends when the second look may come; that end
+            # was brought nearer with the others.
             token, end, before = look.split(" ")
             ends = self._redis.zscore(f"{self._tag}:leases", run)
             if ends is not None and int(end) - int(ends) == LEAP * 1000:
@@ -288,7 +288,7 @@ class World:
     # -- Checking -----------------------------------------------------------------
 
     def _unfinished(self) -> list[str]:
-        """Return what is not as it is at the end of a life."""
+        """Return the differences from the end of a life."""
         left = []
         for status in ("queued", "running", "suspended", "paused"):
             if count := self._redis.zcard(f"{self._tag}:status:{status}"):
@@ -315,7 +315,7 @@ class World:
     def _look_at_owners(self) -> None:
         """Check that a process which goes on does not forget what it was doing.
 
-        A lost reply to a script is asked for again and leaves nothing to be mended.
+        A script whose reply was lost is called again and leaves nothing to be mended.
         """
         fault, (kind, _) = self.operations.fault, self.operations.at
         if not self._killed and self._redis.zcard(f"{self._tag}:status:running"):
@@ -326,7 +326,7 @@ class World:
             self.violations.append("a run's message was not sent")
 
     def _look_at_outcomes(self) -> None:
-        """Compare what was committed with what was committed before."""
+        """Compare the committed outcomes with earlier ones."""
         for run in t.cast("list[str]", self._redis.zrange(f"{self._tag}:runs", 0, -1)):
             found = t.cast(
                 "dict[str, str]", self._redis.hgetall(f"{self._tag}:steps:{run}")
@@ -385,7 +385,7 @@ class World:
         assert repeated.total() <= self._killed, f"bodies ran again: {repeated}"
 
 
-#: How every run of the workload ends.
+#: The end of each run of the workload.
 ENDS = sorted(
     [
         ("order", "completed"),
@@ -396,7 +396,7 @@ ENDS = sorted(
     ]
 )
 
-#: How often each body runs where nothing dies; an at-most-once body is counted apart.
+#: The calls of each body in a life without a death; an at-most-once body is separate.
 EFFECTS = {
     ("order", "charge"): 1,
     ("order", "flaky"): 2,
@@ -409,7 +409,7 @@ EFFECTS = {
 
 
 def workload(world: World) -> Durable:
-    """Return functions that use everything that a run can."""
+    """Return functions that use every feature of a run."""
     durable = Durable()
 
     def flaky() -> str:

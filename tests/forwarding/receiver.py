@@ -1,4 +1,4 @@
-"""A real HTTP server that keeps what it is sent, and answers as it is told."""
+"""A real HTTP server that keeps its requests, and answers as it is told."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def half_a_chunk(handler: Handler) -> None:
 
 
 def silence(handler: Handler) -> None:
-    """Say nothing until the other side gives up."""
+    """Give no answer until the client gives up."""
     handler.rfile.read(1)
 
 
@@ -91,7 +91,7 @@ def endless(handler: Handler) -> None:
 
 
 class Receiver:
-    """The server. What it has no answer for is answered 200."""
+    """The server. It answers 200 if it has no other answer."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []

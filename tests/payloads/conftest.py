@@ -18,7 +18,7 @@ INLINE = 2048
 
 
 class Objects:
-    """What is in a blob store, seen from outside."""
+    """The objects of a blob store, seen from outside."""
 
     url: str
 
@@ -41,7 +41,7 @@ class Objects:
         return [key for key in self.keys() if key.startswith("events/")]
 
     def lose(self, folder: str) -> None:
-        """Remove every object of *folder*, and see that there were some."""
+        """Remove every object of *folder*, after a check that there are some."""
         lost = [key for key in self.keys() if key.startswith(folder)]
         assert lost, f"nothing is in {folder}"
         for key in lost:

@@ -23,12 +23,12 @@ from flask_durable.engine import asking
 
 durable = Durable()
 
-#: What this version of the code does not have.
+#: The parts that this version of the code does not have.
 _WITHOUT = os.environ.get("TEST_WITHOUT", "").split(",")
 
 
 def create_app(**config: t.Any) -> Flask:
-    """Make the app; what is not given comes from the environment."""
+    """Make the app; settings that are not given come from the environment."""
     app = Flask("work")
     app.config.update(config)
     durable.init_app(app)
@@ -48,7 +48,7 @@ def mark(moment: str, pace: float = 0.0) -> str:
         "committed": _is_committed(current_run.id, step.name),
     }
     # One write to a file opened for appending: lines of several processes do not mix,
-    # and what is written survives the process.
+    # and the line survives the process.
     path = os.environ["TEST_TRACE"]
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{json.dumps(line)}\n".encode())
@@ -133,7 +133,7 @@ if "TEST_FORWARD" in os.environ:
 
 
 class OddError(BaseException):
-    """What no ``except Exception`` sees, as compiled code raises when it panics."""
+    """Raised past ``except Exception``, like the panic of compiled code."""
 
 
 class Served(EventData, name="meal/served"):
@@ -180,7 +180,7 @@ asking.REST = 1.0
 filtered_by("panics", panic)
 
 
-#: What a release adds: an event of a function that there is, and a value of a field.
+#: The additions of a release: an event of an existing function, and a field's value.
 _GROWN = "growth" not in _WITHOUT
 
 

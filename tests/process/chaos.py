@@ -1,8 +1,8 @@
-"""Chaos: events are sent while things go wrong at random; afterwards all is counted.
+"""Chaos: events are sent while faults happen at random; afterwards all is counted.
 
-Each test of this kind lets things go wrong for some seconds (``--chaos SECONDS``), and
-says with which seed (``--chaos-seed``). What has to hold is the same for all of them:
-see :meth:`Chaos.judge`.
+Each test of this kind lets faults happen for some seconds (``--chaos SECONDS``), and
+prints its seed (``--chaos-seed``). The same has to hold after all of them: see
+:meth:`Chaos.judge`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .sites import Site
 SHORT = 8.0
 LONG = 300.0
 
-#: Seconds that everything accepted may take once all is well again.
+#: Seconds that all accepted events may take once everything runs again.
 RECOVERY = 120.0
 
 
@@ -58,11 +58,11 @@ Misdeed = t.Callable[[], None]
 class Chaos:
     """Sends events while it does one misdeed after another.
 
-    :param site: Where.
-    :param chance: What decides.
+    :param site: The site that it happens in.
+    :param chance: The source of random choices.
     """
 
-    #: How many workers there are.
+    #: The number of workers.
     size = 3
 
     def __init__(self, site: Site, chance: random.Random) -> None:
@@ -76,7 +76,7 @@ class Chaos:
         self._ended: list[Process] = []
 
     def misdeeds(self) -> list[Misdeed]:
-        """Return what may go wrong; what stands there twice does so more often."""
+        """Return the possible faults; one that is listed twice happens more often."""
         return [
             self.kill_a_worker,
             self.stop_a_worker,
@@ -85,12 +85,12 @@ class Chaos:
         ]
 
     def mend(self) -> None:
-        """Look after what went wrong before; called all the time."""
+        """Mend the faults so far; called all the time."""
 
     # -- The reign ----------------------------------------------------------------
 
     def reign(self, seconds: float) -> None:
-        """Let things go wrong for so long, and then heal."""
+        """Let faults happen for some seconds, and then heal."""
         self.workers = [self.worker() for _ in range(self.size)]
         for worker in self.workers:
             worker.says("is ready")
@@ -123,7 +123,7 @@ class Chaos:
         self._sent += 1
         name, data = self.event()
         event = f"chaos-{self._sent}"
-        # What is not accepted may be there all the same, so it is sent until it is.
+        # An event that is not accepted may be there all the same, so it is repeated.
         while not self.sends(event, name, data):
             self.mend()
             time.sleep(0.05)
@@ -139,13 +139,13 @@ class Chaos:
     # -- Misdeeds -----------------------------------------------------------------
 
     def kill_a_worker(self) -> None:
-        """Have another one instead of a worker that dies at once."""
+        """Kill a worker at once, and start another one."""
         victim = self._victim()
         victim.kill()
         self.workers.append(self.worker())
 
     def end_a_worker(self) -> None:
-        """Have another one instead of a worker that is asked to go, as in a deploy."""
+        """Ask a worker to go, as in a deploy, and start another one."""
         self.end(self._victim())
         self.workers.append(self.worker())
 
@@ -189,13 +189,13 @@ class Chaos:
     # -- Afterwards ---------------------------------------------------------------
 
     def judge(self) -> None:
-        """Check that each event that was accepted is one run that was completed.
+        """Check that each accepted event is one run that was completed.
 
-        No step that was committed was begun again, each step has come to its end, the
-        runs are counted as often as there are, and no message is left anywhere.
+        No committed step was begun again, each step has come to its end, the counts of
+        runs are right, and no message is left anywhere.
         """
         events, site = self.accepted, self.site
-        assert len(events) > 3  # else there was nothing to go wrong
+        assert len(events) > 3  # otherwise no fault could have mattered
         site.counts("completed", len(events), timeout=RECOVERY)
         site.are("completed", *events)
         site.no_committed_step_ran_again()

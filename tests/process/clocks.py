@@ -11,7 +11,7 @@ import pytest
 #: The folder whose module Python imports at its start.
 _PYTHON = pathlib.Path(__file__).with_name("moved_clock")
 
-#: What moves the clock of any program: Debian's package ``faketime``.
+#: The library that moves the clock of any program: Debian's package ``faketime``.
 _LIBRARY = "libfaketimeMT.so.1"
 _FOLDERS = ("/usr/lib", "/usr/local/lib")
 
@@ -19,7 +19,7 @@ _FOLDERS = ("/usr/lib", "/usr/local/lib")
 class Clock:
     """The time of day of some processes.
 
-    :param place: A file that tells them by how many seconds it is moved.
+    :param place: A file with the number of seconds that it is moved by.
     """
 
     def __init__(self, place: pathlib.Path) -> None:

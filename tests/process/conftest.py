@@ -15,7 +15,7 @@ from .chaos import LONG
 from .chaos import SHORT
 from .sites import Site
 
-#: Seconds that a chaos test may take beyond those in which things go wrong.
+#: Seconds that a chaos test may take beyond its time of chaos.
 PATIENCE = 300
 
 
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(
 
 @pytest.fixture
 def reign(pytestconfig: pytest.Config) -> float:
-    """The seconds in which things go wrong."""
+    """The seconds of chaos."""
     return _reign(pytestconfig)
 
 
@@ -43,7 +43,7 @@ def _reign(config: pytest.Config) -> float:
 
 @pytest.fixture
 def chance(pytestconfig: pytest.Config) -> random.Random:
-    """What decides at random; the seed is shown when the test fails."""
+    """The source of random choices; the seed is shown when the test fails."""
     seed = pytestconfig.getoption("--chaos-seed")
     if seed is None:
         seed = random.randrange(10**6)
@@ -55,7 +55,7 @@ def chance(pytestconfig: pytest.Config) -> random.Random:
 def site(
     tmp_path: pathlib.Path, valkey: ValkeyServer, namespace: str
 ) -> t.Iterator[Site]:
-    """A site on servers that nobody kills."""
+    """A site on servers that no test kills."""
     site = Site(tmp_path, valkey, None, namespace)
     try:
         yield site

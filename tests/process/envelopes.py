@@ -1,4 +1,4 @@
-"""What a local server was sent by Sentry's SDK."""
+"""The envelopes that a local server got from Sentry's SDK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = dict[str, t.Any]
 
 
 class Envelopes:
-    """What came to *receiver*; transactions in the order of their starts."""
+    """The envelopes that came to *receiver*; transactions by their starts."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver

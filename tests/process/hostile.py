@@ -1,6 +1,6 @@
 """The same app in bad company: hooks that raise, redirect and read what is not theirs.
 
-Everything here is something that apps do, and then does it far more often.
+Everything here is something that apps do; this app does it far more often.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flask_durable import Step
 
 from . import app as work
 
-#: How many of a hundred requests are redirected, or have lost their body, and how many
-#: of a hundred contexts end with an error.
+#: The numbers of requests in a hundred that are redirected, and that have lost their
+#: body; and of contexts in a hundred that end with an error.
 REDIRECTED = 30
 READ = 20
 BROKEN = 10
@@ -49,13 +49,13 @@ class Full(logging.Handler):
 
 def create_app() -> Flask:
     app = work.create_app()
-    # As most examples have it; the loggers that there are by then are switched off.
+    # As in most examples; loggers that exist by then are switched off.
     logging.config.dictConfig(
         {
             "version": 1,
             "handlers": {"console": {"class": "logging.StreamHandler"}},
             "root": {"level": "INFO", "handlers": ["console"]},
-            # What raises while it logs a request would answer none.
+            # A handler that raises while it logs a request would answer none.
             "loggers": {"werkzeug": {"propagate": False, "handlers": ["console"]}},
         }
     )

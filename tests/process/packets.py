@@ -1,4 +1,4 @@
-"""What statsd would receive: a UDP socket that keeps all packets."""
+"""A UDP socket in statsd's place that keeps all packets."""
 
 from __future__ import annotations
 

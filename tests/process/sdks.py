@@ -17,13 +17,13 @@ import urllib.request
 
 import pytest
 
-#: The version that is installed with npm, of its own accord once.
+#: The version that is installed with npm, once, when it is first needed.
 JAVASCRIPT = "inngest@4.24.0"
 
-#: Where it is kept: next to the tests, and not part of the project.
+#: The folder of the installed SDK: next to the tests, and not part of the project.
 CACHE = pathlib.Path(__file__).parents[2] / ".cache"
 
-#: Seconds that an SDK may take for its tries, and npm for what it fetches.
+#: Seconds that an SDK may take for its tries, and npm for its downloads.
 SEND_TIMEOUT = 60
 INSTALL_TIMEOUT = 100
 
@@ -53,8 +53,8 @@ try {
 class SDK:
     """One of the SDKs.
 
-    :param command: What is followed by the events as JSON.
-    :param folder: Where it is installed.
+    :param command: The command line before the events as JSON.
+    :param folder: The folder that it is installed in.
     """
 
     def __init__(self, command: list[str], folder: pathlib.Path) -> None:
@@ -64,7 +64,7 @@ class SDK:
     def send(
         self, events: list[dict[str, t.Any]], url: str, key: str = "", **env: str
     ) -> dict[str, t.Any]:
-        """Send *events* as an app that is configured by its environment does.
+        """Send *events* like an app that is configured by its environment.
 
         :returns: The ``ids`` that the SDK returned, or the ``error`` that it raised.
         """
@@ -90,7 +90,7 @@ def python_sdk(folder: pathlib.Path) -> SDK:
 def javascript_sdk() -> SDK:
     """Return the SDK for JavaScript, which is installed when it is not there.
 
-    Where Node is missing or npm finds nothing the test is skipped; on CI it fails.
+    If Node is missing or npm finds nothing, the test is skipped; on CI it fails.
     """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
@@ -102,7 +102,7 @@ def javascript_sdk() -> SDK:
 
 
 def _install(npm: str, folder: pathlib.Path) -> None:
-    # Aside first: what was interrupted must not look complete.
+    # Installed aside first: an interrupted installation must not look complete.
     aside = folder.with_name(f"{folder.name}.{os.getpid()}")
     command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"]
     try:
@@ -126,7 +126,7 @@ def _unavailable(reason: str) -> t.NoReturn:
     pytest.skip(reason)
 
 
-#: What the proxy does with a request: it gets it and the way to the server, and
+#: Handles a request in the proxy: it gets the request and the way to the server, and
 #: answers or not.
 Fault = t.Callable[["_Handler"], None]
 
@@ -135,7 +135,7 @@ class Proxy:
     """Stands between an SDK and the web app; fails the first requests as it is told.
 
     :param target: The web app's address.
-    :param faults: What becomes of the first, second, … request; later ones pass.
+    :param faults: The faults of the first, second, … request; later ones pass.
     """
 
     def __init__(self, target: str, faults: t.Sequence[Fault] = ()) -> None:
@@ -193,7 +193,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.shutdown(2)
 
     def log_message(self, *args: t.Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def passes(request: _Handler) -> None:

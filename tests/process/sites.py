@@ -1,4 +1,4 @@
-"""Worker processes, the servers that they use, and what is checked of their work."""
+"""Worker processes, the servers that they use, and checks of their work."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ..servers import ValkeyServer
 from ..servers import wait_until
 from . import app as work
 
-#: Seconds that anything may take on a busy machine.
+#: Seconds that each wait may take on a busy machine.
 TIMEOUT = 60.0
 
-#: Short, so that what a process left behind is soon taken over.
+#: Short, so that the runs of a dead process are soon taken over.
 LEASE = "2s"
 
-#: Seconds that messages stay hidden which nobody answers for.
+#: Seconds that messages stay hidden after their process died.
 VISIBILITY = 2
 
 APP = str(pathlib.Path(__file__).with_name("app.py"))
@@ -138,7 +138,7 @@ class Site:
 
     @property
     def state(self) -> AppState:
-        """What this process has of the app."""
+        """The services of the app in this process."""
         return work.durable.state_of(self.app)
 
     # -- Processes ----------------------------------------------------------------
@@ -245,7 +245,7 @@ class Site:
             raise AssertionError(f"{error}; {found}; {self.queues()}") from None
 
     def queues(self) -> list[QueueCounts]:
-        """Return what the queues hold."""
+        """Return the numbers of messages in the queues."""
         broker = work.durable.state_of(self.app).broker
         return [broker.counts(queue) for queue in (EVENT_QUEUE, "default")]
 
@@ -255,7 +255,7 @@ class Site:
         wait_until(lambda: self.queues() == [nothing, nothing], "empty queues", TIMEOUT)
 
     def skip(self, seconds: float) -> None:
-        """Bring what waits for a time nearer."""
+        """Bring every time on the server nearer."""
         key = f"{self._tag}:timers"
         with redis.Redis.from_url(self.valkey.url, decode_responses=True) as client:
             pipeline = client.pipeline(transaction=False)

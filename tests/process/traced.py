@@ -1,6 +1,6 @@
 """An app with Sentry, for tests with real processes.
 
-``TEST_DSN`` says where it reports to; without it Sentry is not even imported.
+``TEST_DSN`` is the address of its reports; without it Sentry is not even imported.
 """
 
 from __future__ import annotations

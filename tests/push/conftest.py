@@ -29,12 +29,12 @@ def pushed(valkey: ValkeyServer, sqs: SQSServer, namespace: str) -> t.Iterator[H
 
 @pytest.fixture
 def daemon(pushed: Harness, sqs: SQSServer) -> Daemon:
-    """What hands the app its messages."""
+    """The daemon that posts messages to the app."""
     return Daemon(sqs, to_app(pushed.app), pushed.state.settings.namespace)
 
 
 def end(harness: Harness) -> None:
-    """End what the push worker of an app has started."""
+    """End the threads that the push worker of an app has started."""
     holder = vars(harness.state).get("push_worker")
     worker: PushWorker | None = holder.pop() if holder else None
     if worker is not None:

@@ -1,4 +1,4 @@
-"""Plays Elastic Beanstalk's daemon: receives from SQS, posts, and does as it is told.
+"""Plays Elastic Beanstalk's daemon: receives from SQS, posts, and obeys the answer.
 
 Exactly 200 deletes a message. Any other answer makes it visible again after a moment,
 and no answer leaves it hidden until its visibility timeout is over.
@@ -20,14 +20,14 @@ from ..servers import SQSServer
 #: Posts to a path; returns the status, or ``None`` if there was no answer.
 Post = t.Callable[[str, dict[str, str], bytes], int | None]
 
-#: Where the daemon is told to post.
+#: The path that the daemon posts to.
 PATH = "/durable/worker"
 
 AGENT = {"User-Agent": "aws-sqsd/3.0", "Content-Type": "application/json"}
 
 
 def to_app(app: Flask) -> Post:
-    """Return what posts to *app* in this process."""
+    """Return a function that posts to *app* in this process."""
 
     def post(path: str, headers: dict[str, str], body: bytes) -> int:
         client = app.test_client()
@@ -37,7 +37,7 @@ def to_app(app: Flask) -> Post:
 
 
 def to_address(base: str, inactivity: float = 60.0) -> Post:
-    """Return what posts to the server at *base*.
+    """Return a function that posts to the server at *base*.
 
     :param inactivity: Seconds to wait for an answer.
     """
@@ -58,10 +58,10 @@ def to_address(base: str, inactivity: float = 60.0) -> Post:
 class Daemon:
     """The daemons of several environments, one for each queue.
 
-    :param post: Where messages go.
-    :param prefix: Of the queues' names.
+    :param post: The function that posts a message.
+    :param prefix: The prefix of the queues' names.
     :param queues: The queues, as the app calls them.
-    :param visibility: Seconds that a message is hidden which nobody answers for.
+    :param visibility: Seconds that a message without an answer is hidden.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Daemon:
     def deliver(self, queue: str, *, times: int = 1) -> bool:
         """Deliver the next message of *queue*, if there is one.
 
-        :param times: How often, as if the answers were lost.
+        :param times: The number of deliveries, as if the answers were lost.
         """
         for message in self.receive(queue):
             status: int | None = None
@@ -150,7 +150,7 @@ class Daemon:
         return self.post(PATH, headers, b"elasticbeanstalk scheduled job")
 
     def left(self) -> int:
-        """Return how many messages the queues still hold, hidden ones included."""
+        """Return the number of messages in the queues, hidden ones included."""
         names = [
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesNotVisible",

@@ -31,7 +31,7 @@ def sqs_kit(sqs: SQSServer) -> t.Iterator[SQSKit]:
 
 @pytest.fixture
 def proxy(sqs: SQSServer) -> t.Iterator[Proxy]:
-    """A proxy in front of the SQS server, with faults to be met."""
+    """A proxy in front of the SQS server, with faults for its calls."""
     with sqs_proxy(sqs.endpoint) as made:
         yield made
 

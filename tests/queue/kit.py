@@ -1,4 +1,4 @@
-"""What the queue tests need of a kind of queue beyond the transport's protocol."""
+"""The kinds of queues, with what their tests need beyond the transport's protocol."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class DeadLetter:
 
 
 class Kit:
-    """One kind of queue on a server, in a namespace that nobody else uses."""
+    """One kind of queue on a server, in a namespace that no other test uses."""
 
     kind: str
     #: The shortest visibility timeout that the kind can do.
     visibility: float
     longest_wait: float
-    #: Whether the server takes a stale receipt for the latest one, which none should.
+    #: True if the server takes a stale receipt for the latest one, which none should.
     takes_stale_receipts = False
 
     def __init__(self, url: str) -> None:

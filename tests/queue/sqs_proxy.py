@@ -1,8 +1,8 @@
-"""An HTTP proxy in front of an SQS server, which does to calls what a test says.
+"""An HTTP proxy in front of an SQS server, with faults that a test chooses.
 
-Each fault is met by the next call of its operation: a reply that is lost after the call
-was carried out, a server error, an error answer, or single entries of a batch that are
-refused. An operation may also hang or fail as such. All other calls pass.
+The next call of an operation meets its fault: a reply that is lost after the call was
+carried out, a server error, an error answer, or single entries of a batch that are
+refused. An operation may also hang or fail each time. All other calls pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LoseReply:
 
 @dataclass(frozen=True)
 class Answer:
-    """The call is not carried out: this is the answer."""
+    """The call is not carried out, and gets this answer."""
 
     code: str
     status: int = 400
@@ -45,7 +45,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Pretend:
-    """The call is not carried out: something on the way answers, with status 200."""
+    """The call is not carried out: another server answers it, with status 200."""
 
     body: bytes
 
@@ -56,7 +56,7 @@ Fault = LoseReply | Answer | Refuse | Pretend
 class Proxy:
     """Runs in this process, on a port of its own.
 
-    :param endpoint: The server behind.
+    :param endpoint: The address of the server behind.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -67,7 +67,7 @@ class Proxy:
         #: The address of the queue whose calls hang, if not those of all.
         self._hung_queue: dict[str, str] = {}
         self._lock = threading.Lock()
-        #: Calls by operation, whatever became of them.
+        #: Calls by operation, whatever their fault.
         self.calls: Counter[str] = Counter()
         #: The bodies that were sent, by operation.
         self.requests: dict[str, list[t.Any]] = defaultdict(list)
@@ -103,7 +103,7 @@ class Proxy:
 
     @property
     def left(self) -> int:
-        """How many faults nobody has met yet."""
+        """The number of faults that no call has met yet."""
         return sum(map(len, self._faults.values()))
 
     def close(self) -> None:

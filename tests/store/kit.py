@@ -23,8 +23,8 @@ from flask_durable.store.server import StateServer
 
 Dump = dict[str, t.Any]
 
-#: Scripts whose second call is allowed to find nothing: the first one was told what to
-#: do, and has some seconds to do it. ``cron_marks`` tells the time, which goes on.
+#: Scripts whose second call may find nothing: the first caller got the work, and some
+#: seconds for it. ``cron_marks`` returns the time, which goes on.
 ONE_SHOT = ("sweep", "cron_marks")
 
 #: Sorted sets by time whose members count, while their scores move on with each call.
@@ -86,9 +86,9 @@ def unordered(reply: t.Any) -> t.Any:
 
 
 class Kit:
-    """A run store, and what a test needs to look behind it.
+    """A run store, and views of the keys behind it.
 
-    :param url: A server whose database is emptied.
+    :param url: The URL of a server; its database is emptied.
     """
 
     def __init__(self, url: str, *, partitions: int = 1, **config: t.Any) -> None:
@@ -166,7 +166,7 @@ class Kit:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def advance(self, seconds: float) -> None:
-        """Let time go by, by bringing everything that was written nearer."""
+        """Let time go by, by bringing every written time nearer."""
         by = round(seconds * 1000)
         for tag in self.keys.tags:
             keys = [f"{tag}:{name}" for name in TIMES]
@@ -248,7 +248,7 @@ class Kit:
     def commit(
         self, run_id: str, step: str, token: str = "t1", **given: t.Any
     ) -> list[str]:
-        """Commit a step, done with the payload ``run 1`` unless told otherwise."""
+        """Commit a step, done with the payload ``run 1`` by default."""
         options = {"status": "done", "number": 1, "payload": "run 1", **given}
         return self.store.commit(run_id, token, step, **options)
 
@@ -270,7 +270,7 @@ class Kit:
         return [run[0] for run in self.sweep(*empty).runs]
 
     def confirm(self, *entries: str) -> None:
-        """Say that outbox entries were sent."""
+        """Confirm that outbox entries were sent."""
         for entry in entries:
             kind, run_id, *_ = entry.split(":")
             if kind == "run":
@@ -280,7 +280,7 @@ class Kit:
                 self.store.confirm_events(self.tag(run_id), [entry])
 
     def owed(self, run_id: str = "") -> list[str]:
-        """Return what the outbox of a partition has."""
+        """Return the entries of a partition's outbox."""
         tag = self.tag(run_id)
         keys = sorted(self.client.scan_iter(f"{tag}:outbox:*"))
         return [entry for key in keys for entry in self.client.zrange(key, 0, -1)]
@@ -295,7 +295,7 @@ class Kit:
 
 
 def dump(client: redis.Redis, moving: tuple[str, ...] = MOVING) -> Dump:
-    """Return all keys of a database and what is in them.
+    """Return all keys of a database and their values.
 
     :param moving: Sorted sets whose scores are left out.
     """

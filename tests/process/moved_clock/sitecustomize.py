@@ -1,4 +1,4 @@
-"""Moves a Python process's time of day by what a file says, such as ``+3600``.
+"""Moves a Python process's time of day by the number in a file, such as ``+3600``.
 
 Python imports this at its start where the folder is in ``PYTHONPATH``. Pauses and
 timeouts stay as they are: they go by the monotonic clock.
@@ -18,7 +18,7 @@ def _shift() -> float:
 
 
 class _Instances(type):
-    # What C code makes is of the real class.
+    # Objects that C code makes are of the real class.
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, _datetime)
 

@@ -1,4 +1,4 @@
-"""What the platforms of Amazon are tested with."""
+"""A server with the services of Amazon, for the tests of its platforms."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ def amazon(sqs: SQSServer) -> Amazon:
 
 @pytest.fixture
 def name() -> str:
-    """A name that nothing else has."""
+    """A unique name."""
     return f"pool-{next(_numbers)}"
