@@ -189,7 +189,7 @@ class Runs:
 
         :param after: The number that all returned lines exceed.
         :raises RunNotFound: There is no such run.
-        :raises PayloadError: This process cannot open the lines.
+        :raises PayloadError: The lines cannot be opened by this process.
         """
         with shielded():
             entries = self._logs.read(id)

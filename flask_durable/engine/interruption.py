@@ -252,7 +252,8 @@ class Watchdog:
     def forget(self) -> None:
         """Note that a body ended. Most do so long before their deadlines.
 
-        They leave when they are the greater part, which costs little for each.
+        Ended bodies are dropped when they are the greater part, which costs little for
+        each.
         """
         with self._condition:
             self._ended += 1

@@ -41,7 +41,7 @@ class Function(t.Generic[D, R]):
     Calling it calls the plain body, so that a unit test needs no engine.
     """
 
-    #: Unique in an app.
+    #: The id, unique in an app.
     id: str
     #: Names and wildcards of the events that start it.
     triggers: tuple[str, ...]
@@ -51,9 +51,9 @@ class Function(t.Generic[D, R]):
     crons: tuple[Cron, ...]
     #: Tells for a matching event if it starts a run.
     where: t.Callable[[Event[t.Any]], bool] | None
-    #: Its handler, with the steps that follow a run's final failure.
+    #: The function that is called once for each run that failed for good.
     failure_handler: Function[D, object] | None
-    #: Changes with the body's code.
+    #: A digest that changes with the body's code.
     version: str
     #: The place of its definition, as ``"file:line"``.
     defined_at: str
