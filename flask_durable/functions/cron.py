@@ -160,7 +160,7 @@ def _next_change(zone: tzinfo, start: datetime, end: datetime) -> datetime | Non
     """Return the last second after *start* before *zone* changes its offset.
 
     :param end: The time after which a change does not matter.
-    :returns: That second; ``None`` if there is no change until *end*.
+    :returns: The moment of that second; ``None`` if nothing changes until *end*.
     """
     start, end = start.replace(microsecond=0), end - _SECOND
     offset = _offset(zone, start)
