@@ -61,7 +61,7 @@ class Acknowledger:
     :param repeat: Takes messages to be processed once more, and returns those it does
         not take, which are released.
     :param on_failed: Called with the errors of messages, by what the messages are
-        about, once they are given back or dead-lettered for them.
+        about, once they are handed back or dead-lettered for them.
     """
 
     def __init__(

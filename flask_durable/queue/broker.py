@@ -53,8 +53,8 @@ MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
 #: Seconds that a send goes on while the queue takes nothing, by default.
 PATIENCE = 5.0
-#: Seconds that a message waits here for a run thread before it is given back, and the
-#: receive from which on it is no longer given back.
+#: Seconds that a message waits here for a run thread before it is handed back, and the
+#: receive from which on it is no longer handed back.
 MAX_WAIT = 2.0
 GIVEN_BACK = 5
 
@@ -280,7 +280,7 @@ class DurableBroker(dramatiq.Broker):
         return self.transport.check(queue)
 
     def stop_receiving(self, until: float = math.inf) -> None:
-        """Fetch nothing more, and give back messages that were fetched and not started.
+        """Fetch nothing more, and hand back messages that were fetched and not started.
 
         :param until: The time until which Dramatiq's calls wait for settled messages to
             be carried out, on the monotonic clock.
@@ -315,7 +315,7 @@ class DurableBroker(dramatiq.Broker):
         self.stop_receiving()
         deadline = time.monotonic() + timeout + 0.5
         if self.transport.longest_wait <= FLUSH_TIMEOUT:
-            # So that messages of a read that ends now are given back. A longer read is
+            # So that messages of a read that ends now are handed back. A longer read is
             # left alone: its messages become visible again by themselves.
             for receiver in self._receivers:
                 receiver.loop.join(max(0.0, deadline - time.monotonic()))
@@ -414,7 +414,7 @@ class DurableBroker(dramatiq.Broker):
         with self._lock:
             if self._stopping.is_set():
                 return messages
-            # A stop that begins now finds these messages, and gives them back.
+            # A stop that begins now finds these messages, and hands them back.
             for queue in queues.keys() - self._inboxes.keys():
                 self._repeated[queue] += self._open(queue, queues[queue])
         for queue in queues.keys() & self._inboxes.keys():
@@ -449,11 +449,11 @@ class DurableBroker(dramatiq.Broker):
         )
 
     def _give_back_overdue(self) -> None:
-        """Give back messages that have waited longer than expected for a thread.
+        """Hand back messages that have waited longer than expected for a thread.
 
         A message that comes back again and again stays: no other worker has a thread
         for it either, and the queue counts its receives. While the state server is away
-        nothing is given back: no other worker could do more.
+        nothing is handed back: no other worker could do more.
         """
         if self._healthy is not None and not self._healthy():
             return
@@ -473,7 +473,7 @@ class DurableBroker(dramatiq.Broker):
             self._give_back(overdue)
 
     def _given_back(self, queue: str) -> int:
-        """Return the receive from which on a message of *queue* is not given back."""
+        """Return the receive from which on a message of *queue* is not handed back."""
         return min(GIVEN_BACK, self.transport.max_receives(queue))
 
     def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:

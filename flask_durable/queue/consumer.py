@@ -83,7 +83,7 @@ class LocalMessage(MessageProxy):
         return self._decide()
 
     def withdraw(self) -> bool:
-        """Return True if it may be given back; then it can no longer be started."""
+        """Return True if it may be handed back; then it can no longer be started."""
         return self._decide()
 
     def leave(self) -> None:
@@ -193,7 +193,7 @@ class QueueConsumer(Consumer):
 
 
 class ProcessingMiddleware(Middleware):
-    """Starts messages, gives back those that raised, and stops receiving in time."""
+    """Starts messages, hands back those that raised, and stops receiving in time."""
 
     def __init__(
         self,

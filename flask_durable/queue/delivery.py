@@ -22,7 +22,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Release:
-    """The message is given back, to be received again after *delay* seconds."""
+    """The message is handed back, to be received again after *delay* seconds."""
 
     delay: float
 
@@ -46,7 +46,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Failed:
-    """Processing it raised *error*: it is given back, or dead after the last receive.
+    """Processing it raised *error*: it is handed back, or dead after the last receive.
 
     :param about: The subject of the message; ``""`` if that is not known.
     """
@@ -111,7 +111,7 @@ class Held:
             self.settlement = self._undoubted(self.settlement)
 
     def release(self, delay: float = 0.0) -> None:
-        """Give the message back, to be received again after *delay* seconds."""
+        """Hand the message back, to be received again after *delay* seconds."""
         self._decide(Release(delay))
 
     def dead(self, reason: str) -> None:
@@ -127,7 +127,7 @@ class Held:
         self._decide(Leave())
 
     def unknown(self, why: str) -> None:
-        """Give the message back for a process of the release that knows its form.
+        """Hand the message back for a process of the release that knows its form.
 
         After its last receive it goes to the dead-letter queue, with *why*.
         """
@@ -171,7 +171,7 @@ class Delivery(Held):
         return body if isinstance(body, str) else body.decode()
 
     def failed(self, error: BaseException, delay: float = 0.0) -> None:
-        """Give the message back after *delay* seconds, since processing it raised.
+        """Hand the message back after *delay* seconds, since processing it raised.
 
         After its last receive it goes to the dead-letter queue at once, with *error* in
         the reason: SQS, which would move it, does not know the error.

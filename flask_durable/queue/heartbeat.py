@@ -24,7 +24,7 @@ MAX_PAUSE = 0.5
 
 
 class Hand:
-    """The messages that this process received and has not deleted or given back yet.
+    """The messages that this process received and has not deleted or handed back yet.
 
     A message is extended after a third of its visibility, also while it waits to be
     deleted. One whose visibility has run out by then is marked lost.

@@ -41,7 +41,7 @@ MAX_BACKOFF = 5.0
 class Batch:
     """Settled messages of one queue, by their settlement.
 
-    :param released: Messages to be given back, by the seconds until the next receive.
+    :param released: Messages to be handed back, by the seconds until the next receive.
     :param dead: Messages to be dead-lettered, with their reasons.
     :param deleted: Messages to be deleted: the state that they led to is durable.
     """

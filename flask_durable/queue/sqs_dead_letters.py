@@ -2,7 +2,7 @@
 
 The only way to look at a message on SQS is to receive it, which hides it. So a look
 holds the letters that it received and extends their hiding while it goes on. At its end
-it gives back those that were neither moved nor deleted. If its process dies, they come
+it hands back those that were neither moved nor deleted. If its process dies, they come
 back by themselves. A letter is moved by being sent to its queue and then deleted: a
 death between the two leaves both, which is harmless.
 """
@@ -163,7 +163,7 @@ class SQSLook:
         return outcomes
 
     def close(self) -> None:
-        """Give back the letters in hand; one that fails comes back by itself."""
+        """Hand back the letters in hand; one that fails comes back by itself."""
         self._change_visibility(0)
         self._held.clear()
 
@@ -195,7 +195,7 @@ class SQSLook:
         """Return whether letters may wait behind those in hand.
 
         A FIFO queue gives nothing more of a group until the letters received of it are
-        deleted or given back: one look sees ten letters of each group.
+        deleted or handed back: one look sees ten letters of each group.
         """
         if not self._held or not str(self._dead_url).endswith(".fifo"):
             return False

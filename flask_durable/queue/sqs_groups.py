@@ -1,7 +1,7 @@
 """FIFO queues: the group and the deduplication id of each message.
 
 SQS delivers a message of a group only when all before it in the group are deleted:
-those that are in hand, hidden, or given back with a delay hold the rest up. So a
+those that are in hand, hidden, or handed back with a delay hold the rest up. So a
 receive asks a FIFO queue for one message, and its outcome decides about the next. Two
 messages of one group in one process would have to be ordered a second time here.
 

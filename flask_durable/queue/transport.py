@@ -184,7 +184,7 @@ class Transport(t.Protocol):
     def release(
         self, queue: str, receipts: t.Sequence[str], delay: float = 0
     ) -> list[Outcome]:
-        """Give messages back, to be received again after *delay* seconds."""
+        """Hand messages back, to be received again after *delay* seconds."""
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
         """Move a message to the dead-letter queue, with the reason beside it.

@@ -42,7 +42,7 @@ class Window:
         self.release(count)
 
     def release(self, count: int = 1) -> None:
-        """Give back *count* slots."""
+        """Return *count* slots."""
         with self._condition:
             self._free += count
             self._condition.notify_all()

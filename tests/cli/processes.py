@@ -6,7 +6,7 @@ import pathlib
 
 
 def gone(pid: int) -> bool:
-    """Return whether the process *pid* has ended; one that nobody reaped has."""
+    """Return whether the process *pid* has ended, if only as a zombie."""
     try:
         fields = (
             pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

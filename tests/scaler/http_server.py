@@ -28,10 +28,10 @@ class Reply:
 
 
 class FakeServer:
-    """Answers requests one at a time; subclasses say how in :meth:`answer`.
+    """Answers requests one at a time; subclasses implement :meth:`answer`.
 
-    :ivar requests: Those that came, in order.
-    :ivar failures: What is answered instead, one for each request until there are no
+    :ivar requests: The requests that came, in order.
+    :ivar failures: The answers to give instead, one for each request until there are no
         more. ``None`` closes the connection.
     """
 
@@ -91,7 +91,7 @@ _Fake = t.TypeVar("_Fake", bound=FakeServer)
 
 @contextlib.contextmanager
 def serving(fake: _Fake) -> t.Iterator[_Fake]:
-    """Serve *fake* on a free loopback port meanwhile."""
+    """Serve *fake* on a free loopback port inside the block."""
     handler = type("Handler", (_Handler,), {"fake": fake})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""What the policy's tests see: a queue of resize jobs, and what is wanted of it."""
+"""Observations for the policy's tests: a queue of resize jobs, and its goal."""
 
 from __future__ import annotations
 

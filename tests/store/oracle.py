@@ -1,4 +1,4 @@
-"""What the scripts have to do, told without Redis: the state machine in memory.
+"""The duties of the scripts without Redis: the state machine in memory.
 
 One method a script, with the script's arguments; see the headers of the scripts and the
 table of states. Times are milliseconds of a clock that only the test moves.
@@ -25,7 +25,7 @@ Reply = list[t.Any]
 
 @dataclass
 class Memo:
-    """What is kept of one step."""
+    """The stored record of one step."""
 
     status: str
     token: str
@@ -44,7 +44,7 @@ class Memo:
 
 @dataclass
 class Run:
-    """One run, as far as anybody can tell."""
+    """One run, as far as a caller can tell."""
 
     id: str
     function: str
@@ -71,20 +71,20 @@ class Run:
     finished: int | None = None
     deferred_since: int | None = None
     doubts: int = 0
-    #: What is left of its times while it is paused.
+    #: The rest of its times while it is paused.
     timeout_left: int | None = None
     start_left: int | None = None
-    #: When it was claimed, and for how long it was queued; then for how long it was
-    #: owned, and what that came to.
+    #: For each claim its time and the time queued before; then the time until it was
+    #: given up, and how it ended.
     claimed: list[list[t.Any]] = field(default_factory=list)
     memos: dict[str, Memo] = field(default_factory=dict)
     #: Memos that retries removed.
     removed: int = 0
-    #: The token that let go of the run last, and what it was told.
+    #: The token that gave up the run last, and the reply.
     left: tuple[str, Reply] | None = None
-    #: The claimant that was told that the run is paused now.
+    #: The claimant that got the reply that the run is paused now.
     paused_by: str | None = None
-    #: The last call from outside, and what it was told.
+    #: The last call from outside, and the reply.
     administered: tuple[str, Reply] | None = None
 
     @property
@@ -115,7 +115,7 @@ class Oracle:
         self.looks: dict[str, tuple[str, int, int]] = {}
         self.timers: dict[str, int] = {}
         self.queued: dict[str, int] = {}
-        #: What is owed to each queue, and when to look at a queue.
+        #: The entries owed to each queue, and the time to look at a queue.
         self.owed: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self.outboxes: dict[str, int] = {}
         self.longest_lease = 0
@@ -503,7 +503,7 @@ class Oracle:
         return ["cancelled" if cancelled else "lost"]
 
     def _left(self, run: Run | None, token: str, *, finished: bool) -> Reply | None:
-        """Return what the one who let go of the run was told."""
+        """Return the reply to the owner that gave up the run, if this is its token."""
         if run is None or run.left is None or run.left[0] != token:
             return None
         reply = run.left[1]

@@ -1,8 +1,8 @@
 -- The functions that the scripts of this folder share; put before each of them. Scripts
--- that finish or give back accepted messages already carry the flag allow-oom.
+-- that finish or hand back accepted messages already carry the flag allow-oom.
 --
--- A stream entry has the field "body" and, once it was given back, "receives" (how often
--- it was received as an earlier entry) and "sent" (when it was sent first). Bodies are
+-- A stream entry has the field "body". Once it was handed back it also has "receives" (the
+-- receives of its earlier entries) and "sent" (the time when it was sent first). Bodies are
 -- opaque bytes. A receipt is (entry id, delivery count, consumer).
 
 local GROUP = 'workers'

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Gives messages in hand back: at once, or after a delay. (G4)
+-- Hands messages back: at once, or after a delay. (G4)
 --
 -- KEYS[1] stream
 -- KEYS[2] delayed
 -- ARGV[1] delay in milliseconds
 -- ARGV    entry id, delivery count, consumer; at most 100 times
 --
--- Reply   a receipt: 1 given back, also by an earlier call; 0 another consumer has it
+-- Reply   a receipt: 1 handed back, also by an earlier call; 0 another consumer has it
 --
 -- The message becomes a new entry that carries its receive count: an idle time that ran
 -- out wakes no blocked reader, a new entry does.
