@@ -157,7 +157,7 @@ def secrets_of(
 
 
 def refuse_empty(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return *values* unless there are none: no values would end a protection."""
+    """Return *values* unless there are none: that would lift a protection."""
     if not values:
         raise ValueError("must not be empty: leave it out, or give it a value")
     return values

@@ -41,7 +41,7 @@ class MessageRefused(ValueError):
 class ForeignMessage(UndecodableMessage):
     """Raised for a message that another installation has sent.
 
-    It is on the wrong queue or a shared one, and goes back there.
+    The two share the queue without knowing it, so the message goes back there.
     """
 
     def __init__(self, home: str) -> None:

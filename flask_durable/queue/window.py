@@ -42,7 +42,7 @@ class Window:
         self.release(count)
 
     def release(self, count: int = 1) -> None:
-        """Return *count* slots."""
+        """Free *count* slots."""
         with self._condition:
             self._free += count
             self._condition.notify_all()

@@ -247,10 +247,10 @@ def _flush_time(deadline: float) -> float:
 def call_later(
     seconds: float, call: t.Callable[..., object], *args: object
 ) -> threading.Timer:
-    """Return a timer that calls *call* on a thread of its own, or ``None``.
+    """Return a timer that calls *call* on a thread of its own, if one can start.
 
-    Steps may have taken all threads that the system allows. A worker has to end all
-    the same, if less gently.
+    Steps may have taken all threads that the system allows. The worker ends all the
+    same, if less gently.
     """
     timer = threading.Timer(seconds, call, args)
     timer.daemon = True

@@ -141,7 +141,7 @@ class RunThreads:
         return self._broker.window.reserve(1) == 1
 
     def release(self) -> None:
-        """Return a thread that was not used."""
+        """Free a thread that was reserved and not used."""
         self._broker.window.release()
 
     def hand_over(self, queue: str, run: ClaimedRun) -> None:
