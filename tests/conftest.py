@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--chaos",
         type=float,
         metavar="SECONDS",
-        help="how long things go wrong in each chaos test, such as 3600",
+        help="how long things go wrong in all, such as 3600; the chaos tests share it",
     )
     parser.addoption(
         "--chaos-seed",

@@ -75,9 +75,12 @@ class Pair:
 
 
 @contextlib.contextmanager
-def replicated() -> t.Iterator[Pair]:
-    """Run a pair, and wait until the replica follows."""
-    quick = {"repl-diskless-sync-delay": "0"}
+def replicated(**config: str) -> t.Iterator[Pair]:
+    """Run a pair, and wait until the replica follows.
+
+    :param config: Options of both, such as ``appendfsync="always"``.
+    """
+    quick = {"repl-diskless-sync-delay": "0", **config}
     with valkey_server(**quick) as old:
         follows = f"127.0.0.1 {old.port}"
         with (

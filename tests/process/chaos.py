@@ -1,8 +1,9 @@
 """Chaos: events are sent while faults happen at random; afterwards all is counted.
 
-Each test of this kind lets faults happen for some seconds (``--chaos SECONDS``), and
-prints its seed (``--chaos-seed``). The same has to hold after all of them: see
-:meth:`Chaos.judge`.
+Each test of this kind lets faults happen for some seconds, and prints its seed
+(``--chaos-seed``). ``pytest --chaos 3600 tests/process`` makes an hour of it, which the
+chosen tests share. With ``-rP`` each test prints the faults that it let happen. The
+same has to hold after all of them: see :meth:`Chaos.judge`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from .app import durable
 from .sites import Process
 from .sites import Site
 
-#: Seconds of chaos: by default, and with ``--long``.
-SHORT = 8.0
+#: Seconds of chaos in each test: by default, and with ``--long``.
+SHORT = 5.0
 LONG = 300.0
+
+HOUR = 3600.0
 
 #: Seconds that all accepted events may take once everything runs again.
 RECOVERY = 120.0
@@ -71,6 +74,8 @@ class Chaos:
         #: The names of the events that were accepted, by id.
         self.accepted: dict[str, str] = {}
         self.workers: list[Process] = []
+        #: How often each misdeed was tried.
+        self.did: Counter[str] = Counter()
         self._sent = 0
         self._stopped: list[Process] = []
         self._ended: list[Process] = []
@@ -90,19 +95,24 @@ class Chaos:
     # -- The reign ----------------------------------------------------------------
 
     def reign(self, seconds: float) -> None:
-        """Let faults happen for some seconds, and then heal."""
+        """Let faults happen for some seconds, each at least once, and then heal."""
         self.workers = [self.worker() for _ in range(self.size)]
         for worker in self.workers:
             worker.says("is ready")
         misdeeds = self.misdeeds()
+        due = list(dict.fromkeys(misdeeds))
+        self.chance.shuffle(due)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while due or time.monotonic() < end:
             self.send()
             self.mend()
             if self.chance.random() < 0.25:
-                self.chance.choice(misdeeds)()
+                misdeed = due.pop() if due else self.chance.choice(misdeeds)
+                misdeed()
+                self.did[misdeed.__name__.strip("_")] += 1
             time.sleep(self.chance.uniform(0.05, 0.25))
         self.heal()
+        print(f"{seconds:.0f} s, {len(self.accepted)} events: {dict(self.did)}")
 
     def heal(self) -> None:
         """Let everything run again."""

@@ -19,26 +19,28 @@ from .sites import Site
 PATIENCE = 300
 
 
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    timeout = pytest.mark.timeout(_reign(config) + PATIENCE)
-    for item in items:
-        if "reign" in getattr(item, "fixturenames", ()):
-            item.add_marker(timeout, append=False)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    timeout = pytest.mark.timeout(_reign(session) + PATIENCE)
+    for item in _nets(session):
+        item.add_marker(timeout, append=False)
 
 
 @pytest.fixture
-def reign(pytestconfig: pytest.Config) -> float:
+def reign(request: pytest.FixtureRequest) -> float:
     """The seconds of chaos."""
-    return _reign(pytestconfig)
+    return _reign(request.session)
 
 
-def _reign(config: pytest.Config) -> float:
-    given: float | None = config.getoption("--chaos")
+def _reign(session: pytest.Session) -> float:
+    given: float | None = session.config.getoption("--chaos")
     if given is not None:
-        return given
-    return LONG if config.getoption("--long") else SHORT
+        return given / max(1, len(_nets(session)))
+    return LONG if session.config.getoption("--long") else SHORT
+
+
+def _nets(session: pytest.Session) -> list[pytest.Item]:
+    """The chaos tests that were asked for."""
+    return [x for x in session.items if "reign" in getattr(x, "fixturenames", ())]
 
 
 @pytest.fixture

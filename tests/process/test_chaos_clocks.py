@@ -15,14 +15,13 @@ from ..servers import ValkeyServer
 from .app import durable
 from .chaos import Chaos
 from .chaos import EVENT_KEY
+from .chaos import HOUR
 from .chaos import Misdeed
 from .chaos import post
 from .chaos import RECOVERY
 from .clocks import Clock
 from .sites import Process
 from .sites import Site
-
-HOUR = 3600.0
 
 
 def test_clocks_of_senders_and_workers_that_jump_lose_and_hasten_nothing(

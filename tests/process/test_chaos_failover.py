@@ -9,6 +9,7 @@ import typing as t
 
 import pytest
 
+from ..replicas import command
 from ..replicas import Pair
 from ..replicas import replicated
 from ..servers import wait_until
@@ -22,7 +23,7 @@ ALONE = 0.5
 
 @pytest.fixture
 def pair() -> t.Iterator[Pair]:
-    with replicated() as pair:
+    with replicated(appendfsync="always") as pair:
         yield pair
 
 
@@ -59,7 +60,8 @@ class Failovers(Chaos):
         self._back: float | None = None
 
     def misdeeds(self) -> list[Misdeed]:
-        return [*super().misdeeds(), *[self._hand_over, self._lose_the_primary] * 3]
+        often = [self._hand_over, self._lose_the_primary, self._change_disks]
+        return [*super().misdeeds(), *often * 3]
 
     def mend(self) -> None:
         if self._back is not None and time.monotonic() > self._back:
@@ -70,16 +72,25 @@ class Failovers(Chaos):
         super().heal()
         # At least one of each, however few there was time for.
         for last in (self._lose_the_primary, self._hand_over):
-            self._bring_back()
             wait_until(lambda: self._pair.is_whole, "the replica")
             last()
+            self._bring_back()
             self.send()
-        self._bring_back()
+        self._have_disks("always")
 
     def _bring_back(self) -> None:
         if self._back is not None:
             self._back = 0
             self.mend()
+
+    def _change_disks(self) -> None:
+        # With slow ones, what waits for them is more often in between at a failover.
+        self._have_disks(self.chance.choice(["always", "everysec"]))
+
+    def _have_disks(self, appendfsync: str) -> None:
+        if self._back is None:
+            for server in (self._pair.old, self._pair.new):
+                command(server, "CONFIG", "SET", "appendfsync", appendfsync)
 
     def _hand_over(self) -> None:
         if self._pair.is_whole:

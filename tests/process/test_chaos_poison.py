@@ -72,10 +72,12 @@ class Poison(Chaos):
         try:
             wait_until(self._has_ended, "what is poison to end", RECOVERY)
         except TimeoutError as error:
-            found = {e: (kind, self._outcome(e)) for e, kind in self.poison.items()}
+            outcomes = self._outcomes()
+            found = {e: (kind, outcomes[e]) for e, kind in self.poison.items()}
             raise AssertionError(f"{error}: {found}") from None
         bad = list(self.poison)
-        completed = [e for e in bad if self._outcome(e) == "completed"]
+        outcomes = self._outcomes()
+        completed = [e for e in bad if outcomes[e] == "completed"]
         good = len(self.accepted)
         self.site.counts("completed", good + len(completed), timeout=RECOVERY)
         self.site.are("completed", *self.accepted)
@@ -88,18 +90,31 @@ class Poison(Chaos):
     def _has_ended(self) -> bool:
         self.mend()
         ended = True
+        outcomes = self._outcomes()
         for event, kind in self.poison.items():
-            outcome = self._outcome(event)
+            outcome = outcomes[event]
             if outcome == "paused":
                 self.site.resume(self.site.run_of(event).id)
             ended = ended and outcome in KINDS[kind][2]
         return ended
 
-    def _outcome(self, event: str) -> str:
-        if runs := self.site.runs_of(event):
-            (run,) = runs
-            return run.status.value
-        return "dead letter" if event in self._dead() else "none"
+    def _is_deadly(self) -> bool:
+        """Whether something is there that ends the process that takes it."""
+        outcomes = self._outcomes()
+        return any(
+            outcomes[event] not in ("paused", *KINDS[kind][2])
+            for event, kind in self.poison.items()
+            if kind in DEADLY
+        )
+
+    def _outcomes(self) -> dict[str, str]:
+        """Return what has come of each poison so far, by event."""
+        runs = self.site.runs_of(*self.poison)
+        found = {run.event_id: run.status.value for run in runs}
+        assert len(found) == len(runs), runs
+        if len(found) < len(self.poison):
+            found = {**dict.fromkeys(self._dead(), "dead letter"), **found}
+        return {event: found.get(event, "none") for event in self.poison}
 
     def _dead(self) -> set[str]:
         letters = self.site.state.dead_letters.list(queue=EVENT_QUEUE, limit=1000)
@@ -109,10 +124,7 @@ class Poison(Chaos):
         self._send(self.chance.choice(list(KINDS)))
 
     def _send(self, kind: str) -> None:
-        others = [e for e, other in self.poison.items() if other in DEADLY]
-        if kind in DEADLY and any(
-            self._outcome(e) not in ("paused", *KINDS[kind][2]) for e in others
-        ):
+        if kind in DEADLY and self._is_deadly():
             return
         name, data, _ = KINDS[kind]
         if "antidote" in data:

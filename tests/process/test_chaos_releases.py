@@ -13,6 +13,7 @@ import typing as t
 import pytest
 
 from .chaos import Chaos
+from .chaos import HOUR
 from .chaos import Misdeed
 from .sites import Process
 from .sites import Site
@@ -76,6 +77,10 @@ class Releases(Chaos):
     def rule(self, seconds: float) -> None:
         """Let things go wrong, and judge."""
         self.reign(seconds)
+        for worker in self._of_older:
+            worker.wait()
+        # Nobody defers a run to a worker that has its code any more.
+        self.site.skip(HOUR)
         self.judge()
         packages = {line["package"] for line in self.site.trace()}
         assert len(packages) == 2, packages
