@@ -198,8 +198,8 @@ class World:
         assert process is not None
         broker = process.state.broker
         with self.operations.others():
-            with broker._acknowledger._condition:
-                broker._acknowledger._condition.notify_all()  # it is its turn
+            with broker._acknowledger._takable:
+                broker._acknowledger._takable.notify_all()  # it is its turn
             for _ in range(1000):
                 if self.operations.dead:
                     raise SimulatedDeath
