@@ -15,6 +15,7 @@ from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.queue.envelope import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
+from flask_durable.worker.pushed import RENEWED_FROM
 
 from ..harness import Harness
 from ..proxy import Proxy
@@ -30,6 +31,9 @@ from .chaos import RECOVERY
 QUEUES = (EVENT_QUEUE, "orders", "default")
 
 TENANTS = ["a", "b", "c"]
+
+#: The functions in turn, each with its event. An order's number is the id of both.
+FUNCTIONS = {"place": "order/placed", "pay": "order/paid"}
 
 
 class OrderedDaemon(Daemon):
@@ -60,13 +64,15 @@ class Orders:
         )
         self._daemon.mapping = self._mapping
 
-        @harness.durable.function(on="order/placed", queue="orders")
-        def place(event: Event[t.Any], step: Step) -> None:
-            numbers = self.begun[event.data["tenant"]]
-            if event.data["n"] not in numbers:  # an attempt may be repeated
-                numbers.append(event.data["n"])
-            step.run("one", int)
-            step.run("two", int)
+        for function, name in FUNCTIONS.items():
+
+            @harness.durable.function(on=name, id=function, queue="orders")
+            def note(event: Event[t.Any], step: Step) -> None:
+                numbers = self.begun[event.data["tenant"]]
+                if event.data["n"] not in numbers:  # an attempt may be repeated
+                    numbers.append(event.data["n"])
+                step.run("one", int)
+                step.run("two", int)
 
     def reign(self, seconds: float) -> None:
         """Send and deliver for so long, with the state server away at times."""
@@ -82,8 +88,11 @@ class Orders:
                 self._away -= 1
                 if not self._away:
                     self._server.bring_up()
+            elif self.chance.random() < 0.02:
+                self._receive_often(self.chance.choice(QUEUES[:2]))
         self._away = 0
         self._server.bring_up()
+        self._receive_often(self.chance.choice(QUEUES[:2]))
 
     def settle(self) -> None:
         """Deliver until nothing is left."""
@@ -94,6 +103,19 @@ class Orders:
             for queue in QUEUES:
                 self._deliver(queue)
 
+    def _receive_often(self, queue: str) -> None:
+        """Have the server away until messages of *queue* were received often."""
+        self.settle()  # nothing that is left was
+        for _ in range(8):
+            self._send()
+        if queue != EVENT_QUEUE:
+            for _ in range(4):
+                self._deliver(EVENT_QUEUE)
+        self._server.take_down()
+        for _ in range(RENEWED_FROM + 1):
+            self._deliver(queue)
+        self._server.bring_up()
+
     def queues(self) -> list[QueueCounts]:
         broker = self.harness.state.broker
         return [broker.counts(queue) for queue in QUEUES]
@@ -103,7 +125,8 @@ class Orders:
         n = len(self.sent[tenant])
         with contextlib.suppress(UnavailableError):
             data = {"tenant": tenant, "n": n}
-            self.harness.send("order/placed", data, id=f"{tenant}-{n}")
+            function, id = names_of(tenant, n)
+            self.harness.send(FUNCTIONS[function], data, id=id)
             self.sent[tenant].append(n)
 
     def _deliver(self, queue: str) -> None:
@@ -118,6 +141,11 @@ class Orders:
         if twice == 2 and queue != "default":
             self._mapping.invoke(messages, seconds=seconds, fifo=".fifo")
         self._mapping.settle(queue, messages, seconds=seconds)
+
+
+def names_of(tenant: str, n: int) -> tuple[str, str]:
+    """Return function and id of a tenant's event."""
+    return [*FUNCTIONS][n % 2], f"{tenant}-{n // 2}"
 
 
 @pytest.fixture
@@ -153,4 +181,5 @@ def test_runs_of_each_group_start_in_order_and_none_is_lost(
     assert orders.begun == orders.sent
     for tenant, numbers in orders.sent.items():
         for n in numbers:
-            assert orders.harness.run_of(f"{tenant}-{n}").status.value == "completed"
+            function, id = names_of(tenant, n)
+            assert orders.harness.run_of(id, function).status.value == "completed"

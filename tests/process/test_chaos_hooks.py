@@ -6,6 +6,11 @@ import pathlib
 import random
 import typing as t
 
+from flask_durable.queue.envelope import EventMessage
+
+from ..push.sqsd import AGENT
+from ..push.sqsd import PATH
+from ..push.sqsd import to_address
 from .chaos import Chaos
 from .chaos import EVENT_KEY
 from .chaos import post
@@ -24,7 +29,10 @@ def test_hostile_hooks_lose_and_repeat_nothing(
 
 
 class Hostile(Chaos):
-    """Sends over HTTP, to an app that is in bad company in each of its processes."""
+    """Sends over HTTP, to an app that is in bad company in each of its processes.
+
+    With SQS, some events come as messages of a daemon, until they are served.
+    """
 
     size = 2
 
@@ -44,4 +52,15 @@ class Hostile(Chaos):
         return "work/broken", {}  # with retries enough
 
     def sends(self, event: str, name: str, data: dict[str, t.Any]) -> bool:
+        if self.site.kind == "sqs" and self.chance.random() < 0.5:
+            return self._is_served(EventMessage(name, data, event, at=1))
         return post(self._address, event, name, data) == 202
+
+    def _is_served(self, message: EventMessage) -> bool:
+        headers = {
+            **AGENT,
+            "X-Aws-Sqsd-Msgid": message.id,
+            "X-Aws-Sqsd-Receive-Count": "1",
+        }
+        deliver = to_address(self._address)
+        return deliver(PATH, headers, message.encode().encode()) == 200
