@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Shop:
     """A database of one connection, with one user in it."""
 
     def __init__(self, harness: Harness, folder: Path) -> None:
+        self._app = harness.app
         self.db = db = SQLAlchemy()
         harness.app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{folder}/shop.db"
         harness.app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
@@ -51,10 +53,15 @@ class Shop:
         """Return the user's name, read over a connection of the caller's own."""
         return t.cast(str, self.db.session.get(self.user, 1).name)
 
+    def close(self) -> None:
+        with self._app.app_context():
+            self.db.engine.dispose()
+
 
 @pytest.fixture
-def shop(harness: Harness, tmp_path: Path) -> Shop:
-    return Shop(harness, tmp_path)
+def shop(harness: Harness, tmp_path: Path) -> t.Iterator[Shop]:
+    with contextlib.closing(Shop(harness, tmp_path)) as shop:
+        yield shop
 
 
 def result_of(harness: Harness, body: t.Callable[[AnyEvent, Step], t.Any]) -> t.Any:
