@@ -197,3 +197,5 @@ class Harness:
         """Close the connections."""
         self.state.broker.close()
         self.state.server.close()
+        if "impatient_server" in vars(self.state):
+            self.state.impatient_server.close()
