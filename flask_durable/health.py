@@ -13,6 +13,7 @@ from .errors import DurableError
 from .loops import ailing
 from .queue.envelope import EVENT_QUEUE
 from .redaction import mask_url
+from .store.run_reader import told_strays
 from .store.server import StateServer
 
 if t.TYPE_CHECKING:
@@ -179,6 +180,8 @@ class HealthChecks:
         missing = sorted(set(self._state.functions.queues()) - served)
         if missing:
             return HealthCheck(name, False, f"no worker serves {', '.join(missing)}")
+        if strays := self._state.store.waiting(but=served):
+            return HealthCheck(name, False, told_strays(strays))
         for worker in workers:
             if ails := worker.get("ails"):
                 detail = f"of worker {worker['id']} {_told(ails)}"

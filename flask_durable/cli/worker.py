@@ -33,7 +33,8 @@ _LOOK_INTERVAL = 1.0
     "-q",
     metavar="NAMES",
     help="Queues whose runs are executed here, with commas between; default: all that "
-    "the app's functions name. Events are routed by every worker.",
+    "the app's functions name, and those that they named once, while runs wait there "
+    "and no worker serves them. Events are routed by every worker.",
 )
 @click.option(
     "--processes",
@@ -96,6 +97,7 @@ def worker(
             queues=names,
             threads=threads,
             grace=grace,
+            adopts=queues is None,
             log_format=log_format,
         )
         leave(code)
@@ -104,8 +106,9 @@ def worker(
             # A fault that no restart can mend ends this command at once.
             state.directory.claim_namespace(app.name)
             state.barrier.promise()
+        # A child that is told none serves what its own code names, and adopts.
         arguments = [
-            f"--queues={','.join(names)}",
+            *([] if queues is None else [f"--queues={','.join(names)}"]),
             f"--threads={threads}",
             f"--drain-timeout={grace}s",
             *log_arguments(log_format),

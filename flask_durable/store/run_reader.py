@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from .keys import Keys
 from .memo import Memo
@@ -83,8 +84,49 @@ class RunReader:
         client = self.server.client
         return sum([client.hlen(f"{tag}:events") for tag in self.keys.tags])
 
+    def waiting(self, but: t.Container[str] = ()) -> Counter[tuple[str, str]]:
+        """Return the number of QUEUED runs by queue and function, where there are any.
+
+        :param but: The queues to leave out.
+        :raises redis.RedisError: The server did not answer.
+        """
+        pipeline = self.server.client.pipeline(transaction=False)
+        for tag in self.keys.tags:
+            pipeline.hkeys(f"{tag}:arrived")
+        jobs = [
+            (tag, *job.split(":", 1))
+            for tag, found in zip(self.keys.tags, pipeline.execute(), strict=True)
+            for job in found
+            if job.partition(":")[0] not in but
+        ]
+        waiting: Counter[tuple[str, str]] = Counter()
+        if not jobs:
+            return waiting
+        pipeline = self.server.client.pipeline(transaction=False)
+        for tag, queue, function in jobs:
+            pipeline.zcard(f"{tag}:waiting:{queue}:{function}")
+        for (_, queue, function), count in zip(jobs, pipeline.execute(), strict=True):
+            waiting[queue, function] += count
+        return +waiting
+
     def count(self, status: str) -> int:
         """Return the number of runs with *status*."""
         client = self.server.client
         tags = self.keys.tags
         return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])
+
+
+def told_strays(waiting: t.Mapping[tuple[str, str], int]) -> str:
+    """Return the line that tells a person of runs on queues that no worker serves.
+
+    :param waiting: The numbers of runs by queue and function.
+    """
+    by_queue: Counter[str] = Counter()
+    for (queue, _), count in waiting.items():
+        by_queue[queue] += count
+    found = [f"{count} run(s) wait on {q!r}" for q, count in sorted(by_queue.items())]
+    which = "which" if len(found) == 1 else "each of which"
+    return (
+        f"{', '.join(found)}, {which} no worker serves: start one with "
+        f"--queues {','.join(sorted(by_queue))}"
+    )

@@ -39,6 +39,7 @@ class Beat:
     :param queues: The queues whose runs this process executes.
     :param threads: The number of runs that it executes at once.
     :param protection: The protection of the ECS task, if the process asks for one.
+    :param look: Called before each beat; it may add to *queues*.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Beat:
         queues: t.Sequence[str],
         threads: int,
         protection: TaskProtection | None = None,
+        look: t.Callable[[], None] | None = None,
     ) -> None:
         self._state = state
         self._worker = worker
         self._threads = threads
-        self._queues = list(queues)
+        self._queues = queues
+        self._look = look
         self._unit = os.environ.get(UNIT) or worker
         self._protection = protection
         self._ready_at = time.time()
@@ -118,7 +121,7 @@ class Beat:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process": own_process(),
-            "queues": self._queues,
+            "queues": list(self._queues),
             "threads": self._threads,
             "busy": self._threads - self._state.window.free,
             "ails": ailing(),
@@ -141,6 +144,8 @@ class Beat:
 
     def _turn(self) -> float:
         self._publish_again_if_forgotten()
+        if self._look is not None:
+            self._look()
         self._beat()
         self._state.directory.forget_stale()
         self._state.reachable = True

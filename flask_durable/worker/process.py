@@ -40,6 +40,7 @@ from .gauges import Gauges
 from .lifeline import Lifeline
 from .real_threads import check_threads
 from .router_thread import RouterThread
+from .strays import Strays
 from .task_protection import AGENT
 from .task_protection import TaskProtection
 from .threads import RunThreads
@@ -69,6 +70,8 @@ class WorkerProcess:
     :param queues: The queues whose runs are executed here.
     :param threads: The number of runs that are executed at once.
     :param grace: Seconds from :meth:`stop` until the process must be gone.
+    :param adopts: True to serve further queues that no worker serves, see
+        :mod:`~.strays`.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class WorkerProcess:
         queues: t.Sequence[str],
         threads: int,
         grace: float,
+        adopts: bool = False,
     ) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.state = state
@@ -98,7 +102,10 @@ class WorkerProcess:
         )
         self._sweeper = Sweeper(host, state.outbox, state.admin)
         self._protection = self._task_protection()
-        self._beat = Beat(state, self.id, self.queues, threads, self._protection)
+        strays = Strays(state, self.queues, self._threads.serve if adopts else None)
+        self._beat = Beat(
+            state, self.id, self.queues, threads, self._protection, strays.look
+        )
         statsd = state.statsd
         self._gauges = Gauges(state, statsd) if statsd is not None else None
         state.broker.on_empty = self._sweeper.saw_empty

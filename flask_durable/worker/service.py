@@ -39,6 +39,7 @@ def run_worker(
     queues: t.Sequence[str],
     threads: int,
     grace: float,
+    adopts: bool = False,
     log_format: LogFormat | None = None,
 ) -> int:
     """Work until ``SIGTERM`` or ``SIGINT``, then drain; the process is to end then.
@@ -49,7 +50,7 @@ def run_worker(
     :param queues: The queues whose runs are executed here.
     :param threads: The number of runs that are executed at once.
     :param grace: Seconds that the drain may take.
-    :param grace: Seconds that the drain may take.
+    :param adopts: True to serve further queues that no worker serves.
     :param log_format: The format of log lines, if not the application's own.
     :returns: The exit code for :func:`leave`: 1 if a vital thread was gone, or if the
         drain failed.
@@ -75,7 +76,9 @@ def run_worker(
             extra={"action": "no_functions"},
         )
     take_signals(stop)
-    process = WorkerProcess(state, queues=queues, threads=threads, grace=grace)
+    process = WorkerProcess(
+        state, queues=queues, threads=threads, grace=grace, adopts=adopts
+    )
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
     ailment = _wait_for(signals, Vitals(process.ailing), process.worn_out)

@@ -68,6 +68,8 @@ class RunThreads:
         self._worker = Worker(broker, queues=set(queues), worker_threads=threads)
         self._worker.logger = t.cast(logging.Logger, SafeLogger(self._worker.logger))
         self._stopping = False
+        #: Held while a queue is added, which a stop in the middle would not see.
+        self._adding = threading.Lock()
         self._lost = executor.lost_threads
         self._lost.keepers.append(self)
         self._most_lost = max(threads, LEAST_LOST)
@@ -75,6 +77,20 @@ class RunThreads:
     def start(self) -> None:
         """Start to receive run messages."""
         self._worker.start()
+
+    def serve(self, queue: str) -> bool:
+        """Receive the run messages of a further queue, from now on.
+
+        :returns: True if it is served; ``False`` if this process stops.
+        """
+        with self._adding:
+            if self._stopping:
+                return False
+            allowed = self._worker.consumer_whitelist
+            assert allowed is not None, "this worker is told its queues"
+            allowed.add(queue)
+            self._broker.declare_queue(queue)  # Dramatiq starts its consumer
+            return True
 
     def stop(self, until: float) -> bool:
         """Receive nothing more, and wait for the runs that are executed.
@@ -85,7 +101,8 @@ class RunThreads:
         :param until: The time to stop waiting, on the monotonic clock.
         :returns: True if all threads have ended.
         """
-        self._stopping = True
+        with self._adding:
+            self._stopping = True
         for thread in self._worker.workers:
             thread.stop()
         # The list is read each time: lost threads leave it.
@@ -103,7 +120,7 @@ class RunThreads:
             return {}
         threads: dict[str, threading.Thread]
         threads = {f"run thread {x.ident}": x for x in self._worker.workers}
-        for queue, consumer in self._worker.consumers.items():
+        for queue, consumer in [*self._worker.consumers.items()]:
             threads[f"consumer of {queue}"] = consumer
         return {n: "is gone" for n, x in threads.items() if not x.is_alive()}
 

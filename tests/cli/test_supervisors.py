@@ -11,6 +11,8 @@ import time
 import typing as t
 
 import pytest
+from click.testing import CliRunner
+from flask.cli import ScriptInfo
 
 from flask_durable.cli import children
 from flask_durable.cli import pool
@@ -54,6 +56,23 @@ def harness(valkey: ValkeyServer, namespace: str) -> t.Iterator[Harness]:
     made.close()
 
 
+@pytest.mark.parametrize(
+    ("given", "passed_on"), [([], []), (["-q", "a, b"], ["--queues=a,b"])]
+)
+def test_worker_processes_are_told_queues_only_if_the_command_was(
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str],
+    passed_on: list[str],
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(worker, "_supervise", lambda given, *_: told.extend(given))
+    info = ScriptInfo(create_app=lambda: harness.app)
+    CliRunner().invoke(worker.worker, ["-p", "2", *given], obj=info)
+    assert [x for x in told if x.startswith("--queues")] == passed_on
+    assert "--threads=8" in told
+
+
 def test_a_pool_whose_workers_all_keep_dying_gives_up(
     harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,8 +102,11 @@ def test_one_that_is_healthy_again_does_not_count_among_those_that_keep_dying(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cure = tmp_path / "cure"
-    command = ["sh", "-c", ILL, "sh", str(cure)]
-    ill, dead = (Child(name, command, os.environ) for name in ("one", "two"))
+    # The other has no cure: the last process of it may look for one only now.
+    ill, dead = (
+        Child(name, ["sh", "-c", ILL, "sh", str(path)], os.environ)
+        for name, path in (("one", cure), ("two", tmp_path / "none"))
+    )
     for child in (ill, dead):
         child.start()
 
