@@ -13,6 +13,7 @@ they are idle in a pool or a thread keeps them. So one timeout is paid for all o
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import redis
@@ -21,6 +22,15 @@ from redis.connection import SSLConnection
 from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import MasterDownError
 from redis.exceptions import ReadOnlyError
+
+#: The client's name and version for the server. A redis-py that has this class would
+#: read the version from a file for each connection. By then the release may be removed,
+#: or no file descriptor be left, and the error would not look like one of a connection.
+_TOLD: dict[str, t.Any] = {}
+with contextlib.suppress(ImportError):
+    from redis.driver_info import DriverInfo
+
+    _TOLD["driver_info"] = DriverInfo()
 
 #: The error of a blocked read whose server becomes a replica.
 _DEMOTED = ("UNBLOCKED force unblock from blocking operation, instance state changed",)
@@ -123,7 +133,7 @@ class Pool(redis.ConnectionPool):
             _WATCHFUL[connection_class],
             *args,
             generation=generation or Generation(),
-            **options,
+            **{**_TOLD, **options},
         )
 
 

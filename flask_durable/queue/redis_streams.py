@@ -17,7 +17,6 @@ import uuid
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
-from importlib import resources
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -31,6 +30,7 @@ from ..safe_logging import get_logger
 from ..store.keys import queue_tag
 from ..store.run_store import is_full
 from ..store.run_store import is_transient
+from ..store.scripts import read_folder
 from .envelope import EVENT_QUEUE
 from .process import PerProcess
 from .redelivery import MAX_DELAY
@@ -125,6 +125,8 @@ class RedisTransport:
         self._visibility = visibility
         self._max_receives = max_receives
         self.answer_within = answer_within
+        #: Read before they are needed, see ``store/scripts.py``.
+        self._sources = _all_sources()
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
             lambda: self._process.get().client,
@@ -393,7 +395,7 @@ class RedisTransport:
     ) -> t.Callable[..., t.Any]:
         script = process.scripts.get(name)
         if script is None:
-            script = process.client.register_script(_source(name))
+            script = process.client.register_script(self._sources[name])
             process.scripts[name] = script
         return functools.partial(script, client=client)
 
@@ -460,10 +462,14 @@ def _entries(reply: t.Any) -> t.Iterator[tuple[bytes, dict[bytes, bytes]]]:
 
 
 @functools.cache
-def _source(name: str) -> str:
-    folder = resources.files(__package__) / "lua"
-    common = (folder / "common.lua").read_text("utf-8")
-    own = (folder / f"{name}.lua").read_text("utf-8")
+def _all_sources() -> dict[str, str]:
+    """Return the source of every script of this folder, by name."""
+    texts = read_folder(__package__)
+    common = texts.pop("common")
+    return {name: _source(common, own) for name, own in texts.items()}
+
+
+def _source(common: str, own: str) -> str:
     flags = ""
     if own.startswith("#!"):  # the server wants it on the first line
         flags, own = own.split("\n", 1)

@@ -1,4 +1,10 @@
-"""The Lua scripts of this folder: read from their files once, called by digest."""
+"""The Lua scripts of this folder: read from their files once, called by digest.
+
+All are read together, when a process first needs the state server. Most of them serve
+retries, failures and drains: a process that read each at its first use would look for
+it in trouble. By then its release may be removed or replaced, or no file descriptor be
+left.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,8 @@ _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _DEFINITION = re.compile(
     r"^(local (?:function )?(\w+).*?)(?=^local |\Z)", re.MULTILINE | re.DOTALL
 )
+
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -31,30 +39,52 @@ class Script:
 
 
 @functools.cache
+def all_scripts() -> dict[str, Script]:
+    """Return all scripts by name.
+
+    :raises OSError: A file cannot be read.
+    """
+    texts = read_folder(__package__)
+    definitions = _DEFINITION.findall(_COMMENT.sub("", texts.pop("common")))
+    return {name: _script(name, text, definitions) for name, text in texts.items()}
+
+
 def load(name: str) -> Script:
-    """Return the script *name*, with the shared definitions that it uses before it."""
-    folder = resources.files(__package__) / "lua"
-    common = (folder / "common.lua").read_text("utf-8")
-    own = (folder / f"{name}.lua").read_text("utf-8")
+    """Return the script *name*."""
+    return all_scripts()[name]
+
+
+def read_folder(package: str) -> dict[str, str]:
+    """Return the texts of all files in the ``lua`` folder of *package*, by name."""
+    files = (resources.files(package) / "lua").iterdir()
+    return {
+        file.name.removesuffix(".lua"): file.read_text("utf-8")
+        for file in files
+        if file.name.endswith(".lua")
+    }
+
+
+def _script(name: str, own: str, definitions: list[tuple[str, str]]) -> Script:
+    """Return a script with the shared definitions that it uses before it."""
     flags = ""
     if own.startswith("#!"):  # the server wants it on the first line
         flags, own = own.split("\n", 1)
         flags += "\n"
-    source = f"{flags}{_used(common, own)}{own}"
+    source = f"{flags}{_used(definitions, own)}{own}"
     return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
 
 
-def _used(common: str, own: str) -> str:
-    """Return the definitions of *common* that *own* uses, itself or through others.
+def _used(definitions: list[tuple[str, str]], own: str) -> str:
+    """Return the definitions that *own* uses, itself or through others.
 
     The server runs the whole text at each call, and so makes each definition every
     time: for the shortest scripts the unused rest would be a quarter of their time.
     """
     kept: list[str] = []
-    text = _COMMENT.sub("", own)
+    words = set(_WORD.findall(_COMMENT.sub("", own)))
     # Backwards, because a definition can only use those before it.
-    for definition, name in reversed(_DEFINITION.findall(_COMMENT.sub("", common))):
-        if re.search(rf"\b{name}\b", text):
+    for definition, name in reversed(definitions):
+        if name in words:
             kept.insert(0, definition)
-            text += definition
+            words.update(_WORD.findall(definition))
     return "".join(kept)

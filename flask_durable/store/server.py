@@ -22,7 +22,7 @@ from ..redis_exchange import Argument
 from ..redis_exchange import Command
 from ..redis_exchange import Exchange
 from ..redis_exchange import execute
-from .scripts import load
+from .scripts import all_scripts
 
 #: Seconds until a command without an answer is given up and repeated.
 SOCKET_TIMEOUT = 5.0
@@ -58,6 +58,7 @@ class StateServer:
         self._made: tuple[redis.Redis, int] | None = None
         self._exchange = Exchange()
         self._factory: ClientFactory | None = None
+        self._scripts = all_scripts()
 
     def __repr__(self) -> str:
         return f"<StateServer {mask_url(self.url)}>"
@@ -129,7 +130,7 @@ class StateServer:
 
         :raises redis.RedisError: The server did not answer, or refused.
         """
-        script = load(name)
+        script = self._scripts[name]
         [reply] = self._exchange(
             self.client, [("EVALSHA", script.digest, 1, tag, *args)]
         )
@@ -145,7 +146,7 @@ class StateServer:
         :param calls: The script, tag and arguments of each call.
         :returns: The replies, in order; an error is returned in its place.
         """
-        scripts = [load(name) for name, _, _ in calls]
+        scripts = [self._scripts[name] for name, _, _ in calls]
         by_digest = [("EVALSHA", script.digest) for script in scripts]
         replies = self._call_many(by_digest, calls, commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):

@@ -23,6 +23,9 @@ is gone, gives no sign.
 The child uses connections that the worker has made, and needs no client of its own. A
 connection with TLS cannot be shared. With TLS, and where the child cannot be started, a
 worker that cannot renew its leases loses its runs.
+
+The child is started again when a connection of it fails. That needs no file of the
+release, nor of its virtual environment, since they may be removed by then.
 """
 
 from __future__ import annotations
@@ -34,13 +37,13 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import resources
 
 from ..ids import own_process
 from ..loops import Loop
 from ..safe_logging import get_logger
 from ..store.liveness import SignConnections
 from ..store.run_store import RunStore
-from . import lifeline_child
 
 #: Leases of silence after which the child stops writing "alive": a process that stands
 #: still for good must not keep its runs.
@@ -54,6 +57,12 @@ RESTART = 5.0
 
 #: Seconds that the child has to end by itself.
 _END_PATIENCE = 0.5
+
+#: The child's program, read before it is needed.
+_PROGRAM = (resources.files(__package__) / "lifeline_child.py").read_text("utf-8")
+
+#: The interpreter outside the virtual environment: the child needs no packages.
+_PYTHON: str = getattr(sys, "_base_executable", None) or sys.executable
 
 logger = get_logger(__name__)
 
@@ -117,7 +126,7 @@ class Lifeline:
                 return False  # the state of its encryption is in this process
             signs.append((link.fileno(), command.decode("latin-1")))
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", lifeline_child.__file__],
+            [_PYTHON, "-I", "-S", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """Tells the state server that a worker lives, while the worker itself cannot.
 
-This file is run by its path, in an interpreter without site packages; it imports the
-standard library only. ``lifeline`` says what it is for.
+This text is run in an interpreter without site packages, so it imports the standard
+library only. ``lifeline`` says what it is for.
 
 Standard input begins with a line of JSON; then each byte is a beat of the worker::
 

@@ -14,7 +14,6 @@ import hashlib
 import importlib
 import threading
 import typing as t
-from importlib import resources
 from unittest import mock
 
 import redis
@@ -297,19 +296,9 @@ def _kind(command: t.Sequence[t.Any]) -> str:
 @functools.cache
 def _names() -> dict[str, str]:
     """Return the names of our scripts by digest and by text."""
+    texts = {name: each.source for name, each in scripts.all_scripts().items()}
     names = {}
-    for package in ("store", "queue"):
-        folder = resources.files(f"flask_durable.{package}") / "lua"
-        for file in folder.iterdir():
-            name = file.name.removesuffix(".lua")
-            if name == "common" or not file.name.endswith(".lua"):
-                continue
-            load = redis_streams._source if package == "queue" else _store_source
-            text = load(name)
-            names[text] = name
-            names[hashlib.sha1(text.encode()).hexdigest()] = name
+    for name, text in (*texts.items(), *redis_streams._all_sources().items()):
+        names[text] = name
+        names[hashlib.sha1(text.encode()).hexdigest()] = name
     return names
-
-
-def _store_source(name: str) -> str:
-    return scripts.load(name).source

@@ -69,6 +69,25 @@ def test_a_child_that_ended_is_started_again(lifeline: Lifeline) -> None:
     assert lifeline.pid not in (None, first.pid)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="has no /proc")
+def test_the_child_is_started_from_no_file_that_a_deploy_may_remove(
+    lifeline: Lifeline,
+) -> None:
+    lifeline._turn()
+
+    command = ""
+
+    def told() -> bool:
+        nonlocal command
+        with open(f"/proc/{lifeline.pid}/cmdline", encoding="utf-8") as file:
+            command = file.read()
+        return "-I" in command  # it may be empty while the program is exchanged
+
+    poll(told)
+    assert os.path.dirname(lifeline_child.__file__) not in command
+    assert sys.prefix == sys.base_prefix or sys.prefix not in command
+
+
 def test_the_child_ends_with_its_worker(lifeline: Lifeline) -> None:
     lifeline._turn()
     child = lifeline._child
