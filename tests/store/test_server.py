@@ -14,6 +14,8 @@ import redis
 
 from flask_durable.errors import ConfigurationError
 from flask_durable.redis_exchange import Argument
+from flask_durable.store.run_store import is_full
+from flask_durable.store.run_store import is_transient
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import TRANSIENT
 from flask_durable.store.server import StateServer
@@ -325,3 +327,26 @@ def test_there_is_a_client_while_another_thread_lets_go_of_the_connections(
     monkeypatch.setattr(os, "getpid", between)
     assert server.client is first
     assert server.client not in (first, None)
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize(
+    ("word", "passes"),
+    [
+        *[(word, True) for word in ("OOM", "BUSY", "CLUSTERDOWN", "MASTERDOWN")],
+        *[(word, True) for word in ("MISCONF", "NOREPLICAS", "READONLY")],
+        *[(word, False) for word in ("ERR", "WRONGTYPE", "NOPERM")],
+    ],
+)
+def test_the_word_of_an_answer_says_whether_it_passes_by_itself(
+    valkey: ValkeyServer, word: str, passes: bool, piped: bool
+) -> None:
+    answer = f"return redis.error_reply('{word} not now')"
+    with redis.Redis.from_url(valkey.url) as client:
+        pipeline = client.pipeline(transaction=False)
+        pipeline.eval(answer, 0)
+        ask = pipeline.execute if piped else lambda: client.eval(answer, 0)
+        with pytest.raises(redis.ResponseError) as refusal:
+            ask()
+    assert is_transient(refusal.value) == passes
+    assert is_full(refusal.value) == (word == "OOM")
