@@ -134,7 +134,9 @@ class Chaos:
         name, data = self.event()
         event = f"chaos-{self._sent}"
         # An event that is not accepted may be there all the same, so it is repeated.
+        deadline = time.monotonic() + RECOVERY
         while not self.sends(event, name, data):
+            assert time.monotonic() < deadline, f"nobody accepts {event}"
             self.mend()
             time.sleep(0.05)
         self.accepted[event] = name
