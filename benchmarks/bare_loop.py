@@ -13,7 +13,7 @@ import uuid
 
 import redis
 
-from flask_durable.store.scripts import load
+from flask_durable.redis.scripts import load
 
 _TAG = "{bare:0}"
 
@@ -22,7 +22,7 @@ def commit_for(client: redis.Redis, deadline: float, counts: list[int]) -> None:
     """Commit steps of a run of our own until *deadline*."""
     run_id = token = uuid.uuid4().hex
     client.hset(f"{_TAG}:run:{run_id}", mapping={"status": "running", "token": token})
-    digest = load("step_commit").digest
+    digest = load("flask_durable.store", "step_commit").digest
     count = 0
     while time.monotonic() < deadline:
         client.evalsha(
@@ -47,7 +47,7 @@ def main() -> None:
     """Run the threads, and print their commits a second."""
     url, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     client = redis.Redis.from_url(url, decode_responses=True)
-    client.script_load(load("step_commit").source)
+    client.script_load(load("flask_durable.store", "step_commit").source)
     counts: list[int] = []
     print("ready", flush=True)
     sys.stdin.readline()

@@ -14,8 +14,8 @@ import typing as t
 import redis
 
 from flask_durable.app_state import AppState
+from flask_durable.common.ids import run_id
 from flask_durable.errors import RunNotFound
-from flask_durable.ids import run_id
 from tests.servers import valkey_server
 
 from .app import durable

@@ -17,7 +17,7 @@ import statistics
 import typing as t
 
 from flask_durable.app_state import AppState
-from flask_durable.events.keys import new_metrics_secret
+from flask_durable.security.keys import new_metrics_secret
 from tests.servers import valkey_server
 
 from .model import Figure

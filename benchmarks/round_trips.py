@@ -27,7 +27,7 @@ import contextlib
 import typing as t
 
 from flask_durable.app_state import AppState
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from tests.servers import valkey_server
 from tests.servers import wait_until
 

@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from flask_durable.app_state import AppState
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from tests.servers import sqs_server
 from tests.servers import valkey_server
 

@@ -15,7 +15,7 @@ from flask_durable import Event
 from flask_durable.app_state import AppState
 from flask_durable.engine.attempt import Attempt
 from flask_durable.engine.attempt import ClaimedRun
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from tests.servers import valkey_server
 from tests.servers import wait_until
 

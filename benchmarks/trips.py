@@ -19,7 +19,7 @@ from importlib import resources
 from redis.connection import Connection
 
 from flask_durable.queue.redis_streams import _source
-from flask_durable.store.scripts import load
+from flask_durable.redis.scripts import load
 
 #: Threads whose trips serve no single run: each makes so many a second, whatever else
 #: happens in the process.
@@ -108,7 +108,10 @@ def summary(trips: t.Iterable[Trip]) -> str:
 
 
 def _script_names() -> dict[bytes, str]:
-    names = {load(name).digest.encode(): name for name in _files("store")}
+    names = {
+        load("flask_durable.store", name).digest.encode(): name
+        for name in _files("store")
+    }
     for name in _files("queue"):
         names[hashlib.sha1(_source(name).encode()).hexdigest().encode()] = name
     return names

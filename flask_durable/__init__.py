@@ -1,14 +1,15 @@
 """Durable background functions for Flask apps."""
 
 from .claim import Claim as Claim
+from .common.durations import Duration as Duration
 from .current import current_run as current_run
 from .dead_letters import DeadLetter as DeadLetter
-from .durations import Duration as Duration
 from .errors import ConfigurationError as ConfigurationError
 from .errors import DeadLetterNotFound as DeadLetterNotFound
 from .errors import DefinitionError as DefinitionError
 from .errors import DurableError as DurableError
 from .errors import EventError as EventError
+from .errors import Failure as Failure
 from .errors import FilterTimeout as FilterTimeout
 from .errors import NonRetriable as NonRetriable
 from .errors import PayloadError as PayloadError
@@ -33,7 +34,6 @@ from .events.model import EventData as EventData
 from .events.model import EventLike as EventLike
 from .events.ticks import CronTick as CronTick
 from .extension import Durable as Durable
-from .failure import Failure as Failure
 from .functions.backoff import Backoff as Backoff
 from .functions.cron import Cron as Cron
 from .functions.function import Function as Function

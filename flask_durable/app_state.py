@@ -13,21 +13,21 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from .body_session import releaser
+from .common.safe_points import call
 from .config import Settings
 from .dead_letters import DeadLetters
-from .embedded import data_directory
-from .embedded import find_running
 from .engine.admin import RunAdmin
 from .engine.host import Host
 from .engine.outbox import Outbox
 from .engine.run_logs import RunLogs
-from .engine.safe_points import call
 from .engine.sending import EventSender
 from .errors import ConfigurationError
 from .events.acceptance import to_message
 from .health import HealthCheck
 from .health import HealthChecks
 from .health import Readiness
+from .messages import EVENT_QUEUE
+from .messages import EventMessage
 from .middleware import AttemptInfo
 from .middleware import Middleware
 from .middleware import MiddlewareChain
@@ -43,12 +43,12 @@ from .observe.times import Measure
 from .observe.times import RunTimes
 from .observe.totals import Totals
 from .payloads.codec import Payloads
-from .queue.envelope import EVENT_QUEUE
-from .queue.envelope import EventMessage
 from .queue.groups import group_of
 from .queue.window import Window
-from .redaction import Redaction
+from .redis.embedded import data_directory
+from .redis.embedded import find_running
 from .runs import Runs
+from .security.redaction import Redaction
 from .signals import SignalSender
 from .store.barrier import Barrier
 from .store.directory import Directory
@@ -74,8 +74,8 @@ if t.TYPE_CHECKING:
 
     from .events.model import EventLike
     from .events.schemas import Schemas
-    from .events.sent import Outcome
     from .functions.registry import FunctionRegistry
+    from .messages import Outcome
     from .queue.broker import DurableBroker
 
 #: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as

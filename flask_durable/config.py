@@ -18,17 +18,17 @@ from pydantic import model_validator
 from pydantic import PrivateAttr
 from pydantic import ValidationError
 
-from .durations import MAX_SECONDS
+from .common.durations import MAX_SECONDS
 from .errors import ConfigurationError
-from .events.keys import check_event_key
-from .events.keys import check_metrics_secret
-from .events.keys import check_push_secret
-from .events.keys import secret_bytes
 from .payloads.cipher import check_encryption_key
 from .queue.options import QueueOptions
 from .queue.options import read_queues
-from .redaction import REDACT_KEYS
 from .scaler.options import PoolOptions
+from .security.keys import check_event_key
+from .security.keys import check_metrics_secret
+from .security.keys import check_push_secret
+from .security.keys import secret_bytes
+from .security.redaction import REDACT_KEYS
 from .setting_values import between
 from .setting_values import check_blob_url
 from .setting_values import check_statsd_url
@@ -184,7 +184,7 @@ class Settings(BaseModel):
     ``DURABLE_REDACT_KEYS``
         List of parts of names: values with such names are hidden everywhere. A list
         that is empty is refused.
-        Default :data:`~flask_durable.redaction.REDACT_KEYS`.
+        Default :data:`~flask_durable.security.redaction.REDACT_KEYS`.
     ``DURABLE_RUN_LOG_LINES``
         Number, 0 to 1000, of log lines that are kept with each run. Default 100.
     ``DURABLE_SCALE``

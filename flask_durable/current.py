@@ -10,7 +10,7 @@ import typing as t
 from contextvars import ContextVar
 from datetime import datetime
 
-from .ids import derived_id
+from .common.ids import derived_id
 
 if t.TYPE_CHECKING:
     from .events.model import Event

@@ -13,14 +13,14 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
 
-from .durations import Duration
-from .durations import to_seconds
-from .engine.interruption import shielded
+from .common.durations import Duration
+from .common.durations import to_seconds
+from .common.interruption import shielded
 from .errors import DeadLetterNotFound
-from .queue.envelope import decode
-from .queue.envelope import EventMessage
-from .queue.envelope import Message
-from .queue.envelope import UndecodableMessage
+from .messages import decode
+from .messages import EventMessage
+from .messages import Message
+from .messages import UndecodableMessage
 
 if t.TYPE_CHECKING:
     from .queue.dead_letters import DeadLetterQueues

@@ -14,6 +14,7 @@ from flask import has_app_context
 
 from .app_state import AppState
 from .app_state import in_development
+from .common.safe_logging import get_logger
 from .config import Settings
 from .current import active_step
 from .errors import EventError
@@ -21,26 +22,25 @@ from .errors import StepUsageError
 from .errors import UnavailableError
 from .events.endpoint import events_blueprint
 from .events.inngest import inngest_blueprint
-from .events.sent import failures
 from .forwarding.forward import define_forward
 from .forwarding.forward import RETRIES
 from .functions.backoff import Backoff
 from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
+from .messages import failures
 from .prometheus import add_metrics_route
-from .safe_logging import get_logger
 from .worker.push_endpoint import add_push_route
 
 if t.TYPE_CHECKING:
+    from .common.durations import Duration
     from .dead_letters import DeadLetters
-    from .durations import Duration
     from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
     from .health import HealthCheck
+    from .messages import EventMessage
     from .middleware import Middleware
-    from .queue.envelope import EventMessage
     from .runs import Runs
     from .worker.lambda_handler import LambdaContext
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import redis
 
+from .common.loops import ailing
 from .errors import DurableError
-from .loops import ailing
-from .queue.envelope import EVENT_QUEUE
-from .redaction import mask_url
+from .messages import EVENT_QUEUE
+from .security.redaction import mask_url
 from .store.run_reader import told_strays
 from .store.server import StateServer
 

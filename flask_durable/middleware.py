@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from dataclasses import field
 
 if t.TYPE_CHECKING:
-    from .events.sent import Outcome
-    from .failure import Failure
+    from .errors import Failure
+    from .messages import Outcome
 
-from .safe_logging import get_logger
+from .common.safe_logging import get_logger
 
 logger = get_logger(__name__)
 

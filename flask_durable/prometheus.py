@@ -20,17 +20,17 @@ from flask import request
 from flask import Response
 
 from .app_state import AppState
+from .common.safe_logging import get_logger
 from .errors import ConfigurationError
 from .events.batch import Refused
 from .events.http import json_response
-from .events.keys import bearer_of
-from .events.keys import hash_event_key
-from .events.keys import matches_event_key
 from .observe.catalogue import Metric
 from .observe.catalogue import METRICS
 from .observe.totals import BOUNDS
 from .readings import readings
-from .safe_logging import get_logger
+from .security.keys import bearer_of
+from .security.keys import hash_event_key
+from .security.keys import matches_event_key
 from .store.run_counts import RUN_COUNTS
 
 #: The beginning of every name.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .queue.envelope import EVENT_QUEUE
+from .messages import EVENT_QUEUE
 from .scaler.sensor import Sensor
 from .status import RunStatus
 

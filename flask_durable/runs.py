@@ -11,17 +11,17 @@ from datetime import datetime
 from datetime import timezone
 
 from .claim import Claim
+from .common.ids import run_id
+from .common.interruption import shielded
 from .engine.admin import RunAdmin
-from .engine.interruption import shielded
+from .errors import Failure
 from .errors import RunNotFound
 from .events.model import Event
-from .failure import Failure
-from .ids import run_id
 from .log_line import LogLine
+from .messages import RunMessage
 from .payloads.codec import Payloads
 from .payloads.deferred import Deferred
 from .payloads.deferred import Stored
-from .queue.envelope import RunMessage
 from .status import RunStatus
 from .store.directory import Directory
 from .store.failures import MessageFailures

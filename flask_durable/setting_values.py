@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 from pydantic import BeforeValidator
 
-from .durations import format_seconds
-from .durations import to_seconds
+from .common.durations import format_seconds
+from .common.durations import to_seconds
 from .payloads.blobs import BlobAddress
 from .queue.options import SQSAddress
-from .redis_urls import check_redis_url
+from .redis.urls import check_redis_url
 from .scaler.options import parse_pools
 from .scaler.options import PoolOptions
 

@@ -18,7 +18,7 @@ from flask_durable.engine.executor import Executor
 from flask_durable.engine.leases import Leases
 from flask_durable.engine.router import Router
 from flask_durable.engine.sweeper import Sweeper
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 
 #: The sorted sets by time, below each partition's tag.
 _TIMES = ("timers", "leases", "queued", "outboxes", "expire", "schedules")

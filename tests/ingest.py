@@ -11,8 +11,8 @@ from flask import request
 
 from flask_durable.config import Settings
 from flask_durable.events.schemas import Schemas
-from flask_durable.events.sent import Outcome
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EventMessage
+from flask_durable.messages import Outcome
 
 
 @dataclasses.dataclass

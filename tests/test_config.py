@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from flask_durable.config import COMMANDS
 from flask_durable.config import Settings
 from flask_durable.errors import ConfigurationError
-from flask_durable.events.keys import new_event_key
-from flask_durable.events.keys import new_signing_secret
-from flask_durable.redaction import mask_url
-from flask_durable.redaction import REDACT_KEYS
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.keys import new_signing_secret
+from flask_durable.security.redaction import mask_url
+from flask_durable.security.redaction import REDACT_KEYS
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ import pytest
 import flask_durable.dead_letters
 from flask_durable import DeadLetterNotFound
 from flask_durable.dead_letters import DeadLetters
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import RunMessage
 from flask_durable.queue.delivery import Delivery
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import RunMessage
 from flask_durable.queue.transport import QueueCounts
 
 from .harness import Harness

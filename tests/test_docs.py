@@ -15,22 +15,22 @@ import click
 import pytest
 
 from flask_durable import config
-from flask_durable import durations
-from flask_durable import failure
+from flask_durable import errors as failure
+from flask_durable import messages as envelope
 from flask_durable import RunStatus
 from flask_durable.cli import durable_cli
+from flask_durable.common import durations
 from flask_durable.config import Settings
 from flask_durable.events import batch
 from flask_durable.events import endpoint
-from flask_durable.events import keys
 from flask_durable.events import names
-from flask_durable.events import signatures
 from flask_durable.functions import definition
 from flask_durable.functions import options
-from flask_durable.queue import envelope
 from flask_durable.queue import redis_streams
 from flask_durable.queue import sqs_queues
 from flask_durable.queue import transport
+from flask_durable.security import keys
+from flask_durable.security import signatures
 from flask_durable.serialization import refusal
 from flask_durable.store import run_store
 

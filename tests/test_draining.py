@@ -13,14 +13,14 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
+from flask_durable.common.loops import ailing
+from flask_durable.common.loops import Loop
 from flask_durable.engine.attempt import Attempt
 from flask_durable.engine.control import OwnershipLost
 from flask_durable.engine.control import Suspended
 from flask_durable.engine.handing_back import hand_back_attempts
 from flask_durable.engine.handing_back import REASON
 from flask_durable.health import HealthChecks
-from flask_durable.loops import ailing
-from flask_durable.loops import Loop
 from flask_durable.store.barrier import Barrier
 from flask_durable.worker import process as process_module
 from flask_durable.worker.process import WorkerProcess

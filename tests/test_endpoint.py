@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from pydantic import field_validator
 from werkzeug.test import TestResponse
 
+from flask_durable.common.ids import derived_event_id
 from flask_durable.config import Settings
 from flask_durable.errors import UnavailableError
 from flask_durable.events.endpoint import events_blueprint
-from flask_durable.events.keys import new_event_key
-from flask_durable.events.keys import new_signing_secret
 from flask_durable.events.model import EventData
 from flask_durable.events.schemas import Schemas
-from flask_durable.events.signatures import sign
-from flask_durable.ids import derived_event_id
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import decode
+from flask_durable.messages import EventMessage
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.keys import new_signing_secret
+from flask_durable.security.signatures import sign
 
 from .ingest import Csrf
 from .ingest import Recorder

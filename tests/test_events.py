@@ -34,8 +34,8 @@ from flask_durable.events.names import check_event_name
 from flask_durable.events.names import check_pattern
 from flask_durable.events.schemas import load
 from flask_durable.events.schemas import Schemas
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import decode
+from flask_durable.messages import EventMessage
 
 LIMIT = 65_536
 

@@ -27,7 +27,7 @@ from flask_durable.functions.options import StepOptions
 from flask_durable.functions.registry import FunctionRegistry
 from flask_durable.functions.signatures import code_version
 from flask_durable.functions.step_function import StepFunction
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EventMessage
 
 
 class Base(EventData):

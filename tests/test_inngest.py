@@ -24,11 +24,11 @@ from flask_durable.errors import UnavailableError
 from flask_durable.events.inngest import inngest_blueprint
 from flask_durable.events.inngest import MAX_EVENTS
 from flask_durable.events.inngest import STAMP_LEAD
-from flask_durable.events.keys import new_event_key
-from flask_durable.events.keys import new_signing_secret
 from flask_durable.events.schemas import Schemas
 from flask_durable.events.seed import Seed
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EventMessage
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.keys import new_signing_secret
 
 from .ingest import Csrf
 from .ingest import Recorder

@@ -17,7 +17,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.functions.backoff import Backoff
 from flask_durable.queue import redis_streams
-from flask_durable.store import scripts
+from flask_durable.redis import scripts
 from flask_durable.worker.process import WorkerProcess
 
 from .harness import Harness
@@ -50,7 +50,7 @@ def test_the_first_use_of_the_servers_reads_every_script(
     harness.send("work/unheard")
     monkeypatch.setattr(resources, "files", None)
 
-    assert set(scripts.all_scripts()) == lua("store")
+    assert set(scripts.all_scripts("flask_durable.store")) == lua("store")
     assert set(redis_streams._all_sources()) == lua("queue")
 
 

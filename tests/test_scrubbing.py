@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import typing as t
+from importlib.util import find_spec
 
 import pytest
 import redis
@@ -23,13 +24,13 @@ from flask_durable import Backoff
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.errors import UnavailableError
-from flask_durable.events.keys import new_event_key
+from flask_durable.messages import EventMessage
 from flask_durable.observe import scrubbing
 from flask_durable.observe.scrubbing import Confidential
 from flask_durable.observe.scrubbing import protect
 from flask_durable.queue.delivery import Delivery
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.redaction import Redaction
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.redaction import Redaction
 
 from .harness import Harness
 from .servers import free_port
@@ -466,3 +467,8 @@ def test_what_holds_user_data_does_not_show_it_as_text(site: Harness) -> None:
     assert isinstance(delivery, Delivery)
     for shown in (delivery, delivery.message, delivery.received):
         assert PRIVATE not in repr(shown)
+
+
+def test_each_module_of_ours_that_only_passes_data_on_exists() -> None:
+    names = [f"flask_durable.{name}" for name in scrubbing._PASSING]
+    assert [name for name in names if find_spec(name) is None] == []

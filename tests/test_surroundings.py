@@ -15,8 +15,8 @@ from flask import Response
 from flask.typing import ResponseReturnValue
 
 from flask_durable import Durable
-from flask_durable.events.keys import new_event_key
-from flask_durable.events.keys import new_push_secret
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.keys import new_push_secret
 
 from .servers import ValkeyServer
 

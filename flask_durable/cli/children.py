@@ -10,7 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..guard import guarded
+from ..common.guard import guarded
 
 #: Seconds before the first restart of a process that died, doubled up to the longest.
 FIRST_DELAY = 0.5
@@ -27,7 +27,7 @@ class Child:
     """One process of the stack, in a process group of its own.
 
     One thread calls all methods, and it outlives the process (see
-    :func:`~flask_durable.guard.guarded`).
+    :func:`~flask_durable.common.guard.guarded`).
 
     :param name: The name of the process in messages.
     :param command: The program and its arguments.

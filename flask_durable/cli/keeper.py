@@ -7,8 +7,8 @@ import threading
 import time
 import typing as t
 
-from ..embedded import EmbeddedServer
 from ..errors import UnavailableError
+from ..redis.embedded import EmbeddedServer
 from .children import Child
 from .output import note
 from .watch import SourceWatcher

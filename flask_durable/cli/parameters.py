@@ -6,7 +6,7 @@ import typing as t
 
 import click
 
-from ..durations import to_seconds
+from ..common.durations import to_seconds
 
 if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat

@@ -14,7 +14,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from .children import all_keep_dying
 from .children import Child
 from .output import note

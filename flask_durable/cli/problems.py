@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..errors import DurableError
 from ..errors import EventError
 from ..errors import UnavailableError
-from ..redaction import mask_url
+from ..security.redaction import mask_url
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState

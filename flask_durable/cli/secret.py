@@ -7,11 +7,11 @@ import json
 import click
 
 from ..config import ENVIRONMENT_PREFIX
-from ..events.keys import new_event_key
-from ..events.keys import new_metrics_secret
-from ..events.keys import new_push_secret
-from ..events.keys import new_signing_secret
 from ..payloads.cipher import new_encryption_key
+from ..security.keys import new_event_key
+from ..security.keys import new_metrics_secret
+from ..security.keys import new_push_secret
+from ..security.keys import new_signing_secret
 
 _KINDS = {
     "event-key": (new_event_key, "EVENT_KEYS"),

@@ -20,11 +20,11 @@ from flask import has_app_context
 from flask.cli import ScriptInfo
 
 from ..app_state import DEVELOPMENT_MARK
-from ..embedded import data_directory
-from ..embedded import EmbeddedServer
-from ..embedded import free_port
 from ..errors import ConfigurationError
 from ..errors import UnavailableError
+from ..redis.embedded import data_directory
+from ..redis.embedded import EmbeddedServer
+from ..redis.embedded import free_port
 from . import local_sqs
 from .children import Child
 from .keeper import Keeper

@@ -8,7 +8,7 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from ..durations import format_seconds
+from ..common.durations import format_seconds
 from .output import echo_json
 from .output import echo_table
 from .output import note

@@ -9,9 +9,9 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
 
-from ..durations import format_seconds
+from ..common.durations import format_seconds
+from ..errors import Failure
 from ..errors import PayloadError
-from ..failure import Failure
 from .output import aligned
 from .output import bar_characters
 from .output import style

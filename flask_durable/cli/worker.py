@@ -117,7 +117,7 @@ def worker(
 
 
 def _queues(given: str | None, named: list[str]) -> list[str]:
-    from ..queue.envelope import EVENT_QUEUE
+    from ..messages import EVENT_QUEUE
 
     if given is None:
         return named or ["default"]
@@ -144,7 +144,7 @@ def _queues(given: str | None, named: list[str]) -> list[str]:
 def _print_banner(
     state: AppState, queues: list[str], processes: int, threads: int
 ) -> None:
-    from ..redaction import mask_url
+    from ..security.redaction import mask_url
 
     facts = [
         ("App", state.app.name),

@@ -6,19 +6,19 @@ import shlex
 import typing as t
 from dataclasses import replace
 
+from ..common.safe_logging import get_logger
 from ..errors import PayloadError
 from ..errors import RunNotFound
 from ..errors import RunStateError
+from ..messages import decode
+from ..messages import EventMessage
+from ..messages import UndecodableMessage
 from ..payloads.codec import Payloads
-from ..queue.envelope import decode
-from ..queue.envelope import EventMessage
-from ..queue.envelope import UndecodableMessage
-from ..safe_logging import get_logger
+from ..redis.errors import TRANSIENT
 from ..status import RunStatus
 from ..store.directory import Directory
 from ..store.run_reader import Record
 from ..store.run_store import RunStore
-from ..store.run_store import TRANSIENT
 from . import lifecycle
 from .outbox import Outbox
 

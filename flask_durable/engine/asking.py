@@ -28,8 +28,8 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .interruption import Body
-from .safe_points import call
+from ..common.interruption import Body
+from ..common.safe_points import call
 
 #: Seconds that one question may take, and then until it is left alone.
 ANSWER_WITHIN = 5.0

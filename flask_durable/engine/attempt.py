@@ -12,14 +12,16 @@ import threading
 import time
 import typing as t
 
+from ..common.ids import failure_run_id
+from ..common.interruption import Body
+from ..common.interruption import WholeAttempt
+from ..common.safe_logging import get_logger
 from ..current import RunContext
 from ..errors import DurableError
+from ..errors import Failure
 from ..errors import PayloadLocked
 from ..errors import ReplayMismatch
-from ..failure import Failure
 from ..functions.function import Function
-from ..ids import failure_run_id
-from ..safe_logging import get_logger
 from ..status import RunStatus
 from ..store.barrier import StateMayBeLost
 from ..store.large_writes import guarded
@@ -39,8 +41,6 @@ from .control import Signal
 from .control import Suspended
 from .endings import ending_of
 from .host import Host
-from .interruption import Body
-from .interruption import WholeAttempt
 from .outbox import Outbox
 from .run_payloads import RunPayloads
 from .seal import Seal

@@ -6,11 +6,11 @@ import functools
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..messages import decode
+from ..messages import EventMessage
+from ..messages import UndecodableMessage
 from ..middleware import AttemptInfo
 from ..middleware import EventInfo
-from ..queue.envelope import decode
-from ..queue.envelope import EventMessage
-from ..queue.envelope import UndecodableMessage
 from ..store.run_reader import Record
 from .sending import event_info
 

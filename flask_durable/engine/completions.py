@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import queue
 
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 
 #: Seconds from the first run until its line is logged, with all that came since.
 PAUSE = 0.05

@@ -8,6 +8,8 @@ every later step raises it again, and the body's result is thrown away.
 
 from __future__ import annotations
 
+from ..common.interruption import Interrupt
+
 
 class Signal(BaseException):
     """Base class of the signals. Code that meets one lets it pass."""
@@ -45,18 +47,6 @@ class BrokenOff(Signal):
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"broken off by {type(error).__name__}")
         self.error = error
-
-
-class Interrupt(BaseException):
-    """Base class of the exceptions that another thread raises into a step's body."""
-
-
-class TimeoutInterrupt(Interrupt):
-    """The step's body took longer than its timeout."""
-
-
-class ShutdownInterrupt(Interrupt):
-    """The worker has to exit before the step's body is done."""
 
 
 class LossInterrupt(Interrupt):

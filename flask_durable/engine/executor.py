@@ -27,19 +27,22 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
+from ..common.ids import new_token
+from ..common.interruption import Interrupt
+from ..common.interruption import WholeAttempt
+from ..common.safe_logging import get_logger
+from ..common.safe_points import call
 from ..current import call_in_run
 from ..current import RunContext
 from ..errors import DurableError
+from ..errors import Failure
 from ..errors import FilterTimeout
 from ..errors import ReplayMismatch
 from ..errors import StepError
-from ..failure import Failure
 from ..functions.function import Function
-from ..ids import new_token
+from ..messages import RunMessage
+from ..messages import UndecodableMessage
 from ..observe.logging import run_logger
-from ..queue.envelope import RunMessage
-from ..queue.envelope import UndecodableMessage
-from ..safe_logging import get_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
 from ..steps.outcome import check_size
@@ -50,19 +53,16 @@ from .attempt import Attempt
 from .causes import causes_of
 from .claimed_run import ClaimedRun
 from .control import BrokenOff
-from .control import Interrupt
 from .control import Replayed
 from .control import Signal
 from .endings import tell
 from .host import Host
-from .interruption import WholeAttempt
 from .leases import Leases
 from .outbox import Outbox
 from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
 from .retry import delay_after
-from .safe_points import call
 
 #: Seconds for which a run is left to workers of the release that fits its event.
 OTHERS_TURN = 5.0

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from ..store.hand_backs import hand_back
 from ..store.run_store import after
 from .attempt import Attempt

@@ -10,18 +10,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..common.loops import moved
+from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
 from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
-from ..loops import moved
+from ..messages import EventMessage
 from ..middleware import MiddlewareChain
 from ..payloads.codec import Payloads
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
+from ..redis.errors import is_transient
 from ..store.barrier import Barrier
 from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
-from ..store.run_store import is_transient
 from ..store.run_store import RunStore
 from ..store.service_times import ServiceTimes
 from .asking import Asker

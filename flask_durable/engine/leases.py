@@ -7,10 +7,10 @@ import time
 import typing as t
 from collections import defaultdict
 
-from ..loops import Loop
-from ..loops import moved
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..common.loops import Loop
+from ..common.loops import moved
+from ..common.safe_logging import get_logger
+from ..redis.errors import log_failure
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
 from .rota import Rota

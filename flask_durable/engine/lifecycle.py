@@ -6,12 +6,12 @@ import json
 import time
 import typing as t
 
+from ..common.ids import derived_id
 from ..events.lifecycle import FunctionCancelled
 from ..events.lifecycle import FunctionFailed
 from ..events.lifecycle import FunctionFinished
 from ..events.model import RESERVED_PREFIX
-from ..ids import derived_id
-from ..queue.envelope import EventMessage
+from ..messages import EventMessage
 from ..status import RunStatus
 from ..store.directory import Published
 from ..store.run_reader import Record

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import typing as t
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

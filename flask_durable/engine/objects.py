@@ -15,11 +15,11 @@ import math
 import queue
 import time
 
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from ..errors import PayloadUnavailable
-from ..loops import Loop
 from ..payloads.codec import Payloads
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..redis.errors import log_failure
 from ..store.run_store import RunStore
 
 #: Most runs that wait here. The others come with a later sweep.

@@ -29,17 +29,17 @@ import typing as t
 from collections import defaultdict
 from dataclasses import replace
 
+from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
-from ..queue.envelope import decode
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.envelope import EventMessage
-from ..queue.envelope import MessageRefused
-from ..queue.envelope import RunMessage
-from ..queue.envelope import UndecodableMessage
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..messages import decode
+from ..messages import EVENT_QUEUE
+from ..messages import EventMessage
+from ..messages import MessageRefused
+from ..messages import RunMessage
+from ..messages import UndecodableMessage
+from ..redis.errors import log_failure
+from ..redis.errors import TRANSIENT
 from ..store.run_store import RunStore
-from ..store.run_store import TRANSIENT
 from .host import MessageQueue
 
 #: Seconds that a send goes on while the queue takes nothing; the sweeper tries later.

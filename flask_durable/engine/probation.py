@@ -33,7 +33,7 @@ import threading
 import time
 import typing as t
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from ..store.excuses import excuse
 from .host import Host
 from .leases import Leases

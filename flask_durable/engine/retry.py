@@ -20,12 +20,12 @@ from __future__ import annotations
 import math
 import typing as t
 
+from ..common.safe_logging import get_logger
 from ..errors import DefinitionError
 from ..errors import NonRetriable
 from ..errors import RetryAfter
 from ..errors import StepUsageError
 from ..functions.backoff import Backoff
-from ..safe_logging import get_logger
 from .causes import causes_of
 
 #: Errors after which the next attempt would fail as well: the same code would run.

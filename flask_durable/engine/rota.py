@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..store.run_store import TRANSIENT
+from ..redis.errors import TRANSIENT
 from ..store.server import StateServer
 
 #: Seconds that a server rests after the first visit without an answer.

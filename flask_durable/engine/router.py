@@ -24,27 +24,27 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..common.ids import new_token
+from ..common.ids import run_id
+from ..common.safe_logging import get_logger
+from ..common.safe_points import call
 from ..errors import EventError
 from ..errors import UnavailableError
 from ..functions.function import Function
 from ..functions.triggers import matches
 from ..functions.triggers import TriggerIndex
-from ..ids import new_token
-from ..ids import run_id
+from ..messages import EventMessage
 from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
-from ..queue.envelope import EventMessage
 from ..queue.redelivery import pause_before
-from ..safe_logging import get_logger
+from ..redis.errors import is_transient
 from ..store.directory import Published
-from ..store.run_store import is_transient
 from ..store.run_store import NewRun
 from .asking import Answer
 from .asking import Question
 from .claimed_run import ClaimedRun
 from .host import Host
 from .outbox import Outbox
-from .safe_points import call
 from .sending import event_info
 
 logger = get_logger(__name__)

@@ -18,13 +18,13 @@ import queue
 import threading
 from collections import deque
 
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from ..log_line import LogLine
-from ..loops import Loop
 from ..observe.tail import tailed
 from ..payloads.codec import Payloads
-from ..safe_logging import get_logger
+from ..redis.errors import log_failure
 from ..store.run_logs import RunLogStore
-from ..store.run_store import log_failure
 
 #: Seconds from the first line until it is written, with all lines that came since.
 PAUSE = 0.25

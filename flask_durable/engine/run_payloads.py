@@ -20,13 +20,13 @@ import typing as t
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ..common.safe_logging import get_logger
+from ..errors import Failure
 from ..errors import PayloadLocked
 from ..errors import PayloadMissing
 from ..errors import PayloadUnavailable
-from ..failure import Failure
-from ..payloads import is_sealed
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
+from ..messages import EventMessage
+from ..messages import is_sealed
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

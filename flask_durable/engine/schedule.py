@@ -20,16 +20,16 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
 
+from ..common.ids import derived_id
+from ..common.ids import run_id
+from ..common.safe_logging import get_logger
 from ..errors import DurableError
 from ..events.ticks import CronTick
 from ..events.ticks import SCHEDULE_HEADER
 from ..functions.cron import Cron
-from ..ids import derived_id
-from ..ids import run_id
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
+from ..messages import EventMessage
+from ..redis.errors import is_transient
 from ..store.directory import Published
-from ..store.run_store import is_transient
 from ..store.run_store import NewRun
 from .host import Host
 from .outbox import Outbox

@@ -27,24 +27,24 @@ import contextlib
 import typing as t
 from dataclasses import replace
 
+from ..common.interruption import shielded
+from ..common.safe_logging import get_logger
 from ..errors import DurableError
 from ..errors import EventError
 from ..errors import PayloadUnavailable
 from ..errors import UnavailableError
-from ..events.sent import Outcome
+from ..messages import EVENT_QUEUE
+from ..messages import EventMessage
+from ..messages import MessageRefused
+from ..messages import Outcome
 from ..middleware import EventInfo
 from ..middleware import MiddlewareChain
 from ..middleware import SendInfo
 from ..payloads.codec import Payloads
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.envelope import EventMessage
-from ..queue.envelope import MessageRefused
-from ..safe_logging import get_logger
 from ..store.barrier import Barrier
 from ..store.memory import MemoryGuard
 from ..store.spool import Spool
 from .host import MessageQueue
-from .interruption import shielded
 
 logger = get_logger(__name__)
 

@@ -23,7 +23,7 @@ import time
 import types
 import typing as t
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from .control import Signal
 
 #: Times that a body may catch the signal. Steps in ``finally`` blocks meet it too, once

@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 import threading
 
+from ..common.loops import Loop
+from ..common.loops import moved
+from ..common.safe_logging import get_logger
 from ..errors import RunNotFound
-from ..loops import Loop
-from ..loops import moved
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..redis.errors import log_failure
 from .admin import RunAdmin
 from .host import Host
 from .objects import ObjectRemover

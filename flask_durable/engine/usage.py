@@ -6,11 +6,11 @@ import re
 import threading
 import typing as t
 
+from ..common.safe_logging import get_logger
 from ..current import step_context
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..functions.definition import MAX_STEP_NAME
-from ..safe_logging import get_logger
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

@@ -13,8 +13,8 @@ from datetime import UTC
 from pydantic import BaseModel
 
 from ..errors import EventError
-from ..queue.envelope import EventMessage
-from ..queue.envelope import MAX_DEPTH
+from ..messages import EventMessage
+from ..messages import MAX_DEPTH
 from .model import Event
 from .model import EventData
 from .model import EventLike

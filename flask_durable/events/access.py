@@ -8,10 +8,10 @@ import itertools
 import typing as t
 from urllib.parse import urlsplit
 
-from .keys import hash_event_key
-from .keys import matches_event_key
-from .keys import secret_bytes
-from .signatures import verify
+from ..security.keys import hash_event_key
+from ..security.keys import matches_event_key
+from ..security.keys import secret_bytes
+from ..security.signatures import verify
 
 if t.TYPE_CHECKING:
     from ..config import Settings

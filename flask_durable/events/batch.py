@@ -6,10 +6,10 @@ import dataclasses
 import json
 import typing as t
 
+from ..common.ids import derived_event_id
+from ..common.ids import new_event_id
 from ..errors import EventError
-from ..ids import derived_event_id
-from ..ids import new_event_id
-from ..queue.envelope import EventMessage
+from ..messages import EventMessage
 from .acceptance import check_message
 from .names import check_event_id
 from .schemas import path_of

@@ -22,9 +22,10 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
+from ..common.safe_logging import get_logger
 from ..errors import EventError
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
+from ..messages import EventMessage
+from ..messages import failures
 from .access import Credentials
 from .access import is_local
 from .batch import BatchReader
@@ -38,7 +39,6 @@ from .http import RETRY_AFTER
 from .http import send
 from .http import trace_headers
 from .http import with_headers_of
-from .sent import failures
 from .surroundings import Surroundings
 
 logger = get_logger(__name__)

@@ -13,11 +13,11 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
-from ..safe_logging import SafeLogger
+from ..common.safe_logging import get_logger
+from ..common.safe_logging import SafeLogger
+from ..messages import EventMessage
+from ..messages import Outcome
 from .batch import Refused
-from .sent import Outcome
 
 if t.TYPE_CHECKING:
     from ..config import Settings

@@ -30,11 +30,13 @@ from flask import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import NotFound
 
+from ..common.ids import derived_id
+from ..common.ids import new_event_id
+from ..common.safe_logging import get_logger
 from ..errors import EventError
-from ..ids import derived_id
-from ..ids import new_event_id
-from ..queue.envelope import EventMessage
-from ..safe_logging import get_logger
+from ..messages import EventMessage
+from ..messages import failures
+from ..security.keys import matches_event_key
 from .acceptance import check_message
 from .access import Credentials
 from .access import is_local
@@ -50,13 +52,11 @@ from .http import RETRY_AFTER
 from .http import send
 from .http import trace_headers
 from .http import with_headers_of
-from .keys import matches_event_key
 from .names import check_event_id
 from .schemas import clean
 from .schemas import Schemas
 from .seed import Seed
 from .seed import SEED_HEADER
-from .sent import failures
 from .surroundings import Surroundings
 
 logger = get_logger(__name__)

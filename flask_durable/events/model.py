@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from typing_extensions import TypeVar
 
+from ..common.ids import new_event_id
 from ..errors import DefinitionError
 from ..errors import EventError
-from ..ids import new_event_id
 from .names import check_event_id
 from .names import check_event_name
 

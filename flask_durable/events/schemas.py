@@ -7,9 +7,9 @@ import typing as t
 
 from pydantic import ValidationError
 
+from ..common.safe_logging import get_logger
 from ..errors import DefinitionError
 from ..errors import EventError
-from ..safe_logging import get_logger
 from .model import EventData
 
 logger = get_logger(__name__)

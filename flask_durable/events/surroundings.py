@@ -32,7 +32,7 @@ from werkzeug.exceptions import SecurityError
 from werkzeug.routing import Map
 from werkzeug.routing import Rule
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 
 #: The key of a request's WSGI environment with the status of the route, 0 at first.
 _STATUS = "flask_durable.status"

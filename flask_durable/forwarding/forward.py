@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..durations import Duration
+from ..common.durations import Duration
 from ..errors import DefinitionError
 from ..errors import StepUsageError
 from ..events.model import Event
@@ -31,7 +31,7 @@ from .delivery import deliver
 from .receiver import Receiver
 
 if t.TYPE_CHECKING:
-    from ..failure import Failure
+    from ..errors import Failure
     from ..steps.step import Step
 
 #: The name of the step.

@@ -27,11 +27,11 @@ from http.client import HTTPSConnection
 from urllib.parse import urlsplit
 
 from ..errors import DefinitionError
-from ..events.keys import secret_bytes
 from ..events.model import Event
 from ..events.seed import Seed
 from ..events.seed import SEED_HEADER
-from ..events.signatures import sign
+from ..security.keys import secret_bytes
+from ..security.signatures import sign
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _PRINTABLE = re.compile(r"[!-~]+")

@@ -6,8 +6,8 @@ import random as random_module
 import typing as t
 from dataclasses import dataclass
 
-from ..durations import Duration
-from ..durations import to_seconds
+from ..common.durations import Duration
+from ..common.durations import to_seconds
 from ..errors import DefinitionError
 
 

@@ -16,9 +16,9 @@ from datetime import timedelta
 from datetime import timezone as fixed_timezone
 from datetime import tzinfo
 
-from ..durations import Duration
-from ..durations import format_seconds
-from ..durations import to_seconds
+from ..common.durations import Duration
+from ..common.durations import format_seconds
+from ..common.durations import to_seconds
 from ..errors import ConfigurationError
 from ..errors import DefinitionError
 

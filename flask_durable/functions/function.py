@@ -23,8 +23,8 @@ from .signatures import code_version
 from .signatures import place_of
 
 if t.TYPE_CHECKING:
-    from ..failure import Failure
-    from ..queue.envelope import EventMessage
+    from ..errors import Failure
+    from ..messages import EventMessage
     from ..steps.step import Step
 
 R = TypeVar("R", default=t.Any)

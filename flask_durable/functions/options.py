@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
 
-from ..durations import Duration
-from ..durations import to_seconds
+from ..common.durations import Duration
+from ..common.durations import to_seconds
 from ..errors import DefinitionError
 from ..errors import StepUsageError
-from ..queue.envelope import EVENT_QUEUE
+from ..messages import EVENT_QUEUE
 from .backoff import Backoff
 
 #: Characters of a queue's name: a namespace, "-dlq" and this are one name in SQS,

@@ -6,12 +6,12 @@ import functools
 import types
 import typing as t
 
+from ..common.safe_logging import get_logger
 from ..current import active_step
 from ..current import run_between_steps
 from ..current import run_context
 from ..errors import DefinitionError
 from ..errors import StepUsageError
-from ..safe_logging import get_logger
 from .options import StepKeywords
 from .options import StepOptions
 from .signatures import place_of

@@ -12,7 +12,7 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from .logging import CONSOLE_FORMAT
 from .logging import install
 from .tail import install_tail

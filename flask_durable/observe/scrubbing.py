@@ -32,8 +32,8 @@ import weakref
 from dataclasses import dataclass
 
 from ..current import run_context
-from ..redaction import REDACTED
-from ..redaction import Redaction
+from ..security.redaction import REDACTED
+from ..security.redaction import Redaction
 
 if t.TYPE_CHECKING:
     from sentry_sdk._types import Event
@@ -56,8 +56,8 @@ _LIBRARIES = sys.stdlib_module_names | {
 #: Our modules that call no code of the application. Frames below theirs in a stack,
 #: such as a wrapper around a client, work on their arguments.
 _PASSING = (
-    *("forwarding", "http_api", "observe", "payloads", "queue", "redis_client"),
-    *("redis_exchange", "store"),
+    *("clients", "forwarding", "messages", "observe", "payloads"),
+    *("queue", "redis", "store"),
 )
 
 #: Loggers that write about messages.

@@ -29,8 +29,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from datetime import timezone
 
+from ..errors import Failure
 from ..errors import StepError
-from ..failure import Failure
 from ..middleware import Around
 from ..middleware import AttemptInfo
 from ..middleware import EventInfo

@@ -17,14 +17,3 @@ settings may change while values of several forms are stored.
 """
 
 from __future__ import annotations
-
-#: The beginning of a text that stands for an object in the blob store.
-BLOB = "blob:"
-
-#: The beginning of an encrypted text.
-ENCRYPTED = "encrypted:"
-
-
-def is_sealed(text: str) -> bool:
-    """Return whether *text* has to be opened before it is JSON."""
-    return text.startswith((BLOB, ENCRYPTED))

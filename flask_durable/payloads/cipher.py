@@ -11,7 +11,7 @@ import typing as t
 
 from ..errors import ConfigurationError
 from ..errors import PayloadLocked
-from . import ENCRYPTED
+from ..messages import ENCRYPTED
 
 _KEY = re.compile(r"[A-Za-z0-9_\-]{43}=")
 

@@ -31,15 +31,15 @@ import typing as t
 import zlib
 
 from ..errors import DurableError
+from ..errors import Failure
 from ..errors import PayloadLocked
 from ..errors import PayloadMissing
-from ..failure import Failure
-from ..queue.envelope import decode
-from ..queue.envelope import EventMessage
-from ..queue.envelope import read_json
-from . import BLOB
-from . import ENCRYPTED
-from . import is_sealed
+from ..messages import BLOB
+from ..messages import decode
+from ..messages import ENCRYPTED
+from ..messages import EventMessage
+from ..messages import is_sealed
+from ..messages import read_json
 from .blobs import BlobStore
 from .blobs import make_blob_store
 from .cipher import Cipher

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import PayloadMissing
-from . import BLOB
+from ..messages import BLOB
 
 #: Folder of the data of events, below the prefix of the store.
 EVENTS = "events"

@@ -18,8 +18,8 @@ import time
 import typing as t
 from collections import defaultdict
 
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from .delivery import DeadLetter
 from .delivery import Delete
 from .delivery import Failed

@@ -14,9 +14,13 @@ from collections import defaultdict
 import dramatiq
 from dramatiq.errors import QueueNotFound
 
+from ..common.safe_logging import get_logger
+from ..common.safe_logging import SafeLogger
 from ..errors import UnavailableError
-from ..safe_logging import get_logger
-from ..safe_logging import SafeLogger
+from ..messages import decode
+from ..messages import ForeignMessage
+from ..messages import UndecodableMessage
+from ..messages import UnknownForm
 from .acknowledger import Acknowledger
 from .consumer import Inbox
 from .consumer import LocalMessage
@@ -25,10 +29,6 @@ from .consumer import QueueConsumer
 from .delivery import Delivery
 from .delivery import Held
 from .delivery import kept
-from .envelope import decode
-from .envelope import ForeignMessage
-from .envelope import UndecodableMessage
-from .envelope import UnknownForm
 from .heartbeat import Hand
 from .marks import Home
 from .marks import Marks

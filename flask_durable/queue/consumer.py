@@ -16,7 +16,7 @@ from dramatiq.broker import Consumer
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
-from ..safe_logging import SafeLogger
+from ..common.safe_logging import SafeLogger
 from .delivery import Delivery
 from .window import Window
 

@@ -7,7 +7,7 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .envelope import Message
+from ..messages import Message
 from .redelivery import pause_before
 from .transport import Received
 

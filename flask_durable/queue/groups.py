@@ -6,7 +6,7 @@ import hashlib
 import json
 import typing as t
 
-from .envelope import EventMessage
+from ..messages import EventMessage
 from .options import ONE_GROUP
 
 

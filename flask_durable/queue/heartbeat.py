@@ -10,8 +10,8 @@ import threading
 import time
 import typing as t
 
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from .delivery import Delete
 from .delivery import Held
 from .transport import ReceiptLost

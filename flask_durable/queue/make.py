@@ -7,10 +7,10 @@ import typing as t
 
 import dramatiq
 
-from .. import redis_client
 from ..config import Settings
 from ..errors import ConfigurationError
-from ..redis_client import ClientFactory
+from ..redis import client as redis_client
+from ..redis.client import ClientFactory
 from .broker import DurableBroker
 from .marks import Home
 from .options import SQSAddress

@@ -6,10 +6,10 @@ import math
 import time
 import typing as t
 
-from ..safe_logging import get_logger
-from .envelope import ForeignMessage
-from .envelope import Message
-from .envelope import stamped
+from ..common.safe_logging import get_logger
+from ..messages import ForeignMessage
+from ..messages import Message
+from ..messages import stamped
 from .transport import Transport
 
 #: Digits of an id. Checked, since a message may have any text there.

@@ -20,8 +20,8 @@ from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import ValidationError
 
-from ..durations import to_seconds
-from .envelope import EVENT_QUEUE
+from ..common.durations import to_seconds
+from ..messages import EVENT_QUEUE
 
 #: The value of :attr:`QueueOptions.group` for one group of all events.
 ONE_GROUP = "*"

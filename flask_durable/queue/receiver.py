@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import typing as t
 
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from .transport import Received
 from .transport import Transport
 from .window import Window

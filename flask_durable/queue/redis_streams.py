@@ -24,15 +24,15 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from ..redis_client import ClientFactory
-from ..redis_exchange import Exchange
-from ..safe_logging import get_logger
+from ..common.processes import PerProcess
+from ..common.safe_logging import get_logger
+from ..messages import EVENT_QUEUE
+from ..redis.client import ClientFactory
+from ..redis.errors import is_full
+from ..redis.errors import is_transient
+from ..redis.exchange import Exchange
+from ..redis.scripts import read_folder
 from ..store.keys import queue_tag
-from ..store.run_store import is_full
-from ..store.run_store import is_transient
-from ..store.scripts import read_folder
-from .envelope import EVENT_QUEUE
-from .process import PerProcess
 from .redelivery import MAX_DELAY
 from .redis_dead_letters import RedisDeadLetters
 from .transport import ANSWER_WITHIN
@@ -125,7 +125,7 @@ class RedisTransport:
         self._visibility = visibility
         self._max_receives = max_receives
         self.answer_within = answer_within
-        #: Read before they are needed, see ``store/scripts.py``.
+        #: Read before they are needed, see ``redis/scripts.py``.
         self._sources = _all_sources()
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(

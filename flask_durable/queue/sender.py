@@ -14,9 +14,9 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from ..common.processes import PerProcess
 from .coalescer import Coalescer
 from .coalescer import Unanswered
-from .process import PerProcess
 from .transport import Outcome
 from .transport import Transport
 

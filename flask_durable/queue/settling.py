@@ -14,11 +14,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..loops import Loop
-from ..loops import moved
-from ..safe_logging import get_logger
+from ..common.loops import Loop
+from ..common.loops import moved
+from ..common.safe_logging import get_logger
+from ..messages import MessageRefused
 from .delivery import Held
-from .envelope import MessageRefused
 from .heartbeat import Hand
 from .transport import Outcome
 from .transport import ReceiptLost

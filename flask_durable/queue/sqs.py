@@ -13,7 +13,7 @@ import typing as t
 import uuid
 
 from ..errors import ConfigurationError
-from .envelope import MessageRefused
+from ..messages import MessageRefused
 from .marks import Home
 from .options import Queues
 from .options import SQSAddress

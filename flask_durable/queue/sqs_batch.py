@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .envelope import MessageRefused
+from ..messages import MessageRefused
 from .sqs_client import error_code
 from .sqs_client import THROTTLED
 from .transport import Outcome

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import typing as t
 
+from ..common.processes import PerProcess
+from ..common.safe_logging import get_logger
 from ..errors import ConfigurationError
-from ..safe_logging import get_logger
 from .options import SQSAddress
-from .process import PerProcess
 
 #: The longest time of a long poll, in seconds.
 LONGEST_POLL = 20

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from .dead_letters import Letter
 from .dead_letters import reaching
 from .sqs_batch import BATCH

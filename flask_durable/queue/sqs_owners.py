@@ -11,7 +11,7 @@ installations share a queue. The tag shows that before the first message does.
 
 from __future__ import annotations
 
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
 from .marks import Home
 from .sqs_client import SQSClient
 

@@ -22,8 +22,8 @@ import re
 import typing as t
 import zlib
 
+from ..common.safe_logging import get_logger
 from ..errors import ConfigurationError
-from ..safe_logging import get_logger
 from .options import FIFO_SUFFIX
 from .options import QueueOptions
 from .options import Queues

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import ConfigurationError
-from ..queue.envelope import EVENT_QUEUE
+from ..messages import EVENT_QUEUE
 from .estimator import Estimator
 from .estimator import sources_of
 from .fleet import UnitKey

@@ -22,7 +22,7 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..ids import new_token
+from ..common.ids import new_token
 from ..store.keys import Keys
 from ..store.server import StateServer
 from .policy import Memory

@@ -7,7 +7,7 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..durations import to_seconds
+from ..common.durations import to_seconds
 from .floors import Floor
 from .observation import Goal
 

@@ -17,7 +17,7 @@ import time
 import typing as t
 
 from ..errors import PlatformError
-from ..store.run_store import TRANSIENT
+from ..redis.errors import TRANSIENT
 from . import arrivals
 from . import fleet
 from .floors import floor_at

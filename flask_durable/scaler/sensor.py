@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ..ids import process_of
-from ..redis_client import ask_holder
+from ..common.ids import process_of
+from ..redis.client import ask_holder
 from ..store.keys import Keys
 from ..store.server import StateServer
 from .observation import Running

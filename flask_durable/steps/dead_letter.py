@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ..engine.interruption import shielded
+from ..common.interruption import shielded
 from ..functions.function import FAILURE_SUFFIX
-from ..queue.envelope import RunMessage
+from ..messages import RunMessage
 
 if t.TYPE_CHECKING:
-    from ..failure import Failure
+    from ..errors import Failure
     from .step import Step
 
 #: The name of the step.

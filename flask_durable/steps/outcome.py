@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..durations import format_seconds
-from ..engine.control import TimeoutInterrupt
+from ..common.durations import format_seconds
+from ..common.interruption import TimeoutInterrupt
+from ..errors import Failure
 from ..errors import StepError
 from ..errors import StepInterrupted
 from ..errors import StepTimeout
 from ..errors import UnserializableResult
-from ..failure import Failure
 from ..serialization import UnserializableValue
 
 _RAISED_AS: dict[str, type[StepError]] = {

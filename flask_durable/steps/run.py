@@ -21,29 +21,29 @@ from __future__ import annotations
 import copy
 import typing as t
 
+from ..common.interruption import Body
+from ..common.interruption import Interrupt
+from ..common.interruption import ShutdownInterrupt
+from ..common.interruption import TimeoutInterrupt
+from ..common.safe_logging import get_logger
+from ..common.safe_points import call
 from ..current import call_in_step
 from ..current import StepContext
 from ..engine.attempt import Attempt
 from ..engine.control import BrokenOff
 from ..engine.control import GivenUp
-from ..engine.control import Interrupt
-from ..engine.control import ShutdownInterrupt
 from ..engine.control import Signal
-from ..engine.control import TimeoutInterrupt
-from ..engine.interruption import Body
 from ..engine.process_end import hand_back_if_ending
 from ..engine.retry import delay_after
-from ..engine.safe_points import call
 from ..engine.sketch import sketch_of
 from ..engine.usage import check_function
+from ..errors import Failure
 from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..errors import StepTimeout
-from ..failure import Failure
 from ..functions.options import StepOptions
 from ..functions.step_function import StepFunction
 from ..middleware import StepInfo
-from ..safe_logging import get_logger
 from ..serialization import check_arguments
 from ..serialization import Codec
 from ..serialization import codec_for

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
+from ..common.ids import derived_id
+from ..common.interruption import shielded
 from ..engine.attempt import Attempt
-from ..engine.interruption import shielded
 from ..engine.sending import announced
 from ..engine.sending import check_acceptable
 from ..engine.sketch import sketch_of
@@ -13,9 +14,8 @@ from ..errors import EventError
 from ..errors import NonRetriable
 from ..errors import UnavailableError
 from ..functions.options import StepOptions
-from ..ids import derived_id
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.envelope import EventMessage
+from ..messages import EVENT_QUEUE
+from ..messages import EventMessage
 from ..serialization import codec_for
 from .run import Execution
 

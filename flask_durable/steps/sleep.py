@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ..durations import Duration
-from ..durations import to_seconds
+from ..common.durations import Duration
+from ..common.durations import to_seconds
 from ..errors import StepUsageError
 from ..store.memo import payload
 from ..store.memo import Try

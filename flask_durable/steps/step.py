@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ..durations import Duration
+from ..common.durations import Duration
 from ..functions.backoff import Backoff
 from ..functions.options import StepOptions
 from . import run

@@ -21,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 
 from ..errors import UnavailableError
-from ..redis_client import holders
-from ..redis_exchange import execute
+from ..redis.client import holders
+from ..redis.exchange import execute
+from ..redis.scripts import load
 from .promise import ask_server
 from .promise import Promise
 from .promise import run_id_of
-from .scripts import load
 from .server import StateServer
 
 #: Seconds for the disk or the replicas; ``everysec`` takes up to about two.
@@ -216,7 +216,7 @@ class Barrier:
             # A script, because a SET is refused where the server's memory is full: then
             # no message could be deleted from a queue that lives elsewhere. Where the
             # tag has moved away it is refused, and nothing counts as confirmed.
-            execute(pipeline, "EVAL", load("barrier").source, 1, tag)
+            execute(pipeline, "EVAL", load(__package__, "barrier").source, 1, tag)
             limit = int(self._timeout * 1000)
             if promise.waits_for_file:
                 execute(pipeline, "WAITAOF", 1, self._replicas, limit)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..errors import ConfigurationError
-from ..redis_client import ask_holder
-from ..redis_exchange import execute
+from ..redis.client import ask_holder
+from ..redis.exchange import execute
 from .keys import Keys
 from .server import StateServer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import defaultdict
 
-from ..redis_exchange import Argument
+from ..redis.exchange import Argument
 from .run_store import RENEW_LIMIT
 from .run_store import RunStore
 

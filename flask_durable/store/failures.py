@@ -13,7 +13,7 @@ import typing as t
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..ids import new_token
+from ..common.ids import new_token
 from .keys import Keys
 from .server import Call
 from .server import StateServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..redis_exchange import Argument
+from ..redis.exchange import Argument
 from .run_store import MAX_MEMO_BYTES
 from .run_store import MAX_STEPS
 from .run_store import RunStore

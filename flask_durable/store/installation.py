@@ -25,8 +25,8 @@ import uuid
 
 import redis
 
+from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
-from ..safe_logging import get_logger
 from .keys import Keys
 from .server import StateServer
 

@@ -13,9 +13,9 @@ import typing as t
 
 import redis
 
+from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
-from ..redis_client import ask_all
-from ..safe_logging import get_logger
+from ..redis.client import ask_all
 from .server import StateServer
 
 logger = get_logger(__name__)

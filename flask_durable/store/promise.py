@@ -16,11 +16,11 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from ..errors import ConfigurationError
-from ..redis_client import ask_all
-from ..redis_client import holders
-from ..redis_exchange import Argument
-from ..redis_exchange import execute
-from .scripts import load
+from ..redis.client import ask_all
+from ..redis.client import holders
+from ..redis.exchange import Argument
+from ..redis.exchange import execute
+from ..redis.scripts import load
 
 #: The oldest Redis that has all commands, and scripts with flags.
 OLDEST = (7, 0)
@@ -184,7 +184,7 @@ def _check_permissions(
 
     :raises ConfigurationError: The account may not make one of these calls.
     """
-    script: list[Argument] = ["EVAL", load("barrier").source, 1]
+    script: list[Argument] = ["EVAL", load(__package__, "barrier").source, 1]
     for server, tag in holders(client, tags):
         try:
             execute(server, *script, tag)

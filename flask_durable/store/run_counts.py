@@ -12,7 +12,7 @@ import typing as t
 from collections import Counter
 from collections import defaultdict
 
-from ..redis_client import ask_holder
+from ..redis.client import ask_holder
 from .keys import Keys
 from .server import StateServer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..ids import new_token
+from ..common.ids import new_token
 from .keys import Keys
 from .server import Call
 from .server import StateServer

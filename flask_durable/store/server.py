@@ -12,17 +12,17 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from ..errors import ConfigurationError
-from ..redaction import mask_url
-from ..redis_client import ask_all
-from ..redis_client import client_factory
-from ..redis_client import ClientFactory
-from ..redis_client import holders
-from ..redis_client import name_of_holder
-from ..redis_exchange import Argument
-from ..redis_exchange import Command
-from ..redis_exchange import Exchange
-from ..redis_exchange import execute
-from .scripts import all_scripts
+from ..redis.client import ask_all
+from ..redis.client import client_factory
+from ..redis.client import ClientFactory
+from ..redis.client import holders
+from ..redis.client import name_of_holder
+from ..redis.exchange import Argument
+from ..redis.exchange import Command
+from ..redis.exchange import Exchange
+from ..redis.exchange import execute
+from ..redis.scripts import all_scripts
+from ..security.redaction import mask_url
 
 #: Seconds until a command without an answer is given up and repeated.
 SOCKET_TIMEOUT = 5.0
@@ -58,7 +58,7 @@ class StateServer:
         self._made: tuple[redis.Redis, int] | None = None
         self._exchange = Exchange()
         self._factory: ClientFactory | None = None
-        self._scripts = all_scripts()
+        self._scripts = all_scripts(__package__)
 
     def __repr__(self) -> str:
         return f"<StateServer {mask_url(self.url)}>"

@@ -21,7 +21,7 @@ from collections import defaultdict
 import redis
 
 from ..errors import UnavailableError
-from ..redis_exchange import Argument
+from ..redis.exchange import Argument
 from .keys import Keys
 from .server import StateServer
 

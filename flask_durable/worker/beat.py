@@ -9,14 +9,14 @@ import time
 import typing as t
 
 from ..app_state import AppState
-from ..ids import own_process
-from ..loops import ailing
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.ids import own_process
+from ..common.loops import ailing
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
+from ..redis.errors import is_full
+from ..redis.errors import is_transient
+from ..redis.errors import log_failure
 from ..store.directory import names_of
-from ..store.run_store import is_full
-from ..store.run_store import is_transient
-from ..store.run_store import log_failure
 
 if t.TYPE_CHECKING:
     from .task_protection import TaskProtection

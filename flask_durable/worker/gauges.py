@@ -23,12 +23,12 @@ import typing as t
 import uuid
 
 from ..app_state import AppState
-from ..loops import Loop
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from ..observe.statsd import LONGEST
 from ..observe.statsd import Statsd
 from ..readings import readings
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..redis.errors import log_failure
 
 #: Seconds between two rounds, and seconds until a silent leader is replaced.
 INTERVAL = 10.0

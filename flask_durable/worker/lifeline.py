@@ -39,9 +39,9 @@ import subprocess
 import sys
 from importlib import resources
 
-from ..ids import own_process
-from ..loops import Loop
-from ..safe_logging import get_logger
+from ..common.ids import own_process
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from ..store.liveness import SignConnections
 from ..store.run_store import RunStore
 

@@ -23,18 +23,18 @@ import typing as t
 import uuid
 
 from ..app_state import AppState
+from ..common.interruption import ShutdownInterrupt
+from ..common.loops import ailing
+from ..common.safe_logging import get_logger
 from ..engine.claimed_run import ClaimedRun
-from ..engine.control import ShutdownInterrupt
 from ..engine.executor import Executor
 from ..engine.handing_back import hand_back_attempts
 from ..engine.handing_back import hand_back_unstarted
 from ..engine.leases import Leases
 from ..engine.router import Router
 from ..engine.sweeper import Sweeper
-from ..loops import ailing
 from ..queue.broker import FLUSH_TIMEOUT
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..redis.errors import log_failure
 from .beat import Beat
 from .gauges import Gauges
 from .lifeline import Lifeline

@@ -30,13 +30,13 @@ import uuid
 from datetime import datetime
 
 from ..app_state import AppState
+from ..common.processes import PerProcess
+from ..common.safe_logging import get_logger
 from ..engine.executor import Executor
 from ..engine.leases import Leases
 from ..engine.sweeper import Sweeper
+from ..messages import EVENT_QUEUE
 from ..observe.formats import set_up_pushed
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.process import PerProcess
-from ..safe_logging import get_logger
 from .beat import Beat
 from .pushed import is_away
 from .pushed import PushedMessage

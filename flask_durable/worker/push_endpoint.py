@@ -30,16 +30,16 @@ from flask import request
 from flask import Response
 
 from ..app_state import AppState
+from ..common.safe_logging import get_logger
 from ..events.acceptance import read_time
 from ..events.access import is_local
 from ..events.batch import Refused
 from ..events.http import json_response
 from ..events.http import read_body
 from ..events.http import RETRY_AFTER
-from ..events.keys import bearer_of
-from ..events.keys import hash_event_key
-from ..events.keys import matches_event_key
-from ..safe_logging import get_logger
+from ..security.keys import bearer_of
+from ..security.keys import hash_event_key
+from ..security.keys import matches_event_key
 
 if t.TYPE_CHECKING:
     from .push import PushWorker

@@ -27,20 +27,20 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..app_state import AppState
+from ..common.safe_logging import get_logger
 from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor
 from ..engine.router import Router
 from ..errors import UnavailableError
-from ..queue.envelope import decode
-from ..queue.envelope import EVENT_QUEUE
-from ..queue.envelope import EventMessage
-from ..queue.envelope import Message
-from ..queue.envelope import RunMessage
-from ..queue.envelope import UndecodableMessage
-from ..queue.envelope import UnknownForm
+from ..messages import decode
+from ..messages import EVENT_QUEUE
+from ..messages import EventMessage
+from ..messages import Message
+from ..messages import RunMessage
+from ..messages import UndecodableMessage
+from ..messages import UnknownForm
 from ..queue.transport import MAX_RECEIVES
-from ..safe_logging import get_logger
-from ..store.run_store import is_transient
+from ..redis.errors import is_transient
 
 #: Receives from which on a copy of a message is sent while a server is away.
 RENEWED_FROM = MAX_RECEIVES // 2

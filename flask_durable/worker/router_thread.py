@@ -23,17 +23,17 @@ import itertools
 
 from dramatiq.errors import BrokerConnectionError
 
+from ..common.loops import Loop
+from ..common.loops import moved
+from ..common.safe_logging import get_logger
 from ..engine.router import Router
 from ..errors import ConfigurationError
-from ..loops import Loop
-from ..loops import moved
+from ..messages import EVENT_QUEUE
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
-from ..queue.envelope import EVENT_QUEUE
 from ..queue.redelivery import pause_before
-from ..safe_logging import get_logger
+from ..redis.errors import TRANSIENT
 from ..store.failures import MessageFailures
-from ..store.run_store import TRANSIENT
 
 #: Events that are routed together, in one round trip.
 BATCH = 32

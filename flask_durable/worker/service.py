@@ -12,10 +12,10 @@ import types
 import typing as t
 
 from ..app_state import AppState
+from ..common.safe_logging import get_logger
 from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
-from ..safe_logging import get_logger
 from .process import call_later
 from .process import EXIT_PATIENCE
 from .process import INTERRUPT_BEFORE

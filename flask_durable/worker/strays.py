@@ -23,9 +23,9 @@ import typing as t
 from collections import Counter
 
 from ..app_state import AppState
-from ..safe_logging import get_logger
+from ..common.safe_logging import get_logger
+from ..redis.errors import log_failure
 from ..store.run_reader import told_strays
-from ..store.run_store import log_failure
 
 #: Seconds between two looks.
 INTERVAL = 10.0

@@ -22,12 +22,12 @@ import threading
 import time
 import typing as t
 
+from ..clients.http import HTTPAPI
+from ..clients.http import Refusal
+from ..common.loops import Loop
+from ..common.safe_logging import get_logger
 from ..errors import PlatformError
-from ..http_api import HTTPAPI
-from ..http_api import Refusal
-from ..loops import Loop
-from ..safe_logging import get_logger
-from ..store.run_store import log_failure
+from ..redis.errors import log_failure
 
 #: The variable in which ECS gives each container the address of its agent.
 AGENT = "ECS_AGENT_URI"

@@ -19,15 +19,15 @@ import dramatiq
 from dramatiq.worker import Worker
 from dramatiq.worker import WorkerThread
 
+from ..common.safe_logging import get_logger
+from ..common.safe_logging import SafeLogger
 from ..engine.attempt import Attempt
 from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor
+from ..messages import RunMessage
 from ..queue.broker import DurableBroker
 from ..queue.consumer import ACTOR
 from ..queue.delivery import Delivery
-from ..queue.envelope import RunMessage
-from ..safe_logging import get_logger
-from ..safe_logging import SafeLogger
 
 #: Seconds between two looks for threads that have ended.
 LOOK_INTERVAL = 0.25

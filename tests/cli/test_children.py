@@ -15,9 +15,9 @@ from flask_durable.cli import children
 from flask_durable.cli import keeper as keeper_module
 from flask_durable.cli.children import Child
 from flask_durable.cli.keeper import Keeper
-from flask_durable.embedded import EmbeddedServer
-from flask_durable.embedded import find_running
 from flask_durable.errors import UnavailableError
+from flask_durable.redis.embedded import EmbeddedServer
+from flask_durable.redis.embedded import find_running
 
 from ..servers import wait_until
 from .processes import descendants

@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-from flask_durable.embedded import EmbeddedServer
-from flask_durable.embedded import find_running
+from flask_durable.redis.embedded import EmbeddedServer
+from flask_durable.redis.embedded import find_running
 
 from ..servers import wait_until
 from .conftest import APP

@@ -8,7 +8,7 @@ import typing as t
 import pytest
 
 from flask_durable.cli import dlq
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 
 from ..harness import Harness
 from .test_commands import driven

@@ -22,13 +22,13 @@ from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.redis_client import ask_holder
-from flask_durable.redis_client import client_factory
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.redis.client import ask_holder
+from flask_durable.redis.client import client_factory
+from flask_durable.redis.scripts import load
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.barrier import StateMayBeLost
 from flask_durable.store.keys import queue_tag
-from flask_durable.store.scripts import load
 from flask_durable.store.server import StateServer
 
 from ..harness import Harness
@@ -474,7 +474,7 @@ def _ask_for_work(durable: Durable, number: int) -> str:
 def test_the_scripts_are_not_known_to_a_server_that_was_restarted() -> None:
     """What the tests above rest on: a digest is forgotten with the process."""
     with valkey_server() as server:
-        digest = load("sweep").digest
+        digest = load("flask_durable.store", "sweep").digest
         StateServer(server.url).call("sweep", "{a:0}", 10_000, 10)
         assert ask(server, "SCRIPT", "EXISTS", digest) == [1]
         server.kill()

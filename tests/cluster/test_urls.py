@@ -10,8 +10,8 @@ from flask import Flask
 from flask_durable import ConfigurationError
 from flask_durable.config import Settings
 from flask_durable.queue.make import client_factory
-from flask_durable.redaction import mask_url
-from flask_durable.redis_client import node_urls
+from flask_durable.redis.client import node_urls
+from flask_durable.security.redaction import mask_url
 from flask_durable.store.server import StateServer
 
 

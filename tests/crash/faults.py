@@ -25,8 +25,8 @@ from flask_durable.queue import redis_streams
 from flask_durable.queue.acknowledger import Acknowledger
 from flask_durable.queue.heartbeat import _QueueHand
 from flask_durable.queue.settling import IDLE
-from flask_durable.redis_exchange import Exchange
-from flask_durable.store import scripts
+from flask_durable.redis import scripts
+from flask_durable.redis.exchange import Exchange
 
 T = t.TypeVar("T")
 
@@ -296,7 +296,10 @@ def _kind(command: t.Sequence[t.Any]) -> str:
 @functools.cache
 def _names() -> dict[str, str]:
     """Return the names of our scripts by digest and by text."""
-    texts = {name: each.source for name, each in scripts.all_scripts().items()}
+    texts = {
+        name: each.source
+        for name, each in scripts.all_scripts("flask_durable.store").items()
+    }
     names = {}
     for name, text in (*texts.items(), *redis_streams._all_sources().items()):
         names[text] = name

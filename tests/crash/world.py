@@ -25,8 +25,8 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepInterrupted
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.store.run_store import TRANSIENT
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.redis.errors import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
 from ..harness import Harness

@@ -18,8 +18,8 @@ from flask_durable.engine import asking
 from flask_durable.engine.asking import Answer
 from flask_durable.engine.asking import Asker
 from flask_durable.engine.asking import Question
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 
 from ..harness import Harness
 from ..servers import wait_until

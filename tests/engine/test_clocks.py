@@ -13,8 +13,8 @@ import pytest
 from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 
 from ..harness import Harness
 

@@ -11,9 +11,9 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.engine.outbox import Outbox
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import MessageRefused
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
+from flask_durable.messages import MessageRefused
 
 from ..harness import Harness
 from ..queue.sqs_proxy import Answer

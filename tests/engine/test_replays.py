@@ -14,7 +14,7 @@ from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
-from flask_durable.ids import new_event_id
+from flask_durable.common.ids import new_event_id
 
 from ..harness import Harness
 

@@ -25,12 +25,12 @@ from flask_durable import Failure
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
+from flask_durable.common.interruption import Body
+from flask_durable.common.interruption import Watchdog
 from flask_durable.engine.claimed_run import ClaimedRun
-from flask_durable.engine.interruption import Body
-from flask_durable.engine.interruption import Watchdog
 from flask_durable.engine.leases import Leases
 from flask_durable.engine.router import Router
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.redelivery import pause_before
 from flask_durable.store.run_store import after
 from flask_durable.worker.router_thread import RouterThread
@@ -403,7 +403,7 @@ def test_a_suspended_attempt_leaves_nothing_for_the_garbage_collector(
 
 
 def test_the_watchdog_forgets_bodies_that_ended() -> None:
-    from flask_durable.engine import interruption
+    from flask_durable.common import interruption
 
     for _ in range(5000):
         with Body(3600):

@@ -10,8 +10,8 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.engine.router import Router
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 from flask_durable.worker import router_thread
 from flask_durable.worker.router_thread import BATCH
 from flask_durable.worker.router_thread import RouterThread

@@ -13,8 +13,8 @@ from flask_durable import Failure
 from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 from flask_durable.store.directory import names_of
 
 from ..harness import Harness

@@ -28,10 +28,10 @@ from flask_durable import StepInterrupted
 from flask_durable import StepTimeout
 from flask_durable import StepUsageError
 from flask_durable import UnserializableResult
+from flask_durable.common.interruption import Body
+from flask_durable.common.interruption import shielded
+from flask_durable.common.interruption import TimeoutInterrupt
 from flask_durable.engine.control import Signal
-from flask_durable.engine.control import TimeoutInterrupt
-from flask_durable.engine.interruption import Body
-from flask_durable.engine.interruption import shielded
 from flask_durable.errors import RunStateError
 
 from ..harness import Harness

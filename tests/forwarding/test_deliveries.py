@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 from flask_durable import Backoff
 from flask_durable import Event
 from flask_durable import RunStatus
-from flask_durable.events.keys import new_signing_secret
+from flask_durable.security.keys import new_signing_secret
 
 from ..harness import Harness
 from ..servers import free_port

@@ -20,7 +20,7 @@ import urllib.request
 from collections import Counter
 
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import RunMessage
+from flask_durable.messages import RunMessage
 
 from .app import durable
 from .sites import Process

@@ -18,7 +18,7 @@ from flask_durable import Event
 from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable.app_state import AppState
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 
 from ..cli.processes import descendants

@@ -13,7 +13,7 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.worker.pushed import RENEWED_FROM
 

@@ -6,7 +6,7 @@ import pathlib
 import random
 import typing as t
 
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EventMessage
 
 from ..push.sqsd import AGENT
 from ..push.sqsd import PATH

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 import random
 
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 
 from ..servers import wait_until
 from .chaos import Chaos

@@ -13,7 +13,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
-from flask_durable.ids import own_process
+from flask_durable.common.ids import own_process
 from flask_durable.worker import lifeline_child
 from flask_durable.worker.lifeline import Lifeline
 

@@ -12,8 +12,8 @@ import pytest
 
 from flask_durable import DeadLetter
 from flask_durable.dead_letters import DeadLetters
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 from flask_durable.queue.transport import QueueCounts
 
 from ..servers import wait_until

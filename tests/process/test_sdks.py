@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.events.keys import new_event_key
+from flask_durable.security.keys import new_event_key
 
 from .sdks import breaks
 from .sdks import breaks_after

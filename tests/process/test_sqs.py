@@ -8,8 +8,8 @@ import typing as t
 
 import pytest
 
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
 
 from ..queue.sqs_proxy import Proxy
 from ..queue.sqs_proxy import sqs_proxy

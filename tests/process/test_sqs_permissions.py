@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 
 from ..queue.sqs_proxy import Proxy
 from ..servers import SQSServer

@@ -13,7 +13,7 @@ import urllib.request
 import boto3
 from flask import Flask
 
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 
 from ..servers import SQSServer
 

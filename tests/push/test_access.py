@@ -11,7 +11,7 @@ from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
-from flask_durable.events.keys import new_push_secret
+from flask_durable.security.keys import new_push_secret
 from flask_durable.worker.push_endpoint import MAX_BODY
 
 from ..harness import Harness

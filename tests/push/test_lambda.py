@@ -18,9 +18,9 @@ from flask_durable import Event
 from flask_durable import EventError
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import RunMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
+from flask_durable.messages import RunMessage
 from flask_durable.worker import push
 from flask_durable.worker.pushed import PushedMessage
 from flask_durable.worker.pushed import PushedMessages

@@ -17,9 +17,9 @@ from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import Run
 from flask_durable import Step
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import RunMessage
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
+from flask_durable.messages import RunMessage
 from flask_durable.queue.transport import MAX_RECEIVES
 from flask_durable.worker.pushed import RENEWED_FROM
 

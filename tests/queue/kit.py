@@ -12,8 +12,8 @@ import boto3
 import dramatiq
 import redis
 
+from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
-from flask_durable.queue.envelope import RunMessage
 from flask_durable.queue.make import client_factory
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.redis_streams import RedisTransport

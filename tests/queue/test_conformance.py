@@ -12,11 +12,11 @@ import dramatiq
 import pytest
 from dramatiq.errors import ConnectionClosed
 
+from flask_durable.messages import decode
+from flask_durable.messages import EventMessage
+from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.delivery import Delivery
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import RunMessage
 from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import ReceiptLost

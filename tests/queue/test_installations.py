@@ -10,10 +10,10 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import stamped
+from flask_durable.messages import decode
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
+from flask_durable.messages import stamped
 
 from ..harness import Harness
 from ..proxy import proxy

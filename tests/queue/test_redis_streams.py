@@ -9,7 +9,7 @@ import typing as t
 import pytest
 import redis
 
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.redis_streams import GROUP
 from flask_durable.queue.redis_streams import RedisTransport
 from flask_durable.queue.transport import QueueCounts

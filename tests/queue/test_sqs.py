@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.queue.envelope import MessageRefused
+from flask_durable.messages import MessageRefused
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.sqs import SQSTransport

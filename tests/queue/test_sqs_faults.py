@@ -14,7 +14,7 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from flask_durable.errors import ConfigurationError
-from flask_durable.queue.envelope import MessageRefused
+from flask_durable.messages import MessageRefused
 from flask_durable.queue.sender import Sender
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport

@@ -8,10 +8,10 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EVENT_QUEUE
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import RunMessage
+from flask_durable.messages import decode
+from flask_durable.messages import EVENT_QUEUE
+from flask_durable.messages import EventMessage
+from flask_durable.messages import RunMessage
 from flask_durable.queue.groups import group_of
 from flask_durable.queue.options import read_queues
 from flask_durable.queue.options import SQSAddress

@@ -8,7 +8,7 @@ import typing as t
 import pytest
 
 from flask_durable.errors import ConfigurationError
-from flask_durable.queue.envelope import EVENT_QUEUE
+from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.options import read_queues
 from flask_durable.queue.options import SQSAddress
 from flask_durable.queue.sqs import SQSTransport

@@ -8,7 +8,7 @@ import typing as t
 import pytest
 
 from flask_durable.errors import ConfigurationError
-from flask_durable.redis_exchange import execute
+from flask_durable.redis.exchange import execute
 from flask_durable.store.directory import Directory
 from flask_durable.store.directory import names_of
 from flask_durable.store.directory import VERSION_LEFT

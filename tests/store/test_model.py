@@ -21,9 +21,9 @@ from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
 
-from flask_durable.redis_exchange import Argument
-from flask_durable.redis_exchange import execute
-from flask_durable.store.scripts import load
+from flask_durable.redis.exchange import Argument
+from flask_durable.redis.exchange import execute
+from flask_durable.redis.scripts import load
 
 from .kit import dump
 from .kit import Kit
@@ -91,7 +91,7 @@ class FrozenServer(RepeatingServer):
         return reply
 
     def _evaluate(self, name: str, tag: str, *args: Argument) -> t.Any:
-        source = load(name).source
+        source = load("flask_durable.store", name).source
         frozen = source.replace(
             "redis.call('TIME')",
             "redis.call('HMGET', 'clock', 'seconds', 'microseconds')",

@@ -9,9 +9,9 @@ import pytest
 from redis.crc import key_slot
 
 import flask_durable.store
+from flask_durable.redis.scripts import load
 from flask_durable.store.directory import Directory
 from flask_durable.store.run_store import after
-from flask_durable.store.scripts import load
 
 from .kit import Kit
 
@@ -99,7 +99,7 @@ def test_the_clock_is_the_servers_and_is_in_one_place() -> None:
 @every_script
 def test_flags_stand_on_the_first_line_that_the_server_is_given(name: str) -> None:
     text = (FOLDER / f"{name}.lua").read_text("utf-8")
-    source = load(name).source
+    source = load("flask_durable.store", name).source
 
     assert text.count("#!") == source.count("#!") <= 1
     if "#!" in text:
@@ -109,7 +109,7 @@ def test_flags_stand_on_the_first_line_that_the_server_is_given(name: str) -> No
 
 
 def test_creating_a_run_is_refused_where_memory_is_full() -> None:
-    assert not load("run_create").source.startswith("#!")
+    assert not load("flask_durable.store", "run_create").source.startswith("#!")
 
 
 @every_script
@@ -123,7 +123,7 @@ def test_a_script_file_is_used(name: str) -> None:
 def test_the_server_compiles_a_script_under_the_digest_we_call(
     kit: Kit, name: str
 ) -> None:
-    script = load(name)
+    script = load("flask_durable.store", name)
 
     assert kit.client.script_load(script.source) == script.digest
 

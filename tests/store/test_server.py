@@ -13,11 +13,11 @@ import pytest
 import redis
 
 from flask_durable.errors import ConfigurationError
-from flask_durable.redis_exchange import Argument
-from flask_durable.store.run_store import is_full
-from flask_durable.store.run_store import is_transient
+from flask_durable.redis.errors import is_full
+from flask_durable.redis.errors import is_transient
+from flask_durable.redis.errors import TRANSIENT
+from flask_durable.redis.exchange import Argument
 from flask_durable.store.run_store import RunStore
-from flask_durable.store.run_store import TRANSIENT
 from flask_durable.store.server import StateServer
 
 from ..servers import valkey_server

@@ -10,8 +10,8 @@ import redis
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ...redis_client import client_factory
-from ...redis_urls import without_other_options
+from ...redis.client import client_factory
+from ...redis.urls import without_other_options
 from .sampling import weights
 
 #: Seconds after which a server that does not answer is given up.

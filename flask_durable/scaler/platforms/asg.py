@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ...clients.aws import AWSClient
 from ...errors import PlatformError
-from ..aws import AWSClient
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits

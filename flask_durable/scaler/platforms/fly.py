@@ -10,9 +10,9 @@ import dataclasses
 import typing as t
 from urllib.parse import quote
 
+from ...clients.http import HTTPAPI
+from ...clients.http import token_of
 from ...errors import PlatformError
-from ...http_api import HTTPAPI
-from ...http_api import token_of
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits

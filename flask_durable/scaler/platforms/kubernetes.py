@@ -7,10 +7,10 @@ import pathlib
 import typing as t
 from urllib.parse import quote
 
+from ...clients.http import checked
+from ...clients.http import HTTPAPI
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ...http_api import checked
-from ...http_api import HTTPAPI
 from ..platform import Applied
 from ..platform import Size
 from ..platform import Traits

@@ -7,7 +7,7 @@ import math
 import typing as t
 from dataclasses import dataclass
 
-from ...durations import to_seconds
+from ...common.durations import to_seconds
 from ..observation import Pool
 from ..options import PoolOptions
 from ..own_queues import SLOTS

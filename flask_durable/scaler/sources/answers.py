@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from ...durations import to_seconds
+from ...common.durations import to_seconds
 from ...errors import ConfigurationError
 from ...errors import PlatformError
 from ..observation import ServiceTime

@@ -7,8 +7,8 @@ import typing as t
 from datetime import datetime
 from datetime import UTC
 
-from ...http_api import HTTPAPI
-from ...http_api import token_of
+from ...clients.http import HTTPAPI
+from ...clients.http import token_of
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import Stretches

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ...clients.http import hidden
+from ...clients.http import HTTPAPI
+from ...clients.http import in_url
+from ...clients.http import token_of
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ...http_api import hidden
-from ...http_api import HTTPAPI
-from ...http_api import in_url
-from ...http_api import token_of
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

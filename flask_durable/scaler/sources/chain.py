@@ -14,9 +14,9 @@ import typing as t
 from concurrent.futures import Future
 from concurrent.futures import wait
 
+from ...common.safe_logging import get_logger
 from ...errors import DurableError
 from ...errors import PlatformError
-from ...safe_logging import get_logger
 from ..observation import ServiceTime
 from ..source import DurationSource
 from .memory import Answers

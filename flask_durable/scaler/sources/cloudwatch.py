@@ -7,8 +7,8 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
 
+from ...clients.aws import AWSClient
 from ...errors import PlatformError
-from ..aws import AWSClient
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import Stretches

@@ -6,9 +6,9 @@ import time
 import typing as t
 from urllib.parse import urlencode
 
+from ...clients.http import HTTPAPI
+from ...clients.http import token_of
 from ...errors import PlatformError
-from ...http_api import HTTPAPI
-from ...http_api import token_of
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import Stretches

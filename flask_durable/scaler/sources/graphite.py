@@ -6,9 +6,9 @@ import re
 import typing as t
 from urllib.parse import urlencode
 
+from ...clients.http import authorization
+from ...clients.http import HTTPAPI
 from ...errors import ConfigurationError
-from ...http_api import authorization
-from ...http_api import HTTPAPI
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from urllib.parse import urlencode
 
-from ...http_api import authorization
-from ...http_api import HTTPAPI
+from ...clients.http import authorization
+from ...clients.http import HTTPAPI
 from ..observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding

@@ -9,8 +9,8 @@ import os
 import typing as t
 from urllib.parse import quote
 
-from .errors import ConfigurationError
-from .errors import PlatformError
+from ..errors import ConfigurationError
+from ..errors import PlatformError
 
 #: Seconds to wait for a connection and for an answer, and repetitions of a call.
 CONNECT_TIMEOUT = 3.0

@@ -10,6 +10,7 @@ import threading
 import time
 import types
 import typing as t
+from importlib.util import find_spec
 
 import pytest
 
@@ -17,14 +18,14 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import StepTimeout
-from flask_durable.engine import interruption
-from flask_durable.engine import safe_points
-from flask_durable.engine.control import Interrupt
+from flask_durable.common import interruption
+from flask_durable.common import safe_points
+from flask_durable.common.interruption import Body
+from flask_durable.common.interruption import Interrupt
+from flask_durable.common.interruption import shielded
+from flask_durable.common.interruption import ShutdownInterrupt
+from flask_durable.common.interruption import TimeoutInterrupt
 from flask_durable.engine.control import LossInterrupt
-from flask_durable.engine.control import ShutdownInterrupt
-from flask_durable.engine.control import TimeoutInterrupt
-from flask_durable.engine.interruption import Body
-from flask_durable.engine.interruption import shielded
 from flask_durable.errors import ConfigurationError
 from flask_durable.status import RunStatus
 from flask_durable.worker.process import WorkerProcess
@@ -741,3 +742,8 @@ def test_a_body_that_could_not_be_pressed_is_pressed_again(
 
     monkeypatch.setattr(Body, "press", broken)
     assert isinstance(InThread(endless, timeout=0.01).join(), TimeoutInterrupt)
+
+
+def test_each_module_that_may_be_interrupted_while_it_calls_a_body_exists() -> None:
+    missing = [name for name in safe_points._CALLERS if find_spec(name) is None]
+    assert missing == []

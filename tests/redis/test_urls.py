@@ -11,9 +11,9 @@ from flask import Flask
 
 from flask_durable.config import Settings
 from flask_durable.errors import ConfigurationError
-from flask_durable.redis_client import client_factory
-from flask_durable.redis_urls import check_redis_url
-from flask_durable.redis_urls import without_other_options
+from flask_durable.redis.client import client_factory
+from flask_durable.redis.urls import check_redis_url
+from flask_durable.redis.urls import without_other_options
 from flask_durable.store.server import StateServer
 
 #: Stands in each URL where its password, or a part of it, is.

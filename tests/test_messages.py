@@ -7,11 +7,11 @@ import typing as t
 
 import pytest
 
-from flask_durable.queue.envelope import decode
-from flask_durable.queue.envelope import EventMessage
-from flask_durable.queue.envelope import FIRST_TIME
-from flask_durable.queue.envelope import LAST_TIME
-from flask_durable.queue.envelope import UndecodableMessage
+from flask_durable.messages import decode
+from flask_durable.messages import EventMessage
+from flask_durable.messages import FIRST_TIME
+from flask_durable.messages import LAST_TIME
+from flask_durable.messages import UndecodableMessage
 
 
 def body(**fields: t.Any) -> str:

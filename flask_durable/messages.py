@@ -3,6 +3,8 @@
 * An **event message** waits on the event queue until a router has turned it into runs.
 * A **run message** waits on a function's queue. It is a hint that a run is ready, never
   the owner of the run: it may be late, doubled or lost without harm.
+
+:data:`Outcome` is the result of sending an event.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ import json
 import math
 import re
 import typing as t
-
-from ..payloads import is_sealed
 
 #: Version of the form. A message with another version is of another release.
 VERSION = 1
@@ -292,3 +292,28 @@ def decode(body: str | bytes) -> Message:
     if cls is EventMessage:
         _check_event(values)
     return t.cast(Message, cls(**values))
+
+
+#: The beginning of a text that stands for an object in the blob store.
+BLOB = "blob:"
+
+#: The beginning of an encrypted text.
+ENCRYPTED = "encrypted:"
+
+
+def is_sealed(text: str) -> bool:
+    """Return whether *text* has to be opened before it is JSON."""
+    return text.startswith((BLOB, ENCRYPTED))
+
+
+#: The owner of an event: the event queue, or the outbox of its partition, which is sent
+#: when the queue is back.
+Owner = t.Literal["accepted", "spooled"]
+
+#: The owner of an event, or the reason why it has none.
+Outcome = Owner | Exception
+
+
+def failures(outcomes: t.Iterable[Outcome]) -> list[Exception]:
+    """Return the errors among *outcomes*."""
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]

@@ -15,9 +15,9 @@ import redis
 from hiredis import pack_command
 from redis.connection import AbstractConnection
 
-from .redis_client import ClusterClient
-from .redis_client import UNLIMITED
-from .redis_connections import is_outdated
+from .client import ClusterClient
+from .client import UNLIMITED
+from .connections import is_outdated
 
 Argument = str | int | float | bytes
 Command = t.Sequence[Argument]

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-from flask_durable.queue.process import PerProcess
+from flask_durable.common.processes import PerProcess
 
 
 def test_a_value_is_made_once_however_many_threads_ask() -> None:
@@ -35,7 +35,7 @@ def test_a_value_taken_out_is_made_anew() -> None:
 
 FORK = """
 import os
-from flask_durable.queue.process import PerProcess
+from flask_durable.common.processes import PerProcess
 
 holder = PerProcess(os.getpid)
 assert holder.get() == os.getpid()

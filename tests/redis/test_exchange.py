@@ -9,11 +9,11 @@ import typing as t
 
 import pytest
 
-from flask_durable.redis_exchange import Exchange
+from flask_durable.redis.exchange import Exchange
 from flask_durable.store.server import StateServer
 
-from .servers import valkey_server
-from .servers import ValkeyServer
+from ..servers import valkey_server
+from ..servers import ValkeyServer
 
 
 def test_a_signal_s_handler_gets_the_replies_to_its_own_commands() -> None:

@@ -1,4 +1,4 @@
-"""The Lua scripts of this folder: read from their files once, called by digest.
+"""Lua scripts of a folder: read from their files once, called by digest.
 
 All are read together, when a process first needs the state server. Most of them serve
 retries, failures and drains: a process that read each at its first use would look for
@@ -39,19 +39,19 @@ class Script:
 
 
 @functools.cache
-def all_scripts() -> dict[str, Script]:
-    """Return all scripts by name.
+def all_scripts(package: str) -> dict[str, Script]:
+    """Return all scripts of the folder ``lua`` of *package*, by name.
 
     :raises OSError: A file cannot be read.
     """
-    texts = read_folder(__package__)
+    texts = read_folder(package)
     definitions = _DEFINITION.findall(_COMMENT.sub("", texts.pop("common")))
     return {name: _script(name, text, definitions) for name, text in texts.items()}
 
 
-def load(name: str) -> Script:
-    """Return the script *name*."""
-    return all_scripts()[name]
+def load(package: str, name: str) -> Script:
+    """Return the script *name* of *package*."""
+    return all_scripts(package)[name]
 
 
 def read_folder(package: str) -> dict[str, str]:

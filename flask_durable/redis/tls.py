@@ -11,7 +11,7 @@ import ssl
 import typing as t
 from functools import partial
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 
 def check_tls(options: t.Mapping[str, t.Any]) -> None:

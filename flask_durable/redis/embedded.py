@@ -20,9 +20,9 @@ import time
 import typing as t
 from pathlib import Path
 
-from .errors import ConfigurationError
-from .errors import UnavailableError
-from .guard import guarded
+from ..common.guard import guarded
+from ..errors import ConfigurationError
+from ..errors import UnavailableError
 
 #: Files in the data directory.
 LOCK_FILE = "server.lock"

@@ -1,4 +1,7 @@
-"""Values that belong to one process: made on first use, and again after a fork."""
+"""Values that belong to one process: made on first use, and again after a fork.
+
+A forked child resets its buffers, locks and threads.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +67,27 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class Forgetful(t.Protocol):
+    """An object that has to be reset in a forked child."""
+
+    def forget(self) -> None:
+        """Start afresh. No other thread runs."""
+
+
+_alive: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+
+
+def forget_after_fork(forgetful: Forgetful) -> None:
+    """Have *forgetful* reset in each forked child, for as long as it exists."""
+    _alive.add(forgetful)
+
+
+def _forget_all() -> None:
+    for forgetful in _alive:
+        forgetful.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

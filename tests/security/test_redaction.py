@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flask_durable.redaction import REDACT_KEYS
-from flask_durable.redaction import Redaction
+from flask_durable.security.redaction import REDACT_KEYS
+from flask_durable.security.redaction import Redaction
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import typing as t
 
 import pytest
 
-from flask_durable.loops import ailing
-from flask_durable.loops import Loop
-from flask_durable.loops import moved
+from flask_durable.common.loops import ailing
+from flask_durable.common.loops import Loop
+from flask_durable.common.loops import moved
 
-from .servers import wait_until
+from ..servers import wait_until
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_turn_that_raises_is_told_of_and_the_next_one_comes(
 def test_telling_of_an_error_may_raise_too(
     loops: list[Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.loops.PAUSE", 0)
+    monkeypatch.setattr("flask_durable.common.loops.PAUSE", 0)
     turns: list[int] = []
 
     def turn() -> float:
@@ -71,7 +71,7 @@ def test_telling_of_an_error_may_raise_too(
 def test_an_error_in_the_pause_between_turns_does_not_end_the_thread(
     loops: list[Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.loops.PAUSE", 0)
+    monkeypatch.setattr("flask_durable.common.loops.PAUSE", 0)
     turns: list[int] = []
 
     class Stopping(threading.Event):
@@ -95,7 +95,7 @@ def test_an_error_in_the_pause_between_turns_does_not_end_the_thread(
 def test_errors_that_strike_anywhere_do_not_end_the_thread(
     loops: list[Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.loops.PAUSE", 0)
+    monkeypatch.setattr("flask_durable.common.loops.PAUSE", 0)
     turns: list[int] = []
     loops.append(Loop("durable-test", lambda: turns.append(1) or 0.0, lambda error: 0))
     loop = loops[0]

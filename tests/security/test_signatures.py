@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from flask_durable.cli.secret import secret as secret_command
 from flask_durable.config import Settings
-from flask_durable.events.keys import check_event_key
-from flask_durable.events.keys import hash_event_key
-from flask_durable.events.keys import matches_event_key
-from flask_durable.events.keys import new_event_key
-from flask_durable.events.keys import new_signing_secret
-from flask_durable.events.keys import secret_bytes
-from flask_durable.events.signatures import sign
-from flask_durable.events.signatures import TOLERANCE
-from flask_durable.events.signatures import verify
+from flask_durable.security.keys import check_event_key
+from flask_durable.security.keys import hash_event_key
+from flask_durable.security.keys import matches_event_key
+from flask_durable.security.keys import new_event_key
+from flask_durable.security.keys import new_signing_secret
+from flask_durable.security.keys import secret_bytes
+from flask_durable.security.signatures import sign
+from flask_durable.security.signatures import TOLERANCE
+from flask_durable.security.signatures import verify
 
 NOW = 1_700_000_000
 BODY = b'{"type":"a/b","data":{}}'

@@ -18,13 +18,13 @@ from redis.connection import parse_url
 from redis.exceptions import ClusterError
 from redis.exceptions import RedisClusterException
 
-from .errors import ConfigurationError
-from .redis_connections import Generation
-from .redis_connections import Pool
-from .redis_tls import check_tls
-from .redis_urls import check_redis_url
-from .redis_urls import is_cluster
-from .redis_urls import node_urls
+from ..errors import ConfigurationError
+from .connections import Generation
+from .connections import Pool
+from .tls import check_tls
+from .urls import check_redis_url
+from .urls import is_cluster
+from .urls import node_urls
 
 #: Called with keyword options of :class:`redis.Redis`, returns a new client.
 ClientFactory = t.Callable[..., redis.Redis]

@@ -7,8 +7,8 @@ import typing as t
 
 import pytest
 
-from flask_durable import safe_logging
-from flask_durable.safe_logging import get_logger
+from flask_durable.common import safe_logging
+from flask_durable.common.safe_logging import get_logger
 
 NAME = "flask_durable.test_safe_logging"
 

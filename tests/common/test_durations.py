@@ -9,10 +9,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from flask_durable.durations import Duration
-from flask_durable.durations import format_seconds
-from flask_durable.durations import MAX_SECONDS
-from flask_durable.durations import to_seconds
+from flask_durable.common.durations import Duration
+from flask_durable.common.durations import format_seconds
+from flask_durable.common.durations import MAX_SECONDS
+from flask_durable.common.durations import to_seconds
 
 
 @pytest.mark.parametrize(

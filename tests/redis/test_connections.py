@@ -17,13 +17,13 @@ from flask_durable.queue.redis_streams import RedisTransport
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer
 
-from .harness import Harness
-from .replicas import command
-from .replicas import Pair
-from .replicas import replicated
-from .servers import valkey_server
-from .servers import ValkeyServer
-from .servers import wait_until
+from ..harness import Harness
+from ..replicas import command
+from ..replicas import Pair
+from ..replicas import replicated
+from ..servers import valkey_server
+from ..servers import ValkeyServer
+from ..servers import wait_until
 
 TAG = "{failover:0}"
 QUEUE = "orders"

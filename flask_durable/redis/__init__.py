@@ -1,0 +1,1 @@
+"""Connections to the state server, and the scripts it runs."""
