@@ -36,7 +36,7 @@ def oldest_client(session: nox.Session) -> None:
     session.install("-e", ".[tests]")
     session.install("redis[hiredis]==6.0.0")
     rooms = ["tests/cluster", "tests/engine", "tests/queue", "tests/store"]
-    rooms += ["tests/redis/test_connections.py", "tests/test_memory.py"]
+    rooms += ["tests/redis/test_connections.py", "tests/store/test_memory_guard.py"]
     session.run("pytest", *rooms, "tests/test_state_servers.py")
 
 

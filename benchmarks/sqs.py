@@ -14,7 +14,7 @@ from collections import Counter
 
 from flask_durable import Event
 from flask_durable.app_state import AppState
-from flask_durable.queue.sqs import SQSTransport
+from flask_durable.queue.sqs.transport import SQSTransport
 from tests.servers import sqs_server
 from tests.servers import valkey_server
 

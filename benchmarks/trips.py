@@ -18,7 +18,7 @@ from importlib import resources
 
 from redis.connection import Connection
 
-from flask_durable.queue.redis_streams import _source
+from flask_durable.queue.redis_streams.transport import _source
 from flask_durable.redis.scripts import load
 
 #: Threads whose trips serve no single run: each makes so many a second, whatever else
@@ -112,7 +112,7 @@ def _script_names() -> dict[bytes, str]:
         load("flask_durable.store", name).digest.encode(): name
         for name in _files("store")
     }
-    for name in _files("queue"):
+    for name in _files("queue/redis_streams"):
         names[hashlib.sha1(_source(name).encode()).hexdigest().encode()] = name
     return names
 

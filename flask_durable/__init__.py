@@ -26,13 +26,13 @@ from .errors import StepTimeout as StepTimeout
 from .errors import StepUsageError as StepUsageError
 from .errors import UnavailableError as UnavailableError
 from .errors import UnserializableResult as UnserializableResult
-from .events.lifecycle import FunctionCancelled as FunctionCancelled
-from .events.lifecycle import FunctionFailed as FunctionFailed
-from .events.lifecycle import FunctionFinished as FunctionFinished
+from .events.builtin import CronTick as CronTick
+from .events.builtin import FunctionCancelled as FunctionCancelled
+from .events.builtin import FunctionFailed as FunctionFailed
+from .events.builtin import FunctionFinished as FunctionFinished
 from .events.model import Event as Event
 from .events.model import EventData as EventData
 from .events.model import EventLike as EventLike
-from .events.ticks import CronTick as CronTick
 from .extension import Durable as Durable
 from .functions.backoff import Backoff as Backoff
 from .functions.cron import Cron as Cron
@@ -44,5 +44,5 @@ from .middleware import Middleware as Middleware
 from .runs import Run as Run
 from .runs import StepAttempt as StepAttempt
 from .runs import StepRecord as StepRecord
-from .status import RunStatus as RunStatus
 from .steps.step import Step as Step
+from .store.status import RunStatus as RunStatus

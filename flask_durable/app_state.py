@@ -42,8 +42,9 @@ from .observe.times import Listener
 from .observe.times import Measure
 from .observe.times import RunTimes
 from .observe.totals import Totals
-from .payloads.codec import Payloads
+from .payloads.sealing import Payloads
 from .queue.groups import group_of
+from .queue.redis_streams.keys import queue_tag
 from .queue.window import Window
 from .redis.embedded import data_directory
 from .redis.embedded import find_running
@@ -52,19 +53,18 @@ from .security.redaction import Redaction
 from .signals import SignalSender
 from .store.barrier import Barrier
 from .store.directory import Directory
-from .store.efforts import default_size
-from .store.efforts import Efforts
-from .store.failures import MessageFailures
-from .store.hourly import HourlyHistograms
 from .store.installation import Installation
-from .store.keys import queue_tag
-from .store.memory import MemoryGuard
-from .store.metric_totals import MetricTotals
-from .store.run_counts import RunCounts
+from .store.measurements.efforts import default_size
+from .store.measurements.efforts import Efforts
+from .store.measurements.hourly import HourlyHistograms
+from .store.measurements.metric_totals import MetricTotals
+from .store.measurements.run_counts import RunCounts
+from .store.measurements.service_times import ServiceTimes
+from .store.memory_guard import MemoryGuard
+from .store.message_failures import MessageFailures
 from .store.run_logs import RunLogStore
 from .store.run_store import RunStore
 from .store.server import StateServer
-from .store.service_times import ServiceTimes
 from .store.spool import Spool
 
 if t.TYPE_CHECKING:

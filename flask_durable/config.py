@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from .common.durations import MAX_SECONDS
 from .errors import ConfigurationError
 from .payloads.cipher import check_encryption_key
-from .queue.options import QueueOptions
-from .queue.options import read_queues
+from .queue.sqs.options import QueueOptions
+from .queue.sqs.options import read_queues
 from .scaler.options import PoolOptions
 from .security.keys import check_event_key
 from .security.keys import check_metrics_secret
@@ -96,7 +96,7 @@ class Settings(BaseModel):
         URL, one of the above or ``sqs://``. Default: the Redis above.
     ``DURABLE_QUEUES``
         Mapping of names of queues to their options on SQS, or JSON text of one: see
-        :class:`~flask_durable.queue.options.QueueOptions`. Default none.
+        :class:`~flask_durable.queue.sqs.options.QueueOptions`. Default none.
     ``DURABLE_NAMESPACE``
         Text of 1 to 40 letters, digits, ``-`` and ``_`` before every key and queue.
         Default ``"durable"``.

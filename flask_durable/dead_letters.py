@@ -23,12 +23,12 @@ from .messages import Message
 from .messages import UndecodableMessage
 
 if t.TYPE_CHECKING:
-    from .queue.dead_letters import DeadLetterQueues
-    from .queue.dead_letters import Letter
-    from .queue.dead_letters import Look
+    from .queue.transport import DeadLetterQueues
+    from .queue.transport import Letter
+    from .queue.transport import Look
     from .queue.transport import Outcome
-    from .store.failures import MessageFailure
-    from .store.failures import MessageFailures
+    from .store.message_failures import MessageFailure
+    from .store.message_failures import MessageFailures
 
 #: Most letters that one step of a walk reads.
 BATCH = 100

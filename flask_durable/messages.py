@@ -63,7 +63,7 @@ class EventMessage:
     :param name: The event's name.
     :param data: The event's JSON object. Where that is encrypted or in the blob store,
         the text that stands for it, which only
-        :class:`~flask_durable.payloads.codec.Payloads` opens.
+        :class:`~flask_durable.payloads.sealing.Payloads` opens.
     :param id: The event's id.
     :param at: The time when it happened: milliseconds since 1970, UTC.
     :param headers: Trace headers (``sentry-trace``, ``baggage``, ``traceparent``).

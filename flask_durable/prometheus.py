@@ -31,7 +31,7 @@ from .readings import readings
 from .security.keys import bearer_of
 from .security.keys import hash_event_key
 from .security.keys import matches_event_key
-from .store.run_counts import RUN_COUNTS
+from .store.measurements.run_counts import RUN_COUNTS
 
 #: The beginning of every name.
 PREFIX = "durable_"

@@ -9,7 +9,7 @@ import typing as t
 
 from .messages import EVENT_QUEUE
 from .scaler.sensor import Sensor
-from .status import RunStatus
+from .store.status import RunStatus
 
 if t.TYPE_CHECKING:
     from .app_state import AppState

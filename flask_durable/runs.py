@@ -19,16 +19,16 @@ from .errors import RunNotFound
 from .events.model import Event
 from .log_line import LogLine
 from .messages import RunMessage
-from .payloads.codec import Payloads
 from .payloads.deferred import Deferred
 from .payloads.deferred import Stored
-from .status import RunStatus
+from .payloads.sealing import Payloads
 from .store.directory import Directory
-from .store.failures import MessageFailures
 from .store.memo import Memo
+from .store.message_failures import MessageFailures
 from .store.run_logs import RunLogStore
 from .store.run_reader import Record
 from .store.run_store import RunStore
+from .store.status import RunStatus
 
 #: Seconds between two looks at a run that is waited for: the first and the longest.
 _FIRST_PAUSE = 0.02

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator
 from .common.durations import format_seconds
 from .common.durations import to_seconds
 from .payloads.blobs import BlobAddress
-from .queue.options import SQSAddress
+from .queue.sqs.options import SQSAddress
 from .redis.urls import check_redis_url
 from .scaler.options import parse_pools
 from .scaler.options import PoolOptions

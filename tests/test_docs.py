@@ -23,12 +23,12 @@ from flask_durable.common import durations
 from flask_durable.config import Settings
 from flask_durable.events import batch
 from flask_durable.events import endpoint
-from flask_durable.events import names
+from flask_durable.events import model as names
 from flask_durable.functions import definition
 from flask_durable.functions import options
-from flask_durable.queue import redis_streams
-from flask_durable.queue import sqs_queues
 from flask_durable.queue import transport
+from flask_durable.queue.redis_streams import transport as redis_streams
+from flask_durable.queue.sqs import queues as sqs_queues
 from flask_durable.security import keys
 from flask_durable.security import signatures
 from flask_durable.serialization import refusal
@@ -225,7 +225,7 @@ def _exists(target: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("folder", ["store", "queue"])
+@pytest.mark.parametrize("folder", ["store", "queue/redis_streams"])
 def test_every_script_is_described_in_the_architecture(folder: str) -> None:
     scripts = {path.stem for path in (PACKAGE / folder / "lua").glob("*.lua")}
     start = page("architecture").index(f"flask_durable/{folder}/lua")

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from flask_durable.events.ticks import SCHEDULE_HEADER
+from flask_durable.events.builtin import SCHEDULE_HEADER
 from flask_durable.middleware import AttemptInfo
 from flask_durable.middleware import EventInfo
 from flask_durable.observe.monitors import CheckIn

@@ -23,9 +23,9 @@ from flask_durable.observe.totals import BOUNDS
 from flask_durable.observe.totals import Totals
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_metrics_secret
-from flask_durable.store import metric_totals
-from flask_durable.store.metric_totals import MetricTotals
-from flask_durable.store.metric_totals import Total
+from flask_durable.store.measurements import metric_totals
+from flask_durable.store.measurements.metric_totals import MetricTotals
+from flask_durable.store.measurements.metric_totals import Total
 
 from .harness import Harness
 from .servers import free_port

@@ -8,7 +8,7 @@ import click
 from flask.cli import AppGroup
 
 from ..errors import DurableError
-from ..status import RunStatus
+from ..store.status import RunStatus
 from .output import echo
 from .output import echo_json
 from .output import echo_table

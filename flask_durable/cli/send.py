@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from ..status import RunStatus
+from ..store.status import RunStatus
 from .audience import Audience
 from .audience import audience_of
 from .output import echo_json

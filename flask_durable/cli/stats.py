@@ -18,8 +18,8 @@ from .problems import current_state
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState
-    from ..store.histogram import Histogram
-    from ..store.hourly import Measure
+    from ..store.measurements.histogram import Histogram
+    from ..store.measurements.hourly import Measure
 
 #: Hours for which counts and times are kept, without the present one.
 _KEPT_HOURS = 191

@@ -13,12 +13,12 @@ from ..errors import RunStateError
 from ..messages import decode
 from ..messages import EventMessage
 from ..messages import UndecodableMessage
-from ..payloads.codec import Payloads
+from ..payloads.sealing import Payloads
 from ..redis.errors import TRANSIENT
-from ..status import RunStatus
 from ..store.directory import Directory
 from ..store.run_reader import Record
 from ..store.run_store import RunStore
+from ..store.status import RunStatus
 from . import lifecycle
 from .outbox import Outbox
 

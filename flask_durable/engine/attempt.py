@@ -22,14 +22,14 @@ from ..errors import Failure
 from ..errors import PayloadLocked
 from ..errors import ReplayMismatch
 from ..functions.function import Function
-from ..status import RunStatus
 from ..store.barrier import StateMayBeLost
 from ..store.large_writes import guarded
 from ..store.large_writes import LARGE
+from ..store.measurements.service_times import Ending
 from ..store.memo import Memo
 from ..store.run_store import after
 from ..store.run_store import Refused
-from ..store.service_times import Ending
+from ..store.status import RunStatus
 from . import lifecycle
 from .claimed_run import ClaimedRun
 from .control import BrokenOff

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..middleware import AttemptInfo
-from ..status import RunStatus
-from ..store.service_times import Ending
+from ..store.measurements.service_times import Ending
+from ..store.status import RunStatus
 from .control import Ended
 from .control import Signal
 from .control import Suspended

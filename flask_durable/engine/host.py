@@ -17,13 +17,13 @@ from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
 from ..messages import EventMessage
 from ..middleware import MiddlewareChain
-from ..payloads.codec import Payloads
+from ..payloads.sealing import Payloads
 from ..redis.errors import is_transient
 from ..store.barrier import Barrier
 from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
+from ..store.measurements.service_times import ServiceTimes
 from ..store.run_store import RunStore
-from ..store.service_times import ServiceTimes
 from .asking import Asker
 from .completions import Completions
 from .lost_threads import LostThreads

@@ -7,14 +7,14 @@ import time
 import typing as t
 
 from ..common.ids import derived_id
-from ..events.lifecycle import FunctionCancelled
-from ..events.lifecycle import FunctionFailed
-from ..events.lifecycle import FunctionFinished
+from ..events.builtin import FunctionCancelled
+from ..events.builtin import FunctionFailed
+from ..events.builtin import FunctionFinished
 from ..events.model import RESERVED_PREFIX
 from ..messages import EventMessage
-from ..status import RunStatus
 from ..store.directory import Published
 from ..store.run_reader import Record
+from ..store.status import RunStatus
 
 #: Most bytes of JSON of a result that travels with its event. A queue would refuse a
 #: larger message again and again.

@@ -18,7 +18,7 @@ import time
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
 from ..errors import PayloadUnavailable
-from ..payloads.codec import Payloads
+from ..payloads.sealing import Payloads
 from ..redis.errors import log_failure
 from ..store.run_store import RunStore
 

@@ -26,6 +26,7 @@ from dataclasses import field
 
 from ..common.ids import new_token
 from ..common.ids import run_id
+from ..common.redelivery import pause_before
 from ..common.safe_logging import get_logger
 from ..common.safe_points import call
 from ..errors import EventError
@@ -36,7 +37,6 @@ from ..functions.triggers import TriggerIndex
 from ..messages import EventMessage
 from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
-from ..queue.redelivery import pause_before
 from ..redis.errors import is_transient
 from ..store.directory import Published
 from ..store.run_store import NewRun

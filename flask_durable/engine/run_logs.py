@@ -22,7 +22,7 @@ from ..common.loops import Loop
 from ..common.safe_logging import get_logger
 from ..log_line import LogLine
 from ..observe.tail import tailed
-from ..payloads.codec import Payloads
+from ..payloads.sealing import Payloads
 from ..redis.errors import log_failure
 from ..store.run_logs import RunLogStore
 

@@ -24,8 +24,8 @@ from ..common.ids import derived_id
 from ..common.ids import run_id
 from ..common.safe_logging import get_logger
 from ..errors import DurableError
-from ..events.ticks import CronTick
-from ..events.ticks import SCHEDULE_HEADER
+from ..events.builtin import CronTick
+from ..events.builtin import SCHEDULE_HEADER
 from ..functions.cron import Cron
 from ..messages import EventMessage
 from ..redis.errors import is_transient

@@ -40,9 +40,9 @@ from ..messages import Outcome
 from ..middleware import EventInfo
 from ..middleware import MiddlewareChain
 from ..middleware import SendInfo
-from ..payloads.codec import Payloads
+from ..payloads.sealing import Payloads
 from ..store.barrier import Barrier
-from ..store.memory import MemoryGuard
+from ..store.memory_guard import MemoryGuard
 from ..store.spool import Spool
 from .host import MessageQueue
 

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from ..errors import EventError
 from ..messages import EventMessage
 from ..messages import MAX_DEPTH
+from .model import check_event_id
+from .model import check_event_name
 from .model import Event
 from .model import EventData
 from .model import EventLike
 from .model import RESERVED_PREFIX
-from .names import check_event_id
-from .names import check_event_name
 from .schemas import clean
 from .schemas import load
 from .schemas import MAX_FAULTS

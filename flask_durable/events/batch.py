@@ -11,7 +11,7 @@ from ..common.ids import new_event_id
 from ..errors import EventError
 from ..messages import EventMessage
 from .acceptance import check_message
-from .names import check_event_id
+from .model import check_event_id
 from .schemas import path_of
 from .schemas import Schemas
 

@@ -52,7 +52,7 @@ from .http import RETRY_AFTER
 from .http import send
 from .http import trace_headers
 from .http import with_headers_of
-from .names import check_event_id
+from .model import check_event_id
 from .schemas import clean
 from .schemas import Schemas
 from .seed import Seed

@@ -1,8 +1,12 @@
-"""Events: a name, an id and a time, with data that a schema may type."""
+"""Events: a name, an id and a time, with data that a schema may type.
+
+Names, ids and trigger patterns are checked here as well.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 from datetime import datetime
 from datetime import timezone
@@ -14,8 +18,6 @@ from typing_extensions import TypeVar
 from ..common.ids import new_event_id
 from ..errors import DefinitionError
 from ..errors import EventError
-from .names import check_event_id
-from .names import check_event_name
 
 #: Names under this prefix are sent by Flask-Durable itself only.
 RESERVED_PREFIX = "durable/"
@@ -136,3 +138,43 @@ def _faults(name: t.Any, data: t.Any, id: t.Any, at: t.Any) -> list[dict[str, st
 
 #: The arguments, besides a name, that :meth:`flask_durable.Durable.send` takes.
 EventLike = EventData | Event[t.Any]
+
+#: Most characters of an event name and of an event id.
+MAX_NAME = 255
+MAX_ID = 128
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:\-]*")
+_ID = re.compile(r"[A-Za-z0-9_.:\-]+")
+
+
+def check_event_name(name: t.Any) -> str | None:
+    """Return the fault of *name*, as the rest of a sentence, or ``None``."""
+    if not isinstance(name, str) or not name:
+        return "must be text that is not empty"
+    if len(name) > MAX_NAME:
+        return f"must have at most {MAX_NAME} characters"
+    if not _NAME.fullmatch(name):
+        return "may only have letters, digits and the characters _ . / : -"
+    return None
+
+
+def check_event_id(id: t.Any) -> str | None:
+    """Return the fault of *id*, as the rest of a sentence, or ``None``."""
+    if not isinstance(id, str) or not id:
+        return "must be text that is not empty"
+    if len(id) > MAX_ID:
+        return f"must have at most {MAX_ID} characters"
+    if not _ID.fullmatch(id):
+        return "may only have letters, digits and the characters _ . : -"
+    return None
+
+
+def check_pattern(pattern: str) -> str | None:
+    """Return the fault of a trigger's name or wildcard, or ``None``."""
+    if pattern == "*":
+        return None
+    if not pattern.endswith("*"):
+        return check_event_name(pattern)
+    if pattern[-2:] not in ("/*", ".*") or "*" in pattern[:-1]:
+        return 'may have one "*", at the end, after "/" or "."'
+    return check_event_name(pattern[:-1])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import DefinitionError
+from ..events.builtin import CronTick
 from ..events.model import Event
 from ..events.model import EventData
-from ..events.ticks import CronTick
 from .cron import Cron
 from .definition import define_function
 from .definition import define_step

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import DefinitionError
+from ..events.builtin import CronTick
+from ..events.model import check_pattern
 from ..events.model import EventData
 from ..events.model import RESERVED_PREFIX
-from ..events.names import check_pattern
-from ..events.ticks import CronTick
 from .cron import Cron
 
 #: One trigger as users write it.

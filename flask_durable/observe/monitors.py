@@ -18,8 +18,8 @@ import typing as t
 import uuid
 from dataclasses import dataclass
 
-from ..events.ticks import CronTick
-from ..events.ticks import SCHEDULE_HEADER
+from ..events.builtin import CronTick
+from ..events.builtin import SCHEDULE_HEADER
 from ..middleware import AttemptInfo
 
 #: Most characters of a monitor's name, and most minutes of a run, that Sentry takes.

@@ -20,7 +20,7 @@ from collections import deque
 from ..common.processes import forget_after_fork
 from ..common.safe_logging import get_logger
 from ..redis.errors import log_failure
-from ..store.metric_totals import Total
+from ..store.measurements.metric_totals import Total
 from .sink import Kind
 from .sink import Sink
 

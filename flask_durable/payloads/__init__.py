@@ -1,7 +1,7 @@
 """The stored forms of user data.
 
 Event data, results and failures leave a process for a queue, the state server or the
-blob store through one gate, and come back through it: :class:`.codec.Payloads`.
+blob store through one gate, and come back through it: :class:`.sealing.Payloads`.
 
 =====================  =====================================================
 what is stored         when

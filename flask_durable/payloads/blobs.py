@@ -82,18 +82,3 @@ class BlobAddress:
             )
         values = {key: found[-1] for key, found in given.items()}
         return cls("s3", parts.netloc, unquote(parts.path).strip("/"), **values)
-
-
-def make_blob_store(url: str) -> BlobStore:
-    """Return the blob store at *url*. Nothing is connected to.
-
-    :raises ConfigurationError: boto3 is not installed, and *url* names S3.
-    """
-    address = BlobAddress.parse(url)
-    if address.scheme == "file":
-        from .files import FileStore
-
-        return FileStore(address.prefix)
-    from .s3 import S3Store
-
-    return S3Store(address)

@@ -14,6 +14,7 @@ from collections import defaultdict
 import dramatiq
 from dramatiq.errors import QueueNotFound
 
+from ..common.redelivery import pause_before
 from ..common.safe_logging import get_logger
 from ..common.safe_logging import SafeLogger
 from ..errors import UnavailableError
@@ -34,14 +35,13 @@ from .marks import Home
 from .marks import Marks
 from .receiver import PAUSE
 from .receiver import Receiver
-from .redelivery import pause_before
-from .sender import Sender
-from .service_times import ServiceTimes
+from .sending import Sender
 from .transport import connection_closed
 from .transport import Outcome
 from .transport import QueueCounts
 from .transport import Received
 from .transport import Transport
+from .window import ServiceTimes
 from .window import Window
 
 logger = get_logger(__name__)

@@ -7,8 +7,8 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from ..common.redelivery import pause_before
 from ..messages import Message
-from .redelivery import pause_before
 from .transport import Received
 
 #: Characters of a reason that are kept.

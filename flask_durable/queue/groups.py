@@ -7,7 +7,7 @@ import json
 import typing as t
 
 from ..messages import EventMessage
-from .options import ONE_GROUP
+from .sqs.options import ONE_GROUP
 
 
 def group_of(message: EventMessage, path: str) -> str:

@@ -13,10 +13,10 @@ from ..redis import client as redis_client
 from ..redis.client import ClientFactory
 from .broker import DurableBroker
 from .marks import Home
-from .options import SQSAddress
-from .redis_streams import RedisTransport
-from .sqs import SQSTransport
-from .sqs_client import needs_boto3
+from .redis_streams.transport import RedisTransport
+from .sqs.client import needs_boto3
+from .sqs.options import SQSAddress
+from .sqs.transport import SQSTransport
 from .transport import Transport
 from .window import Window
 

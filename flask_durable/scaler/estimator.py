@@ -18,8 +18,8 @@ import json
 import re
 import typing as t
 
-from ..store.efforts import Effort
-from ..store.histogram import Histogram
+from ..store.measurements.efforts import Effort
+from ..store.measurements.histogram import Histogram
 from .notebook import Notebook
 from .observation import ServiceTime
 from .sources import make_source

@@ -58,8 +58,3 @@ class Keys:
 
     def _tag(self, text: str) -> str:
         return self.tags[zlib.crc32(text.encode()) % self.partitions]
-
-
-def queue_tag(namespace: str, queue: str) -> str:
-    """Return the hash tag of a queue's keys: all of them live in one slot."""
-    return f"{{{namespace}:q:{queue}}}"

@@ -25,15 +25,15 @@ from dramatiq.errors import BrokerConnectionError
 
 from ..common.loops import Loop
 from ..common.loops import moved
+from ..common.redelivery import pause_before
 from ..common.safe_logging import get_logger
 from ..engine.router import Router
 from ..errors import ConfigurationError
 from ..messages import EVENT_QUEUE
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
-from ..queue.redelivery import pause_before
 from ..redis.errors import TRANSIENT
-from ..store.failures import MessageFailures
+from ..store.message_failures import MessageFailures
 
 #: Events that are routed together, in one round trip.
 BATCH = 32

@@ -23,12 +23,12 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.messages import EVENT_QUEUE
+from flask_durable.queue.redis_streams.keys import queue_tag
 from flask_durable.redis.client import ask_holder
 from flask_durable.redis.client import client_factory
 from flask_durable.redis.scripts import load
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.barrier import StateMayBeLost
-from flask_durable.store.keys import queue_tag
 from flask_durable.store.server import StateServer
 
 from ..harness import Harness

@@ -27,7 +27,7 @@ from flask_durable.common.interruption import ShutdownInterrupt
 from flask_durable.common.interruption import TimeoutInterrupt
 from flask_durable.engine.control import LossInterrupt
 from flask_durable.errors import ConfigurationError
-from flask_durable.status import RunStatus
+from flask_durable.store.status import RunStatus
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.push import PushWorker
 from flask_durable.worker.real_threads import check_threads

@@ -21,9 +21,9 @@ import redis
 from flask_durable.errors import PayloadUnavailable
 from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
-from flask_durable.queue import redis_streams
 from flask_durable.queue.acknowledger import Acknowledger
 from flask_durable.queue.heartbeat import _QueueHand
+from flask_durable.queue.redis_streams import transport as redis_streams
 from flask_durable.queue.settling import IDLE
 from flask_durable.redis import scripts
 from flask_durable.redis.exchange import Exchange

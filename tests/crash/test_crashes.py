@@ -14,9 +14,9 @@ import pytest
 import redis
 from moto import mock_aws
 
-from flask_durable.queue import sqs_client
-from flask_durable.queue.options import SQSAddress
-from flask_durable.queue.sqs_client import make_client
+from flask_durable.queue.sqs import client as sqs_client
+from flask_durable.queue.sqs.client import make_client
+from flask_durable.queue.sqs.options import SQSAddress
 
 from ..servers import AWS_ENVIRONMENT
 from ..servers import ValkeyServer

@@ -182,7 +182,7 @@ def test_a_filter_that_hangs_for_one_event_fails_no_other_one(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "REST", 0.0)
-    monkeypatch.setattr("flask_durable.queue.redelivery.FIRST_PAUSE", 0.2)
+    monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.2)
     lock = threading.Lock()
 
     @harness.durable.function(

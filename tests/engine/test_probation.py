@@ -12,7 +12,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.probation import SUSPECT
-from flask_durable.status import RunStatus
+from flask_durable.store.status import RunStatus
 
 from ..harness import Harness
 

@@ -27,11 +27,11 @@ from flask_durable import Step
 from flask_durable import StepError
 from flask_durable.common.interruption import Body
 from flask_durable.common.interruption import Watchdog
+from flask_durable.common.redelivery import pause_before
 from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.leases import Leases
 from flask_durable.engine.router import Router
 from flask_durable.messages import EVENT_QUEUE
-from flask_durable.queue.redelivery import pause_before
 from flask_durable.store.run_store import after
 from flask_durable.worker.router_thread import RouterThread
 

@@ -12,7 +12,7 @@ from flask_durable import health
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
-from flask_durable.queue.sqs_batch import MAX_BYTES
+from flask_durable.queue.sqs.batch import MAX_BYTES
 from flask_durable.security.keys import new_event_key
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.spool import Spool

@@ -19,8 +19,8 @@ from flask_durable import EventData
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.cli import durable_cli
-from flask_durable.queue.dead_letters import Letter
-from flask_durable.queue.dead_letters import Look
+from flask_durable.queue.transport import Letter
+from flask_durable.queue.transport import Look
 
 from ..harness import Harness
 from ..proxy import Moment

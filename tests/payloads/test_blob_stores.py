@@ -16,9 +16,9 @@ from flask_durable import ConfigurationError
 from flask_durable import PayloadMissing
 from flask_durable import PayloadUnavailable
 from flask_durable.payloads.blobs import BlobStore
-from flask_durable.payloads.blobs import make_blob_store
 from flask_durable.payloads.reference import Reference
 from flask_durable.payloads.s3 import S3Store
+from flask_durable.payloads.sealing import make_blob_store
 
 from ..servers import free_port
 from ..servers import SQSServer

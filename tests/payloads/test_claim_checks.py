@@ -20,10 +20,10 @@ from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import UnavailableError
 from flask_durable.engine import run_payloads
-from flask_durable.payloads.blobs import make_blob_store
-from flask_durable.payloads.codec import Payloads
 from flask_durable.payloads.files import FileStore
-from flask_durable.queue.sqs_batch import MAX_BYTES
+from flask_durable.payloads.sealing import make_blob_store
+from flask_durable.payloads.sealing import Payloads
+from flask_durable.queue.sqs.batch import MAX_BYTES
 
 from ..harness import Harness
 from ..servers import SQSServer

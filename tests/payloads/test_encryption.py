@@ -26,10 +26,10 @@ from flask_durable.config import Settings
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.payloads.cipher import Cipher
 from flask_durable.payloads.cipher import new_encryption_key
-from flask_durable.payloads.codec import Payloads
-from flask_durable.queue.sqs_batch import MAX_BYTES
-from flask_durable.queue.sqs_client import make_client
-from flask_durable.queue.sqs_client import SQSAddress
+from flask_durable.payloads.sealing import Payloads
+from flask_durable.queue.sqs.batch import MAX_BYTES
+from flask_durable.queue.sqs.client import make_client
+from flask_durable.queue.sqs.client import SQSAddress
 
 from ..harness import Harness
 from ..proxy import MARKS

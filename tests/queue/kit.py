@@ -15,9 +15,9 @@ import redis
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.make import client_factory
-from flask_durable.queue.options import SQSAddress
-from flask_durable.queue.redis_streams import RedisTransport
-from flask_durable.queue.sqs import SQSTransport
+from flask_durable.queue.redis_streams.transport import RedisTransport
+from flask_durable.queue.sqs.options import SQSAddress
+from flask_durable.queue.sqs.transport import SQSTransport
 from flask_durable.queue.transport import Received
 from flask_durable.queue.transport import Transport
 from flask_durable.queue.window import Window

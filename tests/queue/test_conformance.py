@@ -296,7 +296,7 @@ def test_undecodable_messages_are_dead_lettered_by_the_worker(kit: Kit) -> None:
 def test_a_message_of_another_release_goes_back_until_its_last_receive(
     kit: Kit, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.redelivery.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.0)
     broker = kit.broker(transport=kit.transport(max_receives=3), visibility=30)
     send(broker.transport, [known])
 

@@ -11,8 +11,8 @@ import typing as t
 import pytest
 from botocore.exceptions import ClientError
 
-from flask_durable.queue.dead_letters import Letter
-from flask_durable.queue.dead_letters import Look
+from flask_durable.queue.transport import Letter
+from flask_durable.queue.transport import Look
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
 

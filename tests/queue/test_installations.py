@@ -42,7 +42,7 @@ def make(
 ) -> t.Iterator[Make]:
     """Makes a process of a deployment; all share namespace and queues."""
     monkeypatch.setattr("flask_durable.store.installation.ASKED_AGAIN", 0.0)
-    monkeypatch.setattr("flask_durable.queue.redelivery.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.0)
     made: list[Harness] = []
 
     def make_one(url: str = valkey.url, **settings: t.Any) -> Harness:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import typing as t
 
-from flask_durable.queue.service_times import MOST
-from flask_durable.queue.service_times import ServiceTimes
+from flask_durable.queue.window import MOST
+from flask_durable.queue.window import ServiceTimes
 
 from ..servers import wait_until
 from .kit import bodies

@@ -13,7 +13,7 @@ from dramatiq import BrokerConnectionError
 from flask_durable import health
 from flask_durable.errors import UnavailableError
 from flask_durable.health import Readiness
-from flask_durable.queue.redis_streams import RedisTransport
+from flask_durable.queue.redis_streams.transport import RedisTransport
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer
 

@@ -16,8 +16,8 @@ from flask_durable.scaler.estimator import sources_of
 from flask_durable.scaler.notebook import Notebook
 from flask_durable.scaler.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
-from flask_durable.store.efforts import Effort
-from flask_durable.store.histogram import Histogram
+from flask_durable.store.measurements.efforts import Effort
+from flask_durable.store.measurements.histogram import Histogram
 
 from ..harness import Harness
 from ..servers import ValkeyServer

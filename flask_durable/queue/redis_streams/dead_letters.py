@@ -1,0 +1,125 @@
+"""Dead letters of queues on Redis Streams: a stream beside each queue's own.
+
+Looking takes nothing and hides nothing. A letter goes back by one script.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+import redis
+
+from ..transport import Letter
+from ..transport import Outcome
+from ..transport import reaching
+
+#: The number of letters in one call.
+BATCH = 100
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+Run = t.Callable[[str, list[str], t.Sequence[str]], t.Any]
+
+
+class RedisDeadLetters:
+    """The dead letters of all queues of one transport.
+
+    :param client: Returns this process's client, whose replies are bytes.
+    :param run: Runs one of the queue's scripts: name, keys, arguments.
+    :param keys: Returns the keys of a queue: its stream, and that of its dead letters.
+    """
+
+    def __init__(
+        self,
+        client: t.Callable[[], redis.Redis],
+        run: Run,
+        keys: t.Callable[[str], tuple[str, str]],
+    ) -> None:
+        self._client = client
+        self._run = run
+        self._keys = keys
+
+    def count(self, queue: str) -> int:
+        with reaching(queue, redis.RedisError):
+            return int(self._client().xlen(self._keys(queue)[1]))
+
+    def look(self, queue: str, hold: float) -> RedisLook:
+        return RedisLook(self._client, self._run, queue, self._keys(queue))
+
+    def purge(self, queue: str) -> bool:
+        # Otherwise letters would go too that came since the caller looked.
+        return False
+
+
+class RedisLook:
+    """One look, from the oldest letter to the one that was newest when it began."""
+
+    def __init__(
+        self,
+        client: t.Callable[[], redis.Redis],
+        run: Run,
+        queue: str,
+        keys: tuple[str, str],
+    ) -> None:
+        self.complete = False
+        self._client = client
+        self._run = run
+        self._queue = queue
+        self._keys = keys
+        self._next = "-"
+        with reaching(queue, redis.RedisError):
+            newest = t.cast("list[Entry]", client().xrevrange(keys[1], count=1))
+        self._last = newest[0][0].decode() if newest else None
+
+    def next(self, limit: int) -> list[Letter]:
+        if self._last is None:
+            self.complete = True
+            return []
+        with reaching(self._queue, redis.RedisError):
+            found = t.cast(
+                "list[Entry]",
+                self._client().xrange(
+                    self._keys[1], self._next, self._last, min(limit, BATCH)
+                ),
+            )
+        if not found:
+            self.complete = True
+            return []
+        self._next = f"({found[-1][0].decode()}"
+        return [_letter(id.decode(), values) for id, values in found]
+
+    def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+        return self._each(
+            letters, lambda ids: self._run("q_redrive", [*self._keys], ids)
+        )
+
+    def delete(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+        return self._each(letters, lambda ids: self._client().xdel(self._keys[1], *ids))
+
+    def close(self) -> None:
+        pass
+
+    def _each(
+        self, letters: t.Sequence[Letter], call: t.Callable[[list[str]], object]
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(letters), BATCH):
+            ids = [letter.id for letter in letters[start : start + BATCH]]
+            error: Outcome = None
+            try:
+                call(ids)
+            except redis.RedisError as problem:
+                error = problem
+            outcomes += [error] * len(ids)
+        return outcomes
+
+
+def _letter(id: str, values: dict[bytes, bytes]) -> Letter:
+    dead = int(id.partition("-")[0])
+    return Letter(
+        id=id,
+        body=values.get(b"body", b""),
+        reason=values.get(b"reason", b"").decode("utf-8", "replace"),
+        receives=int(values.get(b"receives", 0)),
+        sent=int(values.get(b"sent", dead)),
+        dead=dead,
+    )
