@@ -13,7 +13,7 @@ import typing as t
 
 import redis
 
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.common.ids import run_id
 from tests.harness import Harness
 from tests.servers import valkey_server

@@ -10,7 +10,7 @@ import pathlib
 import typing as t
 
 from flask_durable import Event
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from tests.servers import valkey_server
 
 from .app import durable

@@ -16,7 +16,7 @@ import socket
 import statistics
 import typing as t
 
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.security.keys import new_metrics_secret
 from tests.servers import valkey_server
 

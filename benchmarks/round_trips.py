@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.messages import EVENT_QUEUE
 from tests.servers import valkey_server
 from tests.servers import wait_until

@@ -12,7 +12,7 @@ import threading
 import time
 import typing as t
 
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.messages import EVENT_QUEUE
 from tests.servers import sqs_server
 from tests.servers import valkey_server

@@ -13,7 +13,7 @@ import typing as t
 from collections import Counter
 
 from flask_durable import Event
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.queue.sqs.transport import SQSTransport
 from tests.servers import sqs_server
 from tests.servers import valkey_server

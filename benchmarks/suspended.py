@@ -12,7 +12,7 @@ import threading
 import typing as t
 
 from flask_durable import Event
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.engine.attempt import Attempt
 from flask_durable.engine.attempt import ClaimedRun
 from flask_durable.messages import EVENT_QUEUE

@@ -23,7 +23,7 @@ import time
 import typing as t
 
 from flask_durable import Event
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from tests.servers import valkey_server
 from tests.servers import wait_until
 

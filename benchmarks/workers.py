@@ -10,7 +10,7 @@ import typing as t
 
 from flask import Flask
 
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.worker.process import WorkerProcess
 from tests.servers import wait_until
 

@@ -12,10 +12,10 @@ from flask import current_app
 from flask import Flask
 from flask import has_app_context
 
-from .app_state import AppState
-from .app_state import in_development
+from .app.state import AppState
+from .app.state import in_development
 from .common.safe_logging import get_logger
-from .config import Settings
+from .config.settings import Settings
 from .current import active_step
 from .errors import EventError
 from .errors import StepUsageError
@@ -33,12 +33,12 @@ from .prometheus import add_metrics_route
 from .worker.push_endpoint import add_push_route
 
 if t.TYPE_CHECKING:
+    from .app.health import HealthCheck
     from .common.durations import Duration
     from .dead_letters import DeadLetters
     from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
-    from .health import HealthCheck
     from .messages import EventMessage
     from .middleware import Middleware
     from .runs import Runs
@@ -96,7 +96,7 @@ class Durable(Decorators):
         """Prepare *app*: read its settings, and register the routes.
 
         Connects to nothing. The settings are the ``DURABLE_*`` keys that
-        :class:`~flask_durable.config.Settings` lists.
+        :class:`~flask_durable.config.settings.Settings` lists.
 
         :raises ConfigurationError: A setting is unknown or malformed.
         :raises RuntimeError: The app has a Durable already.

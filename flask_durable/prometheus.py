@@ -19,7 +19,8 @@ from flask import Blueprint
 from flask import request
 from flask import Response
 
-from .app_state import AppState
+from .app.gauges import readings
+from .app.state import AppState
 from .common.safe_logging import get_logger
 from .errors import ConfigurationError
 from .events.batch import Refused
@@ -27,7 +28,6 @@ from .events.http import json_response
 from .observe.catalogue import Metric
 from .observe.catalogue import METRICS
 from .observe.totals import BOUNDS
-from .readings import readings
 from .security.keys import bearer_of
 from .security.keys import hash_event_key
 from .security.keys import matches_event_key

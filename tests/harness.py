@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_durable import Durable
 from flask_durable import Run
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.executor import Executor
 from flask_durable.engine.leases import Leases

@@ -9,7 +9,7 @@ from flask import abort
 from flask import Flask
 from flask import request
 
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.events.schemas import Schemas
 from flask_durable.messages import EventMessage
 from flask_durable.messages import Outcome

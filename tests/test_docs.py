@@ -14,13 +14,13 @@ import typing as t
 import click
 import pytest
 
-from flask_durable import config
 from flask_durable import errors as failure
 from flask_durable import messages as envelope
 from flask_durable import RunStatus
 from flask_durable.cli import durable_cli
 from flask_durable.common import durations
-from flask_durable.config import Settings
+from flask_durable.config import settings as config
+from flask_durable.config.settings import Settings
 from flask_durable.events import batch
 from flask_durable.events import endpoint
 from flask_durable.events import model as names

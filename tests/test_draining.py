@@ -13,6 +13,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
+from flask_durable.app.health import HealthChecks
 from flask_durable.common.loops import ailing
 from flask_durable.common.loops import Loop
 from flask_durable.engine.attempt import Attempt
@@ -20,7 +21,6 @@ from flask_durable.engine.control import OwnershipLost
 from flask_durable.engine.control import Suspended
 from flask_durable.engine.handing_back import hand_back_attempts
 from flask_durable.engine.handing_back import REASON
-from flask_durable.health import HealthChecks
 from flask_durable.store.barrier import Barrier
 from flask_durable.worker import process as process_module
 from flask_durable.worker.process import WorkerProcess

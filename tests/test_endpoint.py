@@ -18,7 +18,7 @@ from pydantic import field_validator
 from werkzeug.test import TestResponse
 
 from flask_durable.common.ids import derived_event_id
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.errors import UnavailableError
 from flask_durable.events.endpoint import events_blueprint
 from flask_durable.events.model import EventData

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from flask_durable import Durable
 from flask_durable import EventData
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.errors import UnavailableError
 from flask_durable.events.inngest import inngest_blueprint
 from flask_durable.events.inngest import MAX_EVENTS

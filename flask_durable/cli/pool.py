@@ -69,10 +69,10 @@ def pool(
       flask durable pool media
       flask durable pool media --threads 4
     """
+    from ..app.scaling import notebook_of
+    from ..app.scaling import own_queues
+    from ..app.scaling import pool_options
     from ..observe.formats import set_up
-    from ..scaler.make import notebook_of
-    from ..scaler.make import own_queues
-    from ..scaler.make import pool_options
 
     durable = current_durable()
     app = t.cast(t.Any, current_app)._get_current_object()

@@ -16,7 +16,7 @@ from ..errors import UnavailableError
 from ..security.redaction import mask_url
 
 if t.TYPE_CHECKING:
-    from ..app_state import AppState
+    from ..app.state import AppState
     from ..extension import Durable
 
 T = t.TypeVar("T", str, str | None, tuple[str, ...])

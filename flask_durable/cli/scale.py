@@ -25,7 +25,7 @@ from .problems import current_state
 from .simulate import simulate
 
 if t.TYPE_CHECKING:
-    from ..app_state import AppState
+    from ..app.state import AppState
     from ..observe.formats import LogFormat
     from ..scaler.scaler import Report
     from ..scaler.scaler import Scaler
@@ -133,7 +133,7 @@ def _scalers(
     state: AppState, name: str | None, every: bool, period: float | None
 ) -> list[Scaler]:
     """Return the scalers of the chosen pools, with *period* instead of their own."""
-    from ..scaler.make import make_scaler
+    from ..app.scaling import make_scaler
 
     if every == (name is not None):
         raise click.UsageError("Give either --queue or --all.")

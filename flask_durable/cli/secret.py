@@ -6,7 +6,7 @@ import json
 
 import click
 
-from ..config import ENVIRONMENT_PREFIX
+from ..config.settings import ENVIRONMENT_PREFIX
 from ..payloads.cipher import new_encryption_key
 from ..security.keys import new_event_key
 from ..security.keys import new_metrics_secret

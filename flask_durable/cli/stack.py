@@ -19,7 +19,7 @@ from flask import Flask
 from flask import has_app_context
 from flask.cli import ScriptInfo
 
-from ..app_state import DEVELOPMENT_MARK
+from ..app.state import DEVELOPMENT_MARK
 from ..errors import ConfigurationError
 from ..errors import UnavailableError
 from ..redis.embedded import data_directory
@@ -37,7 +37,7 @@ from .problems import durable_of
 from .problems import is_unreachable
 
 if t.TYPE_CHECKING:
-    from ..config import Settings
+    from ..config.settings import Settings
     from ..extension import Durable
     from ..observe.formats import LogFormat
 

@@ -17,7 +17,7 @@ from .problems import check_text
 from .problems import current_state
 
 if t.TYPE_CHECKING:
-    from ..app_state import AppState
+    from ..app.state import AppState
     from ..store.measurements.histogram import Histogram
     from ..store.measurements.hourly import Measure
 

@@ -19,7 +19,7 @@ from .parameters import Seconds
 from .problems import current_durable
 
 if t.TYPE_CHECKING:
-    from ..app_state import AppState
+    from ..app.state import AppState
     from ..observe.formats import LogFormat
 
 #: Seconds between two looks at the processes and at the source.

@@ -14,7 +14,7 @@ from ..security.keys import secret_bytes
 from ..security.signatures import verify
 
 if t.TYPE_CHECKING:
-    from ..config import Settings
+    from ..config.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -20,7 +20,7 @@ from ..messages import Outcome
 from .batch import Refused
 
 if t.TYPE_CHECKING:
-    from ..config import Settings
+    from ..config.settings import Settings
     from .schemas import Schemas
 
 logger = get_logger(__name__)

@@ -50,7 +50,7 @@ from .reference import HEALTH
 from .reference import Reference
 
 if t.TYPE_CHECKING:
-    from ..config import Settings
+    from ..config.settings import Settings
 
 
 #: Bytes from which on a result goes to the blob store in a run with large memos.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..common.ids import new_token
-from ..config import Settings
+from ..config.settings import Settings
 from ..redis.exchange import Argument
 from .keys import Keys
 from .run_reader import Record

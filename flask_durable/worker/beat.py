@@ -8,7 +8,7 @@ import socket
 import time
 import typing as t
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.ids import own_process
 from ..common.loops import ailing
 from ..common.loops import Loop

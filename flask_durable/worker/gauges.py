@@ -22,12 +22,12 @@ import time
 import typing as t
 import uuid
 
-from ..app_state import AppState
+from ..app.gauges import readings
+from ..app.state import AppState
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
 from ..observe.statsd import LONGEST
 from ..observe.statsd import Statsd
-from ..readings import readings
 from ..redis.errors import log_failure
 
 #: Seconds between two rounds, and seconds until a silent leader is replaced.

@@ -15,7 +15,7 @@ import time
 import typing as t
 from datetime import datetime
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..errors import EventError
 from ..errors import UnavailableError
 from ..observe import sentry

@@ -22,7 +22,7 @@ import time
 import typing as t
 import uuid
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.interruption import ShutdownInterrupt
 from ..common.loops import ailing
 from ..common.safe_logging import get_logger

@@ -29,7 +29,7 @@ import typing as t
 import uuid
 from datetime import datetime
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.processes import PerProcess
 from ..common.safe_logging import get_logger
 from ..engine.executor import Executor

@@ -29,7 +29,7 @@ from flask import Blueprint
 from flask import request
 from flask import Response
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.safe_logging import get_logger
 from ..events.acceptance import read_time
 from ..events.access import is_local

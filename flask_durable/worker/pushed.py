@@ -26,7 +26,7 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.safe_logging import get_logger
 from ..engine.claimed_run import ClaimedRun
 from ..engine.executor import Executor

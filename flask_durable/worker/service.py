@@ -11,7 +11,7 @@ import sys
 import types
 import typing as t
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.safe_logging import get_logger
 from ..observe import sentry
 from ..observe.formats import LogFormat

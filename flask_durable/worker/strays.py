@@ -22,7 +22,7 @@ import time
 import typing as t
 from collections import Counter
 
-from ..app_state import AppState
+from ..app.state import AppState
 from ..common.safe_logging import get_logger
 from ..redis.errors import log_failure
 from ..store.run_reader import told_strays

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 from flask.cli import ScriptInfo
 
+from flask_durable.app.scaling import notebook_of
 from flask_durable.cli import children
 from flask_durable.cli import pool
 from flask_durable.cli import worker
 from flask_durable.cli.children import all_keep_dying
 from flask_durable.cli.children import Child
 from flask_durable.cli.pool import Supervisor
-from flask_durable.scaler.make import notebook_of
 
 from ..harness import Harness
 from ..servers import ValkeyServer

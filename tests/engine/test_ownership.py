@@ -10,7 +10,7 @@ import pytest
 from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
-from flask_durable.app_state import DEVELOPMENT_MARK
+from flask_durable.app.state import DEVELOPMENT_MARK
 
 from ..harness import Harness
 

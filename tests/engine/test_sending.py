@@ -8,10 +8,10 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import EventError
-from flask_durable import health
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
+from flask_durable.app import health
 from flask_durable.queue.sqs.batch import MAX_BYTES
 from flask_durable.security.keys import new_event_key
 from flask_durable.store.barrier import Barrier

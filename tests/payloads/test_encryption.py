@@ -21,8 +21,8 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import UnserializableResult
-from flask_durable.config import MAX_INLINE_ENCRYPTED
-from flask_durable.config import Settings
+from flask_durable.config.settings import MAX_INLINE_ENCRYPTED
+from flask_durable.config.settings import Settings
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.payloads.cipher import Cipher
 from flask_durable.payloads.cipher import new_encryption_key

@@ -17,7 +17,7 @@ import redis
 from flask_durable import Event
 from flask_durable import Run
 from flask_durable import RunStatus
-from flask_durable.app_state import AppState
+from flask_durable.app.state import AppState
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 

@@ -12,9 +12,9 @@ import boto3
 import dramatiq
 import redis
 
+from flask_durable.app.broker import client_factory
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
-from flask_durable.queue.make import client_factory
 from flask_durable.queue.redis_streams.transport import RedisTransport
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.transport import SQSTransport

@@ -12,14 +12,14 @@ import pytest
 import redis
 from dramatiq.errors import QueueNotFound
 
-from flask_durable.config import Settings
+from flask_durable.app.broker import make_broker
+from flask_durable.config.settings import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.consumer import Inbox
 from flask_durable.queue.consumer import LocalMessage
 from flask_durable.queue.delivery import Delivery
-from flask_durable.queue.make import make_broker
 from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport

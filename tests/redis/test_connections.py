@@ -10,9 +10,9 @@ import pytest
 import redis
 from dramatiq import BrokerConnectionError
 
-from flask_durable import health
+from flask_durable.app import health
+from flask_durable.app.health import Readiness
 from flask_durable.errors import UnavailableError
-from flask_durable.health import Readiness
 from flask_durable.queue.redis_streams.transport import RedisTransport
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer

@@ -9,7 +9,7 @@ import pytest
 import redis
 from flask import Flask
 
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.redis.client import client_factory
 from flask_durable.redis.urls import check_redis_url

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_durable.cli.secret import secret as secret_command
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.security.keys import check_event_key
 from flask_durable.security.keys import hash_event_key
 from flask_durable.security.keys import matches_event_key

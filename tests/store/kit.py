@@ -12,7 +12,7 @@ import typing as t
 
 import redis
 
-from flask_durable.config import Settings
+from flask_durable.config.settings import Settings
 from flask_durable.redis.exchange import Argument
 from flask_durable.store.run_store import Claim
 from flask_durable.store.run_store import NewRun

@@ -12,71 +12,71 @@ import weakref
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from ..common.safe_points import call
+from ..config.settings import Settings
+from ..dead_letters import DeadLetters
+from ..engine.admin import RunAdmin
+from ..engine.host import Host
+from ..engine.outbox import Outbox
+from ..engine.run_logs import RunLogs
+from ..engine.sending import EventSender
+from ..errors import ConfigurationError
+from ..events.acceptance import to_message
+from ..messages import EVENT_QUEUE
+from ..messages import EventMessage
+from ..middleware import AttemptInfo
+from ..middleware import Middleware
+from ..middleware import MiddlewareChain
+from ..observe.metrics import Metrics
+from ..observe.scrubbing import Confidential
+from ..observe.scrubbing import protect
+from ..observe.sentry import SentryReporting
+from ..observe.sink import Sink
+from ..observe.statsd import import_statsd
+from ..observe.statsd import Statsd
+from ..observe.times import Listener
+from ..observe.times import Measure
+from ..observe.times import RunTimes
+from ..observe.totals import Totals
+from ..payloads.sealing import Payloads
+from ..queue.groups import group_of
+from ..queue.redis_streams.keys import queue_tag
+from ..queue.window import Window
+from ..redis.embedded import data_directory
+from ..redis.embedded import find_running
+from ..runs import Runs
+from ..security.redaction import Redaction
+from ..signals import SignalSender
+from ..store.barrier import Barrier
+from ..store.directory import Directory
+from ..store.installation import Installation
+from ..store.measurements.efforts import default_size
+from ..store.measurements.efforts import Efforts
+from ..store.measurements.hourly import HourlyHistograms
+from ..store.measurements.metric_totals import MetricTotals
+from ..store.measurements.run_counts import RunCounts
+from ..store.measurements.service_times import ServiceTimes
+from ..store.memory_guard import MemoryGuard
+from ..store.message_failures import MessageFailures
+from ..store.run_logs import RunLogStore
+from ..store.run_store import RunStore
+from ..store.server import StateServer
+from ..store.spool import Spool
 from .body_session import releaser
-from .common.safe_points import call
-from .config import Settings
-from .dead_letters import DeadLetters
-from .engine.admin import RunAdmin
-from .engine.host import Host
-from .engine.outbox import Outbox
-from .engine.run_logs import RunLogs
-from .engine.sending import EventSender
-from .errors import ConfigurationError
-from .events.acceptance import to_message
 from .health import HealthCheck
 from .health import HealthChecks
 from .health import Readiness
-from .messages import EVENT_QUEUE
-from .messages import EventMessage
-from .middleware import AttemptInfo
-from .middleware import Middleware
-from .middleware import MiddlewareChain
-from .observe.metrics import Metrics
-from .observe.scrubbing import Confidential
-from .observe.scrubbing import protect
-from .observe.sentry import SentryReporting
-from .observe.sink import Sink
-from .observe.statsd import import_statsd
-from .observe.statsd import Statsd
-from .observe.times import Listener
-from .observe.times import Measure
-from .observe.times import RunTimes
-from .observe.totals import Totals
-from .payloads.sealing import Payloads
-from .queue.groups import group_of
-from .queue.redis_streams.keys import queue_tag
-from .queue.window import Window
-from .redis.embedded import data_directory
-from .redis.embedded import find_running
-from .runs import Runs
-from .security.redaction import Redaction
-from .signals import SignalSender
-from .store.barrier import Barrier
-from .store.directory import Directory
-from .store.installation import Installation
-from .store.measurements.efforts import default_size
-from .store.measurements.efforts import Efforts
-from .store.measurements.hourly import HourlyHistograms
-from .store.measurements.metric_totals import MetricTotals
-from .store.measurements.run_counts import RunCounts
-from .store.measurements.service_times import ServiceTimes
-from .store.memory_guard import MemoryGuard
-from .store.message_failures import MessageFailures
-from .store.run_logs import RunLogStore
-from .store.run_store import RunStore
-from .store.server import StateServer
-from .store.spool import Spool
 
 if t.TYPE_CHECKING:
     from pathlib import Path
 
     from flask import Flask
 
-    from .events.model import EventLike
-    from .events.schemas import Schemas
-    from .functions.registry import FunctionRegistry
-    from .messages import Outcome
-    from .queue.broker import DurableBroker
+    from ..events.model import EventLike
+    from ..events.schemas import Schemas
+    from ..functions.registry import FunctionRegistry
+    from ..messages import Outcome
+    from ..queue.broker import DurableBroker
 
 #: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as
 #: the environment's settings do: an app that reads those must not see it.
@@ -257,7 +257,7 @@ class AppState:
         """The queues."""
         # Dramatiq, and boto3 behind it, are imported only where events are sent or
         # runs executed.
-        from .queue.make import make_broker
+        from .broker import make_broker
 
         waits = self.settings.fsync != "off"
         return make_broker(

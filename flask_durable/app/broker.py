@@ -7,18 +7,18 @@ import typing as t
 
 import dramatiq
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..errors import ConfigurationError
+from ..queue.broker import DurableBroker
+from ..queue.marks import Home
+from ..queue.redis_streams.transport import RedisTransport
+from ..queue.sqs.client import needs_boto3
+from ..queue.sqs.options import SQSAddress
+from ..queue.sqs.transport import SQSTransport
+from ..queue.transport import Transport
+from ..queue.window import Window
 from ..redis import client as redis_client
 from ..redis.client import ClientFactory
-from .broker import DurableBroker
-from .marks import Home
-from .redis_streams.transport import RedisTransport
-from .sqs.client import needs_boto3
-from .sqs.options import SQSAddress
-from .sqs.transport import SQSTransport
-from .transport import Transport
-from .window import Window
 
 
 def make_broker(

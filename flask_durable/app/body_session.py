@@ -25,7 +25,7 @@ from __future__ import annotations
 import sys
 import typing as t
 
-from .common.safe_logging import get_logger
+from ..common.safe_logging import get_logger
 
 #: Set in a session whose transaction must not end before the body ends it.
 _WROTE = "flask_durable.wrote"

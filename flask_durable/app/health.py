@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import redis
 
-from .common.loops import ailing
-from .errors import DurableError
-from .messages import EVENT_QUEUE
-from .security.redaction import mask_url
-from .store.run_reader import told_strays
-from .store.server import StateServer
+from ..common.loops import ailing
+from ..errors import DurableError
+from ..messages import EVENT_QUEUE
+from ..security.redaction import mask_url
+from ..store.run_reader import told_strays
+from ..store.server import StateServer
 
 if t.TYPE_CHECKING:
-    from .app_state import AppState
+    from .state import AppState
 
 
 #: Seconds for which a readiness check counts.

@@ -6,22 +6,22 @@ import typing as t
 
 from ..errors import ConfigurationError
 from ..messages import EVENT_QUEUE
-from .estimator import Estimator
-from .estimator import sources_of
-from .fleet import UnitKey
-from .introspector import Introspector
-from .introspectors import make_introspector
-from .notebook import Notebook
-from .options import PoolOptions
-from .own_queues import OwnQueues
-from .platform import Platform
-from .platforms import make_platform
-from .platforms.local import LocalPlatform
-from .scaler import Scaler
-from .sensor import Sensor
+from ..scaler.estimator import Estimator
+from ..scaler.estimator import sources_of
+from ..scaler.fleet import UnitKey
+from ..scaler.introspector import Introspector
+from ..scaler.introspectors import make_introspector
+from ..scaler.notebook import Notebook
+from ..scaler.options import PoolOptions
+from ..scaler.own_queues import OwnQueues
+from ..scaler.platform import Platform
+from ..scaler.platforms import make_platform
+from ..scaler.platforms.local import LocalPlatform
+from ..scaler.scaler import Scaler
+from ..scaler.sensor import Sensor
 
 if t.TYPE_CHECKING:
-    from ..app_state import AppState
+    from .state import AppState
 
 
 def pool_options(state: AppState, name: str) -> PoolOptions:

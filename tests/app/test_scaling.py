@@ -11,9 +11,9 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
-from flask_durable.scaler.make import make_scaler
-from flask_durable.scaler.make import notebook_of
-from flask_durable.scaler.make import pool_options
+from flask_durable.app.scaling import make_scaler
+from flask_durable.app.scaling import notebook_of
+from flask_durable.app.scaling import pool_options
 from flask_durable.scaler.notebook import Hold
 from flask_durable.scaler.platforms.registry import make_platform
 from flask_durable.worker.beat import Beat

@@ -13,8 +13,8 @@ from flask import Flask
 from flask.cli import FlaskGroup
 from pydantic import ValidationError
 
-from flask_durable.config import COMMANDS
-from flask_durable.config import Settings
+from flask_durable.config.settings import COMMANDS
+from flask_durable.config.settings import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_signing_secret

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 from pydantic import BeforeValidator
 
-from .common.durations import format_seconds
-from .common.durations import to_seconds
-from .payloads.blobs import BlobAddress
-from .queue.sqs.options import SQSAddress
-from .redis.urls import check_redis_url
-from .scaler.options import parse_pools
-from .scaler.options import PoolOptions
+from ..common.durations import format_seconds
+from ..common.durations import to_seconds
+from ..payloads.blobs import BlobAddress
+from ..queue.sqs.options import SQSAddress
+from ..redis.urls import check_redis_url
+from ..scaler.options import parse_pools
+from ..scaler.options import PoolOptions
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
 _METRIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")

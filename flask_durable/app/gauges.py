@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
-from .messages import EVENT_QUEUE
-from .scaler.sensor import Sensor
-from .store.status import RunStatus
+from ..messages import EVENT_QUEUE
+from ..scaler.sensor import Sensor
+from ..store.status import RunStatus
 
 if t.TYPE_CHECKING:
-    from .app_state import AppState
+    from .state import AppState
 
 #: A gauge: its name, its value, and its tags.
 Reading = tuple[str, float, dict[str, str]]

@@ -1,0 +1,1 @@
+"""Every ``DURABLE_*`` key."""
