@@ -34,15 +34,15 @@ from .events.model import Event as Event
 from .events.model import EventData as EventData
 from .events.model import EventLike as EventLike
 from .extension import Durable as Durable
-from .functions.backoff import Backoff as Backoff
 from .functions.cron import Cron as Cron
 from .functions.function import Function as Function
 from .functions.groups import DurableGroup as DurableGroup
+from .functions.retries import Backoff as Backoff
+from .functions.step import Step as Step
 from .functions.step_function import StepFunction as StepFunction
 from .log_line import LogLine as LogLine
 from .middleware import Middleware as Middleware
 from .runs import Run as Run
 from .runs import StepAttempt as StepAttempt
 from .runs import StepRecord as StepRecord
-from .steps.step import Step as Step
 from .store.status import RunStatus as RunStatus

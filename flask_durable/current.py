@@ -14,7 +14,7 @@ from .common.ids import derived_id
 
 if t.TYPE_CHECKING:
     from .events.model import Event
-    from .steps.step import Step
+    from .functions.step import Step
 
 
 T = t.TypeVar("T")
@@ -161,14 +161,6 @@ def run_context() -> RunContext | None:
 def step_context() -> StepContext | None:
     """Return the step whose body the calling code belongs to, if any."""
     return _step.get()
-
-
-def active_step() -> Step | None:
-    """Return the step tools in a run's body outside any step, otherwise ``None``."""
-    context = _context.get()
-    if context is None or _step.get() is not None:
-        return None
-    return context.tools
 
 
 def call_in_run(context: RunContext, fn: t.Callable[..., T], *args: t.Any) -> T:

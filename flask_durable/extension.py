@@ -16,7 +16,6 @@ from .app.state import AppState
 from .app.state import in_development
 from .common.safe_logging import get_logger
 from .config.settings import Settings
-from .current import active_step
 from .errors import EventError
 from .errors import StepUsageError
 from .errors import UnavailableError
@@ -24,10 +23,11 @@ from .events.endpoint import events_blueprint
 from .events.inngest import inngest_blueprint
 from .forwarding.forward import define_forward
 from .forwarding.forward import RETRIES
-from .functions.backoff import Backoff
 from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
+from .functions.retries import Backoff
+from .functions.step_function import active_step
 from .messages import failures
 from .prometheus import add_metrics_route
 from .worker.push_endpoint import add_push_route

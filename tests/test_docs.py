@@ -24,7 +24,7 @@ from flask_durable.config.settings import Settings
 from flask_durable.events import batch
 from flask_durable.events import endpoint
 from flask_durable.events import model as names
-from flask_durable.functions import definition
+from flask_durable.functions import checks
 from flask_durable.functions import options
 from flask_durable.queue import transport
 from flask_durable.queue.redis_streams import transport as redis_streams
@@ -251,10 +251,10 @@ LIMITS = {
     "Depth of an event, of a result": [envelope.MAX_DEPTH],
     "Characters of an event's name, of its id": [names.MAX_NAME, names.MAX_ID],
     "Characters of a function's id, of its queue's name": [
-        definition.MAX_ID,
+        checks.MAX_ID,
         options.MAX_QUEUE,
     ],
-    "Characters of a step's name": [definition.MAX_STEP_NAME],
+    "Characters of a step's name": [checks.MAX_STEP_NAME],
     "Steps of a run": [run_store.MAX_STEPS],
     "Stored results of a run": [run_store.MAX_MEMO_BYTES // 2**20],
     "Characters kept of an error's message, of its traceback": [

@@ -15,7 +15,7 @@ import pytest
 import flask_durable
 from flask_durable import Event
 from flask_durable import Step
-from flask_durable.functions.backoff import Backoff
+from flask_durable.functions.retries import Backoff
 from flask_durable.queue.redis_streams import transport as redis_streams
 from flask_durable.redis import scripts
 from flask_durable.worker.process import WorkerProcess

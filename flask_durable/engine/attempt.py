@@ -50,7 +50,7 @@ from .usage import limit_reached
 from .usage import Uses
 
 if t.TYPE_CHECKING:
-    from ..steps.step import Step
+    from ..functions.step import Step
 
 #: The part of a lease that has to be over before a commit renews it. Otherwise a run of
 #: many short steps would renew it hundreds of times a second.

@@ -39,7 +39,10 @@ from ..errors import Failure
 from ..errors import FilterTimeout
 from ..errors import ReplayMismatch
 from ..errors import StepError
+from ..functions.causes import causes_of
 from ..functions.function import Function
+from ..functions.retries import delay_after
+from ..functions.step import Step
 from ..messages import RunMessage
 from ..messages import UndecodableMessage
 from ..observe.logging import run_logger
@@ -47,10 +50,8 @@ from ..serialization import codec_for
 from ..serialization import UnserializableValue
 from ..steps.outcome import check_size
 from ..steps.outcome import refused_by_server
-from ..steps.step import Step
 from ..store.run_store import after
 from .attempt import Attempt
-from .causes import causes_of
 from .claimed_run import ClaimedRun
 from .control import BrokenOff
 from .control import Replayed
@@ -62,7 +63,6 @@ from .outbox import Outbox
 from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
-from .retry import delay_after
 
 #: Seconds for which a run is left to workers of the release that fits its event.
 OTHERS_TURN = 5.0

@@ -30,8 +30,8 @@ import traceback
 import types
 import typing as t
 
-from ..functions.signatures import underlying
-from .causes import causes_of
+from ..functions.callables import underlying
+from ..functions.causes import causes_of
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

@@ -10,7 +10,7 @@ from ..common.safe_logging import get_logger
 from ..current import step_context
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
-from ..functions.definition import MAX_STEP_NAME
+from ..functions.checks import MAX_STEP_NAME
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

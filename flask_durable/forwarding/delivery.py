@@ -29,7 +29,7 @@ from ..current import current_run
 from ..errors import NonRetriable
 from ..errors import RetryAfter
 from ..events.model import Event
-from ..functions.backoff import Backoff
+from ..functions.retries import Backoff
 from .receiver import Receiver
 
 #: Most bytes of an answer that are read, so that the receiver can write it to its end.

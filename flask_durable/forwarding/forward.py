@@ -32,7 +32,7 @@ from .receiver import Receiver
 
 if t.TYPE_CHECKING:
     from ..errors import Failure
-    from ..steps.step import Step
+    from ..functions.step import Step
 
 #: The name of the step.
 STEP = "deliver"

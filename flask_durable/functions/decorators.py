@@ -22,7 +22,7 @@ from .step_function import StepFunction
 from .triggers import Trigger
 
 if t.TYPE_CHECKING:
-    from ..steps.step import Step
+    from .step import Step
 
 Data = t.TypeVar("Data", bound=EventData)
 Schema = t.TypeVar("Schema", bound=type[EventData])

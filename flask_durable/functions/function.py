@@ -16,16 +16,16 @@ from ..events.model import D
 from ..events.model import Event
 from ..events.model import EventData
 from ..events.schemas import load
-from .backoff import Backoff
+from .callables import code_version
+from .callables import place_of
 from .cron import Cron
 from .options import FunctionOptions
-from .signatures import code_version
-from .signatures import place_of
+from .retries import Backoff
 
 if t.TYPE_CHECKING:
     from ..errors import Failure
     from ..messages import EventMessage
-    from ..steps.step import Step
+    from .step import Step
 
 R = TypeVar("R", default=t.Any)
 
@@ -142,7 +142,7 @@ class Function(t.Generic[D, R]):
         :raises DefinitionError: The function has a handler already, or this one does
             not take ``(event, step, failure)``.
         """
-        from .definition import check_body
+        from .checks import check_body
 
         if self.failure_handler is not None:
             raise DefinitionError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import DefinitionError
+from .checks import check_id
 from .decorators import Decorators
-from .definition import check_id
 from .options import FunctionKeywords
 from .options import FunctionOptions
 from .registry import FunctionRegistry

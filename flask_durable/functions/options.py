@@ -14,7 +14,7 @@ from ..common.durations import to_seconds
 from ..errors import DefinitionError
 from ..errors import StepUsageError
 from ..messages import EVENT_QUEUE
-from .backoff import Backoff
+from .retries import Backoff
 
 #: Characters of a queue's name: a namespace, "-dlq" and this are one name in SQS,
 #: which takes 80.

@@ -7,7 +7,7 @@ import json
 import typing as t
 
 from ..events.model import EventData
-from .signatures import code_version
+from .callables import code_version
 
 
 def schema_version(schema: type[EventData]) -> str:

@@ -7,14 +7,19 @@ import types
 import typing as t
 
 from ..common.safe_logging import get_logger
-from ..current import active_step
+from ..current import _context
+from ..current import _step
 from ..current import run_between_steps
 from ..current import run_context
 from ..errors import DefinitionError
 from ..errors import StepUsageError
+from .callables import place_of
 from .options import StepKeywords
 from .options import StepOptions
-from .signatures import place_of
+
+if t.TYPE_CHECKING:
+    from .step import Step
+
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
@@ -94,3 +99,11 @@ class StepFunction(t.Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<StepFunction {self.name!r}>"
+
+
+def active_step() -> Step | None:
+    """Return the step tools in a run's body outside any step, otherwise ``None``."""
+    context = _context.get()
+    if context is None or _step.get() is not None:
+        return None
+    return context.tools

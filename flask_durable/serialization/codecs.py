@@ -9,10 +9,10 @@ import typing as t
 import weakref
 
 from ..errors import StepUsageError
-from ..functions.signatures import annotation_of
-from ..functions.signatures import place_of
-from ..functions.signatures import underlying
-from ..functions.signatures import UnresolvedAnnotation
+from ..functions.callables import annotation_of
+from ..functions.callables import place_of
+from ..functions.callables import underlying
+from ..functions.callables import UnresolvedAnnotation
 from .plain import ATOMS
 from .plain import PlainCodec
 from .refusal import is_orm_object

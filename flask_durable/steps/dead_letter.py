@@ -21,7 +21,7 @@ from ..messages import RunMessage
 
 if t.TYPE_CHECKING:
     from ..errors import Failure
-    from .step import Step
+    from ..functions.step import Step
 
 #: The name of the step.
 NAME = "dead-letter"

@@ -34,7 +34,6 @@ from ..engine.control import BrokenOff
 from ..engine.control import GivenUp
 from ..engine.control import Signal
 from ..engine.process_end import hand_back_if_ending
-from ..engine.retry import delay_after
 from ..engine.sketch import sketch_of
 from ..engine.usage import check_function
 from ..errors import Failure
@@ -42,6 +41,7 @@ from ..errors import ReplayMismatch
 from ..errors import StepError
 from ..errors import StepTimeout
 from ..functions.options import StepOptions
+from ..functions.retries import delay_after
 from ..functions.step_function import StepFunction
 from ..middleware import StepInfo
 from ..serialization import check_arguments

@@ -33,9 +33,9 @@ from flask_durable import StepError
 from flask_durable import StepTimeout
 from flask_durable import StepUsageError
 from flask_durable.common.interruption import ShutdownInterrupt
-from flask_durable.engine.causes import causes_of
 from flask_durable.engine.control import Signal
 from flask_durable.engine.executor import OTHERS_TURN
+from flask_durable.functions.causes import causes_of
 from flask_durable.messages import RunMessage
 
 from ..harness import Harness

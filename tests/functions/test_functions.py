@@ -19,13 +19,13 @@ from flask_durable.errors import EventError
 from flask_durable.errors import StepUsageError
 from flask_durable.events.model import Event
 from flask_durable.events.model import EventData
-from flask_durable.functions.backoff import Backoff
+from flask_durable.functions.callables import code_version
 from flask_durable.functions.decorators import Decorators
 from flask_durable.functions.function import Function
 from flask_durable.functions.groups import DurableGroup
 from flask_durable.functions.options import StepOptions
 from flask_durable.functions.registry import FunctionRegistry
-from flask_durable.functions.signatures import code_version
+from flask_durable.functions.retries import Backoff
 from flask_durable.functions.step_function import StepFunction
 from flask_durable.messages import EventMessage
 
@@ -505,7 +505,7 @@ def body(event, step):
 def test_a_version_does_not_depend_on_the_process() -> None:
     script = (
         "import sys\n"
-        "from flask_durable.functions.signatures import code_version\n"
+        "from flask_durable.functions.callables import code_version\n"
         f"exec({SOURCE!r})\n"
         "sys.stdout.write(code_version(body))"
     )
@@ -513,7 +513,7 @@ def test_a_version_does_not_depend_on_the_process() -> None:
         subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=True,

@@ -6,11 +6,11 @@ import typing as t
 from datetime import datetime
 
 from ..common.durations import Duration
-from ..functions.backoff import Backoff
-from ..functions.options import StepOptions
-from . import run
-from . import send_event
-from . import sleep
+from ..steps import run
+from ..steps import send_event
+from ..steps import sleep
+from .options import StepOptions
+from .retries import Backoff
 
 if t.TYPE_CHECKING:
     from ..engine.attempt import Attempt

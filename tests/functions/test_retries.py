@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_durable.errors import DefinitionError
-from flask_durable.functions.backoff import Backoff
+from flask_durable.functions.retries import Backoff
 
 backoffs = st.builds(
     Backoff,
