@@ -40,8 +40,8 @@ from .functions.groups import DurableGroup as DurableGroup
 from .functions.retries import Backoff as Backoff
 from .functions.step import Step as Step
 from .functions.step_function import StepFunction as StepFunction
-from .log_line import LogLine as LogLine
 from .middleware import Middleware as Middleware
+from .observe.run_logs import LogLine as LogLine
 from .runs import Run as Run
 from .runs import StepAttempt as StepAttempt
 from .runs import StepRecord as StepRecord

@@ -25,9 +25,9 @@ from .common.safe_logging import get_logger
 from .errors import ConfigurationError
 from .events.batch import Refused
 from .events.http import json_response
-from .observe.catalogue import Metric
-from .observe.catalogue import METRICS
-from .observe.totals import BOUNDS
+from .observe.metrics.catalogue import Metric
+from .observe.metrics.catalogue import METRICS
+from .observe.metrics.totals import BOUNDS
 from .security.keys import bearer_of
 from .security.keys import hash_event_key
 from .security.keys import matches_event_key

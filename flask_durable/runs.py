@@ -17,8 +17,8 @@ from .engine.admin import RunAdmin
 from .errors import Failure
 from .errors import RunNotFound
 from .events.model import Event
-from .log_line import LogLine
 from .messages import RunMessage
+from .observe.run_logs import LogLine
 from .payloads.deferred import Deferred
 from .payloads.deferred import Stored
 from .payloads.sealing import Payloads

@@ -18,9 +18,9 @@ from flask_durable import ConfigurationError
 from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import Step
-from flask_durable.observe.catalogue import METRICS
-from flask_durable.observe.totals import BOUNDS
-from flask_durable.observe.totals import Totals
+from flask_durable.observe.metrics.catalogue import METRICS
+from flask_durable.observe.metrics.totals import BOUNDS
+from flask_durable.observe.metrics.totals import Totals
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_metrics_secret
 from flask_durable.store.measurements import metric_totals

@@ -11,7 +11,7 @@ from .output import style
 from .timeline import iso
 
 if t.TYPE_CHECKING:
-    from ..log_line import LogLine
+    from ..observe.run_logs import LogLine
     from ..runs import Run
     from ..runs import Runs
 

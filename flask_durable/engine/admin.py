@@ -19,7 +19,7 @@ from ..store.directory import Directory
 from ..store.run_reader import Record
 from ..store.run_store import RunStore
 from ..store.status import RunStatus
-from . import lifecycle
+from . import run_events
 from .outbox import Outbox
 
 #: The action of ``run_admin`` for each timer.
@@ -60,7 +60,7 @@ class RunAdmin:
         reply = self._store.admin(run_id, action, reason=reason, events=events)
         if reply[0] != "ok":
             return False
-        self._outbox.send_events(lifecycle.entries(run_id, record, events))
+        self._outbox.send_events(run_events.entries(run_id, record, events))
         self._confirm()
         return True
 
@@ -115,7 +115,7 @@ class RunAdmin:
         self, run_id: str, record: Record, opened: t.Callable[[], EventMessage]
     ) -> list[str]:
         published = self._directory.current()
-        messages = lifecycle.events_of(
+        messages = run_events.events_of(
             run_id, record, RunStatus.CANCELLED, "", published, opened
         )
         return [self._payloads.seal_event(message) for message in messages]

@@ -30,7 +30,7 @@ from ..store.memo import Memo
 from ..store.run_store import after
 from ..store.run_store import Refused
 from ..store.status import RunStatus
-from . import lifecycle
+from . import run_events
 from .claimed_run import ClaimedRun
 from .control import BrokenOff
 from .control import Ended
@@ -40,14 +40,14 @@ from .control import Replayed
 from .control import Signal
 from .control import Suspended
 from .endings import ending_of
-from .host import Host
 from .outbox import Outbox
+from .replay import changed_call
+from .replay import check_use
+from .replay import limit_reached
+from .replay import Uses
 from .run_payloads import RunPayloads
 from .seal import Seal
-from .usage import changed_call
-from .usage import check_use
-from .usage import limit_reached
-from .usage import Uses
+from .services import Host
 
 if t.TYPE_CHECKING:
     from ..functions.step import Step
@@ -355,7 +355,7 @@ class Attempt:
             child = failure_run_id(self.run_id, generation)
             handler_run = (child, handler.id, handler.queue)
         status = RunStatus.FAILED if failed else RunStatus.COMPLETED
-        told = lifecycle.events_of(
+        told = run_events.events_of(
             self.run_id,
             self.record,
             status,
@@ -380,7 +380,7 @@ class Attempt:
         self.seal(Ended(status.value))
         if queued:
             self.outbox.send_runs([(*handler_run, queued)])
-        self.outbox.send_events(lifecycle.entries(self.run_id, self.record, events))
+        self.outbox.send_events(run_events.entries(self.run_id, self.record, events))
 
     # -- Other threads report -----------------------------------------------------
 

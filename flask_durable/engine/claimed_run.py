@@ -12,7 +12,7 @@ from ..messages import UndecodableMessage
 from ..middleware import AttemptInfo
 from ..middleware import EventInfo
 from ..store.run_reader import Record
-from .sending import event_info
+from .event_sender import event_info
 
 
 @dataclass(frozen=True)

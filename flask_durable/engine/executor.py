@@ -48,8 +48,6 @@ from ..messages import UndecodableMessage
 from ..observe.logging import run_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
-from ..steps.outcome import check_size
-from ..steps.outcome import refused_by_server
 from ..store.run_store import after
 from .attempt import Attempt
 from .claimed_run import ClaimedRun
@@ -57,12 +55,14 @@ from .control import BrokenOff
 from .control import Replayed
 from .control import Signal
 from .endings import tell
-from .host import Host
 from .leases import Leases
 from .outbox import Outbox
 from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
+from .services import Host
+from .steps.outcome import check_size
+from .steps.outcome import refused_by_server
 
 #: Seconds for which a run is left to workers of the release that fits its event.
 OTHERS_TURN = 5.0

@@ -23,8 +23,8 @@ from .attempt import Attempt
 from .claimed_run import ClaimedRun
 from .control import OwnershipLost
 from .control import Suspended
-from .host import Host
 from .outbox import Outbox
+from .services import Host
 
 #: The reason that a run carries when a process hands it back because it ends.
 REASON = "worker shutdown"

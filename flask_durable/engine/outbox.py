@@ -40,7 +40,7 @@ from ..messages import UndecodableMessage
 from ..redis.errors import log_failure
 from ..redis.errors import TRANSIENT
 from ..store.run_store import RunStore
-from .host import MessageQueue
+from .services import MessageQueue
 
 #: Seconds that a send goes on while the queue takes nothing; the sweeper tries later.
 PATIENCE = 0.1

@@ -35,8 +35,8 @@ import typing as t
 
 from ..common.safe_logging import get_logger
 from ..store.excuses import excuse
-from .host import Host
 from .leases import Leases
+from .services import Host
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt

@@ -43,9 +43,9 @@ from ..store.run_store import NewRun
 from .asking import Answer
 from .asking import Question
 from .claimed_run import ClaimedRun
-from .host import Host
+from .event_sender import event_info
 from .outbox import Outbox
-from .sending import event_info
+from .services import Host
 
 logger = get_logger(__name__)
 

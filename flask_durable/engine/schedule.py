@@ -31,8 +31,8 @@ from ..messages import EventMessage
 from ..redis.errors import is_transient
 from ..store.directory import Published
 from ..store.run_store import NewRun
-from .host import Host
 from .outbox import Outbox
+from .services import Host
 
 #: Seconds between two looks, unless an instant comes sooner.
 INTERVAL = 30.0

@@ -16,11 +16,11 @@ from ..common.safe_logging import get_logger
 from ..errors import RunNotFound
 from ..redis.errors import log_failure
 from .admin import RunAdmin
-from .host import Host
-from .objects import ObjectRemover
+from .expiry import ObjectRemover
 from .outbox import Outbox
 from .rota import Rota
 from .schedule import Schedules
+from .services import Host
 
 #: Seconds between two sweeps.
 INTERVAL = 1.0

@@ -18,6 +18,7 @@ import re
 import typing as t
 
 from ..common.durations import Duration
+from ..engine.steps.dead_letter import leave_dead_letter
 from ..errors import DefinitionError
 from ..errors import StepUsageError
 from ..events.model import Event
@@ -26,7 +27,6 @@ from ..functions.function import Function
 from ..functions.options import FunctionOptions
 from ..functions.options import StepOptions
 from ..functions.triggers import read_triggers
-from ..steps.dead_letter import leave_dead_letter
 from .delivery import deliver
 from .receiver import Receiver
 

@@ -6,9 +6,9 @@ import typing as t
 from datetime import datetime
 
 from ..common.durations import Duration
-from ..steps import run
-from ..steps import send_event
-from ..steps import sleep
+from ..engine.steps import run
+from ..engine.steps import send_event
+from ..engine.steps import sleep
 from .options import StepOptions
 from .retries import Backoff
 

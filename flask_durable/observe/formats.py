@@ -15,7 +15,7 @@ from datetime import timezone
 from ..common.safe_logging import get_logger
 from .logging import CONSOLE_FORMAT
 from .logging import install
-from .tail import install_tail
+from .run_logs import install_tail
 
 LogFormat = t.Literal["console", "json"]
 

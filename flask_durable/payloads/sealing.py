@@ -123,7 +123,7 @@ class Payloads:
         """
         if self._blobs is not None:
             limit = CROWDED_LIMIT if crowded else self._inline_limit
-            # Four bytes at most a character: see steps/outcome.py.
+            # Four bytes at most a character: see engine/steps/outcome.py.
             if len(text) * 4 > limit and len(text.encode()) > limit:
                 hold()
                 return self._check_in(folder_of(run_id), text)

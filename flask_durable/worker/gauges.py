@@ -26,8 +26,8 @@ from ..app.gauges import readings
 from ..app.state import AppState
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
-from ..observe.statsd import LONGEST
-from ..observe.statsd import Statsd
+from ..observe.metrics.statsd import LONGEST
+from ..observe.metrics.statsd import Statsd
 from ..redis.errors import log_failure
 
 #: Seconds between two rounds, and seconds until a silent leader is replaced.

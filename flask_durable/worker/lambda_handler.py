@@ -18,7 +18,7 @@ from datetime import datetime
 from ..app.state import AppState
 from ..errors import EventError
 from ..errors import UnavailableError
-from ..observe import sentry
+from ..observe.sentry import reporting as sentry
 from .push import push_worker
 from .pushed import PushedMessage
 

@@ -13,9 +13,9 @@ import typing as t
 
 from ..app.state import AppState
 from ..common.safe_logging import get_logger
-from ..observe import sentry
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
+from ..observe.sentry import reporting as sentry
 from .process import call_later
 from .process import EXIT_PATIENCE
 from .process import INTERRUPT_BEFORE

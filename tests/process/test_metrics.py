@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flask_durable.observe.statsd import Statsd
+from flask_durable.observe.metrics.statsd import Statsd
 from flask_durable.security.keys import new_metrics_secret
 from flask_durable.store.measurements.run_counts import RUN_COUNTS
 from flask_durable.worker.gauges import Gauges

@@ -31,9 +31,9 @@ import typing as t
 import weakref
 from dataclasses import dataclass
 
-from ..current import run_context
-from ..security.redaction import REDACTED
-from ..security.redaction import Redaction
+from ...current import run_context
+from ...security.redaction import REDACTED
+from ...security.redaction import Redaction
 
 if t.TYPE_CHECKING:
     from sentry_sdk._types import Event

@@ -9,22 +9,30 @@
 No step and no run waits for a line. A process that is killed loses the lines of the
 last moment, and lines that the server does not take are lost. A run that logs nothing
 costs no write.
+
+A logging handler collects the log lines of the current run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import queue
 import threading
+import typing as t
 from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timezone
 
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
-from ..log_line import LogLine
-from ..observe.tail import tailed
 from ..payloads.sealing import Payloads
 from ..redis.errors import log_failure
 from ..store.run_logs import RunLogStore
+from .logging import RunFilter
 
 #: Seconds from the first line until it is written, with all lines that came since.
 PAUSE = 0.25
@@ -141,3 +149,117 @@ class RunLogs:
     def _failed(self, error: BaseException) -> float:
         log_failure(logger, "write log lines of runs", error)
         return PAUSE
+
+
+#: Most characters of a line's message, and of its logger's name.
+MAX_LINE = 1000
+MAX_NAME = 100
+
+_keep: ContextVar[t.Callable[[LogLine], None] | None] = ContextVar(
+    "flask_durable.tail", default=None
+)
+
+
+@contextlib.contextmanager
+def tailed(keep: t.Callable[[LogLine], None]) -> t.Iterator[None]:
+    """Give *keep* each line that this thread logs inside the block."""
+    reset = _keep.set(keep)
+    try:
+        yield
+    finally:
+        _keep.reset(reset)
+
+
+class TailHandler(logging.Handler):
+    """Makes lines of the records of run threads; does nothing in other threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_new = RunFilter().filter
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Give the record's line to the thread's collector, if it is new."""
+        # No lock: an interrupt of a step's body could leave it locked for ever.
+        keep = _keep.get()
+        if keep is None or not self._is_new(record):
+            return False
+        # The other handlers report a record that cannot be formatted.
+        with contextlib.suppress(Exception):
+            keep(_line_of(record))
+        return True
+
+
+def install_tail(logger: logging.Logger) -> None:
+    """Add a :class:`TailHandler` to *logger*, once."""
+    if not any(isinstance(handler, TailHandler) for handler in logger.handlers):
+        logger.addHandler(TailHandler())
+
+
+def _line_of(record: logging.LogRecord) -> LogLine:
+    message = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        # The failure of the run keeps the traceback.
+        error = record.exc_info[1]
+        message = f"{_cut(message, MAX_LINE // 2)}\n{type(error).__name__}: "
+        message += _text_of(error)
+    fields: t.Any = record
+    return LogLine(
+        number=0,
+        at=datetime.fromtimestamp(record.created, timezone.utc),
+        level=record.levelname.lower(),
+        logger=_cut(record.name, MAX_NAME),
+        step=fields.durable_step,
+        attempt=fields.durable_attempt,
+        message=_cut(message, MAX_LINE),
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # an interrupt never comes while code of ours is called
+        return "<unprintable>"
+
+
+def _cut(text: str, limit: int) -> str:
+    # A lone surrogate could not be stored.
+    text = text[: limit + 1].encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that was logged while a run was executed.
+
+    :param number: The number of the line in the run, from 1; numbers are missing if
+        there were too many lines to keep.
+    :param at: The moment it was logged, by its worker's clock.
+    :param level: The level of the record: ``"info"``, ``"warning"``, …
+    :param logger: The logger's name.
+    :param step: The step whose body logged it, ``None`` between steps.
+    :param attempt: The number of the attempt, of the step or otherwise of the body.
+    :param message: The message and, if there was an exception, its type and text.
+    """
+
+    number: int
+    at: datetime
+    level: str
+    logger: str
+    step: str | None
+    attempt: int | None
+    message: str
+
+    def dump(self) -> str:
+        """Return the line as it is stored, without its number."""
+        milliseconds = round(self.at.timestamp() * 1000)
+        fields = [milliseconds, self.level, self.logger, self.step, self.attempt]
+        return json.dumps(
+            [*fields, self.message], ensure_ascii=False, separators=(",", ":")
+        )
+
+    @classmethod
+    def load(cls, number: int, text: str) -> LogLine:
+        """Return the line that was stored as *text*."""
+        milliseconds, *fields = json.loads(text)
+        at = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+        return cls(number, at, *fields)

@@ -19,18 +19,18 @@ from flask_durable.middleware import EventInfo
 from flask_durable.middleware import RoutedInfo
 from flask_durable.middleware import RouteInfo
 from flask_durable.middleware import SendInfo
-from flask_durable.observe import statsd as statsd_module
-from flask_durable.observe.metrics import Metrics
-from flask_durable.observe.metrics import MOST_NAMES
-from flask_durable.observe.statsd import LATE
-from flask_durable.observe.statsd import LOOK_UP
-from flask_durable.observe.statsd import Statsd
+from flask_durable.observe.metrics import statsd as statsd_module
+from flask_durable.observe.metrics.middleware import Metrics
+from flask_durable.observe.metrics.middleware import MOST_NAMES
+from flask_durable.observe.metrics.statsd import LATE
+from flask_durable.observe.metrics.statsd import LOOK_UP
+from flask_durable.observe.metrics.statsd import Statsd
 
-from .harness import Harness
-from .process.packets import Packets
-from .process.packets import receiving
-from .servers import ValkeyServer
-from .servers import wait_until
+from ...harness import Harness
+from ...process.packets import Packets
+from ...process.packets import receiving
+from ...servers import ValkeyServer
+from ...servers import wait_until
 
 
 @pytest.fixture

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import typing as t
 
-from ..common.ids import derived_id
-from ..common.interruption import shielded
-from ..engine.attempt import Attempt
-from ..engine.sending import announced
-from ..engine.sending import check_acceptable
-from ..engine.sketch import sketch_of
-from ..errors import EventError
-from ..errors import NonRetriable
-from ..errors import UnavailableError
-from ..functions.options import StepOptions
-from ..messages import EVENT_QUEUE
-from ..messages import EventMessage
-from ..serialization import codec_for
+from ...common.ids import derived_id
+from ...common.interruption import shielded
+from ...errors import EventError
+from ...errors import NonRetriable
+from ...errors import UnavailableError
+from ...functions.options import StepOptions
+from ...messages import EVENT_QUEUE
+from ...messages import EventMessage
+from ...serialization import codec_for
+from ..attempt import Attempt
+from ..event_sender import announced
+from ..event_sender import check_acceptable
+from ..sketch import sketch_of
 from .run import Execution
 
 if t.TYPE_CHECKING:
-    from ..events.model import EventLike
+    from ...events.model import EventLike
 
 KIND = "send_event"
 

@@ -16,9 +16,9 @@ from flask_durable import LogLine
 from flask_durable import PayloadLocked
 from flask_durable import RunNotFound
 from flask_durable import Step
-from flask_durable.engine.run_logs import _Tail
-from flask_durable.observe.tail import install_tail
-from flask_durable.observe.tail import TailHandler
+from flask_durable.observe.run_logs import _Tail
+from flask_durable.observe.run_logs import install_tail
+from flask_durable.observe.run_logs import TailHandler
 from flask_durable.payloads.cipher import new_encryption_key
 
 from ..harness import Harness

@@ -25,15 +25,15 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.errors import UnavailableError
 from flask_durable.messages import EventMessage
-from flask_durable.observe import scrubbing
-from flask_durable.observe.scrubbing import Confidential
-from flask_durable.observe.scrubbing import protect
+from flask_durable.observe.sentry import scrubbing
+from flask_durable.observe.sentry.scrubbing import Confidential
+from flask_durable.observe.sentry.scrubbing import protect
 from flask_durable.queue.delivery import Delivery
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.redaction import Redaction
 
-from .harness import Harness
-from .servers import free_port
+from ...harness import Harness
+from ...servers import free_port
 
 KEY = new_event_key()
 PRIVATE = "PRIVATE-TEXT"

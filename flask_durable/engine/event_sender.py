@@ -44,7 +44,7 @@ from ..payloads.sealing import Payloads
 from ..store.barrier import Barrier
 from ..store.memory_guard import MemoryGuard
 from ..store.spool import Spool
-from .host import MessageQueue
+from .services import MessageQueue
 
 logger = get_logger(__name__)
 

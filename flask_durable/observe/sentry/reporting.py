@@ -13,9 +13,9 @@ step's attempt   a span ``function``                     –; the next one has a
 A run of a schedule checks in at a monitor when it begins and when it ends.
 
 Spans and breadcrumbs of the application's code belong to the part that they are made
-in. Only this module and :mod:`~flask_durable.observe.scrubbing`, which keeps events'
-data back, call Sentry. This module does not import it before the application has: it is
-looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
+in. Only this module and :mod:`~flask_durable.observe.sentry.scrubbing`, which keeps
+events' data back, call Sentry. This module does not import it before the application
+has: it is looked up at each moment, so ``sentry_sdk.init()`` may come late, or never.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from contextvars import ContextVar
 from datetime import datetime
 from datetime import timezone
 
-from ..errors import Failure
-from ..errors import StepError
-from ..middleware import Around
-from ..middleware import AttemptInfo
-from ..middleware import EventInfo
-from ..middleware import Middleware
-from ..middleware import NOTHING
-from ..middleware import RoutedInfo
-from ..middleware import RouteInfo
-from ..middleware import SendInfo
-from ..middleware import StepInfo
+from ...errors import Failure
+from ...errors import StepError
+from ...middleware import Around
+from ...middleware import AttemptInfo
+from ...middleware import EventInfo
+from ...middleware import Middleware
+from ...middleware import NOTHING
+from ...middleware import RoutedInfo
+from ...middleware import RouteInfo
+from ...middleware import SendInfo
+from ...middleware import StepInfo
 from . import scrubbing
 from .monitors import CheckIn
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ..common.durations import Duration
-from ..common.durations import to_seconds
-from ..errors import StepUsageError
-from ..store.memo import payload
-from ..store.memo import Try
-from ..store.run_store import after
-from ..store.run_store import at
+from ...common.durations import Duration
+from ...common.durations import to_seconds
+from ...errors import StepUsageError
+from ...store.memo import payload
+from ...store.memo import Try
+from ...store.run_store import after
+from ...store.run_store import at
 
 if t.TYPE_CHECKING:
-    from ..engine.attempt import Attempt
+    from ..attempt import Attempt
 
 KIND = "sleep"
 

@@ -17,10 +17,10 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections import deque
 
-from ..common.processes import forget_after_fork
-from ..common.safe_logging import get_logger
-from ..redis.errors import log_failure
-from ..store.measurements.metric_totals import Total
+from ...common.processes import forget_after_fork
+from ...common.safe_logging import get_logger
+from ...redis.errors import log_failure
+from ...store.measurements.metric_totals import Total
 from .sink import Kind
 from .sink import Sink
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from ..middleware import AttemptInfo
-from ..middleware import Middleware
-from ..middleware import RouteInfo
-from ..middleware import SendInfo
+from ...middleware import AttemptInfo
+from ...middleware import Middleware
+from ...middleware import RouteInfo
+from ...middleware import SendInfo
 from .sink import Sink
 from .times import Measure
 

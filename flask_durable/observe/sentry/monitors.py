@@ -18,9 +18,9 @@ import typing as t
 import uuid
 from dataclasses import dataclass
 
-from ..events.builtin import CronTick
-from ..events.builtin import SCHEDULE_HEADER
-from ..middleware import AttemptInfo
+from ...events.builtin import CronTick
+from ...events.builtin import SCHEDULE_HEADER
+from ...middleware import AttemptInfo
 
 #: Most characters of a monitor's name, and most minutes of a run, that Sentry takes.
 LONGEST_SLUG = 50

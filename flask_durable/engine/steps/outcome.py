@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..common.durations import format_seconds
-from ..common.interruption import TimeoutInterrupt
-from ..errors import Failure
-from ..errors import StepError
-from ..errors import StepInterrupted
-from ..errors import StepTimeout
-from ..errors import UnserializableResult
-from ..serialization import UnserializableValue
+from ...common.durations import format_seconds
+from ...common.interruption import TimeoutInterrupt
+from ...errors import Failure
+from ...errors import StepError
+from ...errors import StepInterrupted
+from ...errors import StepTimeout
+from ...errors import UnserializableResult
+from ...serialization import UnserializableValue
 
 _RAISED_AS: dict[str, type[StepError]] = {
     error.code: error for error in (StepTimeout, StepInterrupted)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ..common.interruption import shielded
-from ..functions.function import FAILURE_SUFFIX
-from ..messages import RunMessage
+from ...common.interruption import shielded
+from ...functions.function import FAILURE_SUFFIX
+from ...messages import RunMessage
 
 if t.TYPE_CHECKING:
-    from ..errors import Failure
-    from ..functions.step import Step
+    from ...errors import Failure
+    from ...functions.step import Step
 
 #: The name of the step.
 NAME = "dead-letter"

@@ -17,6 +17,7 @@ from ..events.model import EventLike
 from ..functions.registry import FunctionRegistry
 from ..messages import EventMessage
 from ..middleware import MiddlewareChain
+from ..observe.run_logs import RunLogs
 from ..payloads.sealing import Payloads
 from ..redis.errors import is_transient
 from ..store.barrier import Barrier
@@ -27,7 +28,6 @@ from ..store.run_store import RunStore
 from .asking import Asker
 from .completions import Completions
 from .lost_threads import LostThreads
-from .run_logs import RunLogs
 
 T = t.TypeVar("T")
 

@@ -11,7 +11,7 @@ import pytest
 from flask_durable.events.builtin import SCHEDULE_HEADER
 from flask_durable.middleware import AttemptInfo
 from flask_durable.middleware import EventInfo
-from flask_durable.observe.monitors import CheckIn
+from flask_durable.observe.sentry.monitors import CheckIn
 
 
 def attempt(function: str = "report", **given: t.Any) -> AttemptInfo:

@@ -20,9 +20,9 @@ import time
 import typing as t
 from urllib.parse import urlsplit
 
-from ..common.processes import forget_after_fork
-from ..common.safe_logging import get_logger
-from ..errors import ConfigurationError
+from ...common.processes import forget_after_fork
+from ...common.safe_logging import get_logger
+from ...errors import ConfigurationError
 from .sink import Sink
 
 #: The style of tags: in the name, or as DogStatsD or InfluxDB's Telegraf read them.

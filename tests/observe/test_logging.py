@@ -21,12 +21,12 @@ from flask_durable import Durable
 from flask_durable.observe.formats import JsonFormatter
 from flask_durable.observe.formats import set_up
 from flask_durable.observe.formats import set_up_pushed
-from flask_durable.observe.tail import TailHandler
+from flask_durable.observe.run_logs import TailHandler
 from flask_durable.worker.service import run_worker
 
-from .servers import ValkeyServer
+from ..servers import ValkeyServer
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 LOGGERS = {"logger", "_log"}
 LEVELS = {"debug", "info", "warning", "error", "exception"}
@@ -137,7 +137,7 @@ def test_loggers_that_a_configuration_switched_off_are_on_in_a_worker(
     pushed: bool,
 ) -> None:
     app_logger = logging.getLogger("test_logging.app")
-    ours = logging.getLogger("flask_durable.steps.run")
+    ours = logging.getLogger("flask_durable.engine.steps.run")
     theirs = logging.getLogger("test_logging.theirs")
     kept = _Kept()
     with root_with() as root, loggers_as_they_are():

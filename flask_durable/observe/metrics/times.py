@@ -6,10 +6,10 @@ import contextlib
 import time
 import typing as t
 
-from ..middleware import Around
-from ..middleware import AttemptInfo
-from ..middleware import Middleware
-from ..middleware import StepInfo
+from ...middleware import Around
+from ...middleware import AttemptInfo
+from ...middleware import Middleware
+from ...middleware import StepInfo
 
 #: ``wait``: from queueing to a claim. ``run``: from creation to end. ``step``: one
 #: attempt of a step.

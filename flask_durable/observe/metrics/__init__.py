@@ -1,0 +1,1 @@
+"""Metrics of runs, steps and queues."""

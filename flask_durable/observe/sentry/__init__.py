@@ -1,0 +1,1 @@
+"""Errors, traces and check-ins for Sentry."""
