@@ -1,9 +1,8 @@
 """Durable background functions for Flask apps."""
 
-from .claim import Claim as Claim
 from .common.durations import Duration as Duration
 from .current import current_run as current_run
-from .dead_letters import DeadLetter as DeadLetter
+from .dead_letters.model import DeadLetter as DeadLetter
 from .errors import ConfigurationError as ConfigurationError
 from .errors import DeadLetterNotFound as DeadLetterNotFound
 from .errors import DefinitionError as DefinitionError
@@ -42,7 +41,8 @@ from .functions.step import Step as Step
 from .functions.step_function import StepFunction as StepFunction
 from .middleware import Middleware as Middleware
 from .observe.run_logs import LogLine as LogLine
-from .runs import Run as Run
-from .runs import StepAttempt as StepAttempt
-from .runs import StepRecord as StepRecord
+from .runs.model import Claim as Claim
+from .runs.model import Run as Run
+from .runs.model import StepAttempt as StepAttempt
+from .runs.model import StepRecord as StepRecord
 from .store.status import RunStatus as RunStatus

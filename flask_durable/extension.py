@@ -19,8 +19,6 @@ from .config.settings import Settings
 from .errors import EventError
 from .errors import StepUsageError
 from .errors import UnavailableError
-from .events.endpoint import events_blueprint
-from .events.inngest import inngest_blueprint
 from .forwarding.forward import define_forward
 from .forwarding.forward import RETRIES
 from .functions.decorators import Decorators
@@ -29,20 +27,22 @@ from .functions.registry import FunctionRegistry
 from .functions.retries import Backoff
 from .functions.step_function import active_step
 from .messages import failures
-from .prometheus import add_metrics_route
-from .worker.push_endpoint import add_push_route
+from .web.blueprint import events_blueprint
+from .web.inngest import inngest_blueprint
+from .web.metrics import add_metrics_route
+from .web.push import add_push_route
 
 if t.TYPE_CHECKING:
     from .app.health import HealthCheck
     from .common.durations import Duration
-    from .dead_letters import DeadLetters
+    from .dead_letters.dead_letters import DeadLetters
     from .events.model import Event
     from .events.model import EventLike
     from .functions.groups import DurableGroup
     from .messages import EventMessage
     from .middleware import Middleware
-    from .runs import Runs
-    from .worker.lambda_handler import LambdaContext
+    from .runs.runs import Runs
+    from .worker.push.lambda_handler import LambdaContext
 
 #: The key of the state of an app in ``app.extensions``.
 _STATE = "durable.state"
@@ -255,7 +255,7 @@ class Durable(Decorators):
         :raises EventError: The invocation is neither of these.
         :raises RuntimeError: The object has no app, or several.
         """
-        from .worker.lambda_handler import handle_event
+        from .worker.push.lambda_handler import handle_event
 
         apps = list(self._apps)
         if len(apps) != 1:

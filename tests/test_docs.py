@@ -21,8 +21,6 @@ from flask_durable.cli import durable_cli
 from flask_durable.common import durations
 from flask_durable.config import settings as config
 from flask_durable.config.settings import Settings
-from flask_durable.events import batch
-from flask_durable.events import endpoint
 from flask_durable.events import model as names
 from flask_durable.functions import checks
 from flask_durable.functions import options
@@ -33,6 +31,9 @@ from flask_durable.security import keys
 from flask_durable.security import signatures
 from flask_durable.serialization import refusal
 from flask_durable.store import run_store
+from flask_durable.web import batch
+from flask_durable.web import blueprint
+from flask_durable.web import events as endpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -283,7 +284,7 @@ def test_limits_that_are_documented_as_one_are_the_same() -> None:
 
 def test_the_answers_of_the_endpoint_are_documented() -> None:
     table = {row[0]: row[1] for row in rows(page("events")) if row[0].isdigit()}
-    ours = {str(status): f"``{name}``" for status, name in endpoint._CODES.items()}
+    ours = {str(status): f"``{name}``" for status, name in blueprint._CODES.items()}
     assert table == {
         **ours,
         "202": "",

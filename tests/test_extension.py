@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import typing as t
+import weakref
 
 import pytest
 from flask import Blueprint
@@ -297,3 +299,17 @@ def test_importing_the_package_stays_cheap() -> None:
     )
 
     assert output.stdout.strip() == "[]"
+
+
+def test_an_extension_does_not_keep_the_apps_of_a_factory() -> None:
+    durable = Durable()
+
+    def create_app() -> Flask:
+        app = Flask("factory")
+        durable.init_app(app)
+        return app
+
+    references = [weakref.ref(create_app()) for _ in range(3)]
+    gc.collect()
+
+    assert [reference() for reference in references] == [None] * 3

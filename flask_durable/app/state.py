@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ..common.safe_points import call
 from ..config.settings import Settings
-from ..dead_letters import DeadLetters
+from ..dead_letters.dead_letters import DeadLetters
 from ..engine.admin import RunAdmin
 from ..engine.event_sender import EventSender
 from ..engine.outbox import Outbox
@@ -44,7 +44,7 @@ from ..queue.redis_streams.keys import queue_tag
 from ..queue.window import Window
 from ..redis.embedded import data_directory
 from ..redis.embedded import find_running
-from ..runs import Runs
+from ..runs.runs import Runs
 from ..security.redaction import Redaction
 from ..signals import SignalSender
 from ..store.barrier import Barrier

@@ -26,11 +26,11 @@ from .timeline import clock
 from .timeline import iso
 
 if t.TYPE_CHECKING:
-    from ..dead_letters import DeadLetter
-    from ..dead_letters import DeadLetters
-    from ..dead_letters import Handled
-    from ..dead_letters import Progress
-    from ..dead_letters import Which
+    from ..dead_letters.dead_letters import DeadLetters
+    from ..dead_letters.dead_letters import Progress
+    from ..dead_letters.model import DeadLetter
+    from ..dead_letters.model import Handled
+    from ..dead_letters.selection import Which
 
 #: The number of letters from which on a progress bar is shown.
 MANY = 50

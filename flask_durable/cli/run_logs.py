@@ -12,8 +12,8 @@ from .timeline import iso
 
 if t.TYPE_CHECKING:
     from ..observe.run_logs import LogLine
-    from ..runs import Run
-    from ..runs import Runs
+    from ..runs.model import Run
+    from ..runs.runs import Runs
 
 #: Seconds between two looks, and from the end of a run until its last lines are kept.
 _INTERVAL = 0.5

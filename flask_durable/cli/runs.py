@@ -26,7 +26,7 @@ from .timeline import run_as_json
 from .timeline import took
 
 if t.TYPE_CHECKING:
-    from ..runs import Run
+    from ..runs.model import Run
 
 runs = AppGroup("runs", help="List, show, cancel, retry and resume runs.")
 

@@ -29,7 +29,7 @@ from .timeline import took
 
 if t.TYPE_CHECKING:
     from ..extension import Durable
-    from ..runs import Run
+    from ..runs.model import Run
 
 #: Seconds between two looks at the runs: at first, and at most.
 _FIRST_LOOK = 0.05

@@ -17,9 +17,9 @@ from .output import bar_characters
 from .output import style
 
 if t.TYPE_CHECKING:
-    from ..claim import Claim
-    from ..runs import Run
-    from ..runs import StepRecord
+    from ..runs.model import Claim
+    from ..runs.model import Run
+    from ..runs.model import StepRecord
 
 T = t.TypeVar("T")
 

@@ -30,7 +30,7 @@ from ..errors import NonRetriable
 from ..errors import RetryAfter
 from ..events.model import Event
 from ..functions.retries import Backoff
-from .receiver import Receiver
+from .destination import Receiver
 
 #: Most bytes of an answer that are read, so that the receiver can write it to its end.
 MAX_ANSWER = 65_536

@@ -28,7 +28,7 @@ from ..functions.options import FunctionOptions
 from ..functions.options import StepOptions
 from ..functions.triggers import read_triggers
 from .delivery import deliver
-from .receiver import Receiver
+from .destination import Receiver
 
 if t.TYPE_CHECKING:
     from ..errors import Failure

@@ -36,10 +36,10 @@ from ..engine.sweeper import Sweeper
 from ..queue.broker import FLUSH_TIMEOUT
 from ..redis.errors import log_failure
 from .beat import Beat
-from .gauges import Gauges
 from .lifeline import Lifeline
 from .real_threads import check_threads
 from .router_thread import RouterThread
+from .statsd_reporter import Gauges
 from .strays import Strays
 from .task_protection import AGENT
 from .task_protection import TaskProtection

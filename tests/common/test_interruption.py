@@ -25,11 +25,12 @@ from flask_durable.common.interruption import Interrupt
 from flask_durable.common.interruption import shielded
 from flask_durable.common.interruption import ShutdownInterrupt
 from flask_durable.common.interruption import TimeoutInterrupt
+from flask_durable.common.interruption import Watchdog
 from flask_durable.engine.control import LossInterrupt
 from flask_durable.errors import ConfigurationError
 from flask_durable.store.status import RunStatus
 from flask_durable.worker.process import WorkerProcess
-from flask_durable.worker.push import PushWorker
+from flask_durable.worker.push.worker import PushWorker
 from flask_durable.worker.real_threads import check_threads
 
 from ..harness import Harness
@@ -747,3 +748,25 @@ def test_a_body_that_could_not_be_pressed_is_pressed_again(
 def test_each_module_that_may_be_interrupted_while_it_calls_a_body_exists() -> None:
     missing = [name for name in safe_points._CALLERS if find_spec(name) is None]
     assert missing == []
+
+
+def test_the_watchdog_forgets_bodies_that_ended() -> None:
+    from flask_durable.common import interruption
+
+    for _ in range(5000):
+        with Body(3600):
+            pass
+    assert len(interruption.watchdog._deadlines) < 2500
+
+
+def test_a_body_that_could_not_be_watched_is_not_interrupted_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: t.Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Watchdog, "add", refuse)
+    body = Body(1)
+    with pytest.raises(RuntimeError), body:
+        pass
+    assert not body.active

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import typing as t
 
 import pytest
@@ -302,4 +305,32 @@ def test_a_server_that_hangs_is_found_not_ready_without_asking_its_queue(
         finally:
             server.resume()
         assert problem.startswith("state server")
+        harness.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_forked_while_others_send_can_send(
+    valkey: t.Any, namespace: str
+) -> None:
+    harness = Harness(valkey.url, namespace, DURABLE_FSYNC="step")
+    harness.send("a/b")
+    stopping = threading.Event()
+
+    def send() -> None:
+        while not stopping.is_set():
+            harness.send("a/b")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            harness.send("a/b")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stopping.set()
+        sender.join()
         harness.close()

@@ -39,6 +39,7 @@ from flask_durable.functions.causes import causes_of
 from flask_durable.messages import RunMessage
 
 from ..harness import Harness
+from ..servers import valkey_server
 
 AnyEvent = Event[t.Any]
 
@@ -446,7 +447,6 @@ def test_a_result_that_cannot_be_stored_for_want_of_stack_is_a_failed_attempt(
 def test_a_result_that_the_server_refuses_fails_its_step_at_once(
     namespace: str, size: int
 ) -> None:
-    from ..servers import valkey_server
 
     calls: list[int] = []
 
@@ -841,3 +841,93 @@ def test_an_event_that_does_not_fit_pauses_a_run_that_has_steps(
         assert told == [{"cents": 5}]
     old.close()
     new.close()
+
+
+def test_a_write_that_fails_cannot_be_caught_by_the_body(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> str:
+        try:
+            step.run("first", lambda: calls.append("first"))
+        except Exception:
+            calls.append("caught")
+        step.run("second", lambda: calls.append("second"))
+        return "done"
+
+    commit = harness.state.store.commit
+
+    def fail(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        raise redis.ResponseError("ERR something is wrong with the script")
+
+    monkeypatch.setattr(harness.state.store, "commit", fail)
+    event_id = harness.send("a/b")
+    harness.settle()
+    assert calls == ["first"]
+    run = harness.run_of(event_id)
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
+
+    monkeypatch.setattr(harness.state.store, "commit", commit)
+    harness.advance(60)
+    assert harness.run_of(event_id).status == RunStatus.COMPLETED
+    assert calls == ["first", "first", "second"]
+
+
+def test_something_cancelled_in_a_step_is_a_failure_of_the_step(
+    harness: Harness,
+) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> str:
+        try:
+            step.run("wait", lambda: asyncio.run(cancelled()))
+        except StepError as error:
+            return error.failure.type
+        return "nothing"
+
+    assert harness.send_and_settle("a/b").result == "asyncio.exceptions.CancelledError"
+
+
+@pytest.mark.parametrize("broken", ["__str__", "code"])
+def test_an_exception_with_broken_parts_fails_its_step(
+    harness: Harness, broken: str
+) -> None:
+    def explode(self: t.Any) -> t.NoReturn:
+        raise RuntimeError("broken")
+
+    parts = {"__str__": explode, "code": property(explode)}
+    odd = type("Odd", (Exception,), {broken: parts[broken]})
+
+    def fail() -> None:
+        raise odd("text")
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("fail", fail)
+
+    run = harness.send_and_settle("a/b")
+    assert run.failure is not None
+    assert (run.status, run.failure.step) == (RunStatus.FAILED, "fail")
+    assert run.failure.type.endswith("Odd")
+
+
+def test_the_code_of_a_foreign_error_is_not_taken_for_ours(harness: Harness) -> None:
+    class Foreign(Exception):
+        code = "step.timeout"
+
+    def fail() -> None:
+        raise Foreign
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> str:
+        try:
+            step.run("fail", fail)
+        except StepError as error:
+            return f"{type(error).__name__} {error.failure.code}"
+        return "nothing"
+
+    assert harness.send_and_settle("a/b").result == "StepError user"

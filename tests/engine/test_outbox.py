@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import typing as t
 
 import pytest
@@ -14,6 +15,7 @@ from flask_durable.engine.outbox import Outbox
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.messages import MessageRefused
+from flask_durable.store.run_store import after
 
 from ..harness import Harness
 from ..queue.sqs_proxy import Answer
@@ -21,6 +23,7 @@ from ..queue.sqs_proxy import Proxy
 from ..queue.sqs_proxy import sqs_proxy
 from ..servers import SQSServer
 from ..servers import ValkeyServer
+from ..servers import wait_until
 
 #: Data that a message of SQS has room for, but no message that quotes that one.
 LARGEST = {"text": "x" * (2**20 - 300)}
@@ -121,3 +124,41 @@ def test_those_beside_it_are_confirmed(harness: Harness) -> None:
     assert outbox.send_events(entries)
     assert queue.dead == [entries[0][1], "big, and no message"]
     assert outbox.send_events([entries[1]])
+
+
+def test_confirming_an_old_message_leaves_what_is_owed_now(harness: Harness) -> None:
+    harness.in_place = 0
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    event_id = harness.send("a/b")
+    assert harness.route() == 1  # sent, not confirmed yet
+    run = harness.run_of(event_id)
+    store = harness.state.store
+    outbox = f"{store.keys.tag_of(run.id)}:outbox:default"
+    client = harness.state.server.client
+    queued_at = int(store.read(run.id)[0]["queued_at"])
+    wait_until(lambda: time.time() * 1000 > queued_at + 2)
+    claim = store.claim(run.id, "another", version="", queued=0)
+    assert claim.answer == "claimed"
+    store.suspend(run.id, "another", "handback", after(0), reason="shutdown")
+
+    harness.state.outbox.confirm()
+
+    assert client.zscore(outbox, f"run:{run.id}") is not None
+
+
+def test_what_is_sent_for_a_cancelled_or_retried_run_is_confirmed(
+    harness: Harness,
+) -> None:
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        raise ValueError("no")
+
+    run = harness.send_and_settle("a/b")
+    harness.sweep()
+    harness.runs.retry(run.id)
+
+    outbox = f"{harness.state.store.keys.tag_of(run.id)}:outbox:default"
+    assert harness.state.server.client.zcard(outbox) == 0

@@ -430,3 +430,21 @@ def test_a_context_that_cannot_begin_is_an_error_of_the_body(
     assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
     harness.advance(60)
     assert harness.runs.get(run.id).result == "ok"
+
+
+def test_a_result_that_no_queue_takes_is_left_out_of_the_event(
+    harness: Harness,
+) -> None:
+    seen: list[tuple[str, t.Any]] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> str:
+        return "x" * 1_500_000
+
+    @harness.durable.function(on="durable/function.finished")
+    def listen(event: Event[t.Any], step: Step) -> None:
+        seen.append((event.data["status"], event.data.get("result")))
+
+    harness.send_and_settle("a/b")
+
+    assert seen == [("completed", None)]

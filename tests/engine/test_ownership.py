@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 
 import pytest
+import redis
 
 from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.app.state import DEVELOPMENT_MARK
+from flask_durable.engine.claimed_run import ClaimedRun
+from flask_durable.engine.leases import Leases
 
 from ..harness import Harness
 
@@ -195,3 +199,35 @@ def test_development_replays_the_body_after_each_step(
 
     assert (run.status, run.result) == (RunStatus.COMPLETED, 3)
     assert inside == ["one", "two"]
+
+
+def test_users_data_is_not_in_the_text_that_is_logged_of_a_run() -> None:
+    run = ClaimedRun("id", "token", {"event": "secret"}, {"step": "secret"}, 0.0)
+    assert "secret" not in repr(run)
+
+
+def test_leases_are_renewed_soon_after_an_outage(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.start()
+    leases = Leases(harness.state.store)
+    monkeypatch.setattr(harness.state.store, "lease", 1.2)
+    pauses: list[float] = []
+    outcomes = [redis.ConnectionError("gone"), None, None]
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            pauses.append(round(timeout, 3))
+            return not outcomes
+
+    def renew() -> None:
+        if error := outcomes.pop(0):
+            raise error
+
+    leases.loop.stopping = Stopping()
+    monkeypatch.setattr(leases, "renew", renew)
+    leases.start()
+    leases.stop()
+
+    assert pauses == [0.3, 0.1, 0.3, 0.3]

@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shutil
+import threading
 import typing as t
 
 import pytest
+import redis
 
 from flask_durable import Event
 from flask_durable import RunStatus
@@ -250,3 +252,51 @@ def test_what_was_sent_right_before_a_restart_is_reported_and_sent_again(
 
     run = harness.run_of_settled("one")
     assert (run.status, calls) == (RunStatus.COMPLETED, ["one"])
+
+
+def test_a_server_that_takes_no_writes_is_waited_for(namespace: str) -> None:
+    calls: list[str] = []
+
+    with valkey_server() as server:
+        harness = Harness(server.url, namespace)
+        client = redis.Redis.from_url(server.url)
+
+        def first() -> None:
+            calls.append("first")
+            client.config_set("min-replicas-to-write", 1)
+            again = threading.Timer(
+                0.3, client.config_set, ("min-replicas-to-write", 0)
+            )
+            again.start()
+
+        @harness.durable.function(on="a/b")
+        def work(event: Event[t.Any], step: Step) -> None:
+            step.run("first", first)
+            step.run("second", lambda: calls.append("second"))
+
+        run = harness.send_and_settle("a/b")
+        harness.close()
+
+    assert run.status == RunStatus.COMPLETED
+    assert calls == ["first", "second"]
+
+
+def test_events_wait_while_the_server_takes_no_writes(namespace: str) -> None:
+    with valkey_server() as server:
+        harness = Harness(server.url, namespace)
+
+        @harness.durable.function(on="a/b")
+        def work(event: Event[t.Any], step: Step) -> None: ...
+
+        event_id = harness.send("a/b")
+        harness.start()
+        [delivery] = harness.state.broker.deliveries("events", 1, 0)
+        client = redis.Redis.from_url(server.url)
+        client.config_set("min-replicas-to-write", 1)
+        again = threading.Timer(0.3, client.config_set, ("min-replicas-to-write", 0))
+        again.start()
+        harness.router.route([delivery])
+        harness.settle()
+
+        assert harness.run_of(event_id).status == RunStatus.COMPLETED
+        harness.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 import typing as t
 
@@ -13,6 +15,7 @@ from flask_durable import Failure
 from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
+from flask_durable.engine.router import Router
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.store.directory import names_of
@@ -341,3 +344,88 @@ def test_a_late_run_message_is_harmless(harness: Harness) -> None:
 
     assert calls == [1]
     assert harness.runs.get(run.id).status == RunStatus.COMPLETED
+
+
+def send_elsewhere(harness: Harness, url: str, namespace: str) -> str:
+    """Send an event that is routed where the code of its function is not."""
+    harness.start()
+    elsewhere = Harness(url, namespace)
+    elsewhere.app.name = harness.app.name
+    elsewhere.state.directory.current()
+    event_id = harness.send("a/b")
+    deliveries = elsewhere.state.broker.deliveries("events", 1, 0)
+    Router(elsewhere.state.host, elsewhere.state.outbox).route(deliveries)
+    elsewhere.close()
+    assert len(deliveries) == 1
+    return event_id
+
+
+def test_a_filter_that_exits_fails_its_run_and_not_the_router(harness: Harness) -> None:
+    @harness.durable.function(on="a/b", where=lambda event: sys.exit("no"))
+    def strict(event: Event[t.Any], step: Step) -> None: ...
+
+    @harness.durable.function(on="a/b")
+    def other(event: Event[t.Any], step: Step) -> None: ...
+
+    event_id = harness.send("a/b")
+    harness.settle()
+
+    failed = harness.run_of(event_id, "strict")
+    assert failed.status == RunStatus.FAILED
+    assert failed.failure is not None
+    assert (failed.failure.type, failed.failure.code) == ("SystemExit", "user")
+    assert harness.run_of(event_id, "other").status == RunStatus.COMPLETED
+
+
+def test_a_filter_is_not_asked_again_after_the_run_did_something(
+    harness: Harness, valkey: t.Any, namespace: str
+) -> None:
+    seen: list[str] = []
+
+    @harness.durable.function(on="a/b", where=lambda event: not seen)
+    def work(event: Event[t.Any], step: Step) -> str:
+        step.run("note", lambda: seen.append("noted"))
+        step.sleep("pause", 60)
+        return "to the end"
+
+    event_id = send_elsewhere(harness, valkey.url, namespace)
+    harness.settle()
+    harness.advance(61)
+
+    run = harness.run_of(event_id)
+    assert (run.status, run.result) == (RunStatus.COMPLETED, "to the end")
+
+
+def test_a_filter_that_raises_where_the_run_is_executed_fails_it_at_once(
+    harness: Harness, valkey: t.Any, namespace: str
+) -> None:
+    reports: list[str] = []
+
+    @harness.durable.function(on="a/b", where=lambda event: event.data["missing"])
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    @work.on_failure
+    def report(event: Event[t.Any], step: Step, failure: Failure) -> None:
+        reports.append(failure.type)
+
+    event_id = send_elsewhere(harness, valkey.url, namespace)
+    harness.settle()
+
+    assert harness.run_of(event_id).status == RunStatus.FAILED
+    assert reports == ["KeyError"]
+
+
+def test_a_directory_that_a_failover_changed_is_matched_anew(harness: Harness) -> None:
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None: ...
+
+    harness.send_and_settle("a/b")
+    server, root = harness.state.server, harness.state.store.keys.root
+    # The version is the same, what it stands for is not.
+    spec = {**work.spec(), "id": "other", "triggers": ["c/d"]}
+    server.client.hset(f"{root}:functions", "other", json.dumps(spec))
+    harness.sweep()
+    event_id = harness.send("c/d")
+    harness.settle()
+
+    assert harness.runs.of_event(event_id)[0].function == "other"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import typing as t
+import weakref
 
 import pytest
 
@@ -124,3 +126,27 @@ def test_an_uncaught_step_error_fails_the_run_at_once(harness: Harness) -> None:
     assert run.failure is not None
     assert (run.failure.type, run.failure.step) == ("ZeroDivisionError", "broken")
     assert bodies == [1]
+
+
+def test_a_suspended_attempt_leaves_nothing_for_the_garbage_collector(
+    harness: Harness,
+) -> None:
+    class Large:
+        pass
+
+    references: list[weakref.ref[Large]] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        large = Large()
+        references.append(weakref.ref(large))
+        step.sleep("pause", 60)
+        del large
+
+    gc.collect()
+    gc.disable()
+    try:
+        harness.send_and_settle("a/b")
+        assert [reference() for reference in references] == [None]
+    finally:
+        gc.enable()

@@ -15,17 +15,17 @@ from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
-from flask_durable.worker.pushed import RENEWED_FROM
+from flask_durable.worker.push.messages import RENEWED_FROM
 
 from ..harness import Harness
 from ..proxy import Proxy
 from ..proxy import proxy
-from ..push.conftest import end
-from ..push.sqsd import Daemon
-from ..push.sqsd import to_app
-from ..push.test_lambda import OrderedMapping
 from ..servers import SQSServer
 from ..servers import ValkeyServer
+from ..worker.push.conftest import end
+from ..worker.push.sqsd import Daemon
+from ..worker.push.sqsd import to_app
+from ..worker.push.test_lambda import OrderedMapping
 from .chaos import RECOVERY
 
 QUEUES = (EVENT_QUEUE, "orders", "default")

@@ -8,9 +8,9 @@ import typing as t
 
 from flask_durable.messages import EventMessage
 
-from ..push.sqsd import AGENT
-from ..push.sqsd import PATH
-from ..push.sqsd import to_address
+from ..worker.push.sqsd import AGENT
+from ..worker.push.sqsd import PATH
+from ..worker.push.sqsd import to_address
 from .chaos import Chaos
 from .chaos import EVENT_KEY
 from .chaos import post

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flask_durable.observe.metrics.statsd import Statsd
 from flask_durable.security.keys import new_metrics_secret
 from flask_durable.store.measurements.run_counts import RUN_COUNTS
-from flask_durable.worker.gauges import Gauges
+from flask_durable.worker.statsd_reporter import Gauges
 
 from ..servers import wait_until
 from ..test_docs import page

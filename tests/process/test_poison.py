@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from flask_durable import DeadLetter
-from flask_durable.dead_letters import DeadLetters
+from flask_durable.dead_letters.dead_letters import DeadLetters
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.queue.transport import QueueCounts

@@ -10,11 +10,11 @@ import typing as t
 
 import pytest
 
-from ..push.sqsd import Daemon
-from ..push.sqsd import to_address
 from ..servers import SQSServer
 from ..servers import ValkeyServer
 from ..servers import wait_until
+from ..worker.push.sqsd import Daemon
+from ..worker.push.sqsd import to_address
 from .sites import Site
 
 #: Seconds that a message is hidden which nobody has answered for.

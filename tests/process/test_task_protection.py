@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..scaler.http_server import serving
 from ..servers import wait_until
-from ..test_task_protection import Agent
-from ..test_task_protection import GIVE_UP
-from ..test_task_protection import PROTECT
+from ..worker.test_task_protection import Agent
+from ..worker.test_task_protection import GIVE_UP
+from ..worker.test_task_protection import PROTECT
 from .sites import Site
 
 

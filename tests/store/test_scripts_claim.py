@@ -6,7 +6,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.claim import Claim
+from flask_durable.runs.model import Claim
 from flask_durable.store.run_store import after
 from flask_durable.store.run_store import Refused
 from flask_durable.store.run_store import RENEW_LIMIT

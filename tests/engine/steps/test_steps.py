@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 import typing as t
+import weakref
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
@@ -662,3 +663,38 @@ def test_an_interrupt_that_came_before_our_own_io_keeps_it_from_starting() -> No
         done.append("outside any body")
 
     assert done == ["outside any body"]
+
+
+def test_arguments_of_a_step_are_not_kept_until_the_run_ends(harness: Harness) -> None:
+    class Large:
+        pass
+
+    alive: list[bool] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        large = Large()
+        reference = weakref.ref(large)
+        step.run("use", lambda value: None, large)
+        del large
+        alive.append(reference() is not None)
+
+    harness.send_and_settle("a/b")
+    assert alive == [False]
+
+
+def test_a_step_name_that_cannot_be_encoded_fails_the_run_with_the_reason(
+    harness: Harness,
+) -> None:
+    calls: list[int] = []
+
+    @harness.durable.function(on="a/b")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.run("read-\udcff.mp3", lambda: calls.append(1))
+
+    run = harness.send_and_settle("a/b")
+
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert run.failure.code == "step.usage"
+    assert calls == []

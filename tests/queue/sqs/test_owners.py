@@ -12,7 +12,7 @@ from flask_durable.errors import UnavailableError
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.owners import TAG
 from flask_durable.queue.sqs.transport import SQSTransport
-from flask_durable.worker.push import PushWorker
+from flask_durable.worker.push.worker import PushWorker
 
 from ...harness import Harness
 from ...servers import valkey_server

@@ -1,0 +1,168 @@
+"""A run and its steps, as the application sees them.
+
+A :class:`Claim` is one worker's time with a run, from taking it to giving it up.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timezone
+
+from ..errors import Failure
+from ..events.model import Event
+from ..payloads.deferred import Stored
+from ..store.status import RunStatus
+
+
+@dataclass(frozen=True)
+class StepAttempt:
+    """One attempt of a step.
+
+    :param number: The number of the attempt, counted from 1.
+    :param started: The moment it began, by the state server's clock.
+    :param duration: Seconds that it took.
+    """
+
+    number: int
+    started: datetime
+    duration: float
+
+
+@dataclass(frozen=True, repr=False)
+class StepRecord:
+    """One step of a run, as it is stored.
+
+    ``value`` and ``failure`` are opened when they are read, which raises
+    :class:`~flask_durable.PayloadError` if this process cannot open them.
+
+    :param name: The step's name in the run, such as ``"transcode#2"``.
+    :param kind: The kind of step: ``run``, ``sleep`` or ``send_event``.
+    :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
+    :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
+    :param started: The moment that attempt began, by the state server's clock.
+    :param duration: Seconds that it took; ``None`` while a sleep goes on.
+    :param due: The end of a sleep.
+    :param value: The result, as JSON gives it back.
+    :param failure: The failure of the last attempt.
+    :param attempts: The attempts that left a trace, the newest 20, the oldest of these
+        first; empty for a sleep.
+    """
+
+    name: str
+    kind: str
+    status: str
+    attempt: int
+    started: datetime | None
+    duration: float | None
+    due: datetime | None
+    value: Stored[t.Any] = Stored()
+    failure: Stored[Failure | None] = Stored()
+    attempts: tuple[StepAttempt, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<StepRecord {self.name!r}, {self.status}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """One run of a function, as it was when it was read.
+
+    ``event``, ``result`` and ``failure`` are opened when they are read, which raises
+    :class:`~flask_durable.PayloadError` if this process cannot open them, or if they
+    were in a blob store and are gone.
+
+    :param id: The id, derived from function and event, so that it is always found.
+    :param function: The function's id.
+    :param status: The state of the run.
+    :param reason: The reason why it is suspended, paused or cancelled, or did nothing.
+    :param due: The moment a suspended run goes on.
+    :param event: The event that it was created for; its data is a plain object.
+    :param event_id: The event's id, which is always readable, as is its name.
+    :param event_name: The event's name.
+    :param queue: The queue that it waits in.
+    :param created: The moment of its creation.
+    :param started: The moment it was first claimed.
+    :param finished: The moment it ended.
+    :param result: The function's result, as JSON gives it back.
+    :param failure: The failure that ended or paused it, or the last one of its body.
+    :param dispatches: The number of claims since the last progress.
+    :param attempt: The number of the body's attempt, counted from 1.
+    :param version: The version of the code that ran it last.
+    :param steps: The steps in the order they began; empty in a list of runs.
+    :param claims: Workers' claims of it, the newest 20, the oldest of these first.
+    :param message_error: The error of a message that was sent since the run was queued
+        and could not be processed; only of a single queued run. Even if that message is
+        dead, the sweeper sends another in time.
+    :param changed_step: The first step that was given its stored result although a
+        later execution of the body called it with other arguments.
+    """
+
+    id: str
+    function: str
+    status: RunStatus
+    reason: str | None
+    due: datetime | None
+    event_id: str
+    event_name: str
+    queue: str
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    dispatches: int
+    attempt: int
+    version: str
+    event: Stored[Event[dict[str, t.Any]]] = Stored()
+    result: Stored[t.Any] = Stored()
+    failure: Stored[Failure | None] = Stored()
+    steps: tuple[StepRecord, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    message_error: str | None = None
+    changed_step: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.function!r}, {self.status}>"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's claim of a run.
+
+    Between two claims a run is suspended, paused, or waits in its queue.
+
+    :param number: The number of this claim among the run's claims, counted from 1.
+    :param at: The time of the claim, by the state server's clock.
+    :param queued: Seconds that the run waited in its queue before.
+    :param lasted: Seconds until the worker gave up the run; ``None`` while it has it.
+    :param ended: The status of the run after it, or ``"lost"`` if its worker was silent
+        until its lease ended; ``None`` while the worker has the run.
+    """
+
+    number: int
+    at: datetime
+    queued: float
+    lasted: float | None = None
+    ended: str | None = None
+
+    @classmethod
+    def load_all(cls, text: str) -> tuple[Claim, ...]:
+        """Return the claims in a run's record, from the text of the scripts."""
+        return tuple(cls._load(*claim.split(":")) for claim in text.split())
+
+    @classmethod
+    def _load(
+        cls,
+        number: str,
+        at: str,
+        queued: str,
+        lasted: str | None = None,
+        ended: str | None = None,
+    ) -> Claim:
+        return cls(
+            number=int(number),
+            at=datetime.fromtimestamp(int(at) / 1000, timezone.utc),
+            queued=int(queued) / 1000,
+            lasted=None if lasted is None else int(lasted) / 1000,
+            ended=ended,
+        )

@@ -1,0 +1,123 @@
+"""Reading a run from what is stored of it."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timezone
+
+from ..errors import Failure
+from ..events.model import Event
+from ..payloads.deferred import Deferred
+from ..payloads.sealing import Payloads
+from ..store.memo import Memo
+from ..store.run_reader import Record
+from ..store.status import RunStatus
+from .model import Claim
+from .model import Run
+from .model import StepAttempt
+from .model import StepRecord
+
+_STEP_STATUS = {"tried": "retrying"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes runs of their stored form."""
+
+    payloads: Payloads
+
+    def run(
+        self,
+        record: Record,
+        memos: dict[str, Memo],
+        message_error: str | None = None,
+    ) -> Run:
+        return Run(
+            id=record["id"],
+            function=record["function"],
+            status=RunStatus(record["status"]),
+            reason=record.get("reason"),
+            due=_moment(record.get("due")),
+            event_id=record["event_id"],
+            event_name=record["event_name"],
+            queue=record["queue"],
+            created=t.cast(datetime, _moment(record["created"])),
+            started=_moment(record.get("started")),
+            finished=_moment(record.get("finished")),
+            dispatches=int(record["dispatches"]),
+            attempt=int(record["attempt"]) + 1,
+            version=record.get("version", ""),
+            message_error=message_error,
+            changed_step=record.get("changed_step"),
+            event=Deferred(lambda: self._event(record)),
+            result=self._value(record.get("result")),
+            failure=self._failure(record.get("failure")),
+            steps=self._steps(memos),
+            claims=Claim.load_all(record.get("claims", "")),
+        )
+
+    def _steps(self, memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
+        in_order = sorted(memos.items(), key=lambda pair: pair[1].order)
+        return tuple([self._step(name, memo) for name, memo in in_order])
+
+    def _step(self, name: str, memo: Memo) -> StepRecord:
+        sleeps = memo.kind == "sleep"
+        failed = memo.status in ("failed", "tried")
+        return StepRecord(
+            name=name,
+            kind=memo.kind,
+            status=_STEP_STATUS.get(memo.status, memo.status),
+            attempt=0 if sleeps else memo.number,
+            started=_moment(memo.tries[-1].started) if memo.tries else None,
+            duration=_duration(memo),
+            due=_moment(memo.number) if sleeps else None,
+            value=self._value(memo.body if memo.status == "done" else None),
+            failure=self._failure(memo.body if failed else None),
+            attempts=() if sleeps else _attempts(memo),
+        )
+
+    def _event(self, record: Record) -> Event[dict[str, t.Any]]:
+        message = self.payloads.open_event_of_run(record["id"], record)
+        at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
+        return Event(message.name, message.opened, id=message.id, at=at)
+
+    def _value(self, sealed: str | None) -> t.Any:
+        if sealed is None:
+            return None
+        return Deferred(lambda: json.loads(self.payloads.open(sealed)))
+
+    def _failure(self, sealed: str | None) -> Failure | Deferred[Failure | None] | None:
+        if not sealed:
+            return None
+        return Deferred(lambda: self.payloads.open_failure(sealed))
+
+
+def _attempts(memo: Memo) -> tuple[StepAttempt, ...]:
+    # An intent has no time of its own: it was written before the body was called.
+    last = memo.number - (memo.status == "intent")
+    return tuple(
+        [
+            StepAttempt(number, t.cast(datetime, _moment(began)), took / 1000)
+            for number, (began, took) in enumerate(
+                memo.tries, last - len(memo.tries) + 1
+            )
+        ]
+    )
+
+
+def _duration(memo: Memo) -> float | None:
+    if not memo.tries:
+        return None
+    began, took = memo.tries[-1]
+    if memo.kind != "sleep":
+        return took / 1000
+    return max(memo.number - began, 0) / 1000 if memo.status == "done" else None
+
+
+def _moment(milliseconds: str | int | None) -> datetime | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)

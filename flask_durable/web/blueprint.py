@@ -1,0 +1,72 @@
+"""The blueprint with every route of the extension."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Blueprint
+from flask import Response
+from werkzeug.exceptions import HTTPException
+
+from .events import error_body
+from .events import EventRoutes
+from .http import EventSink
+from .http import json_response
+from .http import Refused
+from .http import with_headers_of
+from .surroundings import Surroundings
+
+
+def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
+    """Return the blueprint with the routes, for one app and ``url_prefix``.
+
+    :param sink: The receiver of accepted events.
+    :param open_ingest: True to accept events from this machine while no event key and
+        no signing secret is configured. Otherwise such an endpoint is closed.
+    """
+    prefix = sink.settings.url_prefix or "/"
+    blueprint = Blueprint("durable", __name__, url_prefix=prefix)
+    routes = EventRoutes(sink, open_ingest)
+    blueprint.add_url_rule("/events", "events", routes.accept, methods=["POST"])
+    blueprint.add_url_rule("/healthz", "healthz", routes.healthz)
+    blueprint.add_url_rule("/readyz", "readyz", routes.readyz)
+    blueprint.register_error_handler(Refused, _refused)
+    Surroundings.install(blueprint, _paths_below(prefix), _http_error)
+    return blueprint
+
+
+def _paths_below(prefix: str) -> t.Callable[[str], bool]:
+    base = prefix.rstrip("/")
+    names = ("events", "healthz", "readyz", "worker", "metrics")
+    paths = {f"{base}/{name}" for name in names}
+    return lambda path: path in paths or bool(base and path.startswith(f"{base}/"))
+
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    413: "too_large",
+    415: "unsupported_type",
+    422: "event.invalid",
+    503: "unavailable",
+}
+
+
+def _refused(refusal: Refused) -> Response:
+    body = error_body(_CODES[refusal.status], refusal.message)
+    if refusal.errors:
+        body["errors"] = refusal.errors
+    response = json_response(body, refusal.status)
+    if refusal.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None:
+        return t.cast(Response, error.response)
+    status = error.code or 500
+    code = _CODES.get(status, error.name.lower().replace(" ", "_"))
+    body = error_body(code, str(error.description or error.name))
+    return with_headers_of(error, json_response(body, status))

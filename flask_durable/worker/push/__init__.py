@@ -1,0 +1,1 @@
+"""Messages that are pushed to the app over HTTP, or by AWS Lambda."""
