@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from flask_durable.scaler import Goal
 from flask_durable.scaler import Pool
-from flask_durable.scaler.simulation.engine import Simulation
-from flask_durable.scaler.simulation.engine import World
+from flask_durable.scaler.simulation.clock import Simulation
+from flask_durable.scaler.simulation.clock import World
 from flask_durable.scaler.simulation.outcome import Outcome
 from flask_durable.scaler.simulation.policies import Fixed
 from flask_durable.scaler.simulation.policies import POLICIES

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..messages import EVENT_QUEUE
-from ..scaler.sensor import Sensor
+from ..scaler.introspectors.own import Sensor
 from ..store.status import RunStatus
 
 if t.TYPE_CHECKING:

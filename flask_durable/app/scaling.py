@@ -6,19 +6,19 @@ import typing as t
 
 from ..errors import ConfigurationError
 from ..messages import EVENT_QUEUE
+from ..scaler.decision.fleet import UnitKey
 from ..scaler.estimator import Estimator
 from ..scaler.estimator import sources_of
-from ..scaler.fleet import UnitKey
-from ..scaler.introspector import Introspector
 from ..scaler.introspectors import make_introspector
+from ..scaler.introspectors.base import Introspector
+from ..scaler.introspectors.own import OwnQueues
+from ..scaler.introspectors.own import Sensor
 from ..scaler.notebook import Notebook
 from ..scaler.options import PoolOptions
-from ..scaler.own_queues import OwnQueues
-from ..scaler.platform import Platform
 from ..scaler.platforms import make_platform
+from ..scaler.platforms.base import Platform
 from ..scaler.platforms.local import LocalPlatform
 from ..scaler.scaler import Scaler
-from ..scaler.sensor import Sensor
 
 if t.TYPE_CHECKING:
     from .state import AppState

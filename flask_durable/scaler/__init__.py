@@ -6,22 +6,22 @@
                                   ▲   │
                     Goal, Pool ───┘   └──► Memory for the next run
 
-:func:`~flask_durable.scaler.policy.decide` is a pure function: it reads no clock, no
-server and no configuration, so that a recorded observation explains a decision, or
-simulates another one, at any later time.
+:func:`~flask_durable.scaler.decision.policy.decide` is a pure function: it reads no
+clock, no server and no configuration, so that a recorded observation explains a
+decision, or simulates another one, at any later time.
 """
 
-from .observation import Fleet
-from .observation import Goal
-from .observation import Observation
-from .observation import Pool
-from .observation import Running
-from .observation import Sample
-from .observation import ServiceTime
-from .observation import Waiting
-from .policy import decide
-from .policy import Decision
-from .policy import Memory
+from .decision.observation import Fleet
+from .decision.observation import Goal
+from .decision.observation import Observation
+from .decision.observation import Pool
+from .decision.observation import Running
+from .decision.observation import Sample
+from .decision.observation import ServiceTime
+from .decision.observation import Waiting
+from .decision.policy import decide
+from .decision.policy import Decision
+from .decision.policy import Memory
 
 __all__ = [
     "decide",

@@ -20,8 +20,8 @@ import typing as t
 
 from ..store.measurements.efforts import Effort
 from ..store.measurements.histogram import Histogram
+from .decision.observation import ServiceTime
 from .notebook import Notebook
-from .observation import ServiceTime
 from .sources import make_source
 from .sources import SourceChain
 

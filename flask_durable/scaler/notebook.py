@@ -25,7 +25,7 @@ from dataclasses import field
 from ..common.ids import new_token
 from ..store.keys import Keys
 from ..store.server import StateServer
-from .policy import Memory
+from .decision.policy import Memory
 
 #: Milliseconds after which the lock of a scaler that died is free.
 LOCK_TTL = 60_000

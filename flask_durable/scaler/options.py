@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..common.durations import to_seconds
-from .floors import Floor
-from .observation import Goal
+from .decision.floors import Floor
+from .decision.observation import Goal
 
 #: Seconds for a pool without these options.
 DEFAULT_PERIOD = 60.0

@@ -6,15 +6,15 @@ import dataclasses
 import typing as t
 
 from ..errors import PlatformError
-from .observation import Goal
-from .observation import Observation
-from .observation import Pool
-from .observation import ServiceTime
+from .decision.observation import Goal
+from .decision.observation import Observation
+from .decision.observation import Pool
+from .decision.observation import ServiceTime
+from .decision.policy import Decision
+from .decision.work import typical
 from .options import PoolOptions
-from .platform import Applied
-from .platform import Platform
-from .policy import Decision
-from .work import typical
+from .platforms.base import Applied
+from .platforms.base import Platform
 
 
 def record_of(

@@ -18,27 +18,27 @@ import typing as t
 
 from ..errors import PlatformError
 from ..redis.errors import TRANSIENT
-from . import arrivals
-from . import fleet
-from .floors import floor_at
-from .introspector import Introspector
+from .decision import arrivals
+from .decision import fleet
+from .decision.floors import floor_at
+from .decision.observation import Fleet
+from .decision.observation import Observation
+from .decision.observation import Pool
+from .decision.observation import Running
+from .decision.observation import ServiceTime
+from .decision.observation import Size
+from .decision.policy import decide
+from .decision.policy import Decision
+from .introspectors.base import Introspector
+from .introspectors.base import Sighting
+from .introspectors.base import UNSEEN
 from .notebook import Hold
 from .notebook import Notebook
 from .notebook import Notes
-from .observation import Fleet
-from .observation import Observation
-from .observation import Pool
-from .observation import Running
-from .observation import ServiceTime
 from .options import PoolOptions
-from .platform import Applied
-from .platform import Platform
-from .platform import Size
-from .policy import decide
-from .policy import Decision
+from .platforms.base import Applied
+from .platforms.base import Platform
 from .records import record_of
-from .sighting import Sighting
-from .sighting import UNSEEN
 
 #: Returns the service times of the functions that have a known one.
 ServiceTimes = t.Callable[[t.Collection[str]], t.Mapping[str, ServiceTime]]

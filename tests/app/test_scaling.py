@@ -15,7 +15,7 @@ from flask_durable.app.scaling import make_scaler
 from flask_durable.app.scaling import notebook_of
 from flask_durable.app.scaling import pool_options
 from flask_durable.scaler.notebook import Hold
-from flask_durable.scaler.platforms.registry import make_platform
+from flask_durable.scaler.platforms import make_platform
 from flask_durable.worker.beat import Beat
 from flask_durable.worker.beat import UNIT
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flask_durable.scaler.sensor import Sensor
+from flask_durable.scaler.introspectors.own import Sensor
 
 from ..servers import wait_until
 from .sites import Site

@@ -10,11 +10,11 @@ import pytest
 
 from flask_durable.cli import durable_cli
 from flask_durable.errors import ConfigurationError
+from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.estimator import Estimator
 from flask_durable.scaler.estimator import shrunk
 from flask_durable.scaler.estimator import sources_of
 from flask_durable.scaler.notebook import Notebook
-from flask_durable.scaler.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
 from flask_durable.store.measurements.efforts import Effort
 from flask_durable.store.measurements.histogram import Histogram

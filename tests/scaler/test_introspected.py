@@ -12,16 +12,16 @@ from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
-from flask_durable.scaler.fleet import fleet_of
-from flask_durable.scaler.fleet import Silence
-from flask_durable.scaler.fleet import Unit
+from flask_durable.scaler.decision.fleet import fleet_of
+from flask_durable.scaler.decision.fleet import Silence
+from flask_durable.scaler.decision.fleet import Unit
+from flask_durable.scaler.decision.observation import Size
+from flask_durable.scaler.introspectors.base import Sighting
 from flask_durable.scaler.notebook import Notebook
 from flask_durable.scaler.options import parse_pools
-from flask_durable.scaler.platform import Applied
-from flask_durable.scaler.platform import Size
-from flask_durable.scaler.platform import Traits
+from flask_durable.scaler.platforms.base import Applied
+from flask_durable.scaler.platforms.base import Traits
 from flask_durable.scaler.scaler import Scaler
-from flask_durable.scaler.sighting import Sighting
 
 from ..store.kit import Kit
 

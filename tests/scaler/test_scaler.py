@@ -9,19 +9,19 @@ import pytest
 
 from flask_durable.errors import PlatformError
 from flask_durable.scaler import ServiceTime
+from flask_durable.scaler.decision.observation import Size
+from flask_durable.scaler.introspectors.own import OwnQueues
+from flask_durable.scaler.introspectors.own import Sensor
 from flask_durable.scaler.notebook import Hold
 from flask_durable.scaler.notebook import Notebook
 from flask_durable.scaler.options import parse_pools
-from flask_durable.scaler.own_queues import OwnQueues
-from flask_durable.scaler.platform import Applied
-from flask_durable.scaler.platform import Size
-from flask_durable.scaler.platform import Traits
+from flask_durable.scaler.platforms.base import Applied
+from flask_durable.scaler.platforms.base import Traits
 from flask_durable.scaler.records import complaints
 from flask_durable.scaler.records import headline
 from flask_durable.scaler.scaler import Busy
 from flask_durable.scaler.scaler import Report
 from flask_durable.scaler.scaler import Scaler
-from flask_durable.scaler.sensor import Sensor
 
 from ..store.kit import Kit
 

@@ -9,8 +9,8 @@ import pytest
 from flask_durable.scaler import Goal
 from flask_durable.scaler import Observation
 from flask_durable.scaler import Pool
-from flask_durable.scaler.simulation.engine import Simulation
-from flask_durable.scaler.simulation.engine import World
+from flask_durable.scaler.simulation.clock import Simulation
+from flask_durable.scaler.simulation.clock import World
 from flask_durable.scaler.simulation.outcome import Outcome
 from flask_durable.scaler.simulation.policies import Durable
 from flask_durable.scaler.simulation.policies import Fixed

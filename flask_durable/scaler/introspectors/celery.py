@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import redis
 
 from ...errors import ConfigurationError
-from ..fleet import Silence
-from ..sighting import Sighting
+from ..decision.fleet import Silence
+from .base import Sighting
 from .celery_workers import CeleryWorkers
 from .celery_workers import units_of
 from .sampling import Census

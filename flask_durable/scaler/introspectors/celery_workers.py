@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..fleet import merged
-from ..fleet import Unit
-from ..observation import Running
+from ..decision.fleet import merged
+from ..decision.fleet import Unit
+from ..decision.observation import Running
 from .server import TIMEOUT
 
 #: Seconds in which workers have to answer.

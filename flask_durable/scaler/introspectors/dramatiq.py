@@ -27,10 +27,10 @@ from dataclasses import dataclass
 
 import redis
 
-from ..fleet import Silence
-from ..fleet import Unit
-from ..observation import Running
-from ..sighting import Sighting
+from ..decision.fleet import Silence
+from ..decision.fleet import Unit
+from ..decision.observation import Running
+from .base import Sighting
 from .sampling import Census
 from .sampling import Job
 from .sampling import positions

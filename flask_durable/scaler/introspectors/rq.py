@@ -22,11 +22,11 @@ import typing as t
 
 import redis
 
-from ..fleet import merged
-from ..fleet import Silence
-from ..fleet import Unit
-from ..observation import Running
-from ..sighting import Sighting
+from ..decision.fleet import merged
+from ..decision.fleet import Silence
+from ..decision.fleet import Unit
+from ..decision.observation import Running
+from .base import Sighting
 from .sampling import Census
 from .sampling import draw
 from .sampling import Job

@@ -17,13 +17,13 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..fleet import Unit
-from ..observation import Running
-from ..observation import Sample
-from ..observation import Waiting
-from ..queueing import samples_needed
-from ..sighting import Sighting
-from ..sighting import UNSEEN
+from ..decision.fleet import Unit
+from ..decision.observation import Running
+from ..decision.observation import Sample
+from ..decision.observation import Waiting
+from ..decision.queueing import samples_needed
+from .base import Sighting
+from .base import UNSEEN
 
 #: The most jobs of a pool's queues that are looked at one by one.
 MOST_EXACT = 2_000

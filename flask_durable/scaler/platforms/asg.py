@@ -6,10 +6,10 @@ import typing as t
 
 from ...clients.aws import AWSClient
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
-from .victims import idle_ones
+from ..decision.observation import Size
+from .base import Applied
+from .base import idle_ones
+from .base import Traits
 
 
 class AutoScalingPlatform:

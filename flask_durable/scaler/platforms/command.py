@@ -10,9 +10,9 @@ import typing as t
 
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from ..decision.observation import Size
+from .base import Applied
+from .base import Traits
 
 #: Characters of a command's error output that get into an error.
 _SHOWN = 200

@@ -6,9 +6,9 @@ import typing as t
 
 from ...clients.aws import AWSClient
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from ..decision.observation import Size
+from .base import Applied
+from .base import Traits
 
 
 class ECSPlatform:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from ..decision.observation import Size
+from .base import Applied
+from .base import Traits
 
 
 class FixedPlatform:

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from ...clients.http import HTTPAPI
 from ...clients.http import token_of
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
-from .victims import idle_ones
+from ..decision.observation import Size
+from .base import Applied
+from .base import idle_ones
+from .base import Traits
 
 _RUNNING = "started"
 _BOOTING = ("starting", "restarting", "replacing")

@@ -9,9 +9,9 @@ from ...clients.http import HTTPAPI
 from ...clients.http import Refusal
 from ...clients.http import token_of
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from ..decision.observation import Size
+from .base import Applied
+from .base import Traits
 
 _ABOVE_LIMIT = "cannot_run_above_limit"
 _LIMIT = "platform.limit"

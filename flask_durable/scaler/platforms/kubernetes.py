@@ -11,9 +11,9 @@ from ...clients.http import checked
 from ...clients.http import HTTPAPI
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from ..decision.observation import Size
+from .base import Applied
+from .base import Traits
 
 #: The folder with the account of the pod in its own cluster.
 ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")

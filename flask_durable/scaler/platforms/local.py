@@ -10,11 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from ...errors import PlatformError
-from ..fleet import units_of
+from ..decision.fleet import units_of
+from ..decision.observation import Size
 from ..notebook import Notebook
-from ..platform import Applied
-from ..platform import Size
-from ..platform import Traits
+from .base import Applied
+from .base import Traits
 
 
 class LocalPlatform:

@@ -8,11 +8,11 @@ import typing as t
 from dataclasses import dataclass
 
 from ...common.durations import to_seconds
-from ..observation import Pool
+from ..decision.observation import Pool
+from ..introspectors.own import SLOTS
 from ..options import PoolOptions
-from ..own_queues import SLOTS
-from .engine import Simulation
-from .engine import World
+from .clock import Simulation
+from .clock import World
 from .outcome import Outcome
 from .policies import Durable
 from .policies import Fixed

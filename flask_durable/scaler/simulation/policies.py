@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import typing as t
 
-from ..observation import Goal
-from ..observation import Observation
-from ..observation import Pool
-from ..policy import decide
-from ..policy import Memory
-from ..work import typical
+from ..decision.observation import Goal
+from ..decision.observation import Observation
+from ..decision.observation import Pool
+from ..decision.policy import decide
+from ..decision.policy import Memory
+from ..decision.work import typical
 
 
 class Policy(t.Protocol):

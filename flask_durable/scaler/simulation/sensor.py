@@ -7,11 +7,11 @@ import typing as t
 from collections import defaultdict
 from collections import deque
 
-from ..observation import Fleet
-from ..observation import Observation
-from ..observation import Running
-from ..observation import ServiceTime
-from ..observation import Waiting
+from ..decision.observation import Fleet
+from ..decision.observation import Observation
+from ..decision.observation import Running
+from ..decision.observation import ServiceTime
+from ..decision.observation import Waiting
 from .workloads import Arrival
 
 #: The number of age ranges into which waiting jobs are counted.

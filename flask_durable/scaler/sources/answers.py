@@ -8,7 +8,7 @@ import typing as t
 from ...common.durations import to_seconds
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .estimates import merged
 from .estimates import Part
 from .estimates import Unit

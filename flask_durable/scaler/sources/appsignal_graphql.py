@@ -11,7 +11,7 @@ from ...clients.http import in_url
 from ...clients.http import token_of
 from ...errors import ConfigurationError
 from ...errors import PlatformError
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding
 from .answers import window_of

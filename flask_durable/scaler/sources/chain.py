@@ -17,12 +17,12 @@ from concurrent.futures import wait
 from ...common.safe_logging import get_logger
 from ...errors import DurableError
 from ...errors import PlatformError
-from ..observation import ServiceTime
-from ..source import DurationSource
-from .memory import Answers
-from .memory import LONGEST_REST
-from .memory import Memory
-from .memory import ProcessMemory
+from ..decision.observation import ServiceTime
+from .base import DurationSource
+from .remembered import Answers
+from .remembered import LONGEST_REST
+from .remembered import Memory
+from .remembered import ProcessMemory
 
 #: Seconds that a run of the scaler waits for its sources, all together.
 BUDGET = 3.0

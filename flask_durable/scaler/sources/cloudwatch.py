@@ -9,7 +9,7 @@ from datetime import UTC
 
 from ...clients.aws import AWSClient
 from ...errors import PlatformError
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .answers import of_functions
 from .answers import Stretches
 from .answers import understanding

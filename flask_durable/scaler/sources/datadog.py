@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from ...clients.http import HTTPAPI
 from ...clients.http import token_of
 from ...errors import PlatformError
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .answers import of_functions
 from .answers import Stretches
 from .answers import understanding

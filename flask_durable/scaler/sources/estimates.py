@@ -10,7 +10,7 @@ import math
 import typing as t
 from dataclasses import dataclass
 
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 
 #: The number of each unit in a second.
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}

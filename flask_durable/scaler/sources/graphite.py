@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from ...clients.http import authorization
 from ...clients.http import HTTPAPI
 from ...errors import ConfigurationError
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding
 from .answers import window_of

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from ...clients.http import authorization
 from ...clients.http import HTTPAPI
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 from .answers import of_functions
 from .answers import understanding
 from .chain import BUDGET

@@ -6,7 +6,7 @@ import typing as t
 from collections import Counter
 
 from flask_durable.scaler.introspectors import make_introspector
-from flask_durable.scaler.sighting import Sighting
+from flask_durable.scaler.introspectors.base import Sighting
 
 from ...servers import ValkeyServer
 

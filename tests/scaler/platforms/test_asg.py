@@ -6,10 +6,10 @@ import pytest
 from botocore.stub import Stubber
 
 from flask_durable.errors import PlatformError
-from flask_durable.scaler.platform import Applied
-from flask_durable.scaler.platform import Size
+from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.platforms import make_platform
 from flask_durable.scaler.platforms.asg import AutoScalingPlatform
+from flask_durable.scaler.platforms.base import Applied
 
 from .conftest import Amazon
 

@@ -8,10 +8,10 @@ import pytest
 
 from flask_durable.errors import ConfigurationError
 from flask_durable.errors import PlatformError
-from flask_durable.scaler.platform import Applied
-from flask_durable.scaler.platform import Platform
-from flask_durable.scaler.platform import Size
+from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.platforms import make_platform
+from flask_durable.scaler.platforms.base import Applied
+from flask_durable.scaler.platforms.base import Platform
 
 from ..http_server import FakeServer
 from ..http_server import Reply

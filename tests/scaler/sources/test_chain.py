@@ -9,9 +9,9 @@ import typing as t
 import pytest
 
 from flask_durable.errors import PlatformError
-from flask_durable.scaler.observation import ServiceTime
+from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
-from flask_durable.scaler.sources.memory import ProcessMemory
+from flask_durable.scaler.sources.remembered import ProcessMemory
 
 from ...servers import wait_until
 

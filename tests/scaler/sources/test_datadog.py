@@ -10,8 +10,8 @@ import pytest
 
 from flask_durable.errors import ConfigurationError
 from flask_durable.errors import PlatformError
-from flask_durable.scaler.source import DurationSource
 from flask_durable.scaler.sources import make_source
+from flask_durable.scaler.sources.base import DurationSource
 
 from ..http_server import FakeServer
 from ..http_server import Reply

@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.scaler.observation import ServiceTime
+from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.sources.estimates import merged
 from flask_durable.scaler.sources.estimates import number
 from flask_durable.scaler.sources.estimates import Part

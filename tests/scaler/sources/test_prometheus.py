@@ -11,9 +11,9 @@ import pytest
 
 from flask_durable.errors import ConfigurationError
 from flask_durable.errors import PlatformError
-from flask_durable.scaler.source import DurationSource
 from flask_durable.scaler.sources import make_source
 from flask_durable.scaler.sources import SourceChain
+from flask_durable.scaler.sources.base import DurationSource
 
 from ...servers import wait_until
 from ..http_server import FakeServer

@@ -199,3 +199,27 @@ class Pool:
     period: float = 15.0
     maximum: int | None = None
     picks_victims: bool = True
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a pool as its platform reports it.
+
+    :param asked: Workers that were asked for.
+    :param running: Workers that run.
+    :param booting: Workers that were asked for and do not run yet.
+    """
+
+    asked: int
+    running: int
+    booting: int
+
+    @classmethod
+    def of(cls, asked: int, running: int) -> Size:
+        """Return the size of a pool from these two numbers alone.
+
+        A worker that does not run is on its way: it boots, or is started again after
+        a crash. Workers beyond the number asked for are on their way out.
+        """
+        running = min(running, asked)
+        return cls(asked, running, asked - running)

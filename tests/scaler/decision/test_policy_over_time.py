@@ -16,10 +16,10 @@ from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
 
-from .seeing import goal
-from .seeing import later
-from .seeing import look
-from .seeing import settle
+from ..seeing import goal
+from ..seeing import later
+from ..seeing import look
+from ..seeing import settle
 
 
 def test_workers_go_only_when_the_need_has_been_low_for_the_window() -> None:

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import typing as t
 
-from ..observation import ServiceTime
+from ..decision.observation import ServiceTime
 
 #: Seconds for which an answer is fresh, also the answer that a function is unknown.
 FRESH = 300.0

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass
 from dataclasses import field
 
-from ..observation import Observation
+from ..decision.observation import Observation
 from .outcome import Outcome
 from .policies import Policy
 from .sensor import SeenWorker

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from flask_durable.errors import ConfigurationError
-from flask_durable.scaler.platform import Applied
-from flask_durable.scaler.platform import Size
+from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.platforms import make_platform
+from flask_durable.scaler.platforms.base import Applied
 
 PLUGIN = """
 class Zoo:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from .observation import Fleet
 from .observation import Pool
-from .platform import Size
+from .observation import Size
 
 #: The assumed state of a worker that its platform runs and that reports nothing:
 #: on its way up, without a job, or too occupied to answer.

@@ -1,4 +1,7 @@
-"""The result of a look at the queues of a pool."""
+"""The protocol for a look into queues and at the workers that serve them.
+
+:class:`Sighting` is the result of one look at the queues of a pool.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,36 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from .fleet import Unit
-from .observation import Running
-from .observation import Sample
-from .observation import Waiting
+from ..decision.fleet import Silence
+from ..decision.fleet import Unit
+from ..decision.observation import Running
+from ..decision.observation import Sample
+from ..decision.observation import Waiting
+
+
+class Introspector(t.Protocol):
+    """Looks into the queues of a pool.
+
+    An introspector of another library is created from ``queues``, a list of names, and
+    the keyword options of the pool's configuration. It connects on first use, and
+    moves no message.
+    """
+
+    @property
+    def silence(self) -> Silence:
+        """The assumed state of a worker that reports nothing."""
+
+    @property
+    def slots(self) -> int:
+        """The number of jobs a worker takes at a time, until one is up to report it."""
+
+    def look(self, horizon: float) -> Sighting:
+        """Return the jobs that wait, the jobs that run, and the workers.
+
+        :param horizon: Seconds into the future for which coming work is looked up.
+        :raises PlatformError: The server of the queues refuses or does not answer.
+        """
+
 
 #: The function's name for a run that holds a slot and is otherwise unknown.
 UNSEEN = "(unseen)"

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from flask_durable.scaler.sensor import Sensor
+from flask_durable.scaler.introspectors.own import Sensor
 
-from ..store.kit import Kit
+from ...store.kit import Kit
 
 
 def look(kit: Kit, horizon: float = 60.0) -> t.Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from flask_durable.scaler import ServiceTime
-from flask_durable.scaler.queueing import erlang_c
-from flask_durable.scaler.queueing import residual
-from flask_durable.scaler.queueing import rule_of_thumb
-from flask_durable.scaler.queueing import samples_needed
-from flask_durable.scaler.queueing import steady_servers
+from flask_durable.scaler.decision.queueing import erlang_c
+from flask_durable.scaler.decision.queueing import residual
+from flask_durable.scaler.decision.queueing import rule_of_thumb
+from flask_durable.scaler.decision.queueing import samples_needed
+from flask_durable.scaler.decision.queueing import steady_servers
 
 
 def test_the_rule_of_thumb_gives_75_workers_for_the_article_s_queue() -> None:

@@ -14,11 +14,11 @@ from flask_durable.scaler import Running
 from flask_durable.scaler import Sample
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
-from flask_durable.scaler.work import assess
+from flask_durable.scaler.decision.work import assess
 
-from .seeing import goal
-from .seeing import look
-from .seeing import settle
+from ..seeing import goal
+from ..seeing import look
+from ..seeing import settle
 
 # -- How many --------------------------------------------------------------------------
 

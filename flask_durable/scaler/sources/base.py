@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .observation import ServiceTime
+from ..decision.observation import ServiceTime
 
 
 class DurationSource(t.Protocol):

@@ -18,7 +18,7 @@ from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler import Waiting
-from flask_durable.scaler.capacity import MOST_PLANNED
+from flask_durable.scaler.decision.capacity import MOST_PLANNED
 
 FUNCTIONS = ("resize", "transcode", "unknown")
 MANY = 1_000_000

@@ -1,9 +1,15 @@
-"""The protocol of a platform that runs workers."""
+"""The protocol of a platform that runs workers.
+
+Victims are the workers to stop, on a platform that stops the ones it is told.
+"""
 
 from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+
+from ...errors import PlatformError
+from ..decision.observation import Size
 
 
 @dataclass(frozen=True)
@@ -26,30 +32,6 @@ class Traits:
     period: float = 0.0
     maximum: int | None = None
     by_host: bool = False
-
-
-@dataclass(frozen=True)
-class Size:
-    """The size of a pool as its platform reports it.
-
-    :param asked: Workers that were asked for.
-    :param running: Workers that run.
-    :param booting: Workers that were asked for and do not run yet.
-    """
-
-    asked: int
-    running: int
-    booting: int
-
-    @classmethod
-    def of(cls, asked: int, running: int) -> Size:
-        """Return the size of a pool from these two numbers alone.
-
-        A worker that does not run is on its way: it boots, or is started again after
-        a crash. Workers beyond the number asked for are on their way out.
-        """
-        running = min(running, asked)
-        return cls(asked, running, asked - running)
 
 
 @dataclass(frozen=True)
@@ -92,3 +74,26 @@ class Platform(t.Protocol):
         :param victims: Idle workers that are to go first: host names if the traits say
             ``by_host``, otherwise the ids that the workers report.
         """
+
+
+def idle_ones(
+    victims: t.Sequence[str], running: t.Container[str], *, pool: str, hint: str
+) -> list[str]:
+    """Return the ids of the *victims* that the platform runs.
+
+    :param victims: Host names. Each is an id or begins with one.
+    :param running: Ids of the workers that run.
+    :param pool: The pool's name in the error.
+    :param hint: The way to give its workers such names.
+    :raises PlatformError: No victim is a worker of the platform. Without this error the
+        pool would never shrink, for no visible reason.
+    """
+    ids = dict.fromkeys(victim.partition(".")[0] for victim in victims)
+    idle = [id for id in ids if id in running]
+    if not idle:
+        raise PlatformError(
+            f"None of the idle workers is one of {pool}.",
+            code="platform.unsupported",
+            hint=hint,
+        )
+    return idle
