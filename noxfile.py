@@ -47,7 +47,7 @@ def fauxqs(session: nox.Session) -> None:
     folder = session.create_tmp()
     session.run("npm", "install", "--prefix", folder, "fauxqs@2.4.1")
     tests = session.posargs or ["tests/queue", "-k", "sqs"]
-    session.run("python", "-m", "tests.fauxqs", folder, *tests)
+    session.run("python", "-m", "tests.support.fauxqs", folder, *tests)
 
 
 @nox.session

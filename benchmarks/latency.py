@@ -16,7 +16,7 @@ import redis
 from flask_durable.app.state import AppState
 from flask_durable.common.ids import run_id
 from flask_durable.errors import RunNotFound
-from tests.servers import valkey_server
+from tests.support.servers import valkey_server
 
 from .app import durable
 from .model import Figure

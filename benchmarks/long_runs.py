@@ -15,8 +15,8 @@ import redis
 
 from flask_durable.app.state import AppState
 from flask_durable.common.ids import run_id
-from tests.harness import Harness
-from tests.servers import valkey_server
+from tests.support.harness import Harness
+from tests.support.servers import valkey_server
 
 from .app import durable
 from .model import Figure

@@ -11,7 +11,7 @@ import typing as t
 
 from flask_durable import Event
 from flask_durable.app.state import AppState
-from tests.servers import valkey_server
+from tests.support.servers import valkey_server
 
 from .app import durable
 from .model import Figure

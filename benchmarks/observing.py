@@ -18,7 +18,7 @@ import typing as t
 
 from flask_durable.app.state import AppState
 from flask_durable.security.keys import new_metrics_secret
-from tests.servers import valkey_server
+from tests.support.servers import valkey_server
 
 from .model import Figure
 from .model import Options

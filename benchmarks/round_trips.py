@@ -28,8 +28,8 @@ import typing as t
 
 from flask_durable.app.state import AppState
 from flask_durable.messages import EVENT_QUEUE
-from tests.servers import valkey_server
-from tests.servers import wait_until
+from tests.support.servers import valkey_server
+from tests.support.servers import wait_until
 
 from .app import durable
 from .model import Figure

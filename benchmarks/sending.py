@@ -14,8 +14,8 @@ import typing as t
 
 from flask_durable.app.state import AppState
 from flask_durable.messages import EVENT_QUEUE
-from tests.servers import sqs_server
-from tests.servers import valkey_server
+from tests.support.servers import sqs_server
+from tests.support.servers import valkey_server
 
 from .model import Figure
 from .model import Options

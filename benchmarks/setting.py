@@ -7,7 +7,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-from tests.servers import valkey_binary
+from tests.support.servers import valkey_binary
 
 _PACKAGES = ("flask", "dramatiq", "redis", "hiredis", "pydantic")
 

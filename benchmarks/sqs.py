@@ -15,8 +15,8 @@ from collections import Counter
 from flask_durable import Event
 from flask_durable.app.state import AppState
 from flask_durable.queue.sqs.transport import SQSTransport
-from tests.servers import sqs_server
-from tests.servers import valkey_server
+from tests.support.servers import sqs_server
+from tests.support.servers import valkey_server
 
 from .app import durable
 from .model import Figure

@@ -22,8 +22,8 @@ from tests.queue.kit import Log
 from tests.queue.kit import QUEUE
 from tests.queue.kit import SQSKit
 from tests.queue.kit import working
-from tests.servers import sqs_server
-from tests.servers import wait_until
+from tests.support.servers import sqs_server
+from tests.support.servers import wait_until
 
 from .model import Figure
 from .model import Options

@@ -16,8 +16,8 @@ from flask_durable.app.state import AppState
 from flask_durable.engine.attempt import Attempt
 from flask_durable.engine.attempt import ClaimedRun
 from flask_durable.messages import EVENT_QUEUE
-from tests.servers import valkey_server
-from tests.servers import wait_until
+from tests.support.servers import valkey_server
+from tests.support.servers import wait_until
 
 from .app import durable
 from .model import Figure

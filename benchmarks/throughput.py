@@ -24,8 +24,8 @@ import typing as t
 
 from flask_durable import Event
 from flask_durable.app.state import AppState
-from tests.servers import valkey_server
-from tests.servers import wait_until
+from tests.support.servers import valkey_server
+from tests.support.servers import wait_until
 
 from .app import durable
 from .model import Figure

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_durable.app.state import AppState
 from flask_durable.worker.process import WorkerProcess
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 from .app import create_app
 from .app import durable

@@ -9,14 +9,14 @@ import uuid
 import hypothesis
 import pytest
 
-from . import servers
-from .harness import Harness
-from .servers import credentials
-from .servers import GivenServer
-from .servers import sqs_server
-from .servers import SQSServer
-from .servers import valkey_server
-from .servers import ValkeyServer
+from .support import servers
+from .support.harness import Harness
+from .support.servers import credentials
+from .support.servers import GivenServer
+from .support.servers import sqs_server
+from .support.servers import SQSServer
+from .support.servers import valkey_server
+from .support.servers import ValkeyServer
 
 # No test asserts how fast this machine is.
 hypothesis.settings.register_profile("tests", deadline=None)

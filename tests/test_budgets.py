@@ -14,7 +14,7 @@ from benchmarks.trips import summary
 from benchmarks.workers import application
 from benchmarks.workers import worker_here
 
-from .servers import ValkeyServer
+from .support.servers import ValkeyServer
 
 #: Events that are counted; the first one also loads the scripts into the server.
 EVENTS = 3

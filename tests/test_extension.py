@@ -24,9 +24,9 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
 
-from .harness import Harness
-from .servers import free_port
-from .servers import ValkeyServer
+from .support.harness import Harness
+from .support.servers import free_port
+from .support.servers import ValkeyServer
 
 
 class Paid(EventData, name="shop/paid"):

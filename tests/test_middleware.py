@@ -29,8 +29,8 @@ from flask_durable.signals import events_sent
 from flask_durable.signals import step_finished
 from flask_durable.signals import step_started
 
-from .harness import Harness
-from .servers import ValkeyServer
+from .support.harness import Harness
+from .support.servers import ValkeyServer
 
 
 class Recorder(Middleware):

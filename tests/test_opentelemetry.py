@@ -16,8 +16,8 @@ from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import Step
 
-from .harness import Harness
-from .servers import ValkeyServer
+from .support.harness import Harness
+from .support.servers import ValkeyServer
 from .test_docs import code
 
 

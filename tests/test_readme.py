@@ -17,7 +17,7 @@ import pytest
 
 from .cli.conftest import Dev
 from .cli.conftest import TIMEOUT
-from .servers import wait_until
+from .support.servers import wait_until
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

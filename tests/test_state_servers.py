@@ -19,11 +19,11 @@ from flask_durable import Event
 from flask_durable.store.server import StateServer
 from flask_durable.worker.process import WorkerProcess
 
-from . import servers
-from .harness import Harness
-from .servers import valkey_server
-from .servers import ValkeyServer
-from .servers import wait_until
+from .support import servers
+from .support.harness import Harness
+from .support.servers import valkey_server
+from .support.servers import ValkeyServer
+from .support.servers import wait_until
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "state-servers.rst").read_text(
     "utf-8"

@@ -7,11 +7,11 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
-from .banner import print_banner
 from .output import note
 from .parameters import log_format_option
-from .stack import DevStack
-from .stack import until_interrupted
+from .stack.banner import print_banner
+from .stack.stack import DevStack
+from .stack.stack import until_interrupted
 
 if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat

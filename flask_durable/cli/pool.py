@@ -15,14 +15,14 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from ..common.safe_logging import get_logger
-from .children import all_keep_dying
-from .children import Child
 from .output import note
 from .parameters import log_arguments
 from .parameters import log_format_option
 from .parameters import Seconds
 from .problems import current_durable
 from .problems import FAILURE
+from .stack.children import all_keep_dying
+from .stack.children import Child
 from .worker import app_option
 
 if t.TYPE_CHECKING:

@@ -170,11 +170,11 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     import uuid
 
     from ..worker.beat import UNIT
-    from .children import all_keep_dying
-    from .children import Child
     from .output import note
     from .problems import FAILURE
-    from .watch import SourceWatcher
+    from .stack.children import all_keep_dying
+    from .stack.children import Child
+    from .stack.watch import SourceWatcher
 
     stopping: list[int] = []
 

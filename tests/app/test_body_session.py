@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from flask_durable import Event
 from flask_durable import Step
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 AnyEvent = Event[t.Any]
 

@@ -19,8 +19,8 @@ from flask_durable.scaler.platforms import make_platform
 from flask_durable.worker.beat import Beat
 from flask_durable.worker.beat import UNIT
 
-from ..harness import Harness
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
 
 HOST = socket.gethostname()
 THREADS = 2

@@ -14,7 +14,7 @@ import typing as t
 
 import pytest
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .processes import descendants
 
 #: Seconds that a stack may take to start or stop on a busy machine.

@@ -33,8 +33,8 @@ from flask_durable.cli import send as send_module
 from flask_durable.extension import Durable as DurableClass
 from flask_durable.store.directory import names_of
 
-from ..harness import Harness
-from ..servers import free_port
+from ..support.harness import Harness
+from ..support.servers import free_port
 
 
 def explode(*args: object) -> None:

@@ -16,7 +16,7 @@ import pytest
 from flask_durable.redis.embedded import EmbeddedServer
 from flask_durable.redis.embedded import find_running
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .conftest import APP
 from .conftest import Dev
 from .conftest import run_flask

@@ -10,7 +10,7 @@ import pytest
 from flask_durable.cli import dlq
 from flask_durable.messages import EVENT_QUEUE
 
-from ..harness import Harness
+from ..support.harness import Harness
 from .test_commands import driven
 from .test_commands import rows
 from .test_commands import Run

@@ -12,9 +12,9 @@ from click.testing import Result
 from flask_durable.cli import durable_cli
 from flask_durable.cli import scale as command
 
-from ..harness import Harness
-from ..servers import free_port
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import free_port
+from ..support.servers import ValkeyServer
 
 COMMAND = {"platform": "command", "read": "echo 0", "apply": "true {n}"}
 

@@ -12,7 +12,7 @@ from flask_durable import Event
 from flask_durable import NonRetriable
 from flask_durable import Step
 
-from ..harness import Harness
+from ..support.harness import Harness
 from .test_commands import Run
 from .test_commands import runner_of
 

@@ -15,16 +15,16 @@ from click.testing import CliRunner
 from flask.cli import ScriptInfo
 
 from flask_durable.app.scaling import notebook_of
-from flask_durable.cli import children
 from flask_durable.cli import pool
 from flask_durable.cli import worker
-from flask_durable.cli.children import all_keep_dying
-from flask_durable.cli.children import Child
 from flask_durable.cli.pool import Supervisor
+from flask_durable.cli.stack import children
+from flask_durable.cli.stack.children import all_keep_dying
+from flask_durable.cli.stack.children import Child
 
-from ..harness import Harness
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 FALSE = str(shutil.which("false"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from flask_durable.store.keys import Keys
 
-from ..harness import Harness
+from ..support.harness import Harness
 from .servers import cluster_server
 from .servers import ValkeyCluster
 

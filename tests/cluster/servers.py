@@ -13,9 +13,9 @@ import typing as t
 import redis
 from redis.crc import key_slot
 
-from ..servers import free_port
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import free_port
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 SLOTS = 16384
 

@@ -31,10 +31,10 @@ from flask_durable.store.barrier import Barrier
 from flask_durable.store.barrier import StateMayBeLost
 from flask_durable.store.server import StateServer
 
-from ..harness import Harness
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from .servers import ask
 from .servers import ValkeyCluster
 

@@ -33,7 +33,7 @@ from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.push.worker import PushWorker
 from flask_durable.worker.real_threads import check_threads
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 PATIENCE = 20.0
 

@@ -14,7 +14,7 @@ from flask_durable.common.loops import ailing
 from flask_durable.common.loops import Loop
 from flask_durable.common.loops import moved
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from flask_durable.queue.sqs import client as sqs_client
 from flask_durable.queue.sqs.client import make_client
 from flask_durable.queue.sqs.options import SQSAddress
 
-from ..servers import AWS_ENVIRONMENT
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import AWS_ENVIRONMENT
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from .faults import Fault
 from .faults import intercepted
 from .faults import Operations

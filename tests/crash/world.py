@@ -29,7 +29,7 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.redis.errors import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
-from ..harness import Harness
+from ..support.harness import Harness
 from .clock import Clock
 from .faults import Fault
 from .faults import Operations

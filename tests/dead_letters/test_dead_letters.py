@@ -15,8 +15,8 @@ from flask_durable.messages import RunMessage
 from flask_durable.queue.delivery import Delivery
 from flask_durable.queue.transport import QueueCounts
 
-from ..harness import Harness
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import wait_until
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from flask_durable.engine.asking import Question
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 
-from ..harness import Harness
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("soon")
 

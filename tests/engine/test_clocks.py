@@ -16,7 +16,7 @@ from flask_durable import Step
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 HOUR = 3600
 

@@ -10,7 +10,7 @@ import pytest
 from flask_durable.engine import completions
 from flask_durable.engine.completions import Completions
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -20,17 +20,17 @@ from flask_durable.security.keys import new_event_key
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.spool import Spool
 
-from ..harness import Harness
-from ..proxy import MARKS
-from ..proxy import Moment
-from ..proxy import Proxy
-from ..proxy import proxy
-from ..proxy import queue_url
-from ..servers import free_port
-from ..servers import SQSServer
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.proxy import MARKS
+from ..support.proxy import Moment
+from ..support.proxy import Proxy
+from ..support.proxy import proxy
+from ..support.proxy import queue_url
+from ..support.servers import free_port
+from ..support.servers import SQSServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 
 class Gate:

@@ -38,8 +38,8 @@ from flask_durable.engine.executor import OTHERS_TURN
 from flask_durable.functions.causes import causes_of
 from flask_durable.messages import RunMessage
 
-from ..harness import Harness
-from ..servers import valkey_server
+from ..support.harness import Harness
+from ..support.servers import valkey_server
 
 AnyEvent = Event[t.Any]
 

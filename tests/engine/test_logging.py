@@ -12,7 +12,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable.observe.logging import RunFilter
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 user_logger = logging.getLogger("users.module")
 

@@ -17,13 +17,13 @@ from flask_durable.messages import EventMessage
 from flask_durable.messages import MessageRefused
 from flask_durable.store.run_store import after
 
-from ..harness import Harness
 from ..queue.sqs_proxy import Answer
 from ..queue.sqs_proxy import Proxy
 from ..queue.sqs_proxy import sqs_proxy
-from ..servers import SQSServer
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 #: Data that a message of SQS has room for, but no message that quotes that one.
 LARGEST = {"text": "x" * (2**20 - 300)}

@@ -20,7 +20,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 def test_an_error_in_the_body_is_retried_under_the_functions_policy(

@@ -16,7 +16,7 @@ from flask_durable.app.state import DEVELOPMENT_MARK
 from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.leases import Leases
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 def test_a_late_owner_is_refused_and_runs_no_further_step(

@@ -14,7 +14,7 @@ from flask_durable.engine.claimed_run import ClaimedRun
 from flask_durable.engine.probation import SUSPECT
 from flask_durable.store.status import RunStatus
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 PATIENCE = 20.0
 

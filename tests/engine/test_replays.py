@@ -16,7 +16,7 @@ from flask_durable import Step
 from flask_durable import StepError
 from flask_durable.common.ids import new_event_id
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 Body = t.Callable[[Event[t.Any], Step], t.Any]
 

@@ -21,10 +21,10 @@ from flask_durable import UnavailableError
 from flask_durable.store.barrier import StateMayBeLost
 from flask_durable.worker.router_thread import RouterThread
 
-from ..harness import Harness
-from ..servers import SQSServer
-from ..servers import valkey_server
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import SQSServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
 
 
 class Mains:

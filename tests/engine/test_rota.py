@@ -15,8 +15,8 @@ from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import Swept
 from flask_durable.store.server import StateServer
 
-from ..harness import Harness
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
 
 NODES = {"a0": "a", "a1": "a", "b0": "b", "b1": "b", "c0": "c"}
 

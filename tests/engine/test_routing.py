@@ -20,7 +20,7 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.store.directory import names_of
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 class Uploaded(EventData, name="media/uploaded"):

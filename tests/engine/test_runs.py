@@ -14,7 +14,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 class Ordered(EventData, name="shop/ordered"):

@@ -25,8 +25,8 @@ from flask_durable.engine.schedule import ALL_MADE_UP
 from flask_durable.engine.sweeper import Sweeper
 from flask_durable.store.directory import names_of
 
-from ..harness import Harness
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
 
 EVERY_MINUTE = "* * * * *"
 HOUR = 3600

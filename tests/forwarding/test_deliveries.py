@@ -18,8 +18,8 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable.security.keys import new_signing_secret
 
-from ..harness import Harness
-from ..servers import free_port
+from ..support.harness import Harness
+from ..support.servers import free_port
 from . import receiver as answers
 from .receiver import Answer
 from .receiver import KEY

@@ -22,11 +22,11 @@ from flask_durable.cli import durable_cli
 from flask_durable.queue.transport import Letter
 from flask_durable.queue.transport import Look
 
-from ..harness import Harness
-from ..proxy import Moment
-from ..proxy import proxy
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.proxy import Moment
+from ..support.proxy import proxy
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from .receiver import Answer
 from .receiver import Handler
 from .receiver import KEY

@@ -24,7 +24,7 @@ from flask_durable.observe.formats import set_up_pushed
 from flask_durable.observe.run_logs import TailHandler
 from flask_durable.worker.service import run_worker
 
-from ..servers import ValkeyServer
+from ..support.servers import ValkeyServer
 
 ROOT = pathlib.Path(__file__).parents[2]
 

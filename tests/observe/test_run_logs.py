@@ -21,9 +21,9 @@ from flask_durable.observe.run_logs import install_tail
 from flask_durable.observe.run_logs import TailHandler
 from flask_durable.payloads.cipher import new_encryption_key
 
-from ..harness import Harness
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 user_logger = logging.getLogger("users.module")
 

@@ -8,9 +8,9 @@ import typing as t
 import boto3
 import pytest
 
-from ..harness import Harness
-from ..servers import SQSServer
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
 
 #: More than the inline limit that the apps have here.
 LARGE = 40_000

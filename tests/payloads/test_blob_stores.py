@@ -20,8 +20,8 @@ from flask_durable.payloads.reference import Reference
 from flask_durable.payloads.s3 import S3Store
 from flask_durable.payloads.sealing import make_blob_store
 
-from ..servers import free_port
-from ..servers import SQSServer
+from ..support.servers import free_port
+from ..support.servers import SQSServer
 from .conftest import Bucket
 from .conftest import Make
 from .conftest import Objects

@@ -25,9 +25,9 @@ from flask_durable.payloads.sealing import make_blob_store
 from flask_durable.payloads.sealing import Payloads
 from flask_durable.queue.sqs.batch import MAX_BYTES
 
-from ..harness import Harness
-from ..servers import SQSServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import SQSServer
+from ..support.servers import wait_until
 from .conftest import Bucket
 from .conftest import Files
 from .conftest import INLINE

@@ -31,12 +31,12 @@ from flask_durable.queue.sqs.batch import MAX_BYTES
 from flask_durable.queue.sqs.client import make_client
 from flask_durable.queue.sqs.client import SQSAddress
 
-from ..harness import Harness
-from ..proxy import MARKS
-from ..proxy import proxy
-from ..proxy import queue_url
-from ..servers import SQSServer
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.proxy import MARKS
+from ..support.proxy import proxy
+from ..support.proxy import queue_url
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
 from .conftest import Files
 from .conftest import INLINE
 from .conftest import Make

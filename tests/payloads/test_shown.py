@@ -16,7 +16,7 @@ from flask_durable.cli import durable_cli
 from flask_durable.payloads.cipher import check_encryption_key
 from flask_durable.payloads.cipher import new_encryption_key
 
-from ..harness import Harness
+from ..support.harness import Harness
 from .conftest import LARGE
 from .conftest import Make
 

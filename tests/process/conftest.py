@@ -9,8 +9,8 @@ import typing as t
 import pytest
 
 from ..forwarding.receiver import receiver as receiver
-from ..servers import valkey_server
-from ..servers import ValkeyServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
 from .chaos import LONG
 from .chaos import SHORT
 from .sites import Site

@@ -7,7 +7,7 @@ import json
 import typing as t
 
 from ..forwarding.receiver import Receiver
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .sites import TIMEOUT
 
 Item = dict[str, t.Any]

@@ -22,9 +22,9 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 
 from ..cli.processes import descendants
-from ..servers import free_port
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import free_port
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from . import app as work
 
 #: Seconds that each wait may take on a busy machine.

@@ -11,7 +11,7 @@ from datetime import timezone
 
 import pytest
 
-from ..servers import ValkeyServer
+from ..support.servers import ValkeyServer
 from .app import durable
 from .chaos import Chaos
 from .chaos import EVENT_KEY

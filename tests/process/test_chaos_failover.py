@@ -9,10 +9,10 @@ import typing as t
 
 import pytest
 
-from ..replicas import command
-from ..replicas import Pair
-from ..replicas import replicated
-from ..servers import wait_until
+from ..support.replicas import command
+from ..support.replicas import Pair
+from ..support.replicas import replicated
+from ..support.servers import wait_until
 from .chaos import Chaos
 from .chaos import Misdeed
 from .sites import Site

@@ -17,11 +17,11 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.worker.push.messages import RENEWED_FROM
 
-from ..harness import Harness
-from ..proxy import Proxy
-from ..proxy import proxy
-from ..servers import SQSServer
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.proxy import Proxy
+from ..support.proxy import proxy
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
 from ..worker.push.conftest import end
 from ..worker.push.sqsd import Daemon
 from ..worker.push.sqsd import to_app

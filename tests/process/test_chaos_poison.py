@@ -8,7 +8,7 @@ import random
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .chaos import Chaos
 from .chaos import Misdeed
 from .chaos import RECOVERY

@@ -8,7 +8,7 @@ import urllib.request
 
 from ..forwarding.receiver import Handler
 from ..forwarding.receiver import Receiver
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .sites import Site
 
 EVENT_KEY = "evk_" + 43 * "a"

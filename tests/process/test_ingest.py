@@ -11,15 +11,15 @@ import urllib.request
 
 import pytest
 
-from ..proxy import MARKS
-from ..proxy import Moment
-from ..proxy import Proxy
-from ..proxy import proxy
-from ..proxy import queue_url
-from ..servers import SQSServer
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.proxy import MARKS
+from ..support.proxy import Moment
+from ..support.proxy import Proxy
+from ..support.proxy import proxy
+from ..support.proxy import queue_url
+from ..support.servers import SQSServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from .sites import Process
 from .sites import Site
 from .sites import TIMEOUT

@@ -13,9 +13,9 @@ import pytest
 import redis
 import rq
 
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 APP = """
 import os, sys

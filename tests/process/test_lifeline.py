@@ -17,7 +17,7 @@ from flask_durable.common.ids import own_process
 from flask_durable.worker import lifeline_child
 from flask_durable.worker.lifeline import Lifeline
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 PATIENCE = 20.0
 

@@ -17,7 +17,7 @@ from flask_durable.security.keys import new_metrics_secret
 from flask_durable.store.measurements.run_counts import RUN_COUNTS
 from flask_durable.worker.statsd_reporter import Gauges
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from ..test_docs import page
 from ..test_docs import rows
 from . import app as work

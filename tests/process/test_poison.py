@@ -16,7 +16,7 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.queue.transport import QueueCounts
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .sites import Site
 
 #: Events, by default and with ``--long``. A message of moto's SQS costs milliseconds.

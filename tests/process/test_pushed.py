@@ -10,9 +10,9 @@ import typing as t
 
 import pytest
 
-from ..servers import SQSServer
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from ..worker.push.sqsd import Daemon
 from ..worker.push.sqsd import to_address
 from .sites import Site

@@ -13,8 +13,8 @@ import typing as t
 
 import pytest
 
-from ..servers import valkey_server
-from ..servers import wait_until
+from ..support.servers import valkey_server
+from ..support.servers import wait_until
 
 APP = """
 import os, time

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from ..forwarding.receiver import Receiver
-from ..servers import wait_until
+from ..support.servers import wait_until
 from ..test_docs import page
 from ..test_docs import rows
 from . import app as work

@@ -9,7 +9,7 @@ import pytest
 
 from flask_durable.scaler.introspectors.own import Sensor
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .sites import Site
 
 

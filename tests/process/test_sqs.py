@@ -13,9 +13,9 @@ from flask_durable.messages import EventMessage
 
 from ..queue.sqs_proxy import Proxy
 from ..queue.sqs_proxy import sqs_proxy
-from ..servers import SQSServer
-from ..servers import valkey_server
-from ..servers import wait_until
+from ..support.servers import SQSServer
+from ..support.servers import valkey_server
+from ..support.servers import wait_until
 from .sites import Site
 from .sites import VISIBILITY
 

@@ -16,9 +16,9 @@ import pytest
 from flask_durable.messages import EVENT_QUEUE
 
 from ..queue.sqs_proxy import Proxy
-from ..servers import SQSServer
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from ..test_docs import page
 from .sites import Site
 

@@ -9,7 +9,7 @@ import signal
 from ..cli.processes import children
 from ..cli.processes import descendants
 from ..cli.processes import gone
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .sites import APP
 from .sites import Site
 from .sites import TIMEOUT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..scaler.http_server import serving
-from ..servers import wait_until
+from ..support.servers import wait_until
 from ..worker.test_task_protection import Agent
 from ..worker.test_task_protection import GIVE_UP
 from ..worker.test_task_protection import PROTECT

@@ -4,9 +4,9 @@ import typing as t
 
 import pytest
 
-from ..servers import MotoServer
-from ..servers import SQSServer
-from ..servers import ValkeyServer
+from ..support.servers import MotoServer
+from ..support.servers import SQSServer
+from ..support.servers import ValkeyServer
 from .kit import Kit
 from .kit import RedisKit
 from .kit import SQSKit

@@ -22,7 +22,7 @@ from flask_durable.queue.transport import Received
 from flask_durable.queue.transport import Transport
 from flask_durable.queue.window import Window
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 
 QUEUE = "media"
 

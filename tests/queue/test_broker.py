@@ -25,7 +25,7 @@ from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
 from flask_durable.queue.window import Window
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import bodies
 from .kit import body
 from .kit import collect

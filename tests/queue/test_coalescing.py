@@ -15,7 +15,7 @@ from flask_durable.queue.sqs.transport import SQSTransport
 from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import SendLimits
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import body
 from .kit import collect
 from .kit import QUEUE

@@ -21,7 +21,7 @@ from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import ReceiptLost
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import bodies
 from .kit import body
 from .kit import collect

@@ -16,7 +16,7 @@ from flask_durable.queue.transport import Look
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import body
 from .kit import collect
 from .kit import Kit

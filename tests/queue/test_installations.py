@@ -15,10 +15,10 @@ from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.messages import stamped
 
-from ..harness import Harness
-from ..proxy import proxy
-from ..servers import valkey_server
-from ..servers import ValkeyServer
+from ..support.harness import Harness
+from ..support.proxy import proxy
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
 
 Make = t.Callable[..., Harness]
 

@@ -8,7 +8,7 @@ import typing as t
 from flask_durable.queue.window import MOST
 from flask_durable.queue.window import ServiceTimes
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import bodies
 from .kit import body
 from .kit import Log

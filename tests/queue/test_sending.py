@@ -11,11 +11,11 @@ from flask_durable.queue.sending import Sender
 from flask_durable.queue.sqs.client import SQSAddress
 from flask_durable.queue.transport import Transport
 
-from ..proxy import MARKS
-from ..proxy import Moment
-from ..proxy import Proxy
-from ..proxy import proxy
-from ..proxy import queue_url
+from ..support.proxy import MARKS
+from ..support.proxy import Moment
+from ..support.proxy import Proxy
+from ..support.proxy import proxy
+from ..support.proxy import queue_url
 from .kit import bodies
 from .kit import body
 from .kit import collect

@@ -17,13 +17,13 @@ from flask_durable.queue.redis_streams.transport import RedisTransport
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer
 
-from ..harness import Harness
-from ..replicas import command
-from ..replicas import Pair
-from ..replicas import replicated
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.replicas import command
+from ..support.replicas import Pair
+from ..support.replicas import replicated
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 TAG = "{failover:0}"
 QUEUE = "orders"

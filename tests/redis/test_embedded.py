@@ -25,8 +25,8 @@ from flask_durable.redis.embedded import EmbeddedServer
 from flask_durable.redis.embedded import find_running
 
 from ..cli.processes import gone
-from ..servers import free_port
-from ..servers import wait_until
+from ..support.servers import free_port
+from ..support.servers import wait_until
 
 
 @pytest.fixture

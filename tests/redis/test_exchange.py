@@ -12,8 +12,8 @@ import pytest
 from flask_durable.redis.exchange import Exchange
 from flask_durable.store.server import StateServer
 
-from ..servers import valkey_server
-from ..servers import ValkeyServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
 
 
 def test_a_signal_s_handler_gets_the_replies_to_its_own_commands() -> None:

@@ -4,8 +4,8 @@ import typing as t
 
 import pytest
 
-from ..servers import ValkeyServer
 from ..store.kit import Kit
+from ..support.servers import ValkeyServer
 
 #: A database of the shared server that is emptied before each test.
 DATABASE = 10

@@ -19,9 +19,9 @@ from flask_durable.scaler.sources import SourceChain
 from flask_durable.store.measurements.efforts import Effort
 from flask_durable.store.measurements.histogram import Histogram
 
-from ..harness import Harness
-from ..servers import ValkeyServer
 from ..store.kit import Kit
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
 from .http_server import FakeServer
 from .http_server import Reply
 from .http_server import Request

@@ -4,7 +4,7 @@ import typing as t
 
 import pytest
 
-from ..servers import ValkeyServer
+from ..support.servers import ValkeyServer
 from .kit import Kit
 
 #: A database of the shared server that is emptied before each test.

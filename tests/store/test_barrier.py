@@ -17,9 +17,9 @@ from flask_durable.store.barrier import TIMEOUT
 from flask_durable.store.promise import Promise
 from flask_durable.store.server import StateServer
 
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 TAG = "{barrier:0}"
 

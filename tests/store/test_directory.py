@@ -15,7 +15,7 @@ from flask_durable.store.directory import VERSION_LEFT
 from flask_durable.store.directory import WORKER_GONE
 from flask_durable.store.keys import Keys
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .kit import Kit
 
 HOUR = 3600

@@ -18,10 +18,10 @@ from flask_durable.store.server import StateServer
 from flask_durable.worker.beat import Beat
 from flask_durable.worker.process import WorkerProcess
 
-from ..harness import Harness
-from ..servers import valkey_server
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 
 def test_a_full_server_refuses_new_events_and_finishes_the_accepted() -> None:

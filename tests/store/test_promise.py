@@ -12,7 +12,7 @@ from flask_durable.store.barrier import Barrier
 from flask_durable.store.promise import _check_version
 from flask_durable.store.server import StateServer
 
-from ..servers import ValkeyServer
+from ..support.servers import ValkeyServer
 
 TAG = "{promise:0}"
 

@@ -7,7 +7,7 @@ import redis
 from flask_durable.errors import UnavailableError
 from flask_durable.store.spool import Spool
 
-from ..servers import valkey_server
+from ..support.servers import valkey_server
 from .kit import Kit
 
 

@@ -20,8 +20,8 @@ from flask_durable.redis.exchange import Argument
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.server import StateServer
 
-from ..servers import valkey_server
-from ..servers import ValkeyServer
+from ..support.servers import valkey_server
+from ..support.servers import ValkeyServer
 from .kit import Kit
 
 

@@ -29,8 +29,8 @@ from flask_durable.security.keys import new_signing_secret
 from flask_durable.security.signatures import sign
 from flask_durable.web.blueprint import events_blueprint
 
-from ..ingest import Csrf
-from ..ingest import Recorder
+from ..support.ingest import Csrf
+from ..support.ingest import Recorder
 
 KEY = new_event_key()
 SECRET = new_signing_secret()

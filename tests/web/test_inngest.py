@@ -30,8 +30,8 @@ from flask_durable.web.inngest import inngest_blueprint
 from flask_durable.web.inngest import MAX_EVENTS
 from flask_durable.web.inngest import STAMP_LEAD
 
-from ..ingest import Csrf
-from ..ingest import Recorder
+from ..support.ingest import Csrf
+from ..support.ingest import Recorder
 
 KEY = new_event_key()
 EVENT = {"name": "a/b", "data": {"x": 1}, "ts": 1700000000000}

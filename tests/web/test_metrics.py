@@ -27,10 +27,10 @@ from flask_durable.store.measurements import metric_totals
 from flask_durable.store.measurements.metric_totals import MetricTotals
 from flask_durable.store.measurements.metric_totals import Total
 
-from ..harness import Harness
-from ..servers import free_port
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import free_port
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from ..test_docs import page
 from ..test_docs import rows
 

@@ -18,7 +18,7 @@ from flask_durable import Durable
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_push_secret
 
-from ..servers import ValkeyServer
+from ..support.servers import ValkeyServer
 
 # Werkzeug says that a host is not the app's.
 pytestmark = pytest.mark.filterwarnings("ignore:Current server name:UserWarning")

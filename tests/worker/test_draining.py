@@ -28,9 +28,9 @@ from flask_durable.worker.vitals import LOOKS_GONE
 from flask_durable.worker.vitals import LOOKS_STILL
 from flask_durable.worker.vitals import Vitals
 
-from ..harness import Harness
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 
 @pytest.fixture

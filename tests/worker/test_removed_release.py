@@ -20,9 +20,9 @@ from flask_durable.queue.redis_streams import transport as redis_streams
 from flask_durable.redis import scripts
 from flask_durable.worker.process import WorkerProcess
 
-from ..harness import Harness
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 ROOT = pathlib.Path(flask_durable.__file__).parent
 

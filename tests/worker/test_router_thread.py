@@ -19,7 +19,7 @@ from flask_durable.worker import router_thread
 from flask_durable.worker.router_thread import BATCH
 from flask_durable.worker.router_thread import RouterThread
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 class Watched(Router):

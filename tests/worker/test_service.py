@@ -11,7 +11,7 @@ import typing as t
 
 import pytest
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 
 def test_a_worker_survives_a_storm_of_signals(

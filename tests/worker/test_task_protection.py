@@ -14,13 +14,13 @@ from flask_durable.worker import task_protection
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.task_protection import TaskProtection
 
-from ..harness import Harness
 from ..scaler.http_server import FakeServer
 from ..scaler.http_server import Reply
 from ..scaler.http_server import Request
 from ..scaler.http_server import serving
-from ..servers import ValkeyServer
-from ..servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 PATH = "/task-protection/v1/state"
 TASK = "arn:aws:ecs:eu-west-1:1:task/shop/1"

@@ -35,7 +35,7 @@ from flask_durable.common.interruption import TimeoutInterrupt
 from flask_durable.engine.control import Signal
 from flask_durable.errors import RunStateError
 
-from ...harness import Harness
+from ...support.harness import Harness
 
 
 def run_body(harness: Harness, body: t.Callable[..., t.Any], **options: t.Any) -> Run:

@@ -26,11 +26,11 @@ from flask_durable.observe.metrics.statsd import LATE
 from flask_durable.observe.metrics.statsd import LOOK_UP
 from flask_durable.observe.metrics.statsd import Statsd
 
-from ...harness import Harness
 from ...process.packets import Packets
 from ...process.packets import receiving
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.harness import Harness
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from flask_durable.queue.delivery import Delivery
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.redaction import Redaction
 
-from ...harness import Harness
-from ...servers import free_port
+from ...support.harness import Harness
+from ...support.servers import free_port
 
 KEY = new_event_key()
 PRIVATE = "PRIVATE-TEXT"

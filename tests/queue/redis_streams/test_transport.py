@@ -15,9 +15,9 @@ from flask_durable.queue.redis_streams.transport import RedisTransport
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import ReceiptLost
 
-from ...servers import valkey_server
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.servers import valkey_server
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 from ..kit import bodies
 from ..kit import body
 from ..kit import collect

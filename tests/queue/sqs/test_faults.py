@@ -19,7 +19,7 @@ from flask_durable.queue.sending import Sender
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
 
-from ...servers import wait_until
+from ...support.servers import wait_until
 from ..kit import bodies
 from ..kit import body
 from ..kit import collect

@@ -18,9 +18,9 @@ from flask_durable.queue.sqs.options import read_queues
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.transport import SQSTransport
 
-from ...harness import Harness
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.harness import Harness
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 from ..kit import SQSKit
 from ..kit import text
 from ..sqs_proxy import Answer

@@ -14,9 +14,9 @@ from flask_durable.queue.sqs.owners import TAG
 from flask_durable.queue.sqs.transport import SQSTransport
 from flask_durable.worker.push.worker import PushWorker
 
-from ...harness import Harness
-from ...servers import valkey_server
-from ...servers import ValkeyServer
+from ...support.harness import Harness
+from ...support.servers import valkey_server
+from ...support.servers import ValkeyServer
 from ..kit import QUEUE
 from ..kit import SQSKit
 from ..sqs_proxy import Answer

@@ -4,8 +4,8 @@ import typing as t
 
 import pytest
 
-from ...servers import valkey_server
-from ...servers import ValkeyServer
+from ...support.servers import valkey_server
+from ...support.servers import ValkeyServer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections import Counter
 from flask_durable.scaler.introspectors import make_introspector
 from flask_durable.scaler.introspectors.base import Sighting
 
-from ...servers import ValkeyServer
+from ...support.servers import ValkeyServer
 
 
 class Look:

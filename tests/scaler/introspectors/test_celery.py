@@ -22,8 +22,8 @@ from flask_durable.errors import ConfigurationError
 from flask_durable.errors import PlatformError
 from flask_durable.scaler.introspectors import make_introspector
 
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 from .looks import jobs
 from .looks import Look
 

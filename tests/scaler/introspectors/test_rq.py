@@ -14,8 +14,8 @@ import pytest
 import redis
 import rq
 
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 from .looks import jobs
 from .looks import Look
 

@@ -12,7 +12,7 @@ from flask_durable.scaler.introspectors.server import read_hash
 from flask_durable.scaler.introspectors.server import read_list
 from flask_durable.scaler.introspectors.server import read_sorted_set
 
-from ...servers import ValkeyServer
+from ...support.servers import ValkeyServer
 
 
 @pytest.fixture(params=[2, 3])

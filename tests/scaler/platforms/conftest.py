@@ -8,7 +8,7 @@ import typing as t
 import boto3
 import pytest
 
-from ...servers import SQSServer
+from ...support.servers import SQSServer
 
 _numbers = itertools.count()
 

@@ -15,7 +15,7 @@ from flask_durable.scaler.platforms import make_platform
 from flask_durable.scaler.platforms.base import Applied
 from flask_durable.scaler.platforms.base import Platform
 
-from ...servers import wait_until
+from ...support.servers import wait_until
 
 APPLY = """
 import pathlib, sys

@@ -13,7 +13,7 @@ from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
 from flask_durable.scaler.sources.remembered import ProcessMemory
 
-from ...servers import wait_until
+from ...support.servers import wait_until
 
 LOGGER = "flask_durable.scaler.sources.chain"
 

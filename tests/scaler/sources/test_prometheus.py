@@ -15,7 +15,7 @@ from flask_durable.scaler.sources import make_source
 from flask_durable.scaler.sources import SourceChain
 from flask_durable.scaler.sources.base import DurationSource
 
-from ...servers import wait_until
+from ...support.servers import wait_until
 from ..http_server import FakeServer
 from ..http_server import Reply
 from ..http_server import Request

@@ -14,8 +14,8 @@ from flask_durable.store.measurements.efforts import Efforts
 from flask_durable.store.measurements.hourly import KEPT
 from flask_durable.store.server import StateServer
 
-from ...harness import Harness
-from ...servers import ValkeyServer
+from ...support.harness import Harness
+from ...support.servers import ValkeyServer
 
 KEYS = Keys("test", 4)
 

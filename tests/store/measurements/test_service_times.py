@@ -23,9 +23,9 @@ from flask_durable.store.measurements.service_times import HALF_LIFE
 from flask_durable.store.measurements.service_times import ServiceTimes
 from flask_durable.store.server import StateServer
 
-from ...harness import Harness
-from ...servers import ValkeyServer
-from ...servers import wait_until
+from ...support.harness import Harness
+from ...support.servers import ValkeyServer
+from ...support.servers import wait_until
 
 #: In the middle of an hour.
 NOW = 1_795_293_000.0

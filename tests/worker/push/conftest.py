@@ -6,9 +6,9 @@ import pytest
 
 from flask_durable.worker.push.worker import PushWorker
 
-from ...harness import Harness
-from ...servers import SQSServer
-from ...servers import ValkeyServer
+from ...support.harness import Harness
+from ...support.servers import SQSServer
+from ...support.servers import ValkeyServer
 from .sqsd import Daemon
 from .sqsd import to_app
 

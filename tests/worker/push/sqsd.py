@@ -15,7 +15,7 @@ from flask import Flask
 
 from flask_durable.messages import EVENT_QUEUE
 
-from ...servers import SQSServer
+from ...support.servers import SQSServer
 
 #: Posts to a path; returns the status, or ``None`` if there was no answer.
 Post = t.Callable[[str, dict[str, str], bytes], int | None]

@@ -14,8 +14,8 @@ from werkzeug.test import TestResponse
 from flask_durable.security.keys import new_push_secret
 from flask_durable.web.push import MAX_BODY
 
-from ...harness import Harness
-from ...servers import ValkeyServer
+from ...support.harness import Harness
+from ...support.servers import ValkeyServer
 from .conftest import end
 from .sqsd import AGENT
 from .sqsd import PATH

@@ -26,11 +26,11 @@ from flask_durable.worker.push.messages import PushedMessage
 from flask_durable.worker.push.messages import PushedMessages
 from flask_durable.worker.push.messages import RENEWED_FROM
 
-from ...harness import Harness
-from ...proxy import proxy
-from ...servers import SQSServer
-from ...servers import valkey_server
-from ...servers import ValkeyServer
+from ...support.harness import Harness
+from ...support.proxy import proxy
+from ...support.servers import SQSServer
+from ...support.servers import valkey_server
+from ...support.servers import ValkeyServer
 from .conftest import end
 
 

@@ -12,7 +12,7 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 
-from ...harness import Harness
+from ...support.harness import Harness
 from .sqsd import Daemon
 
 

@@ -23,13 +23,13 @@ from flask_durable.messages import RunMessage
 from flask_durable.queue.transport import MAX_RECEIVES
 from flask_durable.worker.push.messages import RENEWED_FROM
 
-from ...harness import Harness
 from ...process.test_sqs_permissions import actions
 from ...process.test_sqs_permissions import allowed
 from ...queue.sqs_proxy import Proxy
-from ...servers import SQSServer
-from ...servers import valkey_server
-from ...servers import wait_until
+from ...support.harness import Harness
+from ...support.servers import SQSServer
+from ...support.servers import valkey_server
+from ...support.servers import wait_until
 from .conftest import end
 from .sqsd import AGENT
 from .sqsd import body

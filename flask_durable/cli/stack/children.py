@@ -10,7 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..common.guard import guarded
+from ...common.guard import guarded
 
 #: Seconds before the first restart of a process that died, doubled up to the longest.
 FIRST_DELAY = 0.5

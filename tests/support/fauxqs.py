@@ -3,7 +3,7 @@
 ::
 
     npm install --prefix FOLDER fauxqs
-    python -m tests.fauxqs FOLDER tests/queue -k sqs
+    python -m tests.support.fauxqs FOLDER tests/queue -k sqs
 
 It ends with pytest's exit code. It uses the Node on the ``PATH``.
 """

@@ -1,6 +1,6 @@
 """The SQS endpoint of ``flask durable dev --queue sqs``: moto's server, in memory.
 
-It runs in a process of its own: ``python -m flask_durable.cli.local_sqs PORT``.
+It runs in a process of its own: ``python -m flask_durable.cli.stack.local_sqs PORT``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import threading
 import typing as t
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 REGION = "us-east-1"
 

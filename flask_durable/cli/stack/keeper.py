@@ -7,10 +7,10 @@ import threading
 import time
 import typing as t
 
-from ..errors import UnavailableError
-from ..redis.embedded import EmbeddedServer
+from ...errors import UnavailableError
+from ...redis.embedded import EmbeddedServer
+from ..output import note
 from .children import Child
-from .output import note
 from .watch import SourceWatcher
 
 #: Seconds between two looks at the processes, and at the server and the source.

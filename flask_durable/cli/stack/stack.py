@@ -19,27 +19,27 @@ from flask import Flask
 from flask import has_app_context
 from flask.cli import ScriptInfo
 
-from ..app.state import DEVELOPMENT_MARK
-from ..errors import ConfigurationError
-from ..errors import UnavailableError
-from ..redis.embedded import data_directory
-from ..redis.embedded import EmbeddedServer
-from ..redis.embedded import free_port
+from ...app.state import DEVELOPMENT_MARK
+from ...errors import ConfigurationError
+from ...errors import UnavailableError
+from ...redis.embedded import data_directory
+from ...redis.embedded import EmbeddedServer
+from ...redis.embedded import free_port
+from ..parameters import log_arguments
+from ..problems import durable_of
+from ..problems import is_unreachable
 from . import local_sqs
 from .children import Child
 from .keeper import Keeper
-from .parameters import log_arguments
 from .ports import accepts
 from .ports import answers
 from .ports import check_port
 from .ports import is_loopback
-from .problems import durable_of
-from .problems import is_unreachable
 
 if t.TYPE_CHECKING:
-    from ..config.settings import Settings
-    from ..extension import Durable
-    from ..observe.formats import LogFormat
+    from ...config.settings import Settings
+    from ...extension import Durable
+    from ...observe.formats import LogFormat
 
 #: Seconds that a stopping worker has to reach its next step boundary.
 _DRAIN_TIMEOUT = 10

@@ -11,17 +11,17 @@ import typing as t
 
 import pytest
 
-from flask_durable.cli import children
-from flask_durable.cli import keeper as keeper_module
-from flask_durable.cli.children import Child
-from flask_durable.cli.keeper import Keeper
+from flask_durable.cli.stack import children
+from flask_durable.cli.stack import keeper as keeper_module
+from flask_durable.cli.stack.children import Child
+from flask_durable.cli.stack.keeper import Keeper
 from flask_durable.errors import UnavailableError
 from flask_durable.redis.embedded import EmbeddedServer
 from flask_durable.redis.embedded import find_running
 
-from ..servers import wait_until
-from .processes import descendants
-from .processes import gone
+from ...support.servers import wait_until
+from ..processes import descendants
+from ..processes import gone
 
 #: Writes its process id, and on SIGTERM that it ended in an orderly way.
 WORKER = """

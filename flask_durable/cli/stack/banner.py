@@ -8,7 +8,7 @@ import typing as t
 
 import click
 
-from ..security.redaction import mask_url
+from ...security.redaction import mask_url
 
 if t.TYPE_CHECKING:
     from .stack import DevStack

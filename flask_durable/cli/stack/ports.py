@@ -6,7 +6,7 @@ import http.client
 import ipaddress
 import socket
 
-from ..errors import UnavailableError
+from ...errors import UnavailableError
 
 #: Seconds that an answer may take.
 _TIMEOUT = 5.0

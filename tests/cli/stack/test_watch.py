@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.cli.watch import SourceWatcher
+from flask_durable.cli.stack.watch import SourceWatcher
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ from flask_durable import ConfigurationError
 from flask_durable import Durable
 from flask_durable import RunStatus
 from flask_durable import UnavailableError
-from flask_durable.cli import children
-from flask_durable.cli import local_sqs
 from flask_durable.cli.dev import DevStack
-from flask_durable.cli.stack import until_interrupted
+from flask_durable.cli.stack import children
+from flask_durable.cli.stack import local_sqs
+from flask_durable.cli.stack.stack import until_interrupted
 
-from ..servers import wait_until
-from .conftest import APP
-from .conftest import TIMEOUT
-from .processes import gone
+from ...support.servers import wait_until
+from ..conftest import APP
+from ..conftest import TIMEOUT
+from ..processes import gone
 
 #: The module's name, so that it is not mistaken for another app.
 MODULE = "stack_test_app"
