@@ -8,18 +8,15 @@ read, so a read that blocks until a message comes counts with the message.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import threading
 import typing as t
 from collections import Counter
 from dataclasses import dataclass
-from importlib import resources
 
 from redis.connection import Connection
 
-from flask_durable.queue.redis_streams.transport import _source
-from flask_durable.redis.scripts import load
+from flask_durable.redis.scripts import all_scripts
 
 #: Threads whose trips serve no single run: each makes so many a second, whatever else
 #: happens in the process.
@@ -108,16 +105,8 @@ def summary(trips: t.Iterable[Trip]) -> str:
 
 
 def _script_names() -> dict[bytes, str]:
-    names = {
-        load("flask_durable.store", name).digest.encode(): name
-        for name in _files("store")
+    return {
+        script.digest.encode(): name
+        for package in ("flask_durable.store", "flask_durable.queue.redis_streams")
+        for name, script in all_scripts(package).items()
     }
-    for name in _files("queue/redis_streams"):
-        names[hashlib.sha1(_source(name).encode()).hexdigest().encode()] = name
-    return names
-
-
-def _files(room: str) -> list[str]:
-    folder = resources.files("flask_durable") / room / "lua"
-    names = [file.name.removesuffix(".lua") for file in folder.iterdir()]
-    return [name for name in names if name != "common"]

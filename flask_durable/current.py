@@ -14,7 +14,6 @@ from .common.ids import derived_id
 
 if t.TYPE_CHECKING:
     from .events.model import Event
-    from .functions.step import Step
 
 
 T = t.TypeVar("T")
@@ -55,7 +54,6 @@ class RunContext:
     version: str
     started_at: datetime
     log: logging.LoggerAdapter[logging.Logger]
-    tools: Step
     #: True while a step's body is running, for other threads. The step itself is in a
     #: variable of its own: a copied context keeps the step that it was copied in.
     in_step: bool = False

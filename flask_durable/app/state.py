@@ -19,7 +19,6 @@ from ..engine.admin import RunAdmin
 from ..engine.event_sender import EventSender
 from ..engine.outbox import Outbox
 from ..engine.services import Host
-from ..errors import ConfigurationError
 from ..events.acceptance import to_message
 from ..messages import EVENT_QUEUE
 from ..messages import EventMessage
@@ -38,38 +37,22 @@ from ..observe.run_logs import RunLogs
 from ..observe.sentry.reporting import SentryReporting
 from ..observe.sentry.scrubbing import Confidential
 from ..observe.sentry.scrubbing import protect
+from ..payloads.cipher import Cipher
+from ..payloads.sealing import make_blob_store
 from ..payloads.sealing import Payloads
 from ..queue.groups import group_of
-from ..queue.redis_streams.keys import queue_tag
 from ..queue.window import Window
-from ..redis.embedded import data_directory
-from ..redis.embedded import find_running
 from ..runs.runs import Runs
 from ..security.redaction import Redaction
 from ..signals import SignalSender
-from ..store.barrier import Barrier
-from ..store.directory import Directory
-from ..store.installation import Installation
-from ..store.measurements.efforts import default_size
-from ..store.measurements.efforts import Efforts
-from ..store.measurements.hourly import HourlyHistograms
-from ..store.measurements.metric_totals import MetricTotals
-from ..store.measurements.run_counts import RunCounts
-from ..store.measurements.service_times import ServiceTimes
-from ..store.memory_guard import MemoryGuard
-from ..store.message_failures import MessageFailures
-from ..store.run_logs import RunLogStore
-from ..store.run_store import RunStore
-from ..store.server import StateServer
 from ..store.spool import Spool
 from .body_session import releaser
 from .health import HealthCheck
 from .health import HealthChecks
 from .health import Readiness
+from .stores import Stores
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
-
     from flask import Flask
 
     from ..events.model import EventLike
@@ -88,7 +71,7 @@ def in_development() -> bool:
     return os.environ.get(DEVELOPMENT_MARK) == "1"
 
 
-class AppState:
+class AppState(Stores):
     """The services of one app in this process."""
 
     def __init__(
@@ -98,9 +81,7 @@ class AppState:
         settings: Settings,
         middleware: t.Sequence[Middleware] = (),
     ) -> None:
-        self.app = app
-        self.functions = functions
-        self.settings = settings
+        super().__init__(app, settings, functions)
         #: The sender of metrics to statsd, if one is configured.
         self.statsd = _statsd_of(settings)
         #: The configured collectors for statsd and Prometheus. As parts of the
@@ -110,8 +91,6 @@ class AppState:
         )
         #: The middleware around sends, routings, attempts and steps.
         self.middleware = MiddlewareChain([*self._outer(), *middleware, *self._inner()])
-        #: The directory to look in for a server if none is configured.
-        self.data = data_directory(app.instance_path)
         #: The run threads of this process; a worker makes it larger.
         self.window = Window(0)
         #: True if the state server answered last; nothing is received otherwise.
@@ -137,120 +116,16 @@ class AppState:
             # The store does not exist yet when middleware is made.
             yield Totals(lambda sums: self.metric_totals.add(sums))
 
-    @functools.cached_property
-    def metric_totals(self) -> MetricTotals:
-        """The counts and times of all processes, for Prometheus."""
-        return MetricTotals(self.server, self.store.keys, self.functions.declares)
-
     @property
     def schemas(self) -> Schemas:
         """The event schemas by name."""
         return self.functions.schemas
-
-    @functools.cached_property
-    def server(self) -> StateServer:
-        """The state server.
-
-        :raises ConfigurationError: No server is configured, and none was found.
-        """
-        if changed := self.settings.changed_since(self.app):
-            raise ConfigurationError(
-                f"{', '.join(changed)} changed after init_app.",
-                hint="Settings are read once: set them before init_app.",
-            )
-        url = self.settings.redis_url
-        if url is None:
-            url = find_running(self.data)
-        if url is None:
-            raise ConfigurationError(
-                "There is no DURABLE_REDIS_URL, and no server of a running "
-                '"flask durable dev" was found.',
-                hint='Set DURABLE_REDIS_URL="redis://…", or start "flask durable dev".',
-            )
-        return StateServer(url)
-
-    @functools.cached_property
-    def store(self) -> RunStore:
-        """The runs."""
-        # A server that hangs is given up while leases can still be renewed in time.
-        within = min(2.0, max(1.0, self.settings.lease / 5))
-        upkeep = StateServer(self.server.url, retries=0, timeout=within)
-        return RunStore(self.server, self.settings, upkeep)
-
-    @functools.cached_property
-    def directory(self) -> Directory:
-        """The functions and workers of all processes."""
-        return Directory(self.server, self.store.keys)
-
-    @functools.cached_property
-    def service_times(self) -> ServiceTimes:
-        """The durations of each function's deliveries."""
-        return ServiceTimes(self.histograms, self.efforts)
-
-    @functools.cached_property
-    def histograms(self) -> HourlyHistograms:
-        """The measured times of each function, from all processes."""
-        return HourlyHistograms(self.server, self.store.keys)
-
-    @functools.cached_property
-    def efforts(self) -> Efforts:
-        """The computing times of functions, by the size of workers."""
-        size = self.settings.instance_size or default_size()
-        return Efforts(self.server, self.store.keys, size)
 
     def _keep_time(
         self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
     ) -> None:
         # The store does not exist yet when middleware is made.
         self.histograms.add(measure, attempt.function, seconds)
-
-    @functools.cached_property
-    def run_log_store(self) -> RunLogStore:
-        """The newest log lines of each run."""
-        return RunLogStore(self.server, self.store.keys, self.settings.run_log_lines)
-
-    @functools.cached_property
-    def run_counts(self) -> RunCounts:
-        """The numbers of runs of each function that began and ended."""
-        return RunCounts(self.server, self.store.keys)
-
-    @functools.cached_property
-    def barrier(self) -> Barrier:
-        """The barrier that waits until state is durable."""
-        return Barrier(self.server, self._state_tags, self.settings.replicas)
-
-    @functools.cached_property
-    def _senders_barrier(self) -> Barrier:
-        """The barrier of calls that send events, with a shorter timeout."""
-        # A caller that comes during one barrier waits for that one and the next.
-        timeout = self.settings.accept_timeout / 4
-        return Barrier(
-            self.impatient_server, self._state_tags, self.settings.replicas, timeout
-        )
-
-    @property
-    def _state_tags(self) -> list[str]:
-        tags = list(self.store.keys.tags)
-        if self._queues_live_here:
-            # Sent events are state too; in a cluster they may be on another server.
-            tags.append(queue_tag(self.settings.namespace, EVENT_QUEUE))
-        return tags
-
-    @functools.cached_property
-    def memory(self) -> MemoryGuard:
-        """The guard that keeps new events from filling the server up."""
-        return MemoryGuard(self.impatient_server)
-
-    @functools.cached_property
-    def impatient_server(self) -> StateServer:
-        """The state server with a short timeout, for calls that send events."""
-        within = self.settings.answer_within
-        return StateServer(self.server.url, retries=0, timeout=within)
-
-    @functools.cached_property
-    def failures(self) -> MessageFailures:
-        """The errors of messages that could not be processed."""
-        return MessageFailures(self.server, self.store.keys)
 
     @functools.cached_property
     def broker(self) -> DurableBroker:
@@ -270,22 +145,19 @@ class AppState:
             home=None if self._queues_live_here else self.installation,
         )
 
-    @property
-    def _queues_live_here(self) -> bool:
-        return self.settings.queue_url in (None, self.settings.redis_url)
-
-    @functools.cached_property
-    def installation(self) -> Installation:
-        """The installation that this process belongs to."""
-        return Installation(self.impatient_server, self.store.keys)
-
     @functools.cached_property
     def payloads(self) -> Payloads:
         """The gate that seals and opens user data.
 
         :raises ConfigurationError: A setting needs a library that is missing.
         """
-        return Payloads.of(self.settings)
+        settings = self.settings
+        keys, url = settings.encryption_keys, settings.blob_url
+        return Payloads(
+            settings.inline_limit,
+            cipher=Cipher(keys) if keys else None,
+            blobs=make_blob_store(url) if url else None,
+        )
 
     @functools.cached_property
     def outbox(self) -> Outbox:
@@ -393,30 +265,6 @@ class AppState:
         """Return the queues of the app, also those of functions of other processes."""
         others = self.directory.current().queues
         return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
-
-    def reconnect(self) -> None:
-        """Use new connections to the state server from now on."""
-        for name in ("server", "impatient_server", "barrier", "_senders_barrier"):
-            if name in vars(self):
-                vars(self)[name].reconnect()
-
-    def look_for_server_in(self, directory: Path) -> None:
-        """Use the embedded server of *directory* from now on.
-
-        For a development stack with its own server. A configured server stays in use.
-        """
-        self.data = directory
-        self.forget_collaborators()
-
-    def forget_collaborators(self) -> None:
-        """Drop the services, so that they are created again on the next use.
-
-        Called in a forked process, where a thread that no longer exists may hold their
-        locks, or be awaited by them; and when the server is another one.
-        """
-        for name in [*vars(self)]:
-            if isinstance(getattr(type(self), name, None), functools.cached_property):
-                delattr(self, name)
 
     def _scope(self) -> AbstractContextManager[t.Any]:
         return self.app.app_context()

@@ -49,9 +49,6 @@ from .run_payloads import RunPayloads
 from .seal import Seal
 from .services import Host
 
-if t.TYPE_CHECKING:
-    from ..functions.step import Step
-
 #: The part of a lease that has to be over before a commit renews it. Otherwise a run of
 #: many short steps would renew it hundreds of times a second.
 FRESH = 0.1
@@ -94,7 +91,6 @@ class Attempt:
         self.lease = host.store.lease
         #: Set by the executor before the body is called.
         self.context: RunContext | None = None
-        self.tools: Step
         #: The step body that is running, so that another thread can interrupt it.
         self.body: Body | None = None
         #: The whole attempt as a body, which is interrupted between steps.

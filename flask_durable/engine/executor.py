@@ -42,7 +42,8 @@ from ..errors import StepError
 from ..functions.causes import causes_of
 from ..functions.function import Function
 from ..functions.retries import delay_after
-from ..functions.step import Step
+from ..functions.step_function import active_step
+from ..functions.step_function import give_tools
 from ..messages import RunMessage
 from ..messages import UndecodableMessage
 from ..observe.logging import run_logger
@@ -63,6 +64,7 @@ from .processor_time import ProcessorTime
 from .services import Host
 from .steps.outcome import check_size
 from .steps.outcome import refused_by_server
+from .steps.tools import AttemptStep
 
 #: Seconds for which a run is left to workers of the release that fits its event.
 OTHERS_TURN = 5.0
@@ -259,8 +261,8 @@ class Executor:
 
     def _execute(self, attempt: Attempt) -> None:
         event = self._event_of(attempt)
-        attempt.tools = Step(attempt)
         attempt.context = _new_context(attempt, event)
+        give_tools(AttemptStep(attempt))
         call_in_run(attempt.context, self._settle, attempt, event)
 
     def _settle(self, attempt: Attempt, event: t.Any) -> None:
@@ -459,13 +461,12 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
         version=attempt.function.version,
         started_at=datetime.fromtimestamp(started, timezone.utc),
         log=run_logger(attempt.function.id),
-        tools=attempt.tools,
         replaying=bool(attempt.memos),
     )
 
 
 def _call_body(attempt: Attempt, event: t.Any) -> t.Any:
-    arguments = [event, attempt.tools]
+    arguments = [event, active_step()]
     if "cause" in attempt.record:
         arguments.append(attempt.payloads.cause())
     return call(attempt.function.body, arguments, {})

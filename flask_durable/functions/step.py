@@ -1,28 +1,22 @@
-"""The step tools that a function's body is given."""
+"""The step tools that a function's body is given: what they promise."""
 
 from __future__ import annotations
 
+import abc
 import typing as t
 from datetime import datetime
 
 from ..common.durations import Duration
-from ..engine.steps import run
-from ..engine.steps import send_event
-from ..engine.steps import sleep
-from .options import StepOptions
 from .retries import Backoff
 
 if t.TYPE_CHECKING:
-    from ..engine.attempt import Attempt
     from ..events.model import EventLike
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
 
-_DEFAULTS = StepOptions()
 
-
-class Step:
+class Step(abc.ABC):
     """Makes parts of a function's body durable.
 
     Every operation takes a name first. Its outcome is stored under that name, and a
@@ -32,12 +26,9 @@ class Step:
     An object of this class belongs to one attempt of one run and to its thread.
     """
 
-    __slots__ = ("_attempt", "_options")
+    __slots__ = ()
 
-    def __init__(self, attempt: Attempt, options: StepOptions = _DEFAULTS) -> None:
-        self._attempt = attempt
-        self._options = options
-
+    @abc.abstractmethod
     def run(
         self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
@@ -53,9 +44,8 @@ class Step:
         :raises StepError: The last attempt failed. The body may catch it.
         :raises StepUsageError: The step is used where it cannot be durable.
         """
-        value = run.run(self._attempt, self._options, id, fn, args, kwargs)
-        return t.cast(R, value)
 
+    @abc.abstractmethod
     def options(
         self,
         *,
@@ -77,32 +67,22 @@ class Step:
         :param at_most_once: True to never start a body again that started and left no
             outcome; such a step raises :class:`~flask_durable.StepInterrupted`.
         """
-        given = StepOptions.of(
-            {
-                "retries": retries,
-                "backoff": backoff,
-                "non_retriable": non_retriable,
-                "timeout": timeout,
-                "lease": lease,
-                "at_most_once": at_most_once,
-            }
-        )
-        return Step(self._attempt, self._options.merged(given))
 
+    @abc.abstractmethod
     def sleep(self, id: str, duration: Duration, /) -> None:
         """Suspend the run for *duration*, counted from when this is first reached.
 
         :raises StepUsageError: *duration* is not a duration.
         """
-        sleep.sleep(self._attempt, id, duration)
 
+    @abc.abstractmethod
     def sleep_until(self, id: str, when: datetime, /) -> None:
         """Suspend the run until *when*. A moment in the past is no sleep.
 
         :raises StepUsageError: *when* has no time zone.
         """
-        sleep.sleep_until(self._attempt, id, when)
 
+    @abc.abstractmethod
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         """Send events exactly as often as this step is committed: once.
 
@@ -111,4 +91,3 @@ class Step:
         :raises EventError: An event is not valid.
         :raises StepError: The queue could not take them, retries included.
         """
-        return send_event.send_event(self._attempt, self._options, id, events)

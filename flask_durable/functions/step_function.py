@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import types
 import typing as t
+from contextvars import ContextVar
 
 from ..common.safe_logging import get_logger
-from ..current import _context
-from ..current import _step
 from ..current import run_between_steps
 from ..current import run_context
+from ..current import step_context
 from ..errors import DefinitionError
 from ..errors import StepUsageError
 from .callables import place_of
@@ -25,6 +25,9 @@ P = t.ParamSpec("P")
 R = t.TypeVar("R")
 
 logger = get_logger(__name__)
+
+#: The tools of the run that the calling code belongs to.
+_tools: ContextVar[Step | None] = ContextVar("flask_durable.tools", default=None)
 
 
 class StepFunction(t.Generic[P, R]):
@@ -101,9 +104,14 @@ class StepFunction(t.Generic[P, R]):
         return f"<StepFunction {self.name!r}>"
 
 
+def give_tools(step: Step) -> None:
+    """Let step functions that the body calls run as steps of *step*'s attempt.
+
+    The calling thread is in the run's own context.
+    """
+    _tools.set(step)
+
+
 def active_step() -> Step | None:
-    """Return the step tools in a run's body outside any step, otherwise ``None``."""
-    context = _context.get()
-    if context is None or _step.get() is not None:
-        return None
-    return context.tools
+    """Return the step tools in a run's body outside any step, else ``None``."""
+    return None if step_context() is not None else _tools.get()

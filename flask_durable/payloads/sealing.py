@@ -49,10 +49,6 @@ from .reference import folder_of
 from .reference import HEALTH
 from .reference import Reference
 
-if t.TYPE_CHECKING:
-    from ..config.settings import Settings
-
-
 #: Bytes from which on a result goes to the blob store in a run with large memos.
 CROWDED_LIMIT = 1024
 
@@ -79,19 +75,6 @@ class Payloads:
         self._blobs = blobs
         #: True if everything is stored as it is.
         self.plain = cipher is None and blobs is None
-
-    @classmethod
-    def of(cls, settings: Settings) -> Payloads:
-        """Return the gate that *settings* ask for. Nothing is connected to.
-
-        :raises ConfigurationError: A library is missing; the error names the extra.
-        """
-        keys, url = settings.encryption_keys, settings.blob_url
-        return cls(
-            settings.inline_limit,
-            cipher=Cipher(keys) if keys else None,
-            blobs=make_blob_store(url) if url else None,
-        )
 
     # -- On the way out -----------------------------------------------------------
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..common.ids import new_token
-from ..config.settings import Settings
 from ..redis.exchange import Argument
 from .keys import Keys
 from .run_reader import Record
@@ -111,7 +110,11 @@ class RunStore(RunReader):
     """Reads and writes runs.
 
     :param server: The state server.
-    :param settings: The lease, limits and retention.
+    :param keys: The names of their keys.
+    :param lease: The seconds that a claim is good for without being renewed.
+    :param max_dispatches: The claims without progress after which a run is PAUSED.
+    :param retention: The seconds that COMPLETED and CANCELLED runs are kept.
+    :param failed_retention: The seconds that FAILED runs are kept.
     :param upkeep: The same server over connections with a short timeout, for calls that
         serve many runs at once. Otherwise one partition that hangs would hold up all
         others for as long as the owner of a run waits.
@@ -120,15 +123,20 @@ class RunStore(RunReader):
     def __init__(
         self,
         server: StateServer,
-        settings: Settings,
+        keys: Keys,
+        *,
+        lease: float,
+        max_dispatches: int,
+        retention: float,
+        failed_retention: float,
         upkeep: StateServer | None = None,
     ) -> None:
-        super().__init__(server, Keys(settings.namespace, settings.partitions))
+        super().__init__(server, keys)
         self.upkeep = upkeep or server
-        self.lease = settings.lease
-        self._max_dispatches = settings.max_dispatches
-        self._retention = _milliseconds(settings.retention)
-        self._failed_retention = _milliseconds(settings.failed_retention)
+        self.lease = lease
+        self._max_dispatches = max_dispatches
+        self._retention = _milliseconds(retention)
+        self._failed_retention = _milliseconds(failed_retention)
 
     def creation(self, run: NewRun) -> Call:
         """Return the call that creates *run*, to be sent with others in a pipeline.

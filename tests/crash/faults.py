@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
-import hashlib
 import importlib
 import threading
 import typing as t
@@ -23,7 +22,6 @@ from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
 from flask_durable.queue.acknowledger import Acknowledger
 from flask_durable.queue.heartbeat import _QueueHand
-from flask_durable.queue.redis_streams import transport as redis_streams
 from flask_durable.queue.settling import IDLE
 from flask_durable.redis import scripts
 from flask_durable.redis.exchange import Exchange
@@ -296,12 +294,9 @@ def _kind(command: t.Sequence[t.Any]) -> str:
 @functools.cache
 def _names() -> dict[str, str]:
     """Return the names of our scripts by digest and by text."""
-    texts = {
-        name: each.source
-        for name, each in scripts.all_scripts("flask_durable.store").items()
-    }
     names = {}
-    for name, text in (*texts.items(), *redis_streams._all_sources().items()):
-        names[text] = name
-        names[hashlib.sha1(text.encode()).hexdigest()] = name
+    for package in ("flask_durable.store", "flask_durable.queue.redis_streams"):
+        for name, script in scripts.all_scripts(package).items():
+            names[script.source] = name
+            names[script.digest] = name
     return names

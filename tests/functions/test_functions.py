@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import types
 import typing as t
 from datetime import datetime
 from datetime import timezone
@@ -19,6 +18,7 @@ from flask_durable.errors import EventError
 from flask_durable.errors import StepUsageError
 from flask_durable.events.model import Event
 from flask_durable.events.model import EventData
+from flask_durable.functions import step_function
 from flask_durable.functions.callables import code_version
 from flask_durable.functions.decorators import Decorators
 from flask_durable.functions.function import Function
@@ -619,10 +619,10 @@ class RecordedStep:
 def body() -> t.Iterator[RecordedStep]:
     """Calls are made in a run's body, between its steps."""
     step = RecordedStep()
-    context: t.Any = types.SimpleNamespace(step=None, tools=step)
-    token = current._context.set(context)
+    given: t.Any = step
+    token = step_function._tools.set(given)
     yield step
-    current._context.reset(token)
+    step_function._tools.reset(token)
 
 
 def test_a_declared_step_is_a_plain_call_outside_a_run(durable: App) -> None:

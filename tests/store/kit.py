@@ -14,6 +14,7 @@ import redis
 
 from flask_durable.config.settings import Settings
 from flask_durable.redis.exchange import Argument
+from flask_durable.store.keys import Keys
 from flask_durable.store.run_store import Claim
 from flask_durable.store.run_store import NewRun
 from flask_durable.store.run_store import RunStore
@@ -97,7 +98,14 @@ class Kit:
         self.server = RepeatingServer(url)
         self.client = self.server.client
         self.client.flushdb()
-        self.store = RunStore(self.server, self.settings)
+        self.store = RunStore(
+            self.server,
+            Keys(self.settings.namespace, self.settings.partitions),
+            lease=self.settings.lease,
+            max_dispatches=self.settings.max_dispatches,
+            retention=self.settings.retention,
+            failed_retention=self.settings.failed_retention,
+        )
         self.keys = self.store.keys
         self._numbers = itertools.count(1)
 

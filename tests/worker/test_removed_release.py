@@ -16,7 +16,6 @@ import flask_durable
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.functions.retries import Backoff
-from flask_durable.queue.redis_streams import transport as redis_streams
 from flask_durable.redis import scripts
 from flask_durable.worker.process import WorkerProcess
 
@@ -36,7 +35,6 @@ def harness(valkey: ValkeyServer, namespace: str) -> Harness:
 def unread() -> None:
     """Have no script read yet, as in a process that begins."""
     scripts.all_scripts.cache_clear()
-    redis_streams._all_sources.cache_clear()
 
 
 def lua(folder: str) -> set[str]:
@@ -51,7 +49,9 @@ def test_the_first_use_of_the_servers_reads_every_script(
     monkeypatch.setattr(resources, "files", None)
 
     assert set(scripts.all_scripts("flask_durable.store")) == lua("store")
-    assert set(redis_streams._all_sources()) == lua("queue/redis_streams")
+    assert set(scripts.all_scripts("flask_durable.queue.redis_streams")) == lua(
+        "queue/redis_streams"
+    )
 
 
 def test_a_worker_that_started_opens_no_file_and_imports_nothing_of_ours(

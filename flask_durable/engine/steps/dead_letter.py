@@ -18,6 +18,7 @@ import typing as t
 from ...common.interruption import shielded
 from ...functions.function import FAILURE_SUFFIX
 from ...messages import RunMessage
+from .tools import AttemptStep
 
 if t.TYPE_CHECKING:
     from ...errors import Failure
@@ -37,7 +38,9 @@ def leave_dead_letter(step: Step, failure: Failure) -> None:
     :param step: The tools of its failure handler's run.
     :param failure: The failure of the run.
     """
-    attempt = step._attempt
+    # Forwarding has no body of its own: the engine gave it these tools.
+    assert isinstance(step, AttemptStep)
+    attempt = step.attempt
     record = attempt.record
     letter = RunMessage(
         record["parent"],

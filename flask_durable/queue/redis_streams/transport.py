@@ -32,7 +32,7 @@ from ...redis.client import ClientFactory
 from ...redis.errors import is_full
 from ...redis.errors import is_transient
 from ...redis.exchange import Exchange
-from ...redis.scripts import read_folder
+from ...redis.scripts import all_scripts
 from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
 from ..transport import connection_closed
@@ -126,7 +126,7 @@ class RedisTransport:
         self._max_receives = max_receives
         self.answer_within = answer_within
         #: Read before they are needed, see ``redis/scripts.py``.
-        self._sources = _all_sources()
+        self._scripts = all_scripts(__package__)
         self._process = PerProcess(self._start)
         self.dead_letters = RedisDeadLetters(
             lambda: self._process.get().client,
@@ -395,7 +395,7 @@ class RedisTransport:
     ) -> t.Callable[..., t.Any]:
         script = process.scripts.get(name)
         if script is None:
-            script = process.client.register_script(self._sources[name])
+            script = process.client.register_script(self._scripts[name].source)
             process.scripts[name] = script
         return functools.partial(script, client=client)
 
@@ -459,18 +459,3 @@ def _entries(reply: t.Any) -> t.Iterator[tuple[bytes, dict[bytes, bytes]]]:
         if not isinstance(fields, dict):
             fields = dict(zip(fields[::2], fields[1::2], strict=True))
         yield id, fields
-
-
-@functools.cache
-def _all_sources() -> dict[str, str]:
-    """Return the source of every script of this folder, by name."""
-    texts = read_folder(__package__)
-    common = texts.pop("common")
-    return {name: _source(common, own) for name, own in texts.items()}
-
-
-def _source(common: str, own: str) -> str:
-    flags = ""
-    if own.startswith("#!"):  # the server wants it on the first line
-        flags, own = own.split("\n", 1)
-    return f"{flags}\n{common}\n{own}"

@@ -1,0 +1,74 @@
+"""The step tools of an attempt: each operation is a module of this folder."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+from ...common.durations import Duration
+from ...functions.options import StepOptions
+from ...functions.retries import Backoff
+from ...functions.step import Step
+from . import run
+from . import send_event
+from . import sleep
+
+if t.TYPE_CHECKING:
+    from ...events.model import EventLike
+    from ..attempt import Attempt
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+_DEFAULTS = StepOptions()
+
+
+class AttemptStep(Step):
+    """The step tools that one attempt gives to its body.
+
+    :param attempt: The attempt that owns the run.
+    :param options: The options of the steps that are made with them.
+    """
+
+    __slots__ = ("_options", "attempt")
+
+    def __init__(self, attempt: Attempt, options: StepOptions = _DEFAULTS) -> None:
+        self.attempt = attempt
+        self._options = options
+
+    def run(
+        self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        value = run.run(self.attempt, self._options, id, fn, args, kwargs)
+        return t.cast(R, value)
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        non_retriable: t.Sequence[type[Exception]] = (),
+        timeout: Duration | None = None,
+        lease: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> AttemptStep:
+        given = StepOptions.of(
+            {
+                "retries": retries,
+                "backoff": backoff,
+                "non_retriable": non_retriable,
+                "timeout": timeout,
+                "lease": lease,
+                "at_most_once": at_most_once,
+            }
+        )
+        return AttemptStep(self.attempt, self._options.merged(given))
+
+    def sleep(self, id: str, duration: Duration, /) -> None:
+        sleep.sleep(self.attempt, id, duration)
+
+    def sleep_until(self, id: str, when: datetime, /) -> None:
+        sleep.sleep_until(self.attempt, id, when)
+
+    def send_event(self, id: str, /, *events: EventLike) -> list[str]:
+        return send_event.send_event(self.attempt, self._options, id, events)
