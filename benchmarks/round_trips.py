@@ -117,5 +117,5 @@ def fewest(counted: t.Iterable[list[Trip]]) -> list[Trip]:
 
 
 def _settled(state: AppState) -> bool:
-    counts = [state.broker.counts(queue) for queue in (EVENT_QUEUE, "default")]
+    counts = [state.transport.counts(queue) for queue in (EVENT_QUEUE, "default")]
     return not any(c.waiting + c.in_flight for c in counts)

@@ -45,9 +45,7 @@ def measure(options: Options) -> t.Iterator[Figure]:
 
 def _to_sqs(state: AppState, threads: int, count: int) -> t.Iterator[Figure]:
     text = state.message("bench/noop").encode()
-    each = _rate(
-        lambda: state.broker.transport.send(EVENT_QUEUE, [text]), threads, count
-    )
+    each = _rate(lambda: state.transport.send(EVENT_QUEUE, [text]), threads, count)
     with counted_calls(state) as calls:
         rate = _rate(lambda: _send(state, 1), threads, count)
     messages = calls.pop("messages")

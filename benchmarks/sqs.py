@@ -63,7 +63,7 @@ def counted_calls(state: AppState) -> t.Iterator[Counter[str]]:
     def count_entries(params: dict[str, t.Any], **others: t.Any) -> None:
         calls["messages"] += len(params["Entries"])
 
-    transport = t.cast(SQSTransport, state.broker.transport)
+    transport = t.cast(SQSTransport, state.transport)
     clients = [holder.get() for holder in (transport._client, transport._sender)]
     handlers = (
         ("before-call.sqs", count),

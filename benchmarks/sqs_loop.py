@@ -96,10 +96,10 @@ class Ours:
         self._broker: DurableBroker = kit.broker(visibility=30)
         # Both of its clients are made, and connected.
         self._broker.transport.declare(QUEUE)
-        self._broker.counts(QUEUE)
+        self._broker.transport.counts(QUEUE)
 
     def send(self, texts: t.Sequence[str]) -> None:
-        assert self._broker.send(QUEUE, texts) == [None] * len(texts)
+        assert self._broker.sender.send(QUEUE, texts) == [None] * len(texts)
 
     def receive(self, count: int) -> None:
         log = Log()

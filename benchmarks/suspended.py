@@ -84,7 +84,7 @@ def make_others(state: AppState, runs: int) -> None:
 
 def messages(state: AppState) -> int:
     """Return how many messages the queues hold, in whatever state."""
-    counts = [state.broker.counts(queue) for queue in (EVENT_QUEUE, "default")]
+    counts = [state.transport.counts(queue) for queue in (EVENT_QUEUE, "default")]
     return sum(c.waiting + c.in_flight + c.delayed + c.dead for c in counts)
 
 

@@ -67,3 +67,10 @@ def test_importing_the_package_imports_no_extra() -> None:
 
     assert "flask_durable" in modules
     assert imports.unwanted(modules) == []
+
+
+def test_a_web_process_that_sends_imports_no_dramatiq(valkey: ValkeyServer) -> None:
+    modules = imports.modules_of_a_web_process(valkey.url)
+
+    assert "flask_durable.queue.sending" in modules
+    assert imports.unwanted(modules) == []

@@ -277,7 +277,7 @@ def test_a_send_tells_who_owns_each_event(
     def refuse(queue: str, bodies: t.Sequence[str], **_: t.Any) -> list[t.Any]:
         return [OSError("full")] * len(bodies)
 
-    monkeypatch.setattr(watched.state.broker, "send", refuse)
+    monkeypatch.setattr(watched.state.message_sender, "send", refuse)
     with pytest.raises(UnavailableError):
         watched.send("a/b", id="bad")
 

@@ -25,7 +25,7 @@ FRAMEWORKS = {"flask", "werkzeug", "click", "boto3", "botocore", "dramatiq"}
 #: Where each of these may be imported at all.
 HOMES = {
     "flask": {"cli", "extension", "web"},
-    "dramatiq": {"app.broker", "queue", "worker"},
+    "dramatiq": {"queue", "worker"},
     "redis": {
         "app.health",
         "app.state",

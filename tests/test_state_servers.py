@@ -72,7 +72,7 @@ def test_the_account_of_the_page_may_do_all_that_a_worker_does(
     worker.start()
     try:
         event = harness.send("order/placed", {})
-        harness.state.broker.send_dead("events", "broken", "a test")
+        harness.state.message_sender.send_dead("events", "broken", "a test")
         wait_until(
             lambda: [run for run in harness.runs.of_event(event) if run.result],
             "the run",

@@ -45,7 +45,7 @@ def _of_queues(state: AppState) -> t.Iterator[Reading]:
     queues = sorted({function["queue"] for function in functions})
     ages = _oldest(state, queues)
     for queue in (EVENT_QUEUE, *queues):
-        counts, tags = state.broker.counts(queue), {"queue": queue}
+        counts, tags = state.transport.counts(queue), {"queue": queue}
         yield "queue.depth", counts.waiting + counts.delayed, tags
         yield "queue.in_flight", counts.in_flight, tags
         yield "queue.dead", counts.dead, tags

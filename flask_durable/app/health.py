@@ -132,7 +132,7 @@ class HealthChecks:
     def _check_queue(self) -> HealthCheck:
         name = "queue"
         try:
-            counts = self._state.broker.check(EVENT_QUEUE)
+            counts = self._state.transport.check(EVENT_QUEUE)
         except Exception as error:
             return HealthCheck(name, False, f"{type(error).__name__}: {error}")
         url = mask_url(self._state.settings.queue_url or self._state.server.url)
@@ -140,7 +140,7 @@ class HealthChecks:
 
     def _check_owners(self) -> HealthCheck:
         name, state = "queue owners", self._state
-        ask = state.broker.transport.owner_problem
+        ask = state.transport.owner_problem
         try:
             problems = [why for queue in state.queues() if (why := ask(queue))]
         except Exception as error:

@@ -85,7 +85,7 @@ def own_queues(
         options.queues,
         Sensor(state.server, state.store.keys, options.queues),
         state.directory,
-        lambda: state.broker.counts(EVENT_QUEUE).waiting,
+        lambda: state.transport.counts(EVENT_QUEUE).waiting,
         by,
     )
 

@@ -41,6 +41,7 @@ from ..payloads.cipher import Cipher
 from ..payloads.sealing import make_blob_store
 from ..payloads.sealing import Payloads
 from ..queue.groups import group_of
+from ..queue.sending import Sender
 from ..queue.window import Window
 from ..runs.runs import Runs
 from ..security.redaction import Redaction
@@ -60,6 +61,7 @@ if t.TYPE_CHECKING:
     from ..functions.registry import FunctionRegistry
     from ..messages import Outcome
     from ..queue.broker import DurableBroker
+    from ..queue.transport import Transport
 
 #: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as
 #: the environment's settings do: an app that reads those must not see it.
@@ -128,21 +130,36 @@ class AppState(Stores):
         self.histograms.add(measure, attempt.function, seconds)
 
     @functools.cached_property
-    def broker(self) -> DurableBroker:
-        """The queues."""
-        # Dramatiq, and boto3 behind it, are imported only where events are sent or
-        # runs executed.
-        from .broker import make_broker
+    def message_sender(self) -> Sender:
+        """The queues, for every process: a web process sends without Dramatiq."""
+        # boto3, where it is needed, is imported by the first one to send or to work.
+        from .queues import make_transport
 
-        waits = self.settings.fsync != "off"
-        return make_broker(
+        home = None if self._queues_live_here else self.installation
+        transport = make_transport(
             self.settings,
             redis_client_factory=self.server.client_factory,
+            home=home,
+        )
+        return Sender(transport, self.settings.accept_timeout, home)
+
+    @property
+    def transport(self) -> Transport:
+        """The queues themselves."""
+        return self.message_sender.transport
+
+    @functools.cached_property
+    def broker(self) -> DurableBroker:
+        """The queues, for a process that receives."""
+        from ..queue.broker import DurableBroker
+
+        waits = self.settings.fsync != "off"
+        return DurableBroker(
+            self.message_sender,
             window=self.window,
             barrier=self.barrier.follower() if waits else _no_barrier,
             healthy=lambda: self.reachable,
             on_failed=self.failures.note,
-            home=None if self._queues_live_here else self.installation,
         )
 
     @functools.cached_property
@@ -162,14 +179,14 @@ class AppState(Stores):
     @functools.cached_property
     def outbox(self) -> Outbox:
         """The sender of messages that state changes owe."""
-        return Outbox(self.store, self.broker)
+        return Outbox(self.store, self.message_sender)
 
     @functools.cached_property
     def sender(self) -> EventSender:
         """The sender of events of the application and of clients."""
         spools = self.settings.spool
         return EventSender(
-            self.broker,
+            self.message_sender,
             self.payloads,
             self._senders_barrier,
             self.memory,
@@ -198,7 +215,7 @@ class AppState(Stores):
     @functools.cached_property
     def dead_letters(self) -> DeadLetters:
         """The dead letters as the application sees them."""
-        queues = self.broker.transport.dead_letters
+        queues = self.transport.dead_letters
         return DeadLetters(queues, self.failures, self.queues)
 
     @functools.cached_property
@@ -209,7 +226,7 @@ class AppState(Stores):
             store=self.store,
             directory=self.directory,
             barrier=self.barrier,
-            queue=self.broker,
+            queue=self.message_sender,
             payloads=self.payloads,
             scope=self._scope,
             release=releaser(self.app.extensions.get("sqlalchemy")),

@@ -29,18 +29,12 @@ from .consumer import ProcessingMiddleware
 from .consumer import QueueConsumer
 from .delivery import Delivery
 from .delivery import Held
-from .delivery import kept
 from .heartbeat import Hand
-from .marks import Home
-from .marks import Marks
 from .receiver import PAUSE
 from .receiver import Receiver
 from .sending import Sender
-from .transport import connection_closed
-from .transport import Outcome
-from .transport import QueueCounts
+from .transport import QueueAway
 from .transport import Received
-from .transport import Transport
 from .window import ServiceTimes
 from .window import Window
 
@@ -51,8 +45,6 @@ logger = get_logger(__name__)
 MAX_BACKLOG = 10_000
 MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
-#: Seconds that a send goes on while the queue takes nothing, by default.
-PATIENCE = 5.0
 #: Seconds that a message waits here for a run thread before it is handed back, and the
 #: receive from which on it is no longer handed back.
 MAX_WAIT = 2.0
@@ -72,7 +64,7 @@ class DurableBroker(dramatiq.Broker):
     when its :class:`Delivery` is settled, or when the actor returns. The engine owns
     retries and time limits, so none of Dramatiq's middleware is used.
 
-    :param transport: The queues.
+    :param sender: The queues, and how this process sends to them.
     :param window: The free run threads of this process.
     :param barrier: Returns once all state written so far is durable: ``True``, or
         ``False`` if some of it may be lost. Raises if it is not known yet.
@@ -80,23 +72,18 @@ class DurableBroker(dramatiq.Broker):
     :param healthy: Returns True while the state server answers; nothing is received
         while it does not.
     :param middleware: Further Dramatiq middleware.
-    :param patience: Seconds that a send goes on while the queue takes nothing.
     :param on_failed: Called with the errors of messages, by what they are about.
-    :param home: The installation that this process is of; ``None`` where queues are on
-        its own state server, which has no messages of other installations.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        sender: Sender,
         *,
         window: Window,
         barrier: t.Callable[[], bool],
         healthy: t.Callable[[], bool] | None = None,
         middleware: t.Sequence[dramatiq.Middleware] = (),
-        patience: float = PATIENCE,
         on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
-        home: Home | None = None,
     ) -> None:
         self._processing = ProcessingMiddleware(
             self._begin, self._ended, self.stop_receiving
@@ -104,14 +91,13 @@ class DurableBroker(dramatiq.Broker):
         super().__init__(middleware=[self._processing, *middleware])
         self.logger = t.cast(logging.Logger, SafeLogger(self.logger))
         self.queues: set[str] = set()
-        self.transport = transport
+        self.sender = sender
+        self.transport = transport = sender.transport
         self.window = window
         #: Called with a queue's name, at most once a second, when it was seen empty.
         self.on_empty: t.Callable[[str], None] | None = None
         #: Called with payloads that were handed over and will not be started.
         self.on_unstarted: t.Callable[[list[t.Any]], None] | None = None
-        self._sender = Sender(transport, patience)
-        self.marks = Marks(home)
         self._healthy = healthy
         self._hand = Hand(transport, each_beat=self._give_back_overdue)
         self._service_times = ServiceTimes()
@@ -151,52 +137,11 @@ class DurableBroker(dramatiq.Broker):
         """
         self.emit_before("enqueue", message, delay)
         bodies = [message.args[0].encode()]
-        [error] = self.send(message.queue_name, bodies, (delay or 0) / 1000)
+        [error] = self.sender.send(message.queue_name, bodies, (delay or 0) / 1000)
         if error is not None:
             raise error
         self.emit_after("enqueue", message, delay)
         return message
-
-    def is_ordered(self, queue: str) -> bool:
-        """Return whether *queue* orders its messages: a FIFO queue of SQS."""
-        return self.transport.is_ordered(queue)
-
-    def send(
-        self,
-        queue: str,
-        bodies: t.Sequence[str],
-        delay: float = 0,
-        *,
-        patience: float | None = None,
-    ) -> list[Outcome]:
-        """Send encoded messages, in batches, from any process.
-
-        :param delay: Seconds before the messages may be received, at most 900.
-        :param patience: Seconds to go on while nothing is taken, if not the usual.
-        :returns: An entry for each body: ``None`` if it was sent, otherwise the error.
-        """
-        marked = self.marks.put_on(bodies)
-        return self._sender.send(queue, marked, delay, patience=patience)
-
-    def is_transient(self, error: Exception) -> bool:
-        """Return whether a message that failed with *error* may be taken later."""
-        return self._sender.is_transient(error)
-
-    def problem(self, body: str) -> Exception | None:
-        """Return the error if the queues are known never to take *body*."""
-        return self.transport.problem(*self.marks.put_on([body]))
-
-    def send_dead(
-        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
-    ) -> None:
-        """Put a message that was not received from *queue* into its dead letters.
-
-        :param reason: Any text; its first 500 characters are kept.
-        :param receives: The number of tries so far, wherever they were made.
-        :raises Exception: The queue did not take the message, or it is not known if it
-            did; a second letter is harmless.
-        """
-        self.transport.send_dead(queue, body, kept(reason), receives=receives)
 
     def consume(
         self, queue_name: str, prefetch: int = 1, timeout: int = 30000
@@ -239,7 +184,7 @@ class DurableBroker(dramatiq.Broker):
 
         :param limit: The largest number of messages.
         :param wait: Seconds to wait for the first; the queue may wait less.
-        :raises dramatiq.errors.ConnectionClosed: The queue cannot be reached.
+        :raises QueueAway: The queue cannot be reached.
         """
         if not self._may_receive():
             self._stopping.wait(min(wait, PAUSE))
@@ -266,18 +211,10 @@ class DurableBroker(dramatiq.Broker):
             self.transport.declare(queue)
         except Exception as error:
             if self.transport.is_transient(error):
-                raise connection_closed(error) from error
+                raise QueueAway(str(error)) from error
             raise
-        self.marks.check_queues(self.transport, [queue])
+        self.sender.marks.check_queues(self.transport, [queue])
         self._declared.add(queue)
-
-    def counts(self, queue: str) -> QueueCounts:
-        """Return the numbers of messages of *queue* by their state."""
-        return self.transport.counts(queue)
-
-    def check(self, queue: str) -> QueueCounts:
-        """Return the same, after a check that messages can be sent to *queue*."""
-        return self.transport.check(queue)
 
     def stop_receiving(self, until: float = math.inf) -> None:
         """Fetch nothing more, and hand back messages that were fetched and not started.
@@ -375,7 +312,7 @@ class DurableBroker(dramatiq.Broker):
         for item in received:
             try:
                 message = decode(item.body)
-                self.marks.check(queue, message)
+                self.sender.marks.check(queue, message)
             except UndecodableMessage as error:
                 held = Held(queue, item, put)
                 self._hand.add([held])

@@ -36,6 +36,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from ..common.processes import PerProcess
+from .delivery import kept
+from .marks import Home
+from .marks import Marks
 from .transport import Outcome
 from .transport import SendLimits
 from .transport import Transport
@@ -43,6 +46,9 @@ from .transport import Transport
 #: Seconds before the second try, and the longest such pause; with jitter.
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
+
+#: Seconds that a send goes on while the queue takes nothing, unless told otherwise.
+PATIENCE = 5.0
 
 
 @dataclass
@@ -74,14 +80,22 @@ class _Patience:
 
 
 class Sender:
-    """Sends messages for all threads of a process.
+    """Sends messages for all threads of a process, whether or not it receives any.
 
     :param transport: The queues.
     :param patience: The default patience of :meth:`send`, in seconds.
+    :param home: The installation that this process is of; ``None`` where queues are on
+        its own state server, which has no messages of other installations.
     """
 
-    def __init__(self, transport: Transport, patience: float) -> None:
-        self._transport = transport
+    def __init__(
+        self,
+        transport: Transport,
+        patience: float = PATIENCE,
+        home: Home | None = None,
+    ) -> None:
+        self.transport = transport
+        self.marks = Marks(home)
         self._patience = patience
         # Locks and batches of the parent process would never be released.
         self._coalescers: PerProcess[dict[str, Coalescer]] = PerProcess(dict)
@@ -94,15 +108,17 @@ class Sender:
         *,
         patience: float | None = None,
     ) -> list[Outcome]:
-        """Send *bodies*, and try again those that the queue does not take now.
+        """Send encoded messages, and again those that the queue does not take now.
 
-        :param delay: Seconds before they may be received.
+        :param delay: Seconds before they may be received, at most 900.
         :param patience: Seconds to go on while nothing is taken, if not the usual.
+        :returns: One entry a body: ``None`` if it was sent, else the error.
         """
+        bodies = self.marks.put_on(bodies)
         left = _Patience(self._patience if patience is None else patience)
         sizes = [len(body.encode()) for body in bodies]
         outcomes: list[Outcome] = [None] * len(bodies)
-        for numbers in self._transport.send_limits.divide(range(len(bodies)), sizes):
+        for numbers in self.transport.send_limits.divide(range(len(bodies)), sizes):
             batch = [bodies[number] for number in numbers]
             # After a batch that was not taken for so long the others are not tried.
             error = left.error
@@ -115,7 +131,27 @@ class Sender:
 
     def is_transient(self, error: Exception) -> bool:
         """Return whether the queue may take the same message later."""
-        return isinstance(error, Unanswered) or self._transport.is_transient(error)
+        return isinstance(error, Unanswered) or self.transport.is_transient(error)
+
+    def problem(self, body: str) -> Exception | None:
+        """Return why the queues never take *body*, as far as is known here."""
+        return self.transport.problem(*self.marks.put_on([body]))
+
+    def is_ordered(self, queue: str) -> bool:
+        """Return whether *queue* orders its messages: a FIFO queue of SQS."""
+        return self.transport.is_ordered(queue)
+
+    def send_dead(
+        self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
+    ) -> None:
+        """Put a message that was not received from *queue* into its dead letters.
+
+        :param reason: Any text; its first 500 characters are kept.
+        :param receives: How often it was tried, wherever that was.
+        :raises Exception: The queue did not take it, or nobody knows; a second letter
+            is harmless.
+        """
+        self.transport.send_dead(queue, body, kept(reason), receives=receives)
 
     def _send(
         self, queue: str, bodies: list[str], delay: float, patience: _Patience
@@ -139,15 +175,15 @@ class Sender:
         return outcomes
 
     def _try(self, queue: str, bodies: list[str], delay: float) -> list[Outcome]:
-        if delay or not self._transport.send_limits.coalesced:
-            return self._transport.send(queue, bodies, delay)
+        if delay or not self.transport.send_limits.coalesced:
+            return self.transport.send(queue, bodies, delay)
         return self._coalescer(queue).send(bodies)
 
     def _coalescer(self, queue: str) -> Coalescer:
         coalescers = self._coalescers.get()
         found = coalescers.get(queue)
         if found is None:
-            transport = self._transport
+            transport = self.transport
             made = Coalescer(
                 lambda bodies: transport.send(queue, bodies),
                 transport.send_limits,

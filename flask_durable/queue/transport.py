@@ -25,8 +25,6 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-from dramatiq.errors import ConnectionClosed
-
 from ..common.redelivery import MAX_DELAY
 from ..errors import UnavailableError
 
@@ -38,6 +36,10 @@ ANSWER_WITHIN = 2.0
 
 #: The outcome of one entry of a call: ``None`` if it was done, otherwise the error.
 Outcome = Exception | None
+
+
+class QueueAway(Exception):
+    """The queue cannot be reached now. Receiving is tried again."""
 
 
 class ReceiptLost(Exception):
@@ -183,7 +185,7 @@ class Transport(t.Protocol):
 
         A message received more than the maximum goes to the dead-letter queue instead.
 
-        :raises dramatiq.errors.ConnectionClosed: The queue cannot be reached, or
+        :raises QueueAway: The queue cannot be reached, or
             asked for fewer calls.
         """
 
@@ -234,11 +236,6 @@ def bad_delay(delay: float) -> ValueError | None:
     if 0 <= delay <= MAX_DELAY:
         return None
     return ValueError(f"a delay of {delay} s is not between 0 and {MAX_DELAY:.0f}")
-
-
-def connection_closed(error: Exception) -> ConnectionClosed:
-    """Return *error* as the one that Dramatiq knows for a queue out of reach."""
-    return ConnectionClosed(str(error))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

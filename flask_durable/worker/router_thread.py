@@ -21,8 +21,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 
-from dramatiq.errors import BrokerConnectionError
-
 from ..common.loops import Loop
 from ..common.loops import moved
 from ..common.redelivery import pause_before
@@ -32,6 +30,7 @@ from ..errors import ConfigurationError
 from ..messages import EVENT_QUEUE
 from ..queue.broker import DurableBroker
 from ..queue.delivery import Delivery
+from ..queue.transport import QueueAway
 from ..redis.errors import TRANSIENT
 from ..store.message_failures import MessageFailures
 
@@ -206,7 +205,7 @@ class RouterThread:
         return 0
 
     def _failed(self, error: BaseException) -> float:
-        if isinstance(error, BrokerConnectionError | ConfigurationError):
+        if isinstance(error, QueueAway | ConfigurationError):
             logger.warning(
                 "The event queue cannot be reached: %s",
                 error,

@@ -134,7 +134,9 @@ class RunThreads:
 
         False for a queue that orders its runs: they would overtake those that wait.
         """
-        return self._broker.serves(queue) and not self._broker.is_ordered(queue)
+        return self._broker.serves(queue) and not self._broker.transport.is_ordered(
+            queue
+        )
 
     def lost(self, attempt: Attempt) -> None:
         """Start a thread in the place of the one that executes *attempt*."""

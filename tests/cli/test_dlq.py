@@ -25,7 +25,9 @@ def buried(driven: Harness) -> Harness:
     state = driven.state
     for number, name in enumerate(("greeting/asked", "greeting/asked", "repair/asked")):
         message = state.message(name, {"name": "ada"}, id=f"event-{number}")
-        state.broker.send_dead(EVENT_QUEUE, message.encode(), f"because {number}")
+        state.message_sender.send_dead(
+            EVENT_QUEUE, message.encode(), f"because {number}"
+        )
     return driven
 
 
@@ -88,7 +90,7 @@ def test_the_last_error_is_shown_where_the_reason_has_none(
 
 
 def test_a_letter_that_cannot_be_decoded_is_shown(driven: Harness, run: Run) -> None:
-    driven.state.broker.send_dead(EVENT_QUEUE, "\x1b[2J{nonsense", "not JSON")
+    driven.state.message_sender.send_dead(EVENT_QUEUE, "\x1b[2J{nonsense", "not JSON")
     [[id, about, *_]] = rows(run("dlq", "list"))
     assert about == "?"
     assert "\\x1b[2J{nonsense" in run("dlq", "show", id).stdout
@@ -163,7 +165,7 @@ def test_letters_are_deleted_only_when_it_is_confirmed(
 def test_what_was_not_moved_is_exit_code_1(
     buried: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queues = buried.state.broker.transport.dead_letters
+    queues = buried.state.transport.dead_letters
 
     def refuse(name: str, keys: list[str], ids: list[str]) -> t.NoReturn:
         import redis

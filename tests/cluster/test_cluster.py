@@ -395,7 +395,7 @@ def test_queues_may_be_on_a_cluster_while_the_state_is_not(
 
     run = harness.send_and_settle("a/b")
     assert run.result == 1
-    assert harness.state.broker.counts("media").waiting == 0
+    assert harness.state.transport.counts("media").waiting == 0
     harness.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from flask_durable import ConfigurationError
-from flask_durable.app.broker import client_factory
+from flask_durable.app.queues import client_factory
 from flask_durable.config.settings import Settings
 from flask_durable.redis.client import node_urls
 from flask_durable.security.redaction import mask_url

@@ -13,7 +13,6 @@ import typing as t
 from collections import Counter
 
 import redis
-from dramatiq.errors import BrokerConnectionError
 
 from flask_durable import current_run
 from flask_durable import Durable
@@ -26,6 +25,7 @@ from flask_durable import Step
 from flask_durable import StepInterrupted
 from flask_durable import UnavailableError
 from flask_durable.messages import EVENT_QUEUE
+from flask_durable.queue.transport import QueueAway
 from flask_durable.redis.errors import TRANSIENT
 from flask_durable.worker.router_thread import RouterThread
 
@@ -211,7 +211,7 @@ class World:
         """Call as a thread of the worker does, which outlives an outage."""
         try:
             return call()
-        except (*TRANSIENT, BrokerConnectionError, UnavailableError):
+        except (*TRANSIENT, QueueAway, UnavailableError):
             return None
 
     def _bury(self) -> None:
@@ -305,7 +305,7 @@ class World:
         if self._process is None:
             return ["no process"]
         with self.operations.driving(False):
-            counts = {q: self._process.state.broker.counts(q) for q in QUEUES}
+            counts = {q: self._process.state.transport.counts(q) for q in QUEUES}
         return [
             f"{queue} holds {count}"
             for queue, count in counts.items()

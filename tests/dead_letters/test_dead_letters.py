@@ -47,7 +47,7 @@ def bury(
 ) -> str:
     """Put an event into the dead letters; return its id."""
     message = harness.state.message(name, {"number": number}, id=f"order-{number}")
-    harness.state.broker.send_dead(
+    harness.state.message_sender.send_dead(
         EVENT_QUEUE, message.encode(), reason, receives=receives
     )
     return message.id
@@ -55,7 +55,7 @@ def bury(
 
 def bury_run(harness: Harness, run: str, function: str = "order") -> None:
     body = RunMessage(run, function, queued=1).encode()
-    harness.state.broker.send_dead("default", body, "tired")
+    harness.state.message_sender.send_dead("default", body, "tired")
 
 
 # -- Looking ----------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_a_dead_letter_tells_what_it_is_about_and_why_it_died(
 def test_what_cannot_be_decoded_is_shown_as_it_is(
     any_harness: Harness, letters: DeadLetters
 ) -> None:
-    any_harness.state.broker.send_dead(EVENT_QUEUE, "{nonsense", "not JSON")
+    any_harness.state.message_sender.send_dead(EVENT_QUEUE, "{nonsense", "not JSON")
     [letter] = letters.list()
     assert letter.body == "{nonsense"
     assert (letter.event, letter.run) == (None, None)
@@ -180,7 +180,7 @@ def test_a_redriven_event_that_is_fit_by_now_is_run_and_another_dies_again(
     any_harness: Harness, letters: DeadLetters, calls: list[int]
 ) -> None:
     bury(any_harness, 1)
-    any_harness.state.broker.send_dead(EVENT_QUEUE, "{nonsense", "not JSON")
+    any_harness.state.message_sender.send_dead(EVENT_QUEUE, "{nonsense", "not JSON")
     assert letters.redrive().done == 2
     any_harness.settle()
     assert calls == [1]
@@ -199,7 +199,7 @@ def test_a_redriven_run_message_runs_nothing_twice(
     assert letters.redrive(run=run.id).done == 1
     any_harness.settle()
     assert calls == [1]
-    assert any_harness.state.broker.counts("default") == QueueCounts(0, 0, 0, 0)
+    assert any_harness.state.transport.counts("default") == QueueCounts(0, 0, 0, 0)
 
 
 def test_some_are_moved_back_by_id_and_by_filter(
@@ -236,7 +236,7 @@ def test_a_queue_that_takes_nothing_ends_the_work(
 ) -> None:
     for number in range(3):
         bury(any_harness, number)
-    queues = any_harness.state.broker.transport.dead_letters
+    queues = any_harness.state.transport.dead_letters
     look_of = queues.look
     asked = []
 

@@ -202,7 +202,7 @@ def test_a_filter_that_hangs_for_one_event_fails_no_other_one(
         assert harness.run_of(bad, "picky").status == RunStatus.FAILED
         # It was not asked about this one: the event goes back, for this function alone.
         assert [run.function for run in harness.runs.of_event(good)] == ["other"]
-        assert harness.state.broker.counts(EVENT_QUEUE).delayed == 1
+        assert harness.state.transport.counts(EVENT_QUEUE).delayed == 1
 
     def routed() -> bool:
         harness.settle()
@@ -256,7 +256,7 @@ def test_a_validator_that_goes_on_for_ever_is_asked_of_later_events(
     harness.start()
     for id, path in ("e1", "hang"), ("e2", "good"):
         body = EventMessage("slow/sent", {"path": path}, id, 1).encode()
-        harness.state.broker.send(EVENT_QUEUE, [body])
+        harness.state.message_sender.send(EVENT_QUEUE, [body])
         harness.settle()
 
     assert harness.runs.of_event("e1") == []
@@ -301,12 +301,12 @@ def test_a_validator_that_hangs_sends_its_event_back_and_holds_up_no_other(
     harness.start()
     bodies = [EventMessage("slow/sent", {"path": "hang"}, "e1", 1).encode()]
     bodies += [EventMessage("a/b", {}, "e2", 1).encode()]
-    broker.send(EVENT_QUEUE, bodies)
+    broker.sender.send(EVENT_QUEUE, bodies)
     harness.settle()
 
     assert harness.run_of("e2").result == "done"
     assert harness.runs.of_event("e1") == []
-    counts = broker.counts(EVENT_QUEUE)
+    counts = broker.transport.counts(EVENT_QUEUE)
     assert (counts.delayed, counts.dead) == (1, 0)
 
 

@@ -112,7 +112,7 @@ def test_an_event_of_a_message_without_a_due_time_does_not_wait(
     harness.start()
     later = round((time.time() + HOUR) * 1000)
     message = EventMessage("a/b", {}, "e1", later)
-    harness.state.broker.send(EVENT_QUEUE, [message.encode()])
+    harness.state.message_sender.send(EVENT_QUEUE, [message.encode()])
 
     harness.settle()
 

@@ -238,7 +238,7 @@ def test_what_is_added_to_an_event_counts_for_what_the_queue_takes(
         assert "never takes the event e1" in response.json["message"]
         assert {e["status"] for e in response.json["events"]} == {"failed"}
         assert client.post(f"/e/{key}", json=large).status_code == 413
-        assert harness.state.broker.counts("events").waiting == 0
+        assert harness.state.transport.counts("events").waiting == 0
 
         @harness.durable.function(on="c/d", retries=3)
         def sends(event: Event[t.Any], step: Step) -> None:

@@ -76,7 +76,7 @@ def test_an_event_about_a_run_that_is_too_large_is_a_dead_letter(
 def test_what_the_dead_letters_never_take_either_is_dropped(
     harness: Harness, proxied: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness.state.broker.transport.declare(EVENT_QUEUE)
+    harness.state.transport.declare(EVENT_QUEUE)
     proxied.meets("SendMessage", Answer("InvalidParameterValue"))
     harness.send("file/read", LARGEST)
     harness.settle()
@@ -89,7 +89,7 @@ def test_what_the_dead_letters_never_take_either_is_dropped(
 def test_it_stays_owed_while_the_dead_letters_are_away(
     harness: Harness, proxied: Proxy
 ) -> None:
-    harness.state.broker.transport.declare(EVENT_QUEUE)
+    harness.state.transport.declare(EVENT_QUEUE)
     proxied.meets("SendMessage", Answer("ServiceUnavailable", 503))
     harness.send("file/read", LARGEST)
     harness.settle()

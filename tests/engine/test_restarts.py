@@ -130,7 +130,7 @@ def test_a_message_is_not_deleted_when_the_run_that_it_led_to_is_lost(
     assert calls == []
     run = harness.run_of_settled(event_id)
     assert (run.status, calls) == (RunStatus.COMPLETED, [event_id])
-    counts = harness.state.broker.counts("events")
+    counts = harness.state.transport.counts("events")
     assert (counts.waiting, counts.in_flight) == (0, 0)
 
 
@@ -241,7 +241,7 @@ def test_what_was_sent_right_before_a_restart_is_reported_and_sent_again(
         step.run("first", calls.append, event.id)
 
     harness.start()
-    mains.fail_once_after(monkeypatch, harness.state.broker, "send")
+    mains.fail_once_after(monkeypatch, harness.state.message_sender, "send")
 
     with pytest.raises(UnavailableError, match="started again"):
         harness.send("a/b", id="one")

@@ -156,13 +156,13 @@ def test_what_cannot_be_understood_is_dead_lettered_and_blocks_nothing(
         calls.append(event.data.path)
 
     broker = any_harness.state.broker
-    broker.send(EVENT_QUEUE, [body])
+    broker.sender.send(EVENT_QUEUE, [body])
     any_harness.send(Uploaded(path="/good"))
     any_harness.settle()
     broker.flush_settled(5)
 
     assert calls == ["/good"]
-    assert broker.counts(EVENT_QUEUE).dead == 1
+    assert broker.transport.counts(EVENT_QUEUE).dead == 1
 
 
 def test_a_router_with_older_code_leaves_nothing_out(
@@ -257,7 +257,7 @@ def test_an_event_of_a_release_that_has_no_workers_yet_is_kept_for_them(
         pass
     any_harness.state.broker.flush_settled(5)
 
-    assert any_harness.state.broker.counts(EVENT_QUEUE).dead == 0
+    assert any_harness.state.transport.counts(EVENT_QUEUE).dead == 0
     new.close()
 
 
@@ -279,18 +279,18 @@ def test_what_fits_in_another_release_alone_goes_back_and_what_fits_in_none_is_d
     while not old.route():
         pass
     old.state.broker.flush_settled(5)
-    assert broker.counts(EVENT_QUEUE).dead == 0
+    assert broker.transport.counts(EVENT_QUEUE).dead == 0
 
     client, root = old.state.server.client, old.state.store.keys.root
     for name in names_of(old.durable.functions.specs()):
         client.zincrby(f"{root}:functions:seen", -3_600_000, name)
     any_harness.publish()
     wrong = EventMessage("order/placed", {"kind": "d"}, "e2", 1)
-    broker.send(EVENT_QUEUE, [wrong.encode()])
+    broker.sender.send(EVENT_QUEUE, [wrong.encode()])
     while not any_harness.route():
         pass
     broker.flush_settled(5)
-    assert broker.counts(EVENT_QUEUE).dead == 1
+    assert broker.transport.counts(EVENT_QUEUE).dead == 1
     (letter,) = any_harness.state.dead_letters.list()
     assert letter.event_id == "e2"
     assert any_harness.runs.of_event(event_id) == []
@@ -323,7 +323,7 @@ def test_an_event_delivered_again_changes_nothing(harness: Harness) -> None:
 
     message = EventMessage("a/b", {}, "again", 1_700_000_000_000)
     for _ in range(3):
-        harness.state.broker.send(EVENT_QUEUE, [message.encode()])
+        harness.state.message_sender.send(EVENT_QUEUE, [message.encode()])
         harness.settle()
 
     assert calls == [1]

@@ -41,7 +41,7 @@ EVENT_KEY = "evk_" + 43 * "a"
 
 @contextlib.contextmanager
 def looking(harness: Harness) -> t.Iterator[Look]:
-    look = harness.state.broker.transport.dead_letters.look("default", 30)
+    look = harness.state.transport.dead_letters.look("default", 30)
     with contextlib.closing(look):
         yield look
 
@@ -112,7 +112,7 @@ def test_a_dead_letter_that_is_received_twice_is_delivered_once(
         [letter] = letters_in(look)
     for _ in range(2):
         body = t.cast(bytes, letter.body).decode()
-        assert harness.state.broker.send("default", [body]) == [None]
+        assert harness.state.message_sender.send("default", [body]) == [None]
         harness.settle()
     assert the_run(harness, event_id).status is RunStatus.COMPLETED
     assert len(receiver.deliveries) == 2
@@ -132,7 +132,7 @@ def test_a_letter_of_an_earlier_failure_leaves_a_later_one_alone(
         [second] = letters_in(look)
     assert "410" in second.reason
 
-    harness.state.broker.send("default", [t.cast(bytes, first.body).decode()])
+    harness.state.message_sender.send("default", [t.cast(bytes, first.body).decode()])
     harness.settle()
     assert the_run(harness, event_id).status is RunStatus.FAILED
     assert len(receiver.deliveries) == 2

@@ -299,7 +299,7 @@ def test_a_worker_with_a_wrong_key_loses_no_event(
         RunStatus.PAUSED,
         "payload.locked",
     )
-    assert right.state.broker.counts(EVENT_QUEUE).dead == 0
+    assert right.state.transport.counts(EVENT_QUEUE).dead == 0
 
     right.runs.resume(run.id)
     right.settle()

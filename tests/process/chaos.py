@@ -182,7 +182,7 @@ class Chaos:
                 for run in self.site.runs_of(*events)
             ]
             broker = durable.state_of(self.site.app).broker
-            broker.send("default", [message.encode() for message in messages])
+            broker.sender.send("default", [message.encode() for message in messages])
 
     def end(self, worker: Process) -> None:
         """Ask a worker to go."""

@@ -247,7 +247,7 @@ class Site:
     def queues(self) -> list[QueueCounts]:
         """Return the numbers of messages in the queues."""
         broker = work.durable.state_of(self.app).broker
-        return [broker.counts(queue) for queue in (EVENT_QUEUE, "default")]
+        return [broker.transport.counts(queue) for queue in (EVENT_QUEUE, "default")]
 
     def are_empty(self) -> None:
         """Wait until no message is left in any queue, in hand or dead."""

@@ -118,7 +118,7 @@ class Orders:
 
     def queues(self) -> list[QueueCounts]:
         broker = self.harness.state.broker
-        return [broker.counts(queue) for queue in QUEUES]
+        return [broker.transport.counts(queue) for queue in QUEUES]
 
     def _send(self) -> None:
         tenant = self.chance.choice(TENANTS)

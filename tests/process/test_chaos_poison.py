@@ -138,5 +138,5 @@ class Poison(Chaos):
         event = f"poison-{len(self.poison)}"
         # Past the sender, which would check it itself.
         message = EventMessage(name, data, event, at=1).encode()
-        assert self.site.state.broker.send(EVENT_QUEUE, [message]) == [None]
+        assert self.site.state.message_sender.send(EVENT_QUEUE, [message]) == [None]
         self.poison[event] = kind

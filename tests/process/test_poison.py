@@ -83,7 +83,7 @@ def serve(site: Site, meals: list[str], kinds: t.Mapping[str, str]) -> None:
     """Send *meals* and the bad ones, in no order."""
     bodies = meals + [bad_one(number, kind) for number, kind in kinds.items()]
     random.Random(1).shuffle(bodies)
-    outcomes = site.state.broker.send(EVENT_QUEUE, bodies)
+    outcomes = site.state.message_sender.send(EVENT_QUEUE, bodies)
     assert outcomes == [None] * len(bodies)
 
 

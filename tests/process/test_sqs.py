@@ -53,7 +53,7 @@ def test_an_outage_of_the_state_server_costs_a_message_at_most_one_receive(
         EventMessage("work/five", {"pace": 0}, f"late-{number}", 1).encode()
         for number in range(5)
     ]
-    assert sqs_site.state.broker.send(EVENT_QUEUE, late) == [None] * 5
+    assert sqs_site.state.message_sender.send(EVENT_QUEUE, late) == [None] * 5
     time.sleep(5)  # two visibility timeouts, and what a lease lasts
     sqs_site.valkey.start()
 
@@ -70,7 +70,9 @@ def test_what_a_killed_worker_had_received_and_not_routed_is_soon_visible_again(
     sqs_site.valkey.pause()  # nothing can be claimed
     events = [f"five-{number}" for number in range(10)]
     bodies = [EventMessage("work/five", {"pace": 0}, id, 1).encode() for id in events]
-    assert sqs_site.state.broker.send(EVENT_QUEUE, bodies) == [None] * len(bodies)
+    assert sqs_site.state.message_sender.send(EVENT_QUEUE, bodies) == [None] * len(
+        bodies
+    )
     wait_until(lambda: sqs_site.queues()[0].in_flight > 0, "messages in flight")
     worker.kill()
     sqs_site.valkey.resume()

@@ -60,7 +60,7 @@ def made(
     site = Site(tmp_path, valkey, sqs.url, namespace)
     try:
         for queue in QUEUES:
-            site.state.broker.transport.declare(queue)
+            site.state.transport.declare(queue)
         yield site
     finally:
         site.close()
@@ -124,7 +124,7 @@ def bury(site: Site, role: Role) -> None:
     """Send an event that nobody can read, and wait until it is a dead letter."""
     dead = site.state.dead_letters
     before = dead.counts()[EVENT_QUEUE]
-    transport = site.state.broker.transport
+    transport = site.state.transport
     assert transport.send(EVENT_QUEUE, ["no JSON"]) == [None]
     wait_until(lambda: dead.counts()[EVENT_QUEUE] == before + 1, "a letter", 60)
 
@@ -147,7 +147,7 @@ def test_a_worker_needs_its_policy(made: Site, role: t.Callable[[], Role]) -> No
     # What it has fetched and not begun, when it ends, is given back.
     for number in range(60):
         made.send("work/five", str(number), pace=0.02)
-    queue = made.state.broker.transport
+    queue = made.state.transport
     wait_until(lambda: queue.counts("default").in_flight > 3, "a prefetch", 60)
     process.signal(15)
     assert process.wait() == 0

@@ -12,10 +12,12 @@ import boto3
 import dramatiq
 import redis
 
-from flask_durable.app.broker import client_factory
+from flask_durable.app.queues import client_factory
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.redis_streams.transport import RedisTransport
+from flask_durable.queue.sending import PATIENCE
+from flask_durable.queue.sending import Sender
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.transport import SQSTransport
 from flask_durable.queue.transport import Received
@@ -71,7 +73,9 @@ class Kit:
         transport = options.pop("transport", None)
         if transport is None:
             transport = self.transport(visibility=visibility)
-        made = DurableBroker(transport, **options)
+        patience = options.pop("patience", PATIENCE)
+        sender = Sender(transport, patience, options.pop("home", None))
+        made = DurableBroker(sender, **options)
         self._closers.append(made.close)
         return made
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 from dramatiq.errors import QueueNotFound
 
-from flask_durable.app.broker import make_broker
+from flask_durable.app.queues import make_transport
 from flask_durable.config.settings import Settings
 from flask_durable.errors import ConfigurationError
 from flask_durable.messages import RunMessage
@@ -20,6 +20,7 @@ from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.consumer import Inbox
 from flask_durable.queue.consumer import LocalMessage
 from flask_durable.queue.delivery import Delivery
+from flask_durable.queue.sending import Sender
 from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import QueueCounts
 from flask_durable.queue.transport import Transport
@@ -91,9 +92,9 @@ def test_failed_deletes_are_repeated_and_hold_no_slot(
     broker = redis_kit.broker(transport=flaky, size=2, visibility=30)
     log = Log()
     with working(broker, log, threads=2):
-        broker.send(QUEUE, bodies(20))
+        broker.sender.send(QUEUE, bodies(20))
         wait_until(lambda: len(log) == 20)
-        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+        wait_until(lambda: broker.transport.counts(QUEUE) == EMPTY)
     assert len(set(log.runs)) == 20
     assert broker.window.free == 2
 
@@ -103,7 +104,7 @@ def test_failed_settlements_are_repeated(
     redis_kit: RedisKit, flaky: Flaky, settle: str
 ) -> None:
     broker = redis_kit.broker(transport=flaky, visibility=30)
-    broker.send(QUEUE, [body(1)])
+    broker.sender.send(QUEUE, [body(1)])
     [delivery] = _deliveries(broker, 1)
     if settle == "release":
         delivery.release()
@@ -113,7 +114,7 @@ def test_failed_settlements_are_repeated(
     expected = (
         QueueCounts(1, 0, 0, 0) if settle == "release" else QueueCounts(0, 0, 0, 1)
     )
-    assert broker.counts(QUEUE) == expected
+    assert broker.transport.counts(QUEUE) == expected
 
 
 def test_deletes_share_a_call_and_a_barrier(redis_kit: RedisKit, flaky: Flaky) -> None:
@@ -125,29 +126,29 @@ def test_deletes_share_a_call_and_a_barrier(redis_kit: RedisKit, flaky: Flaky) -
         return True
 
     broker = redis_kit.broker(transport=flaky, visibility=30, barrier=barrier)
-    broker.send(QUEUE, bodies(10))
+    broker.sender.send(QUEUE, bodies(10))
     for delivery in _deliveries(broker, 10):
         delivery.done()
     assert broker.flush_settled(20)
-    assert broker.counts(QUEUE) == EMPTY
+    assert broker.transport.counts(QUEUE) == EMPTY
     assert sum(count for _, count in flaky.calls) == 10
     assert len(barriers) == len(flaky.calls) < 5
 
 
 def test_only_the_first_settlement_counts(redis_kit: RedisKit) -> None:
     broker = redis_kit.broker(visibility=30)
-    broker.send(QUEUE, [body(1)])
+    broker.sender.send(QUEUE, [body(1)])
     [delivery] = _deliveries(broker, 1)
     delivery.dead("first")
     delivery.done()
     delivery.release()
     assert broker.flush_settled(20)
-    assert broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+    assert broker.transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
 def test_a_reason_may_be_any_text(redis_kit: RedisKit) -> None:
     broker = redis_kit.broker(visibility=30)
-    broker.send(QUEUE, [body(1)])
+    broker.sender.send(QUEUE, [body(1)])
     [delivery] = _deliveries(broker, 1)
     delivery.dead("\ud800\x00" * 10_000)
     assert broker.flush_settled(20)
@@ -173,7 +174,7 @@ def test_what_is_settled_while_its_queue_is_busy_follows_at_once(
 
     monkeypatch.setattr(flaky, "delete", hang_once)
     broker = redis_kit.broker(transport=flaky, visibility=60)
-    broker.send(QUEUE, bodies(3))
+    broker.sender.send(QUEUE, bodies(3))
     first, second, third = _deliveries(broker, 3)
     first.done()
     assert deleting.wait(20)
@@ -186,7 +187,7 @@ def test_what_is_settled_while_its_queue_is_busy_follows_at_once(
     answered.set()
 
     assert broker.flush_settled(20)
-    assert broker.counts(QUEUE) == EMPTY
+    assert broker.transport.counts(QUEUE) == EMPTY
 
 
 def test_receiving_pauses_while_settled_messages_pile_up(
@@ -204,7 +205,7 @@ def test_receiving_pauses_while_settled_messages_pile_up(
     broker = redis_kit.broker(barrier=barrier, size=1)
     log = Log()
     with working(broker, log, threads=1):
-        broker.send(QUEUE, bodies(20))
+        broker.sender.send(QUEUE, bodies(20))
         wait_until(lambda: broker._acknowledger.backlog > 3)
         assert broker.deliveries(QUEUE, 10, 1) == []
         assert len(log) < 20
@@ -225,11 +226,11 @@ def test_slots_are_freed_once_when_messages_cannot_be_handed_in(
 
     monkeypatch.setattr(Inbox, "put", put_or_fail)
     broker = redis_kit.broker(visibility=30)
-    broker.send(QUEUE, ["not json", *bodies(5)])
+    broker.sender.send(QUEUE, ["not json", *bodies(5)])
     log = Log()
     with working(broker, log):
         wait_until(lambda: set(log.runs) == {f"run-{number}" for number in range(5)})
-        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1))
+        wait_until(lambda: broker.transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1))
         assert broker.window.free == broker.window.size
 
 
@@ -240,7 +241,7 @@ def test_a_message_at_its_last_receive_is_not_given_back(
     broker = redis_kit.broker(
         transport=redis_kit.transport(visibility=30, max_receives=1), size=3
     )
-    broker.send(QUEUE, bodies(3))
+    broker.sender.send(QUEUE, bodies(3))
     going = threading.Event()
     log = Log()
 
@@ -252,7 +253,7 @@ def test_a_message_at_its_last_receive_is_not_given_back(
         wait_until(lambda: len(broker._waiting) == 3)
         broker._give_back_overdue()
         going.set()
-        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+        wait_until(lambda: broker.transport.counts(QUEUE) == EMPTY)
     assert sorted(log.runs) == ["run-0", "run-1", "run-2"]
 
 
@@ -331,7 +332,7 @@ def test_a_message_lost_before_it_was_started_is_skipped(redis_kit: RedisKit) ->
         finish.wait(20)
 
     with working(broker, blocked, threads=1):
-        broker.send(QUEUE, bodies(2))
+        broker.sender.send(QUEUE, bodies(2))
         assert started.wait(20)
         wait_until(lambda: broker.window.free == 0)
         taken = collect(other, 2)
@@ -340,7 +341,7 @@ def test_a_message_lost_before_it_was_started_is_skipped(redis_kit: RedisKit) ->
         finish.set()
         wait_until(lambda: broker.window.free == 2)
     assert len(log) == 1
-    assert broker.counts(QUEUE) == EMPTY
+    assert broker.transport.counts(QUEUE) == EMPTY
 
 
 def test_a_message_without_its_actor_is_given_back(redis_kit: RedisKit) -> None:
@@ -349,8 +350,8 @@ def test_a_message_without_its_actor_is_given_back(redis_kit: RedisKit) -> None:
     worker = dramatiq.Worker(broker, worker_timeout=50)
     worker.start()
     try:
-        broker.send(QUEUE, [body(1)])
-        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 1, 0))
+        broker.sender.send(QUEUE, [body(1)])
+        wait_until(lambda: broker.transport.counts(QUEUE) == QueueCounts(0, 0, 1, 0))
         assert broker.window.free == broker.window.size
     finally:
         worker.stop()
@@ -366,14 +367,15 @@ def test_interrupted_actors_give_their_message_back(redis_kit: RedisKit) -> None
             raise SystemExit
 
     with working(broker, interrupted):
-        broker.send(QUEUE, [body(1)])
+        broker.sender.send(QUEUE, [body(1)])
         wait_until(lambda: seen == [1, 2])
-        wait_until(lambda: broker.counts(QUEUE) == EMPTY)
+        wait_until(lambda: broker.transport.counts(QUEUE) == EMPTY)
 
 
 def test_a_failed_enqueue_raises() -> None:
     settings = _settings(redis_url="redis://localhost:1")
-    broker = make_broker(settings, window=Window(1), barrier=lambda: True)
+    sender = Sender(make_transport(settings))
+    broker = DurableBroker(sender, window=Window(1), barrier=lambda: True)
     message: dramatiq.Message[t.Any] = dramatiq.Message(
         QUEUE, "execute", (RunMessage("r", "f", 1),), {}, {}
     )
@@ -390,27 +392,22 @@ def test_the_queues_are_where_the_state_is_unless_given(redis_kit: RedisKit) -> 
 
     for url in (None, redis_kit.url):
         settings = _settings(redis_url=redis_kit.url, queue_url=url)
-        broker = make_broker(
-            settings,
-            redis_client_factory=factory,
-            window=Window(1),
-            barrier=lambda: True,
-        )
-        assert broker.counts("no-such") == EMPTY
+        transport = make_transport(settings, redis_client_factory=factory)
+        assert transport.counts("no-such") == EMPTY
         assert made
         made.clear()
 
 
 def test_queues_without_any_server_name_the_setting() -> None:
     with pytest.raises(ConfigurationError, match="DURABLE_QUEUE_URL"):
-        make_broker(_settings(queue_url=None), window=Window(1), barrier=lambda: True)
+        make_transport(_settings(queue_url=None))
 
 
 def test_sqs_without_boto3_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = _settings(queue_url="sqs://?region=eu-west-1")
     with pytest.raises(ConfigurationError, match=r"flask-durable\[sqs\]"):
-        make_broker(settings, window=Window(1), barrier=lambda: True)
+        make_transport(settings)
 
 
 def _put_result(outcomes: queue.SimpleQueue[bool], act: t.Callable[[], bool]) -> None:

@@ -56,11 +56,11 @@ def test_a_message_that_was_never_received_can_be_put_into_the_dead_letters(
     kit: Kit,
 ) -> None:
     broker = kit.broker()
-    broker.send_dead(QUEUE, body(1), "the other side refused it\x00", receives=5)
+    broker.sender.send_dead(QUEUE, body(1), "the other side refused it\x00", receives=5)
     [letter] = kit.dead_letters()
     assert (letter.body, letter.receives) == (body(1), 5)
     assert str(letter.reason).startswith("the other side refused it")
-    assert broker.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
+    assert broker.transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
 def test_a_reason_is_kept_beside_a_large_body(kit: Kit) -> None:

@@ -135,7 +135,7 @@ def test_a_process_that_outlives_an_emptied_server_speaks_for_what_was_sent_befo
         assert old.state.installation.id == new.state.installation.id
         ids.append(old.send("a/b"))
         message = EventMessage("a/b", {}, "e4", 1, home=server_id)
-        new.state.broker.send(EVENT_QUEUE, [message.encode()])
+        new.state.message_sender.send(EVENT_QUEUE, [message.encode()])
         assert route_all(new) == 2
         assert new.run_of("e4")
 

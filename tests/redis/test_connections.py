@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from dramatiq import BrokerConnectionError
 
 from flask_durable.app import health
 from flask_durable.app.health import Readiness
 from flask_durable.errors import UnavailableError
 from flask_durable.queue.redis_streams.transport import RedisTransport
+from flask_durable.queue.transport import QueueAway
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.server import StateServer
 
@@ -72,7 +72,7 @@ def _sent(transport: RedisTransport) -> None:
 def _at_the_second_try(act: t.Callable[[], t.Any]) -> t.Any:
     try:
         return act()
-    except (redis.ConnectionError, UnavailableError, BrokerConnectionError):
+    except (redis.ConnectionError, UnavailableError, QueueAway):
         return act()
 
 

@@ -128,7 +128,7 @@ def test_groups_of_a_fifo_queue_keep_their_order_behind_those_that_ended_nothing
         EventMessage("a/b", {}, f"e{number}", 1, group=group).encode()
         for number, group in enumerate(groups)
     ]
-    broker.send(EVENT_QUEUE, bodies)
+    broker.sender.send(EVENT_QUEUE, bodies)
     deliveries = broker.deliveries(EVENT_QUEUE, len(groups), 1)
     for delivery in deliveries:
         message = delivery.message
@@ -218,6 +218,6 @@ def test_an_event_that_cannot_be_routed_takes_no_slot_and_no_other_with_it(
     # It comes again as what could not be routed for another reason does: after pauses
     # that double, so that its receives last.
     assert harness.state.broker.flush_settled(5)
-    counts = harness.state.broker.counts(EVENT_QUEUE)
+    counts = harness.state.transport.counts(EVENT_QUEUE)
     assert (counts.delayed, pause_before(1), pause_before(2)) == (1, 5.0, 10.0)
     assert sum(map(pause_before, range(1, 10))) > 1800

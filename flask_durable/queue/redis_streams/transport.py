@@ -35,9 +35,9 @@ from ...redis.exchange import Exchange
 from ...redis.scripts import all_scripts
 from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
-from ..transport import connection_closed
 from ..transport import MAX_RECEIVES
 from ..transport import Outcome
+from ..transport import QueueAway
 from ..transport import QueueCounts
 from ..transport import ReceiptLost
 from ..transport import Received
@@ -200,7 +200,7 @@ class RedisTransport:
                 self._make_group_beyond(queue)
                 received = self._receive(queue, limit, 0)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise connection_closed(error) from error
+            raise QueueAway(str(error)) from error
         return [item for item in received if not self._used_up(queue, item)]
 
     def delete(self, queue: str, receipts: t.Sequence[str]) -> list[Outcome]:

@@ -18,9 +18,9 @@ from ...messages import MessageRefused
 from ..marks import Home
 from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
-from ..transport import connection_closed
 from ..transport import MAX_RECEIVES
 from ..transport import Outcome
+from ..transport import QueueAway
 from ..transport import QueueCounts
 from ..transport import ReceiptLost
 from ..transport import Received
@@ -191,7 +191,7 @@ class SQSTransport:
         except Exception as error:
             self._forget_missing(queue, error)
             if is_transient(error):
-                raise connection_closed(error) from error
+                raise QueueAway(str(error)) from error
             raise
         return [
             Received(

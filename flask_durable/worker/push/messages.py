@@ -132,14 +132,16 @@ class PushedMessages:
         queue = self._queue_of(message, decoded)
         ordered = message.source.endswith(FIFO_SUFFIX)
         group = ""
-        if ordered or self._state.broker.is_ordered(queue):
+        if ordered or self._state.transport.is_ordered(queue):
             # One without a group is a group of its own.
             group = message.group or getattr(decoded, "group", "") or message.id
         return _Read(message, decoded, error, queue, group)
 
     def _is_renewed(self, read: _Read) -> bool:
         """Send a copy of a message; return True if it was taken: this one is done."""
-        [error] = self._state.broker.send(read.queue, [read.message.text], patience=0)
+        [error] = self._state.message_sender.send(
+            read.queue, [read.message.text], patience=0
+        )
         return error is None
 
     def _is_done(self, read: _Read, until: float, *, late: bool) -> bool:
@@ -151,7 +153,7 @@ class PushedMessages:
             if isinstance(read.error, UnknownForm):
                 raise read.error
             if read.decoded is not None:
-                self._state.broker.marks.check(read.queue, read.decoded)
+                self._state.message_sender.marks.check(read.queue, read.decoded)
             return self._serve(read, until, late=late)
         except _FailedAlone as failed:
             return self._is_dead(read, failed.error)
@@ -179,7 +181,7 @@ class PushedMessages:
     def _route(
         self, read: _Read, event: EventMessage, until: float, *, late: bool
     ) -> bool:
-        place = _Place(self._state.broker.is_ordered, free=0 if late else 1)
+        place = _Place(self._state.transport.is_ordered, free=0 if late else 1)
         message = read.message
         delivery = _Delivery(event, message.text, message.receive_count)
         try:
@@ -204,7 +206,7 @@ class PushedMessages:
         """
         if read.group:
             return False
-        [error] = self._state.broker.send(read.queue, [read.message.text])
+        [error] = self._state.message_sender.send(read.queue, [read.message.text])
         if error is not None:
             raise error
         return True
@@ -241,7 +243,7 @@ class PushedMessages:
 
     def _dead_letter(self, read: _Read, reason: str) -> bool:
         message = read.message
-        self._state.broker.send_dead(
+        self._state.message_sender.send_dead(
             read.queue, message.body, reason, receives=message.receive_count
         )
         logger.warning(
@@ -254,12 +256,12 @@ class PushedMessages:
         return True
 
     def _max_receives(self, queue: str) -> int:
-        return self._state.broker.transport.max_receives(queue)
+        return self._state.transport.max_receives(queue)
 
     def _queue_of(self, message: PushedMessage, decoded: Message | None) -> str:
         """Return the queue that a message came from, as far as it is known."""
         if message.source:
-            name = self._state.broker.transport.name
+            name = self._state.transport.name
             for queue in (EVENT_QUEUE, *self._state.functions.queues()):
                 if name(queue) == message.source:
                     return queue

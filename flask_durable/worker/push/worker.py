@@ -159,9 +159,9 @@ class PushWorker:
             self.state.directory.claim_namespace(self.state.app.name)
             self.state.barrier.promise()
             set_up_pushed(self.state.app.logger)
-            broker = self.state.broker
+            sender = self.state.message_sender
             queues = [EVENT_QUEUE, *self.state.functions.queues()]
-            broker.marks.check_queues(broker.transport, queues)
+            sender.marks.check_queues(sender.transport, queues)
             if self._lives_on and not _threads_run():
                 logger.warning(
                     "uWSGI was started without --enable-threads: leases are not "
@@ -200,7 +200,7 @@ class PushWorker:
         """
         for queue in self.state.functions.queues():
             try:
-                counts = self.state.broker.counts(queue)
+                counts = self.state.transport.counts(queue)
             except Exception as error:
                 logger.warning(
                     "What %s holds is not known: %s",

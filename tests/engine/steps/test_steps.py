@@ -621,7 +621,7 @@ def test_an_interrupt_waits_until_our_own_io_is_done(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    send = harness.state.broker.send
+    send = harness.state.message_sender.send
 
     def interrupted_send(queue: str, bodies: t.Sequence[str]) -> t.Any:
         (attempt,) = harness.leases.held
@@ -640,7 +640,7 @@ def test_an_interrupt_waits_until_our_own_io_is_done(
         done.append("went on")
 
     def body(event: Event[t.Any], step: Step) -> None:
-        monkeypatch.setattr(harness.state.broker, "send", interrupted_send)
+        monkeypatch.setattr(harness.state.message_sender, "send", interrupted_send)
         with pytest.raises(StepTimeout):
             step.options(timeout=60, retries=0).run("tell", tell)
         monkeypatch.undo()

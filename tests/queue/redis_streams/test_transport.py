@@ -59,8 +59,8 @@ def test_a_killed_and_restarted_server_loses_no_message(
         steps.acquire(timeout=20)
         log(delivery)
 
-    assert broker.send(QUEUE, bodies(30)) == [None] * 30
-    assert broker.send(QUEUE, [body(30)], 0.5) == [None]
+    assert broker.sender.send(QUEUE, bodies(30)) == [None] * 30
+    assert broker.sender.send(QUEUE, [body(30)], 0.5) == [None]
     with working(broker, step_by_step, threads=4):
         steps.release(10)
         wait_until(lambda: len(log) >= 10)
@@ -69,7 +69,7 @@ def test_a_killed_and_restarted_server_loses_no_message(
         mortal.start()
         steps.release(1000)
         wait_until(lambda: len(set(log.runs)) == 31)
-        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
+        wait_until(lambda: broker.transport.counts(QUEUE) == QueueCounts(0, 0, 0, 0))
     assert set(log.runs) == {f"run-{number}" for number in range(31)}
     assert broker.window.free == broker.window.size
 
@@ -95,13 +95,13 @@ def test_the_group_is_made_again_after_the_server_was_flushed(
     broker = mortal_kit.broker()
     log = Log()
     with working(broker, log):
-        broker.send(QUEUE, [body(1)])
+        broker.sender.send(QUEUE, [body(1)])
         wait_until(lambda: log.runs == ["run-1"])
         mortal_kit.client.flushall()
-        broker.send(QUEUE, [body(2)])
+        broker.sender.send(QUEUE, [body(2)])
         wait_until(lambda: log.runs == ["run-1", "run-2"])
         mortal_kit.client.delete(mortal_kit.key("stream"))
-        broker.send(QUEUE, [body(3)])
+        broker.sender.send(QUEUE, [body(3)])
         wait_until(lambda: log.runs == ["run-1", "run-2", "run-3"])
 
 
@@ -257,7 +257,7 @@ def test_foreign_entries_are_dead_lettered(redis_kit: RedisKit) -> None:
     redis_kit.client.xadd(redis_kit.key("stream"), {"something": "else"})
     redis_kit.client.xadd(redis_kit.key("stream"), {"body": b"\xff\xfe"})
     with working(broker, lambda delivery: None):
-        wait_until(lambda: broker.counts(QUEUE) == QueueCounts(0, 0, 0, 2))
+        wait_until(lambda: broker.transport.counts(QUEUE) == QueueCounts(0, 0, 0, 2))
 
 
 def test_a_full_server_refuses_new_messages_and_settles_accepted_ones(

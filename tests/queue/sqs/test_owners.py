@@ -157,7 +157,7 @@ def test_health_passes_where_it_may_not_look(
     sqs_kit: SQSKit, proxy: Proxy, valkey: ValkeyServer
 ) -> None:
     harness = Harness(valkey.url, sqs_kit.namespace, DURABLE_QUEUE_URL=proxy.url)
-    harness.state.broker.transport.declare("events")
+    harness.state.transport.declare("events")
     proxy.meets("ListQueueTags", Answer("AccessDenied", 403))
     [check] = [c for c in harness.state.health() if c.name == "queue owners"]
     assert check.ok

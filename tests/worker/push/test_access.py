@@ -231,14 +231,14 @@ def test_a_message_that_a_hook_has_read_before_is_to_be_delivered_again(
     headers = {"X-Aws-Sqsd-Taskname": None}
     response = post(harness, headers, data=b'{"v":1,"kind":"event"}')
     assert (response.status_code, error_of(response)) == (503, "unavailable")
-    assert harness.state.broker.counts("events").dead == 0
+    assert harness.state.transport.counts("events").dead == 0
 
 
 def test_a_message_that_a_hook_has_read_and_kept_is_served(opened: Open) -> None:
     harness = opened(LOOPBACK=True)
     harness.app.before_request(lambda: request.get_data() and None)
     assert post(harness, {"X-Aws-Sqsd-Taskname": None}, data=b"x").status_code == 200
-    assert harness.state.broker.counts("events").dead == 1
+    assert harness.state.transport.counts("events").dead == 1
 
 
 @pytest.mark.parametrize("count", ["", "-1", "many", "9" * 99, "²"])
@@ -246,4 +246,4 @@ def test_headers_that_mean_nothing_are_not_believed(opened: Open, count: str) ->
     harness = opened(LOOPBACK=True)
     headers = {"X-Aws-Sqsd-Taskname": "", "X-Aws-Sqsd-Receive-Count": count}
     assert post(harness, headers, data=b"poison").status_code == 200
-    assert harness.state.broker.counts("events").dead == 1
+    assert harness.state.transport.counts("events").dead == 1

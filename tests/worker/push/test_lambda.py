@@ -135,7 +135,7 @@ class OrderedMapping(Mapping):
     queues = ("events", "orders", "default")
 
     def url(self, queue: str) -> str:
-        transport: t.Any = self.harness.state.broker.transport
+        transport: t.Any = self.harness.state.transport
         return str(transport.queues.url(queue))
 
     def settle(
@@ -240,7 +240,7 @@ def test_poison_in_a_batch_is_dead_lettered_and_takes_nothing_with_it(
     mapping.drain()
     assert states(pushed, ids) == ["completed"] * 4
     assert mapping.failed == []
-    assert pushed.state.broker.counts(EVENT_QUEUE).dead == 2
+    assert pushed.state.transport.counts(EVENT_QUEUE).dead == 2
 
 
 def test_a_message_that_fails_comes_again_alone(
@@ -250,7 +250,7 @@ def test_a_message_that_fails_comes_again_alone(
     for body in ("poison one", "poison two"):
         mapping.client.send_message(QueueUrl=mapping.url(EVENT_QUEUE), MessageBody=body)
     ids = send(pushed, 2)
-    send_dead = pushed.state.broker.send_dead
+    send_dead = pushed.state.message_sender.send_dead
 
     def refuse_one(queue: str, body: t.Any, reason: str, **more: t.Any) -> None:
         if body == "poison one":
@@ -259,11 +259,11 @@ def test_a_message_that_fails_comes_again_alone(
 
     messages = mapping.receive(EVENT_QUEUE)
     with monkeypatch.context() as patch:
-        patch.setattr(pushed.state.broker, "send_dead", refuse_one)
+        patch.setattr(pushed.state.message_sender, "send_dead", refuse_one)
         again = mapping.invoke(messages)
     assert again == [m["MessageId"] for m in messages if m["Body"] == "poison one"]
     assert states(pushed, ids) == ["completed"] * 2
-    assert pushed.state.broker.counts(EVENT_QUEUE).dead == 1
+    assert pushed.state.transport.counts(EVENT_QUEUE).dead == 1
 
 
 def test_of_a_fifo_queue_a_failure_holds_up_its_group_and_no_other(
@@ -297,7 +297,7 @@ def test_an_event_whose_run_message_is_not_taken_holds_up_its_group_and_no_other
     for tenant in "ab":
         harness.send("work/asked", {"tenant": tenant})
     messages = ordered.receive(EVENT_QUEUE)
-    send = harness.state.broker.send
+    send = harness.state.message_sender.send
 
     def refuse(queue: str, bodies: t.Sequence[str], **more: t.Any) -> t.Any:
         if queue == "orders":
@@ -305,7 +305,7 @@ def test_an_event_whose_run_message_is_not_taken_holds_up_its_group_and_no_other
         return send(queue, bodies, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness.state.broker, "send", refuse)
+        patch.setattr(harness.state.message_sender, "send", refuse)
         again = ordered.settle(EVENT_QUEUE, messages)
     assert len(again) == 2
     assert others == [("b", None)]
@@ -442,9 +442,9 @@ def test_while_the_state_server_is_away_the_whole_batch_comes_again(
             # Received so often that the queue would give up on one, all begin anew.
             messages[1]["Attributes"]["ApproximateReceiveCount"] = str(RENEWED_FROM)
             assert mapping.invoke(messages, seconds=1, fifo=".fifo") == everything
-            assert harness.state.broker.counts(EVENT_QUEUE).waiting == 0
+            assert harness.state.transport.counts(EVENT_QUEUE).waiting == 0
             assert mapping.invoke(messages, seconds=1) == []
-            assert harness.state.broker.counts(EVENT_QUEUE).waiting == 3
+            assert harness.state.transport.counts(EVENT_QUEUE).waiting == 3
             valkey.start()
             assert mapping.invoke(messages) == []
             assert states(harness, ids) == ["completed"] * 3
@@ -472,7 +472,9 @@ def test_connections_that_the_network_forgot_between_two_calls_are_not_waited_fo
             ids = send(harness, 2)
             assert mapping.serve(EVENT_QUEUE) == 2
             messages = [EventMessage("work/asked", {}, f"e{n}", 1) for n in range(2)]
-            harness.state.broker.send(EVENT_QUEUE, [m.encode() for m in messages])
+            harness.state.message_sender.send(
+                EVENT_QUEUE, [m.encode() for m in messages]
+            )
             network.forget()
             assert mapping.serve(EVENT_QUEUE) == 2
             assert mapping.failed == []
@@ -587,13 +589,13 @@ def test_a_run_message_of_nobody_is_done(pushed: Harness, mapping: Mapping) -> N
 
 
 def test_nothing_is_sent_anew_beside_what_has_to_come_again(pushed: Harness) -> None:
-    pushed.state.broker.transport.declare(EVENT_QUEUE)
+    pushed.state.transport.declare(EVENT_QUEUE)
     messages = [
         PushedMessage("one", EventMessage("a/b", {}, "e1", 1).encode(), 6),
         PushedMessage("two", '{"v":2,"kind":"event"}', 6),  # of another release
     ]
     put_off = PushedMessages(pushed.state, t.cast(t.Any, None)).put_off
     assert put_off(messages) == ["one", "two"]
-    assert pushed.state.broker.counts(EVENT_QUEUE).waiting == 0
+    assert pushed.state.transport.counts(EVENT_QUEUE).waiting == 0
     assert put_off(messages[:1]) == []
-    assert pushed.state.broker.counts(EVENT_QUEUE).waiting == 1
+    assert pushed.state.transport.counts(EVENT_QUEUE).waiting == 1

@@ -508,7 +508,7 @@ def test_the_app_behind_the_daemon_needs_what_a_web_app_does(
             step.send_event("more", "nobody/asked")
 
         try:
-            transport: t.Any = harness.state.broker.transport
+            transport: t.Any = harness.state.transport
             for queue in (EVENT_QUEUE, "default"):
                 transport.declare(queue)
                 transport.queues.forget(queue)

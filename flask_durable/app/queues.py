@@ -1,62 +1,20 @@
-"""Makes the broker that ``DURABLE_QUEUE_URL`` names."""
+"""Makes the queues that ``DURABLE_QUEUE_URL`` names."""
 
 from __future__ import annotations
 
 import importlib.util
 import typing as t
 
-import dramatiq
-
 from ..config.settings import Settings
 from ..errors import ConfigurationError
-from ..queue.broker import DurableBroker
 from ..queue.marks import Home
 from ..queue.redis_streams.transport import RedisTransport
 from ..queue.sqs.client import needs_boto3
 from ..queue.sqs.options import SQSAddress
 from ..queue.sqs.transport import SQSTransport
 from ..queue.transport import Transport
-from ..queue.window import Window
 from ..redis import client as redis_client
 from ..redis.client import ClientFactory
-
-
-def make_broker(
-    settings: Settings,
-    *,
-    redis_client_factory: ClientFactory | None = None,
-    window: Window,
-    barrier: t.Callable[[], bool],
-    healthy: t.Callable[[], bool] | None = None,
-    middleware: t.Sequence[dramatiq.Middleware] = (),
-    on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
-    home: Home | None = None,
-) -> DurableBroker:
-    """Return a broker for the queues of *settings*. Nothing is connected to.
-
-    :param redis_client_factory: Makes clients of the state server, for queues that
-        live there too; called with options of :class:`redis.Redis`. By default they
-        are made from ``DURABLE_REDIS_URL``.
-    :param window: The free run threads of this process.
-    :param barrier: Returns once all state written so far is durable: ``True``, or
-        ``False`` if some of it may be lost. Raises if it is not known yet.
-    :param healthy: Returns True while the state server answers; nothing is received
-        while it does not.
-    :param middleware: Further Dramatiq middleware.
-    :param on_failed: Called with the errors of messages, by what they are about.
-    :param home: The installation that this process is of, if queues are elsewhere.
-    :raises ConfigurationError: The URL cannot be used, or needs an extra.
-    """
-    return DurableBroker(
-        make_transport(settings, redis_client_factory=redis_client_factory, home=home),
-        window=window,
-        barrier=barrier,
-        healthy=healthy,
-        middleware=middleware,
-        patience=settings.accept_timeout,
-        on_failed=on_failed,
-        home=home,
-    )
 
 
 def make_transport(
@@ -65,7 +23,14 @@ def make_transport(
     redis_client_factory: ClientFactory | None = None,
     home: Home | None = None,
 ) -> Transport:
-    """Return the queues of *settings*, as :func:`make_broker` does."""
+    """Return the queues of *settings*. Nothing is connected to.
+
+    :param redis_client_factory: Makes clients of the state server, for queues that
+        live there too; called with options of :class:`redis.Redis`. By default they
+        are made from ``DURABLE_REDIS_URL``.
+    :param home: The installation that this process is of, if queues are elsewhere.
+    :raises ConfigurationError: The URL cannot be used, or needs an extra.
+    """
     url = settings.queue_url
     options: dict[str, t.Any] = {
         "namespace": settings.namespace,
