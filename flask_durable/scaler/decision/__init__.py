@@ -1,1 +1,1 @@
-"""How many workers a pool should have. Nothing here does I/O."""
+"""The number of workers that a queue needs, decided from values alone."""

@@ -1,0 +1,64 @@
+"""Docstrings and comments say what a thing is, in more than one word."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import typing as t
+
+import flask_durable
+
+ROOT = pathlib.Path(flask_durable.__path__[0])
+
+#: Openings that have to be decoded: the reader learns a question, and not a thing.
+RIDDLE = re.compile(r"(What|Whether|How|Who|Whoever)\b")
+
+#: A field of a docstring that is described by one word, or by a pronoun.
+BARE = re.compile(
+    r"^ *:(?:param|raises)[^:\n]*: *(?:\S+|They|It|Them|These|Those)\.? *$",
+    re.MULTILINE,
+)
+
+
+def docstrings() -> t.Iterator[tuple[str, str]]:
+    """Yield the place and the text of each docstring."""
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ) and (text := ast.get_docstring(node)):
+                line = getattr(node, "lineno", 1)
+                yield f"{path.relative_to(ROOT)}:{line}", text
+
+
+def comments() -> t.Iterator[tuple[str, str]]:
+    """Yield the place and the text of each first line of a comment on a name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        before = ""
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            text = line.strip()
+            if text.startswith("#: ") and not before.startswith("#: "):
+                yield f"{path.relative_to(ROOT)}:{number}", text[3:]
+            before = text
+
+
+def test_no_docstring_and_no_comment_on_a_name_begins_with_a_riddle() -> None:
+    found = [
+        where for where, text in (*docstrings(), *comments()) if RIDDLE.match(text)
+    ]
+
+    assert found == []
+
+
+def test_no_parameter_and_no_error_is_described_by_one_word() -> None:
+    found = [where for where, text in docstrings() if BARE.search(text)]
+
+    assert found == []
+
+
+def test_what_is_to_be_found_would_be_found() -> None:
+    assert RIDDLE.match("Whether it is there.")
+    assert not RIDDLE.match("However it is.")
+    assert BARE.search("Do it.\n\n:param events: They.\n:raises ValueError: If so.")
+    assert not BARE.search("Do it.\n\n:param events: The events to send.")
