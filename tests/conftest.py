@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--redis-url",
         metavar="URL",
         help="a server that runs already, for tests that leave theirs running; "
-        "its databases are emptied",
+        "its databases are emptied, so it takes -n 0",
     )
     parser.addoption(
         "--sqs-endpoint",
