@@ -57,7 +57,9 @@ class Poison(Chaos):
             self.workers.append(self.worker())
 
     def worker(self) -> Process:
-        return self.site.worker(threads=4, FLASK_DURABLE_MAX_DISPATCHES="3")
+        # More than makes a suspect: a run on trial may be killed by a filter's death or
+        # a misdeed, and must not be paused for that at once.
+        return self.site.worker(threads=4, FLASK_DURABLE_MAX_DISPATCHES="6")
 
     def heal(self) -> None:
         super().heal()
