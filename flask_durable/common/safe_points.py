@@ -40,6 +40,9 @@ import threading
 import types
 import typing as t
 
+from .copies import end_if_copied
+from .ids import own_process
+
 _raise = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _raise.restype = ctypes.c_int
@@ -156,10 +159,15 @@ _LIBRARIES = tuple(
 def call(
     fn: t.Callable[..., t.Any], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a body. Only the code that this calls may be interrupted."""
+    """Call a body. Only the code that this calls may be interrupted.
+
+    A process that the body forks does not come back from here, see :mod:`~.copies`.
+    """
+    process = own_process()
     try:
         return fn(*args, **kwargs)
     finally:
+        end_if_copied(process)
         # An exception that was raised at the body's very end arrives here at the
         # latest.
         _checkpoint()

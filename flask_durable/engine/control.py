@@ -23,6 +23,10 @@ class OwnershipLost(Signal):
     """Another worker owns the run, or it was cancelled: nothing more may be written."""
 
 
+class Copied(Signal):
+    """This process is a forked copy of the one that owns the run."""
+
+
 class Ended(Signal):
     """The run was ended or paused from inside a step."""
 

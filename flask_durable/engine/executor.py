@@ -27,7 +27,9 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
+from ..common.copies import end_if_copied
 from ..common.ids import new_token
+from ..common.ids import process_of
 from ..common.interruption import Interrupt
 from ..common.interruption import WholeAttempt
 from ..common.safe_logging import get_logger
@@ -193,6 +195,8 @@ class Executor:
         memos: dict[str, str],
         until: float,
     ) -> Attempt:
+        process = process_of(run.token)
+        end_if_copied(process)  # a hook may have forked, too
         attempt = Attempt(self._host, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
@@ -211,6 +215,7 @@ class Executor:
         except BaseException as error:
             self._set_aside(attempt, error)
         finally:
+            end_if_copied(process)
             attempt.whole = None  # it leads here: a cycle
             attempt.close()
             self._leases.remove(attempt)

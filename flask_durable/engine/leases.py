@@ -9,11 +9,14 @@ from collections import defaultdict
 
 from ..common.loops import Loop
 from ..common.loops import moved
+from ..common.processes import forget_after_fork
 from ..common.safe_logging import get_logger
 from ..redis.errors import log_failure
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
+from .control import Copied
 from .rota import Rota
+from .seal import Seal
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -43,6 +46,17 @@ class Leases:
         #: Set while any attempt runs.
         self.busy = threading.Event()
         self.loop = Loop("durable-leases", self._turn, self._failed)
+        forget_after_fork(self)
+
+    def forget(self) -> None:
+        """Seal the attempts, in a forked child: they are its parent's."""
+        self._lock = threading.Lock()
+        held, self._held = self._held, set()
+        for attempt in held:
+            attempt.ended = True
+            # A thread that is not here may have held the lock of the old one.
+            attempt.end = Seal()
+            attempt.seal(Copied("a forked copy of the run's process"))
 
     def start(self) -> None:
         """Renew every quarter of a lease, on a thread of its own."""

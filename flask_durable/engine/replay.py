@@ -11,6 +11,7 @@ from ..current import step_context
 from ..errors import ReplayMismatch
 from ..errors import StepUsageError
 from ..functions.checks import MAX_STEP_NAME
+from .control import Copied
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -72,6 +73,12 @@ def check_use(attempt: Attempt, name: str) -> None:
         inside another step's body.
     """
     check_name(name)
+    if isinstance(attempt.end.signal, Copied):
+        raise StepUsageError(
+            f"Step {name!r} is used in a process that was forked inside its run.",
+            hint="Use steps in the run's own process, and have the child return what "
+            "it made.",
+        )
     if attempt.ended:
         raise StepUsageError(
             f"Step {name!r} is used after its attempt has ended.",
