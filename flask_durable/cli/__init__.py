@@ -9,6 +9,8 @@ import typing as t
 import click
 from flask.cli import AppGroup
 
+from .descriptors import fill_standard
+
 #: Commands in the order of ``flask durable --help``; each has a module of its name.
 _COMMANDS = (
     *("dev", "worker", "send", "runs", "dlq", "functions", "health", "secret"),
@@ -33,6 +35,8 @@ class _DurableCommands(AppGroup):
         )
 
     def invoke(self, ctx: click.Context) -> t.Any:
+        # Before the app is loaded: it may connect to something.
+        fill_standard()
         try:
             return super().invoke(ctx)
         except Exception as error:
