@@ -4,12 +4,15 @@
 
     each second: every thread is well ─────────────────────────► go on
                  one is gone, for LOOKS_GONE looks in a row ───► the worker ends
-                 one stands still past its patience, and does
+                 one has no file descriptors, or no
+                 memory, for as many looks more ───────────────► the worker ends
+    one stands still past its patience, and does
                  so for LOOKS_STILL more looks ────────────────► the worker ends
 
-A worker that lost a thread lives on and looks well, but it takes no events, renews no
-leases, or hears no more of its queues. Once it ends, it is started again. Looks are
-counted, not seconds: a process that was stopped and goes on finds every thread late.
+A worker that lost a thread, or has no file descriptors left, lives on and looks well,
+but it takes no events, renews no leases, or hears no more of its queues. Once it ends,
+it is started again. Looks are counted, not seconds: a process that was stopped and goes
+on finds every thread late.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-#: Looks in a row: for a thread that is gone, and for one that stands still.
+from ..common.loops import STILL
+
+#: Looks in a row: for a thread that is gone or lacks a resource, and for one that
+#: stands still.
 LOOKS_GONE = 2
 LOOKS_STILL = 60
 
@@ -35,9 +41,9 @@ class Vitals:
     def look(self) -> str:
         """Look once; return an ailment that lasts, or an empty text."""
         found = self._ailing()
-        gone = {(name, what == "is gone") for name, what in found.items()}
-        self._looks = Counter({key: self._looks[key] + 1 for key in gone})
-        for (name, is_gone), looks in self._looks.items():
-            if looks >= (LOOKS_GONE if is_gone else LOOKS_STILL):
+        late = {(name, what.startswith(STILL)) for name, what in found.items()}
+        self._looks = Counter({key: self._looks[key] + 1 for key in late})
+        for (name, is_late), looks in self._looks.items():
+            if looks >= (LOOKS_STILL if is_late else LOOKS_GONE):
                 return f"its thread {name} {found[name]}"
         return ""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
+import os
 import threading
 import time
+import types
 import typing as t
 
 import pytest
+import redis
 
 from flask_durable.common.loops import ailing
 from flask_durable.common.loops import Loop
@@ -183,3 +187,115 @@ def test_a_thread_that_ended_by_itself_is_named(loops: list[Loop]) -> None:
     loops.append(loop)
     loop.start()
     wait_until(lambda: ailing().get("durable-gone") == "is gone")
+
+
+class Clock:
+    """The clock of the loops; the test moves it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        moved = types.SimpleNamespace(monotonic=lambda: time.monotonic() + self.ahead)
+        monkeypatch.setattr("flask_durable.common.loops.time", moved)
+
+
+class Turns:
+    """A loop whose turns fail with the error of the moment, if there is one."""
+
+    def __init__(self, error: BaseException | None, patience: float = 60) -> None:
+        self.error = error
+        self.count = 0
+        self.loop = Loop(
+            "durable-test", self._turn, lambda error: 0.001, patience=patience
+        )
+        self.loop.start()
+
+    def _turn(self) -> float:
+        self.count += 1
+        if self.error is not None:
+            try:
+                raise self.error
+            except BaseException as error:
+                raise redis.ConnectionError("The server is away.") from error
+        return 0.001
+
+    def some(self) -> None:
+        """Wait for some more turns."""
+        count = self.count
+        wait_until(lambda: self.count > count + 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "ailment"),
+    [
+        (OSError(errno.EMFILE, "too many"), "has no file descriptors left"),
+        (OSError(errno.ENFILE, "too many"), "has no file descriptors left"),
+        (OSError(errno.ENOMEM, "too much"), "has no memory left"),
+        (MemoryError(), "has no memory left"),
+    ],
+)
+def test_a_loop_whose_turns_all_lack_a_resource_for_some_time_is_named(
+    loops: list[Loop],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    ailment: str,
+) -> None:
+    clock = Clock(monkeypatch)
+    turns = Turns(error)
+    loops.append(turns.loop)
+    turns.some()
+    assert "durable-test" not in ailing()
+
+    clock.ahead += 11
+    wait_until(lambda: ailing().get("durable-test") == ailment)
+
+    turns.error = None
+    wait_until(lambda: "durable-test" not in ailing())
+
+
+def test_a_turn_that_succeeds_or_fails_otherwise_begins_the_time_again(
+    loops: list[Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    lack = OSError(errno.EMFILE, "too many")
+    turns = Turns(lack)
+    loops.append(turns.loop)
+    for other in (None, ConnectionRefusedError()):
+        turns.some()
+        turns.error = other
+        turns.some()
+        clock.ahead += 11
+        turns.some()
+        turns.error = lack
+        turns.some()
+        assert "durable-test" not in ailing()
+
+
+def test_a_lack_of_descriptors_that_its_error_hides_is_found(
+    loops: list[Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = os.open
+
+    def none_left(path: t.Any, *args: t.Any, **given: t.Any) -> int:
+        if path == os.devnull:
+            raise OSError(errno.EMFILE, "too many")
+        return opens(path, *args, **given)
+
+    monkeypatch.setattr(os, "open", none_left)
+    clock = Clock(monkeypatch)
+    turns = Turns(OSError(-3, "Temporary failure in name resolution"))
+    loops.append(turns.loop)
+    turns.some()
+    clock.ahead += 11
+    wait_until(lambda: ailing().get("durable-test") == "has no file descriptors left")
+
+
+def test_a_loop_that_nothing_depends_on_may_lack_descriptors(
+    loops: list[Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    turns = Turns(OSError(errno.EMFILE, "too many"), patience=math.inf)
+    loops.append(turns.loop)
+    turns.some()
+    clock.ahead += 11
+    turns.some()
+    assert "durable-test" not in ailing()

@@ -216,6 +216,12 @@ def test_a_worker_ends_for_a_thread_that_is_gone_but_not_for_one_that_is_late() 
     assert vitals.look() == "its thread durable-leases is gone"
 
 
+def test_a_worker_ends_for_a_thread_that_has_no_file_descriptors_left() -> None:
+    vitals = Vitals(lambda: {"durable-beat": "has no file descriptors left"})
+    assert not any(vitals.look() for _ in range(LOOKS_GONE - 1))
+    assert vitals.look() == "its thread durable-beat has no file descriptors left"
+
+
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
