@@ -7,6 +7,8 @@ import typing as t
 import click
 from flask.cli import with_appcontext
 
+from ..common.safe_logging import telling
+from .output import end
 from .output import note
 from .parameters import log_format_option
 from .stack.banner import print_banner
@@ -92,9 +94,11 @@ def dev(
         log_format=log_format,
         keep_data=True,
     )
-    with stack:
-        # Ctrl-C works as soon as the banner says so.
-        with until_interrupted():
-            print_banner(stack)
-            stack.wait()
-        note("Stopping. Press CTRL+C again to kill.")
+    with telling():
+        with stack:
+            # Ctrl-C works as soon as the banner says so.
+            with until_interrupted():
+                print_banner(stack)
+                stack.wait()
+            note("Stopping. Press CTRL+C again to kill.")
+        end(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -9,6 +11,9 @@ import sys
 import typing as t
 
 import click
+
+from ..common.safe_logging import finish_telling
+from ..common.safe_logging import hand_over
 
 #: Control characters, which in a user's data would move the cursor or do worse. Colours
 #: are let through.
@@ -23,8 +28,26 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def note(message: str) -> None:
-    """Print a note for a person to stderr."""
-    echo(f" * {message}", err=True)
+    """Print a note for a person to stderr.
+
+    A command that keeps processes does not wait for it, and does not end if nobody
+    reads it (see :func:`~flask_durable.safe_logging.telling`).
+    """
+    hand_over(functools.partial(echo, f" * {message}", err=True))
+
+
+def end(code: int) -> t.NoReturn:
+    """End a command that keeps processes with *code*, also if nobody reads its notes.
+
+    The interpreter's own end waits for a stderr that is a full pipe, and has another
+    code if stderr has no reader.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if finish_telling():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.exit(code)
+    os._exit(code)
 
 
 def colour() -> bool:

@@ -15,6 +15,8 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from ..common.safe_logging import get_logger
+from ..common.safe_logging import telling
+from .output import end
 from .output import note
 from .parameters import log_arguments
 from .parameters import log_format_option
@@ -95,7 +97,8 @@ def pool(
         minimum=options.goal.minimum,
         busy=lambda: {unit.id for unit in queues.look(0).units if unit.busy},
     )
-    sys.exit(supervisor.run())
+    with telling():
+        end(supervisor.run())
 
 
 class Supervisor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import time
 import typing as t
@@ -12,11 +13,14 @@ import redis
 from flask.cli import AppGroup
 from flask.cli import with_appcontext
 
+from ..common.safe_logging import hand_over
+from ..common.safe_logging import telling
 from ..errors import ConfigurationError
 from ..errors import PlatformError
 from ..observe.formats import set_up
 from .output import echo
 from .output import echo_json
+from .output import end
 from .output import note
 from .output import style
 from .parameters import log_format_option
@@ -176,7 +180,9 @@ def _run(
     except redis.RedisError as error:
         note(f"{name}: held, the state server does not answer: {error}")
         return SENSOR
-    _print(report, explain=explain, quiet=quiet, as_json=as_json)
+    hand_over(
+        functools.partial(_print, report, explain=explain, quiet=quiet, as_json=as_json)
+    )
     if report.error is not None:
         return PLATFORM
     if report.record["observation"]["failure"] is not None:
@@ -207,11 +213,13 @@ def _loop(scalers: list[Scaler], period: float, **how: bool) -> None:
     signals: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, _: signals.append(number))
-    for scaler in _turns(scalers, period):
-        if signals:
-            return
-        if scaler is not None:
-            _run(scaler, **how)
+    # Scaling goes on if nobody reads what it prints.
+    with telling():
+        for scaler in _turns(scalers, period):
+            if signals:
+                end(0)
+            if scaler is not None:
+                _run(scaler, **how)
 
 
 def _turns(scalers: t.Sequence[Scaler], period: float) -> t.Iterator[Scaler | None]:

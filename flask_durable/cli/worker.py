@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import time
@@ -13,6 +14,10 @@ from flask import current_app
 from flask.cli import ScriptInfo
 from flask.cli import with_appcontext
 
+from ..common.safe_logging import hand_over
+from ..common.safe_logging import telling
+from .output import end
+from .output import note
 from .parameters import log_arguments
 from .parameters import log_format_option
 from .parameters import Seconds
@@ -81,6 +86,19 @@ def worker(
       flask durable worker --watch
       flask durable worker --log-format json
     """
+    # From here on neither a worker nor a supervisor depends on a reader of stderr.
+    with telling():
+        _work(queues, processes, threads, drain_timeout, watch, log_format)
+
+
+def _work(
+    queues: str | None,
+    processes: int,
+    threads: int,
+    drain_timeout: float | None,
+    watch: bool,
+    log_format: LogFormat | None,
+) -> t.NoReturn:
     durable = current_durable()
     app = t.cast(t.Any, current_app)._get_current_object()
     state = durable.state_of(app)
@@ -113,7 +131,7 @@ def worker(
             f"--drain-timeout={grace}s",
             *log_arguments(log_format),
         ]
-        sys.exit(_supervise(arguments, processes, grace, watch))
+        end(_supervise(arguments, processes, grace, watch))
 
 
 def _queues(given: str | None, named: list[str]) -> list[str]:
@@ -133,10 +151,9 @@ def _queues(given: str | None, named: list[str]) -> list[str]:
         )
     for name in names:
         if name not in named:
-            click.echo(
-                f"Note: no function here uses the queue {name!r}; "
-                f"known: {', '.join(named) or 'none'}.",
-                err=True,
+            note(
+                f"No function here uses the queue {name!r}; "
+                f"known: {', '.join(named) or 'none'}."
             )
     return names
 
@@ -160,7 +177,8 @@ def _print_banner(
         facts.append((title, f"{function.id} on {triggers} (queue {function.queue})"))
         title = ""
     lines = [f"  {name:<11}{value}" for name, value in facts]
-    click.echo("\n".join(["", "Flask-Durable worker", "", *lines, ""]), err=True)
+    text = "\n".join(["", "Flask-Durable worker", "", *lines, ""])
+    hand_over(functools.partial(click.echo, text, err=True))
 
 
 def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:
@@ -170,7 +188,6 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
     import uuid
 
     from ..worker.beat import UNIT
-    from .output import note
     from .problems import FAILURE
     from .stack.children import all_keep_dying
     from .stack.children import Child

@@ -32,7 +32,9 @@ from ..common.ids import new_token
 from ..common.ids import process_of
 from ..common.interruption import Interrupt
 from ..common.interruption import WholeAttempt
+from ..common.safe_logging import at_once
 from ..common.safe_logging import get_logger
+from ..common.safe_logging import hand_over
 from ..common.safe_points import call
 from ..current import call_in_run
 from ..current import RunContext
@@ -174,7 +176,7 @@ class Executor:
         kept = self._host.run_logs.keeping(run.run_id)
         measured = self._processor.measured()
         around = self._host.middleware.around_attempt(run.info)
-        with measured as computed, kept, around:
+        with at_once(), measured as computed, kept, around:
             attempt = self._attempt(function, run, memos, until)
             while isinstance(attempt.end.signal, Replayed):
                 attempt = self._attempt(function, run, memos, until)
@@ -183,7 +185,7 @@ class Executor:
         run.info.error = None
         # Not among the lines that are kept with the run. A run that failed has a line.
         if run.info.outcome == "completed":
-            self._host.completions.add(run.run_id, function.id)
+            hand_over(functools.partial(_log_completed, run.run_id, function.id))
         if attempt.ending is not None:
             took = time.monotonic() - began
             self._host.service_times.took(function.id, attempt.ending, took, computed())
@@ -487,3 +489,9 @@ def _step_error_of(error: BaseException) -> StepError | None:
     The step had its retries; a second call of the body would meet the same memo.
     """
     return next((e for e in causes_of(error) if isinstance(e, StepError)), None)
+
+
+def _log_completed(run_id: str, function: str) -> None:
+    logger.info(
+        "Run %s of %s completed.", run_id, function, extra={"action": "run_completed"}
+    )

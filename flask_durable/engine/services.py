@@ -26,7 +26,6 @@ from ..store.directory import Directory
 from ..store.measurements.service_times import ServiceTimes
 from ..store.run_store import RunStore
 from .asking import Asker
-from .completions import Completions
 from .lost_threads import LostThreads
 
 T = t.TypeVar("T")
@@ -107,7 +106,6 @@ class Host:
     draining: threading.Event = field(default_factory=threading.Event)
     asker: Asker = field(default_factory=Asker)
     #: Logs which runs completed.
-    completions: Completions = field(default_factory=Completions)
     #: The threads whose bodies were given up and still run.
     lost_threads: LostThreads = field(default_factory=LostThreads)
 

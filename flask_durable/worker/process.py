@@ -126,7 +126,6 @@ class WorkerProcess:
         self._lifeline.start()
         self._sweeper.start()
         self.state.host.run_logs.start()
-        self.state.host.completions.start()
         self._beat.start()
         if self._gauges is not None:
             self._gauges.start()
@@ -146,12 +145,13 @@ class WorkerProcess:
         deadline = time.monotonic() + (self.grace if grace is None else grace)
         self._deadline = deadline
         interrupt_at = deadline - INTERRUPT_BEFORE
-        logger.info("Draining.", extra={"action": "worker_drain"})
         self.state.host.draining.set()
         # Other workers sweep. A long sweep here would take time that steps need.
         self._sweeper.stop_soon()
         self.state.broker.stop_receiving(until=deadline)
         interrupter = call_later(_left(interrupt_at), self._interrupt)
+        # Told last: a handler of the application that hangs would keep all of it.
+        logger.info("Draining.", extra={"action": "worker_drain"})
         self._router.stop(_left(interrupt_at))
         self._threads.stop(interrupt_at + INTERRUPT_GRACE)
         interrupter.cancel()
@@ -182,7 +182,6 @@ class WorkerProcess:
             ("queues", lambda: self.state.broker.close(_flush_time(deadline))),
             *(("metrics", metrics.flush) for metrics in self.state.metrics),
             ("run logs", self.state.host.run_logs.close),
-            ("lines of completed runs", self.state.host.completions.close),
             ("lifeline", lambda: self._lifeline.stop(_left(deadline))),
             ("leases", lambda: self._leases.stop(_left(deadline))),
         ]
@@ -215,15 +214,18 @@ class WorkerProcess:
         return not tasks.isdisjoint({task, ""}) if task else bool(tasks)
 
     def _interrupt(self) -> None:
+        interrupted = []
         for attempt in self._leases.held:
             body = attempt.body
             if body is not None:
-                logger.warning(
-                    "Run %s is interrupted by the shutdown.",
-                    attempt.run_id,
-                    extra={"action": "run_interrupted"},
-                )
                 body.interrupt(ShutdownInterrupt)
+                interrupted.append(attempt.run_id)
+        for run_id in interrupted:
+            logger.warning(
+                "Run %s is interrupted by the shutdown.",
+                run_id,
+                extra={"action": "run_interrupted"},
+            )
 
     def _hand_back_rest(self) -> None:
         """Hand back the runs whose bodies did not end because they are inside C code.

@@ -12,6 +12,7 @@ import types
 import typing as t
 
 from ..app.state import AppState
+from ..common.safe_logging import finish_telling
 from ..common.safe_logging import get_logger
 from ..observe.formats import LogFormat
 from ..observe.formats import set_up
@@ -82,16 +83,16 @@ def run_worker(
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
     ailment = _wait_for(signals, Vitals(process.ailing), process.worn_out)
+    if ailment and not process.worn_out():
+        grace = min(grace, URGENT_GRACE)
+    last_resort = call_later(grace + LAST_RESORT, os._exit, 1)
     if ailment:
-        if not process.worn_out():
-            grace = min(grace, URGENT_GRACE)
         logger.critical(
             "Worker %s ends, to be started again: %s.",
             process.id,
             ailment,
             extra={"action": "worker_ails"},
         )
-    last_resort = call_later(grace + LAST_RESORT, os._exit, 1)
     try:
         process.stop(grace)
     except Exception:
@@ -114,6 +115,7 @@ def leave(code: int) -> t.NoReturn:
     """
     call_later(EXIT_PATIENCE, os._exit, code)
     with contextlib.suppress(BaseException):
+        finish_telling(EXIT_PATIENCE / 2)
         sentry.flush()
         # The application's exit functions, and those that flush logs.
         atexit._run_exitfuncs()

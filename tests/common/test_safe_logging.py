@@ -1,14 +1,25 @@
-"""The package's log calls never raise, whatever the application's logging does."""
+"""The package's log calls never raise or wait, whatever the app's logging does."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import threading
 import typing as t
 
 import pytest
 
 from flask_durable.common import safe_logging
+from flask_durable.common.loops import ailing
+from flask_durable.common.safe_logging import at_once
+from flask_durable.common.safe_logging import finish_telling
 from flask_durable.common.safe_logging import get_logger
+from flask_durable.common.safe_logging import hand_over
+from flask_durable.common.safe_logging import telling
+
+from ..support.hanging import hanging
+from ..support.hanging import HangingHandler
 
 NAME = "flask_durable.test_safe_logging"
 
@@ -101,3 +112,106 @@ def test_every_logger_of_the_package_is_one_that_cannot_raise() -> None:
     root = pathlib.Path(safe_logging.__file__).parent
     for path in root.rglob("*.py"):
         assert "logging.getLogger(__name__)" not in path.read_text("utf-8"), path
+
+
+@pytest.fixture
+def hangs() -> t.Iterator[HangingHandler]:
+    with telling(), hanging(NAME) as handler:
+        yield handler
+
+
+def test_a_handler_that_hangs_keeps_nobody_who_logs(hangs: HangingHandler) -> None:
+    logger = get_logger(NAME)
+    before = threading.current_thread().name
+    logger.warning("one %s", "error", extra={"action": "x"})
+    try:
+        raise ValueError("mine")
+    except ValueError:
+        logger.exception("two")
+    assert hangs.reached.wait(20)
+    assert not finish_telling(0.01)
+    logger.warning("three")  # still not told here
+    assert hangs.records == []
+
+    hangs.go_on()
+    assert finish_telling()
+    assert [x.getMessage() for x in hangs.records] == ["one error", "two", "three"]
+    # Each record is that of the place where it was logged.
+    assert {x.threadName for x in hangs.records} == {before}
+    assert {x.pathname for x in hangs.records} == {__file__}
+    assert hangs.records[0].created <= hangs.records[1].created
+    assert hangs.records[0].action == "x"  # type: ignore[attr-defined]
+    assert str((hangs.records[1].exc_info or (None, None))[1]) == "mine"
+    assert "durable-teller" not in ailing()
+    logger.warning("four")
+    assert hangs.records[-1].getMessage() == "four"
+
+
+def test_lines_that_find_the_queue_full_are_dropped_and_counted(
+    hangs: HangingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_logging, "MAX_WAITING", 3)
+    logger = get_logger(NAME)
+    logger.warning("first")
+    assert hangs.reached.wait(20)
+    for number in range(10):
+        logger.warning("%d", number)
+    hangs.go_on()
+    assert finish_telling()
+    told = [x.getMessage() for x in hangs.records]
+    assert told == ["first", "0", "1", "2"]
+
+
+def test_the_number_of_dropped_lines_is_logged(
+    hangs: HangingHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(safe_logging, "MAX_WAITING", 1)
+    logger = get_logger(NAME)
+    logger.warning("first")
+    assert hangs.reached.wait(20)
+    for number in range(5):
+        logger.warning("%d", number)
+    hangs.go_on()
+    assert finish_telling()
+    (line,) = [x for x in caplog.records if getattr(x, "action", "") == "lines_dropped"]
+    assert line.getMessage().startswith("4 lines were dropped")
+
+
+def test_lines_of_a_run_are_told_where_they_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[str] = []
+    with telling(), at_once():
+        get_logger(NAME).warning("one")
+        hand_over(lambda: told.append("note"))
+        assert [x.getMessage() for x in caplog.records] == ["one"]
+        assert told == ["note"]
+
+
+def test_a_line_that_cannot_be_told_does_not_keep_the_next_ones() -> None:
+    told: list[int] = []
+    with telling():
+        for number in range(3):
+            hand_over(lambda number=number: told.append(1 // (number % 2)))
+            hand_over(lambda number=number: told.append(number))
+        assert finish_telling()
+    assert told == [0, 1, 1, 2]
+
+
+def test_a_forked_child_tells_its_own_lines() -> None:
+    code = (
+        "import logging, os, sys\n"
+        "from flask_durable.common.safe_logging import get_logger, telling\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
+        "with telling():\n"
+        "    if (child := os.fork()) == 0:\n"
+        "        get_logger('x').warning('from the child')\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "from the child" in done.stdout

@@ -10,24 +10,29 @@ import time
 import typing as t
 
 import pytest
+import redis
 
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.app.health import HealthChecks
 from flask_durable.common.loops import ailing
 from flask_durable.common.loops import Loop
+from flask_durable.common.safe_logging import telling
 from flask_durable.engine.attempt import Attempt
 from flask_durable.engine.control import OwnershipLost
 from flask_durable.engine.control import Suspended
 from flask_durable.engine.handing_back import hand_back_attempts
 from flask_durable.engine.handing_back import REASON
 from flask_durable.store.barrier import Barrier
+from flask_durable.store.run_store import RunStore
 from flask_durable.worker import process as process_module
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.vitals import LOOKS_GONE
 from flask_durable.worker.vitals import LOOKS_STILL
 from flask_durable.worker.vitals import Vitals
 
+from ..support.hanging import hanging
+from ..support.hanging import HangingHandler
 from ..support.harness import Harness
 from ..support.servers import ValkeyServer
 from ..support.servers import wait_until
@@ -155,6 +160,83 @@ def test_a_worker_whose_logging_raises_works_and_drains(harness: Harness) -> Non
             logger.setLevel(level)
     with harness.app.app_context():
         assert harness.state.directory.workers() == []
+
+
+@pytest.fixture
+def hangs() -> t.Iterator[HangingHandler]:
+    with telling(), hanging("flask_durable") as handler:
+        yield handler
+
+
+def test_a_worker_drains_and_interrupts_although_a_log_handler_hangs(
+    harness: Harness, hangs: HangingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "INTERRUPT_BEFORE", 20.0)
+    begun = threading.Event()
+
+    @harness.durable.function(on="work/slow")
+    def slow(event: Event[t.Any], step: Step) -> None:
+        step.run("wait", lambda: begun.set() or [time.sleep(0.01) for _ in range(9000)])
+
+    process = WorkerProcess(harness.state, queues=["default"], threads=2, grace=20)
+    process.start()
+    event = harness.send("work/slow")
+    assert begun.wait(20)
+    stop = threading.Thread(target=process.stop, daemon=True)
+    stop.start()
+    assert hangs.reached.wait(20)
+    wait_until(lambda: status(harness, event) != "running", "the hand-back")
+    stop.join(20)
+    assert not stop.is_alive()
+    assert harness.state.host.draining.is_set()
+    assert hangs.records == []
+    with harness.app.app_context():
+        assert harness.state.directory.workers() == []
+
+
+def test_a_drain_begins_before_it_is_told(harness: Harness) -> None:
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    process.start()
+    stop = threading.Thread(target=process.stop)
+    # Without a thread that tells lines.
+    with hanging("flask_durable") as handler:
+        stop.start()
+        assert handler.reached.wait(20)
+        assert harness.state.host.draining.is_set()
+        assert handler.records == []
+    stop.join(20)
+
+
+def test_leases_are_renewed_although_a_log_handler_hangs(
+    harness: Harness, hangs: HangingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, renewed = threading.Event(), threading.Event(), threading.Event()
+    plain = RunStore.renew
+
+    def renew(store: RunStore, *args: t.Any) -> list[str]:
+        if not hangs.reached.is_set():
+            raise redis.ConnectionError("the server restarts")
+        replies = plain(store, *args)
+        renewed.set()
+        return replies
+
+    @harness.durable.function(on="work/slow")
+    def slow(event: Event[t.Any], step: Step) -> None:
+        step.run("wait", lambda: begun.set() or go_on.wait(60))
+
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    monkeypatch.setattr(RunStore, "renew", renew)
+    monkeypatch.setattr(harness.state.store, "lease", 1.0)
+    process.start()
+    try:
+        harness.send("work/slow")
+        assert begun.wait(20)
+        assert hangs.reached.wait(20)  # "Could not renew leases"
+        assert renewed.wait(20)
+        assert hangs.records == []
+    finally:
+        go_on.set()
+        process.stop()
 
 
 def test_a_run_thread_that_is_gone_is_seen(harness: Harness) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import typing as t
 
 import click
 
+from ...common.safe_logging import hand_over
 from ...security.redaction import mask_url
 
 if t.TYPE_CHECKING:
@@ -20,8 +22,8 @@ def print_banner(stack: DevStack) -> None:
     title = "Flask-Durable development stack: not for production"
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         title = click.style(title, bold=True, fg="yellow")
-    click.echo("\n".join(["", title, "", *lines, ""]), err=True)
-    click.echo("Press CTRL+C to stop, twice to kill.\n", err=True)
+    lines = ["", title, "", *lines, "", "Press CTRL+C to stop, twice to kill.", ""]
+    hand_over(functools.partial(click.echo, "\n".join(lines), err=True))
 
 
 def _facts(stack: DevStack) -> t.Iterator[tuple[str, str]]:
