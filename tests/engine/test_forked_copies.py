@@ -19,7 +19,7 @@ from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable.middleware import Middleware
 
-from ..harness import Harness
+from ..support.harness import Harness
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),

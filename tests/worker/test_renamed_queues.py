@@ -13,9 +13,9 @@ from flask_durable.worker import strays
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.strays import Strays
 
-from .support.harness import Harness
-from .support.servers import ValkeyServer
-from .support.servers import wait_until
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 
 
 class Releases:
