@@ -23,7 +23,6 @@ it to ``flask durable health``, and a worker ends itself for it (``worker/vitals
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import threading
@@ -31,19 +30,11 @@ import time
 import typing as t
 import weakref
 
+from .lack import Lack
+
 #: Seconds that one turn may take. The slowest turns wait several times for a server's
 #: answer, or twenty seconds for a message of Amazon SQS.
 PATIENCE = 60.0
-
-#: Seconds for which every turn must have failed for want of a resource.
-LACKING = 10.0
-
-#: What the system has no more of, by the number of its error.
-_RESOURCES = {
-    errno.EMFILE: "file descriptors",
-    errno.ENFILE: "file descriptors",
-    errno.ENOMEM: "memory",
-}
 
 #: The beginning of the ailment of a thread whose turn takes too long.
 STILL = "stands still"
@@ -81,7 +72,7 @@ class Loop:
         self._pause = 0.0
         #: The time of the last sign of progress, or of the next one that is due.
         self._moved_at = time.monotonic()
-        self._lack = _Lack()
+        self._lack = Lack()
         self._ended = False
         self._thread: threading.Thread | None = None
 
@@ -135,7 +126,7 @@ class Loop:
         if not self._thread.is_alive():
             return "is gone"
         if self._patience < math.inf and (lacking := self._lack.lasting()):
-            return f"has no {lacking} left"
+            return lacking
         still = time.monotonic() - self._moved_at
         return f"{STILL} for {still:.0f} s" if still > self._patience else None
 
@@ -167,57 +158,6 @@ class Loop:
         # A pause waits with a lock, where an error from outside does most harm.
         pause = self._pause
         return self.stopping.wait(pause) if pause > 0 else self.stopping.is_set()
-
-
-class _Lack:
-    """The resource for want of which a loop's turns fail, one after the other."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._first = 0.0
-        self._last = 0.0
-
-    def clear(self) -> None:
-        """Note that a turn did not fail."""
-        self._what = ""
-
-    def note(self, error: BaseException) -> None:
-        """Note the error of a turn."""
-        what = _missing(error)
-        self._last = time.monotonic()
-        if what != self._what:
-            self._first = self._last
-        self._what = what
-
-    def lasting(self) -> str:
-        """Return the resource if it has been missing for long, or an empty text."""
-        return self._what if self._last - self._first >= LACKING else ""
-
-
-def _missing(error: BaseException) -> str:
-    """Return the resource whose lack led to *error*, or an empty text."""
-    waiting: list[BaseException | None] = [error]
-    seen: list[BaseException | None] = []
-    while waiting:
-        cause = waiting.pop()
-        if cause is None or cause in seen:
-            continue
-        if isinstance(cause, OSError) and cause.errno in _RESOURCES:
-            return _RESOURCES[cause.errno]
-        if isinstance(cause, MemoryError):
-            return "memory"
-        seen.append(cause)
-        waiting += [cause.__cause__, cause.__context__]
-    return _missing_descriptors()
-
-
-def _missing_descriptors() -> str:
-    """Try to open a file: the resolution of names, and others, hide why they fail."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return _RESOURCES.get(error.errno or 0, "")
-    return ""
 
 
 def moved() -> None:

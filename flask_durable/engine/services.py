@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..common.lack import Lacks
 from ..common.loops import moved
 from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
@@ -108,6 +109,8 @@ class Host:
     #: Logs which runs completed.
     #: The threads whose bodies were given up and still run.
     lost_threads: LostThreads = field(default_factory=LostThreads)
+    #: What threads lack that wait for the state server.
+    lacks: Lacks = field(default_factory=Lacks)
 
     def insist(
         self,
@@ -126,6 +129,12 @@ class Host:
         :param until: The moment, on the monotonic clock, to give up at. Calls for a run
             that is owned never give up.
         """
+        try:
+            return self._insist(call, while_draining, until)
+        finally:
+            self.lacks.clear()
+
+    def _insist(self, call: t.Callable[[], T], while_draining: bool, until: float) -> T:
         pause = 0.05
         while True:
             try:
@@ -140,6 +149,7 @@ class Host:
                     error,
                     extra={"action": "state_server_away"},
                 )
+                self.lacks.note(error)
                 moved()
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)

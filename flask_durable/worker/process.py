@@ -160,7 +160,8 @@ class WorkerProcess:
 
     def ailing(self) -> dict[str, str]:
         """Return the threads that should run and do not, each with its ailment."""
-        return {**ailing(), **self._threads.ailing()}
+        lacking = self.state.host.lacks.ailing()
+        return {**ailing(), **self._threads.ailing(), **lacking}
 
     def worn_out(self) -> str:
         """Return the reason to renew the process, or an empty text.

@@ -195,7 +195,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
         moved = types.SimpleNamespace(monotonic=lambda: time.monotonic() + self.ahead)
-        monkeypatch.setattr("flask_durable.common.loops.time", moved)
+        monkeypatch.setattr("flask_durable.common.lack.time", moved)
 
 
 class Turns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import subprocess
 import sys
@@ -296,6 +297,26 @@ def test_a_worker_ends_for_a_thread_that_is_gone_but_not_for_one_that_is_late() 
     ails["durable-leases"] = "is gone"
     assert not any(vitals.look() for _ in range(LOOKS_GONE - 1))
     assert vitals.look() == "its thread durable-leases is gone"
+
+
+def test_a_run_thread_that_has_no_file_descriptors_to_reach_the_server_is_seen(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.common.lack.LACKING", 0)
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    host = harness.state.host
+    tries: list[dict[str, str]] = []
+
+    def connect() -> None:
+        tries.append(process.ailing())
+        if len(tries) < 3:
+            raise redis.ConnectionError from OSError(errno.EMFILE, "too many")
+
+    host.insist(connect)
+
+    assert tries[0] == {}
+    assert list(tries[2].values()) == ["has no file descriptors left"]
+    assert process.ailing() == {}
 
 
 def test_a_worker_ends_for_a_thread_that_has_no_file_descriptors_left() -> None:
