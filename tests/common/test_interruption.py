@@ -517,8 +517,10 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
     monkeypatch.setattr("flask_durable.worker.threads.LEAST_LOST", 1)
     gate = threading.Lock()
     gate.acquire()
+    blocked: list[threading.Thread] = []
 
     def blocks() -> None:
+        blocked.append(threading.current_thread())
         with gate:
             pass
 
@@ -547,11 +549,11 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
         assert checks["workers"].ok
         assert "1 more are lost" in checks["workers"].detail
         assert worker.worn_out() == "1 of its threads are lost"
-        before = threading.active_count()
 
         gate.release()
 
-        poll(lambda: len(lost) == 0 and threading.active_count() < before)
+        (thread,) = blocked
+        poll(lambda: len(lost) == 0 and not thread.is_alive())
         assert worker.worn_out() == ""
         poll(lambda: harness.state.window.free == 1)
     finally:
