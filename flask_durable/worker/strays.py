@@ -86,15 +86,17 @@ class Strays:
         return self._state.functions.get(function) is not None
 
     def _found(self, queue: str, strays: Counter[tuple[str, str]]) -> None:
-        detail = told_strays({job: n for job, n in strays.items() if job[0] == queue})
+        waiting = {job: n for job, n in strays.items() if job[0] == queue}
         if self._serve is None:
             if queue not in self._told:
                 self._told.add(queue)
+                detail = told_strays(waiting)
                 logger.warning("%s.", detail, extra={"action": "queue_unserved"})
         elif self._serve(queue):
             self._queues.append(queue)
             logger.warning(
-                "%s. This worker serves it as well now.",
-                detail,
+                "%d run(s) wait on %r, which no worker serves: this one does so now.",
+                sum(waiting.values()),
+                queue,
                 extra={"action": "queue_adopted"},
             )
