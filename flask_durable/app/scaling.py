@@ -13,7 +13,7 @@ from ..scaler.introspectors import make_introspector
 from ..scaler.introspectors.base import Introspector
 from ..scaler.introspectors.own import OwnQueues
 from ..scaler.introspectors.own import Sensor
-from ..scaler.notebook import Notebook
+from ..scaler.notebook import PoolState
 from ..scaler.options import PoolOptions
 from ..scaler.platforms import make_platform
 from ..scaler.platforms.base import Platform
@@ -39,9 +39,9 @@ def pool_options(state: AppState, name: str) -> PoolOptions:
     )
 
 
-def notebook_of(state: AppState, name: str) -> Notebook:
+def notebook_of(state: AppState, name: str) -> PoolState:
     """Return the notes of a pool's scaler on the state server."""
-    return Notebook(state.server, state.store.keys, name)
+    return PoolState(state.server, state.store.keys, name)
 
 
 def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
@@ -90,7 +90,7 @@ def own_queues(
     )
 
 
-def _platform(state: AppState, options: PoolOptions, notebook: Notebook) -> Platform:
+def _platform(state: AppState, options: PoolOptions, notebook: PoolState) -> Platform:
     if options.platform["platform"] == "local":
         workers = state.directory.workers
         return LocalPlatform(options.name, notebook, workers, options.queues)

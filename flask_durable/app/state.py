@@ -18,7 +18,7 @@ from ..dead_letters.dead_letters import DeadLetters
 from ..engine.admin import RunAdmin
 from ..engine.event_sender import EventSender
 from ..engine.outbox import Outbox
-from ..engine.services import Host
+from ..engine.services import EngineServices
 from ..events.acceptance import to_message
 from ..messages import EVENT_QUEUE
 from ..messages import EventMessage
@@ -219,9 +219,9 @@ class AppState(Stores):
         return DeadLetters(queues, self.failures, self.queues)
 
     @functools.cached_property
-    def host(self) -> Host:
+    def services(self) -> EngineServices:
         """The services that the engine needs."""
-        return Host(
+        return EngineServices(
             functions=self.functions,
             store=self.store,
             directory=self.directory,

@@ -29,8 +29,8 @@ if t.TYPE_CHECKING:
     from ..dead_letters.dead_letters import DeadLetters
     from ..dead_letters.dead_letters import Progress
     from ..dead_letters.model import DeadLetter
-    from ..dead_letters.model import Handled
-    from ..dead_letters.selection import Which
+    from ..dead_letters.model import RedriveResult
+    from ..dead_letters.selection import DeadLetterFilter
 
 #: The number of letters from which on a progress bar is shown.
 MANY = 50
@@ -272,11 +272,13 @@ def _facts(letter: DeadLetter) -> t.Iterator[tuple[str, str]]:
         yield "dead", f"since {clock(letter.dead)} UTC"
 
 
-def _which(given: dict[str, t.Any]) -> Which:
-    return t.cast("Which", {k: v for k, v in given.items() if v is not None})
+def _which(given: dict[str, t.Any]) -> DeadLetterFilter:
+    return t.cast("DeadLetterFilter", {k: v for k, v in given.items() if v is not None})
 
 
-def _choose(ids: tuple[str, ...], every: bool, given: dict[str, t.Any]) -> Which:
+def _choose(
+    ids: tuple[str, ...], every: bool, given: dict[str, t.Any]
+) -> DeadLetterFilter:
     """Return the chosen letters: a slip never chooses more than was named."""
     which = _which(given)
     if bool(ids) == (every or bool(which)):
@@ -290,7 +292,7 @@ def _choose(ids: tuple[str, ...], every: bool, given: dict[str, t.Any]) -> Which
 
 
 def _confirm(
-    verb: str, where: str, letters: DeadLetters, which: Which, *, ask: bool
+    verb: str, where: str, letters: DeadLetters, which: DeadLetterFilter, *, ask: bool
 ) -> None:
     if not ask:
         return
@@ -306,8 +308,8 @@ def _confirm(
 def _handle(
     done: str,
     letters: DeadLetters,
-    which: Which,
-    work: t.Callable[[Progress], Handled],
+    which: DeadLetterFilter,
+    work: t.Callable[[Progress], RedriveResult],
     as_json: bool,
 ) -> None:
     """Do *work* under a progress bar, and report the result."""
@@ -331,7 +333,7 @@ def _handle(
 
 
 @contextlib.contextmanager
-def _progress(letters: DeadLetters, which: Which) -> t.Iterator[Progress]:
+def _progress(letters: DeadLetters, which: DeadLetterFilter) -> t.Iterator[Progress]:
     """Show a bar of the letters looked at, if there are many."""
     count = 0 if "ids" in which else letters.count(which.get("queue"))
     if count < MANY or not _for_a_person():

@@ -29,7 +29,7 @@ from .worker import app_option
 
 if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat
-    from ..scaler.notebook import Notebook
+    from ..scaler.notebook import PoolState
 
 #: Seconds between two looks at the processes, and at the wanted number.
 _POLL_INTERVAL = 0.2
@@ -118,7 +118,7 @@ class Supervisor:
         command: t.Sequence[str],
         *,
         grace: float,
-        notebook: Notebook,
+        notebook: PoolState,
         minimum: int,
         busy: t.Callable[[], t.Collection[str]],
     ) -> None:

@@ -14,7 +14,7 @@ import time
 #: Seconds for which every try must have failed for want of a resource.
 LACKING = 10.0
 
-#: What the system has no more of, by the number of its error.
+#: The names of exhausted resources by the number of the error.
 _RESOURCES = {
     errno.EMFILE: "file descriptors",
     errno.ENFILE: "file descriptors",

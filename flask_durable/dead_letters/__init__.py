@@ -1,7 +1,7 @@
 """Dead letters as the application sees them."""
 
 from .dead_letters import DeadLetters
-from .model import Handled
-from .selection import Which
+from .model import RedriveResult
+from .selection import DeadLetterFilter
 
-__all__ = ["DeadLetters", "Handled", "Which"]
+__all__ = ["DeadLetters", "RedriveResult", "DeadLetterFilter"]

@@ -14,11 +14,11 @@ from ..common.interruption import shielded
 from ..errors import DeadLetterNotFound
 from .model import dead_letter_of
 from .model import DeadLetter
-from .model import Handled
 from .model import message_in
 from .model import Pair
+from .model import RedriveResult
+from .selection import DeadLetterFilter
 from .selection import Selection
-from .selection import Which
 
 if t.TYPE_CHECKING:
     from ..queue.transport import DeadLetterQueues
@@ -78,14 +78,14 @@ class DeadLetters:
             return self._queues.count(queue)
 
     def list(
-        self, *, limit: int = 50, **which: t.Unpack[Which]
+        self, *, limit: int = 50, **which: t.Unpack[DeadLetterFilter]
     ) -> builtins.list[DeadLetter]:
         """Return dead letters. They stay where they are.
 
         On SQS they are hidden from all other readers while this reads them.
 
         :param limit: The most letters to return.
-        :param which: The filter, see :class:`Which`; by default all.
+        :param which: The filter, see :class:`DeadLetterFilter`; by default all.
         :raises UnavailableError: A queue cannot be read.
         """
         wanted = Selection(which)
@@ -115,8 +115,8 @@ class DeadLetters:
         rate: float | None = None,
         limit: int | None = None,
         progress: Progress | None = None,
-        **which: t.Unpack[Which],
-    ) -> Handled:
+        **which: t.Unpack[DeadLetterFilter],
+    ) -> RedriveResult:
         """Move dead letters back into their queues, with a receive count of zero.
 
         A letter that dies again while this goes on is not met a second time. If the
@@ -127,7 +127,7 @@ class DeadLetters:
         :param limit: The most letters to move.
         :param progress: A callable that gets the number of letters looked at since its
             last call.
-        :param which: The filter, see :class:`Which`; by default all.
+        :param which: The filter, see :class:`DeadLetterFilter`; by default all.
         :raises DeadLetterNotFound: Some of ``ids`` are not there; others were moved.
         :raises UnavailableError: A queue cannot be read.
         """
@@ -137,13 +137,13 @@ class DeadLetters:
         return work.end()
 
     def purge(
-        self, *, progress: Progress | None = None, **which: t.Unpack[Which]
-    ) -> Handled:
+        self, *, progress: Progress | None = None, **which: t.Unpack[DeadLetterFilter]
+    ) -> RedriveResult:
         """Delete dead letters for good.
 
         :param progress: A callable that gets the number of letters looked at since its
             last call.
-        :param which: The filter, see :class:`Which`; by default all.
+        :param which: The filter, see :class:`DeadLetterFilter`; by default all.
         :raises DeadLetterNotFound: Some of ``ids`` are not there; others were deleted.
         :raises UnavailableError: A queue cannot be read.
         """
@@ -212,7 +212,7 @@ class _Work:
     pace: _Pace
     limit: int | None
     progress: Progress | None
-    handled: Handled = field(default_factory=Handled)
+    handled: RedriveResult = field(default_factory=RedriveResult)
     stuck: bool = False
 
     @property
@@ -243,7 +243,7 @@ class _Work:
         if self.progress is not None:
             self.progress(looked)
 
-    def end(self) -> Handled:
+    def end(self) -> RedriveResult:
         """Return the outcome.
 
         :raises DeadLetterNotFound: A letter that was named was not found.

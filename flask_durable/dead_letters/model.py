@@ -58,7 +58,7 @@ class DeadLetter:
 
 
 @dataclass
-class Handled:
+class RedriveResult:
     """The outcome of moving dead letters back, or of deleting them.
 
     :param done: The number of letters moved or deleted; approximate if all of an SQS

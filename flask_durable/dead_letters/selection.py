@@ -13,7 +13,7 @@ from .model import DeadLetter
 from .model import Pair
 
 
-class Which(t.TypedDict, total=False):
+class DeadLetterFilter(t.TypedDict, total=False):
     """A filter of dead letters: a letter has to match every key that is given.
 
     ``queue``
@@ -42,8 +42,8 @@ class Which(t.TypedDict, total=False):
 class Selection:
     """Matches letters with a filter, and tracks the ids that are missing."""
 
-    def __init__(self, which: Which) -> None:
-        if unknown := which.keys() - Which.__annotations__.keys():
+    def __init__(self, which: DeadLetterFilter) -> None:
+        if unknown := which.keys() - DeadLetterFilter.__annotations__.keys():
             raise TypeError(f"unexpected {', '.join(sorted(unknown))}")
         given = {name: value for name, value in which.items() if value is not None}
         #: True if every letter of its queues matches.

@@ -47,7 +47,7 @@ from .replay import limit_reached
 from .replay import Uses
 from .run_payloads import RunPayloads
 from .seal import Seal
-from .services import Host
+from .services import EngineServices
 
 #: The part of a lease that has to be over before a commit renews it. Otherwise a run of
 #: many short steps would renew it hundreds of times a second.
@@ -69,14 +69,14 @@ class Attempt:
 
     def __init__(
         self,
-        host: Host,
+        services: EngineServices,
         outbox: Outbox,
         function: Function[t.Any, t.Any],
         run: ClaimedRun,
         memos: dict[str, str],
         until: float = math.inf,
     ) -> None:
-        self.host = host
+        self.services = services
         self.outbox = outbox
         self.function = function
         self.run_id = run.run_id
@@ -88,7 +88,7 @@ class Attempt:
         self.info = run.info
         self.until = until
         #: Seconds; longer than usual while a step asks for it.
-        self.lease = host.store.lease
+        self.lease = services.store.lease
         #: Set by the executor before the body is called.
         self.context: RunContext | None = None
         #: The step body that is running, so that another thread can interrupt it.
@@ -168,7 +168,7 @@ class Attempt:
             )
         # A memo without an outcome has no result that could be given to a wrong call.
         compared = sketch and memo.final and memo.digest
-        if compared and self.host.payloads.differs(memo.digest, sketch):
+        if compared and self.services.payloads.differs(memo.digest, sketch):
             self._replay_differs(key)
         return memo
 
@@ -201,16 +201,16 @@ class Attempt:
         """
         self._context.replaying = False
         self.check()
-        if self.host.draining.is_set():
+        if self.services.draining.is_set():
             self.hand_back()
         # Only after progress: otherwise attempts would hand the run back for ever.
         if self.committed and time.monotonic() >= self.until:
             self.hand_back(reason="slice over")
         if lease is not None:
-            self.lease = max(lease, self.host.store.lease)  # renewed no more often
+            self.lease = max(lease, self.services.store.lease)  # renewed no more often
         elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
             return
-        self.host.insist(self._renew)
+        self.services.retry_until_answered(self._renew)
         self.check()
 
     def commit(
@@ -225,7 +225,7 @@ class Attempt:
         sent = time.monotonic()
         lease = 0.0 if status == "intent" else self._lease_after_step(sent)
         reply = self._own(
-            lambda: self.host.store.commit(
+            lambda: self.services.store.commit(
                 self.run_id, self.token, key, status, number, payload, lease
             ),
             size=len(payload),
@@ -239,7 +239,7 @@ class Attempt:
             memo = Memo.parse(reply[1])
         if memo.final and reply[0] != "interrupted":
             self.committed = True
-            if self.host.replay_eagerly:
+            if self.services.replay_eagerly:
                 self.memos[key] = str(memo)
         return reply[0], memo
 
@@ -248,7 +248,7 @@ class Attempt:
 
         :raises Signal: The replay, in development; the executor calls the body again.
         """
-        if self.host.replay_eagerly:
+        if self.services.replay_eagerly:
             raise self.seal(Replayed())
 
     def suspend(
@@ -267,7 +267,7 @@ class Attempt:
         :raises Signal: The run is suspended, or is not ours any more.
         """
         reply = self._own(
-            lambda: self.host.store.suspend(
+            lambda: self.services.store.suspend(
                 self.run_id,
                 self.token,
                 how,
@@ -324,7 +324,7 @@ class Attempt:
         failure = Failure.of(reason, step=step)
         # This process may lack the keys of the processes that are to read this.
         locked = isinstance(reason, PayloadLocked)
-        seal = Failure.to_json if locked else self.host.payloads.seal_failure
+        seal = Failure.to_json if locked else self.services.payloads.seal_failure
         self.suspend("pause", after(0), reason=str(reason), payload=seal(failure))
         raise AssertionError("a paused run has nothing to resolve")
 
@@ -333,7 +333,7 @@ class Attempt:
 
         :raises Signal: The run is not ours any more.
         """
-        self._own(lambda: self.host.store.hold(self.run_id, self.token))
+        self._own(lambda: self.services.store.hold(self.run_id, self.token))
         self.record["blobs"] = "1"
 
     def finish(
@@ -356,12 +356,12 @@ class Attempt:
             self.record,
             status,
             outcome,
-            self.host.directory.remembered,
+            self.services.directory.remembered,
             self.payloads.opened_event,
         )
         sealed, events = self.payloads.seal_end(outcome, failed=failed, events=told)
         queued = self._own(
-            lambda: self.host.store.finish(
+            lambda: self.services.store.finish(
                 self.run_id,
                 self.token,
                 failed=failed,
@@ -415,7 +415,7 @@ class Attempt:
             self.pause(changed_call(key), key)
         if "changed_step" in self.record:
             return
-        self._own(lambda: self.host.store.note_change(self.run_id, self.token, key))
+        self._own(lambda: self.services.store.note_change(self.run_id, self.token, key))
         self.record["changed_step"] = key
         logger.warning(
             "Step %r gets its stored result, but was called with other arguments when "
@@ -426,7 +426,7 @@ class Attempt:
 
     def _lease_after_step(self, now: float) -> float:
         """Return the seconds that a commit renews the lease to; 0 leaves it."""
-        usual = self.host.store.lease
+        usual = self.services.store.lease
         if self.lease == usual and now - self._renewed < usual * FRESH:
             return 0.0
         # The longer lease that a step asked for ends with the step.
@@ -435,8 +435,10 @@ class Attempt:
 
     def _renew(self) -> None:
         sent = time.monotonic()
-        tag = self.host.store.keys.tag_of(self.run_id)
-        (reply,) = self.host.store.renew(tag, [(self.run_id, self.token, self.lease)])
+        tag = self.services.store.keys.tag_of(self.run_id)
+        (reply,) = self.services.store.renew(
+            tag, [(self.run_id, self.token, self.lease)]
+        )
         if reply == "ok":
             self.renewed(sent)
         else:
@@ -453,9 +455,9 @@ class Attempt:
         if size >= LARGE:
             call = guarded(call, self._renew)
         try:
-            mark = self.host.mark()
-            reply = self.host.insist(call)
-            self.host.settle(mark)
+            mark = self.services.barrier_mark()
+            reply = self.services.retry_until_answered(call)
+            self.services.wait_durable(mark)
             return reply
         except Refused as refused:
             self.lose(cancelled=refused.cancelled)

@@ -65,7 +65,7 @@ from .outbox import Outbox
 from .probation import Probation
 from .process_end import hand_back_if_ending
 from .processor_time import ProcessorTime
-from .services import Host
+from .services import EngineServices
 from .steps.outcome import check_size
 from .steps.outcome import refused_by_server
 from .steps.tools import AttemptStep
@@ -79,15 +79,17 @@ logger = get_logger(__name__)
 class Executor:
     """Executes runs in the calling thread."""
 
-    def __init__(self, host: Host, outbox: Outbox, leases: Leases) -> None:
-        self._host = host
+    def __init__(
+        self, services: EngineServices, outbox: Outbox, leases: Leases
+    ) -> None:
+        self._services = services
         self._outbox = outbox
         self._leases = leases
         self._processor = ProcessorTime()
         #: The threads whose bodies were given up.
-        self.lost_threads = host.lost_threads
+        self.lost_threads = services.lost_threads
         self.lost_threads.keepers.append(leases)
-        self._probation = Probation(host, leases)
+        self._probation = Probation(services, leases)
 
     def claim(
         self, message: RunMessage, *, until: float = math.inf
@@ -102,10 +104,10 @@ class Executor:
         """
         if message.failed is not None:
             self._revive(message, until)
-        function = self._host.functions.get(message.function)
+        function = self._services.functions.get(message.function)
         if function is None:
-            answer = self._host.insist(
-                lambda: self._host.store.park(message.run), until=until
+            answer = self._services.retry_until_answered(
+                lambda: self._services.store.park(message.run), until=until
             )
             logger.warning(
                 "The code of %r is not here: run %s is %s.",
@@ -117,8 +119,8 @@ class Executor:
             return None
         token = new_token()
         sent = time.monotonic()
-        claim = self._host.insist(
-            lambda: self._host.store.claim(
+        claim = self._services.retry_until_answered(
+            lambda: self._services.store.claim(
                 message.run, token, version=function.version, queued=message.queued
             ),
             until=until,
@@ -140,8 +142,8 @@ class Executor:
         back twice, or received again later, changes nothing.
         """
         run_id, generation = message.run, message.failed
-        answer = self._host.insist(
-            lambda: self._host.store.admin(run_id, "retry", generation=generation),
+        answer = self._services.retry_until_answered(
+            lambda: self._services.store.admin(run_id, "retry", generation=generation),
             until=until,
         )
         if answer[0] == "unknown":
@@ -166,16 +168,17 @@ class Executor:
         :param until: The moment, on the monotonic clock, from which the run is handed
             back at the next step boundary, but not before one step was done.
         """
-        function = self._host.functions.get(run.record["function"])
+        services = self._services
+        function = services.functions.get(run.record["function"])
         if function is None:
             raise LookupError(f"the code of {run.record['function']!r} is not here")
         memos = dict(run.memos)
         if run.info.number > 1 and (failure := run.record.get("failure")):
-            run.info.previous = self._host.payloads.readable_failure(failure)
+            run.info.previous = services.payloads.readable_failure(failure)
         began = time.monotonic()
-        kept = self._host.run_logs.keeping(run.run_id)
+        kept = services.run_logs.keeping(run.run_id)
         measured = self._processor.measured()
-        around = self._host.middleware.around_attempt(run.info)
+        around = services.middleware.around_attempt(run.info)
         with at_once(), measured as computed, kept, around:
             attempt = self._attempt(function, run, memos, until)
             while isinstance(attempt.end.signal, Replayed):
@@ -188,7 +191,7 @@ class Executor:
             hand_over(functools.partial(_log_completed, run.run_id, function.id))
         if attempt.ending is not None:
             took = time.monotonic() - began
-            self._host.service_times.took(function.id, attempt.ending, took, computed())
+            services.service_times.took(function.id, attempt.ending, took, computed())
 
     def _attempt(
         self,
@@ -199,7 +202,7 @@ class Executor:
     ) -> Attempt:
         process = process_of(run.token)
         end_if_copied(process)  # a hook may have forked, too
-        attempt = Attempt(self._host, self._outbox, function, run, memos, until)
+        attempt = Attempt(self._services, self._outbox, function, run, memos, until)
         self._leases.add(attempt)
         try:
             self._probation.begin(attempt)
@@ -323,10 +326,10 @@ class Executor:
 
     def _fits_elsewhere(self, attempt: Attempt) -> bool:
         """Return whether some release has the schema that the event was sent under."""
-        message = attempt.run.message
-        if message.schema in ("", self._host.functions.schemas.version(message.name)):
+        message, services = attempt.run.message, self._services
+        if message.schema in ("", services.functions.schemas.version(message.name)):
             return False
-        published = self._host.insist(self._host.directory.current)
+        published = services.retry_until_answered(services.directory.current)
         return any(
             version.get("schemas", {}).get(message.name) == message.schema
             for version in published.versions.get(attempt.function.id, ())
@@ -351,7 +354,7 @@ class Executor:
                     f"where= of {attempt.function.id!r} did not answer in time.",
                     hint="Give what it waits for a timeout, or look it up in a step.",
                 )
-            with self._host.scope():
+            with self._services.scope():
                 return not call(where, (event,), {})
         except BaseException as error:
             attempt.check()  # it may have been interrupted because the run is lost
@@ -365,13 +368,13 @@ class Executor:
         :raises Signal: The end of the attempt.
         """
         try:
-            with self._host.scope():
+            with self._services.scope():
                 # Before the body: a useless annotation must not cost an effect.
                 codec = codec_for(attempt.function.body)
                 result = _call_body(attempt, event)
                 attempt.check()
                 outcome = codec.dump(result)
-                check_size(outcome, self._host.max_value)
+                check_size(outcome, self._services.max_value)
             return outcome
         except Signal:
             raise
@@ -430,7 +433,7 @@ class Executor:
             after(delay),
             reason="retry",
             number=number,
-            payload=self._host.payloads.seal_failure(failure),
+            payload=self._services.payloads.seal_failure(failure),
         )
 
     def _fail(self, attempt: Attempt, error: BaseException, number: int = 1) -> None:

@@ -24,7 +24,7 @@ from .claimed_run import ClaimedRun
 from .control import OwnershipLost
 from .control import Suspended
 from .outbox import Outbox
-from .services import Host
+from .services import EngineServices
 
 #: The reason that a run carries when a process hands it back because it ends.
 REASON = "worker shutdown"
@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 
 
 def hand_back_attempts(
-    host: Host,
+    services: EngineServices,
     outbox: Outbox,
     attempts: t.Sequence[Attempt],
     delay: float,
@@ -45,7 +45,7 @@ def hand_back_attempts(
     :param until: The moment, on the monotonic clock, to give up at; the leases that
         are left run out then.
     """
-    replies = _hand_back(host, outbox, [a.run for a in attempts], delay, until)
+    replies = _hand_back(services, outbox, [a.run for a in attempts], delay, until)
     for attempt, reply in zip(attempts, replies, strict=True):
         if isinstance(reply, Exception):
             continue  # it was reported
@@ -61,18 +61,18 @@ def hand_back_attempts(
 
 
 def hand_back_unstarted(
-    host: Host, outbox: Outbox, runs: t.Sequence[ClaimedRun], until: float
+    services: EngineServices, outbox: Outbox, runs: t.Sequence[ClaimedRun], until: float
 ) -> None:
     """Hand back runs that were claimed for threads that never took them.
 
     :param until: The moment, on the monotonic clock, to give up at; the leases that
         are left run out then.
     """
-    _hand_back(host, outbox, runs, 0, until)
+    _hand_back(services, outbox, runs, 0, until)
 
 
 def _hand_back(
-    host: Host,
+    services: EngineServices,
     outbox: Outbox,
     runs: t.Sequence[ClaimedRun],
     delay: float,
@@ -83,13 +83,13 @@ def _hand_back(
         return []
     owned = [(run.run_id, run.token) for run in runs]
     try:
-        mark = host.mark()
-        replies = host.insist(
-            lambda: hand_back(host.store, owned, after(delay), REASON), until=until
+        mark = services.barrier_mark()
+        replies = services.retry_until_answered(
+            lambda: hand_back(services.store, owned, after(delay), REASON), until=until
         )
         # One barrier for all. A message about a state that is not durable yet would be
         # answered "not queued", and deleted.
-        host.settle(mark, until=until)
+        services.wait_durable(mark, until=until)
     except Exception as error:
         replies = [error] * len(runs)
     queued = []

@@ -36,7 +36,7 @@ import typing as t
 from ..common.safe_logging import get_logger
 from ..store.excuses import excuse
 from .leases import Leases
-from .services import Host
+from .services import EngineServices
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -58,8 +58,8 @@ class Probation:
     :param leases: The runs of the process.
     """
 
-    def __init__(self, host: Host, leases: Leases) -> None:
-        self._host = host
+    def __init__(self, services: EngineServices, leases: Leases) -> None:
+        self._services = services
         self._leases = leases
         self._lock = threading.Lock()
         self._on_trial: Attempt | None = None
@@ -78,7 +78,7 @@ class Probation:
             if suspect and not left:
                 self._on_trial = attempt
                 lived = int(attempt.record.get("lived", "0")) / 1000
-                self._until = time.monotonic() + lived + self._host.store.lease / 3
+                self._until = time.monotonic() + lived + self._services.store.lease / 3
         if not suspect:
             self._excuse([attempt] if left else [])
         elif not left:
@@ -107,4 +107,6 @@ class Probation:
     def _excuse(self, attempts: t.Sequence[Attempt]) -> None:
         held = [(attempt.run_id, attempt.token) for attempt in attempts]
         if held:
-            self._host.insist(lambda: excuse(self._host.store, held))
+            self._services.retry_until_answered(
+                lambda: excuse(self._services.store, held)
+            )

@@ -67,7 +67,7 @@ def hand_back_if_ending(attempt: Attempt, error: BaseException) -> None:
     if end is not None:
         attempt.process_end = end
         attempt.hand_back(reason="its process ends")
-    if is_of_drain(error, attempt.host.draining):
+    if is_of_drain(error, attempt.services.draining):
         attempt.hand_back(delay=1.0)
 
 

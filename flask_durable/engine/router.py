@@ -45,7 +45,7 @@ from .asking import Question
 from .claimed_run import ClaimedRun
 from .event_sender import event_info
 from .outbox import Outbox
-from .services import Host
+from .services import EngineServices
 
 logger = get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Delivery(t.Protocol):
     def dead(self, reason: str) -> None: ...
 
 
-class RunThreads(t.Protocol):
+class RunSlots(t.Protocol):
     """The threads of this process that execute runs."""
 
     def serves(self, queue: str) -> bool:
@@ -108,9 +108,9 @@ class Router:
     """
 
     def __init__(
-        self, host: Host, outbox: Outbox, threads: RunThreads | None = None
+        self, services: EngineServices, outbox: Outbox, threads: RunSlots | None = None
     ) -> None:
-        self._host = host
+        self._services = services
         self._outbox = outbox
         self._threads = threads
         self._index = (Published(-1, {}), TriggerIndex())
@@ -127,7 +127,7 @@ class Router:
         opened = [r for d in deliveries if (r := self._open(d)) is not None]
         told.events += [routing.info for routing in opened]
         routings = self._checked(opened, until)
-        with self._host.middleware.around_route(told):
+        with self._services.middleware.around_route(told):
             try:
                 self._route(routings, until)
             except Exception as error:
@@ -136,17 +136,17 @@ class Router:
                 raise
 
     def _route(self, routings: list[_Routing], until: float) -> None:
-        published = self._host.directory.remembered
-        mark = self._host.mark()
+        published = self._services.directory.remembered
+        mark = self._services.barrier_mark()
         while routings:
             version = self._create(routings, published, until)
             if version == published.version:
                 break
             # A function was published since; an event in hand may match it.
-            published = self._host.insist(
-                lambda: self._host.directory.current(), until=until
+            published = self._services.retry_until_answered(
+                lambda: self._services.directory.current(), until=until
             )
-        self._host.settle(mark, until=until)
+        self._services.wait_durable(mark, until=until)
         for routing in routings:
             if routing.info.error is not None:
                 delay = pause_before(routing.delivery.receive_count)
@@ -165,12 +165,12 @@ class Router:
 
     def _checked(self, routings: list[_Routing], until: float) -> list[_Routing]:
         """Return those whose data fits their schemas; the others are settled."""
-        hangs = self._host.functions.schemas.may_hang
-        answers = self._host.asker.ask(
+        hangs = self._services.functions.schemas.may_hang
+        answers = self._services.asker.ask(
             [
                 Question(
                     f"schema {routing.message.name}",
-                    functools.partial(self._host.check_event, routing.message),
+                    functools.partial(self._services.check_event, routing.message),
                 )
                 for routing in routings
                 if hangs(routing.message.name)
@@ -191,7 +191,7 @@ class Router:
 
     def _check(self, message: EventMessage) -> Answer:
         try:
-            self._host.check_event(message)
+            self._services.check_event(message)
         except EventError as error:
             return Answer(error=error)
         return Answer()
@@ -205,8 +205,8 @@ class Router:
         name = routing.message.name
         if isinstance(answer.error, EventError):
             error = answer.error
-            published = self._host.insist(
-                lambda: self._host.directory.current(), until=until
+            published = self._services.retry_until_answered(
+                lambda: self._services.directory.current(), until=until
             )
             is_dead = not self._has_other_schema(routing.message, published)
         else:
@@ -224,7 +224,7 @@ class Router:
     def _has_other_schema(self, message: EventMessage, published: Published) -> bool:
         """Return whether events like *message* have another schema in some release."""
         name = message.name
-        own = self._host.functions.schemas.version(name)
+        own = self._services.functions.schemas.version(name)
         # Or in a release whose web process is there and whose workers are still to
         # come.
         return message.schema not in ("", own) or any(
@@ -242,14 +242,14 @@ class Router:
     ) -> int:
         """Create the runs that are missing; return the directory's version."""
         planned: list[tuple[_Routing, NewRun]] = []
-        command = self._host.directory.version_command
+        command = self._services.directory.version_command
         try:
             for routing, run in self._plan(routings, published):
                 planned.append((routing, run))
-            calls = [self._host.store.creation(run) for _, run in planned]
+            calls = [self._services.store.creation(run) for _, run in planned]
             sent = time.monotonic()
             # A worker that stops leaves the events to the next one.
-            replies = self._host.insist(
+            replies = self._services.retry_until_answered(
                 lambda: self._ask(calls, command), while_draining=False, until=until
             )
         except BaseException:
@@ -263,14 +263,14 @@ class Router:
         for routing, run in planned:
             # The sweeper sends the run message later. On a FIFO queue the next event of
             # the group may not be routed before.
-            if run.id in unsent and self._host.queue.is_ordered(run.queue):
+            if run.id in unsent and self._services.queue.is_ordered(run.queue):
                 routing.info.error = UnavailableError(
                     f"{run.queue} took no run message"
                 )
         return int(replies[-1] or 0)
 
     def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
-        replies = self._host.store.server.call_many(calls, command)
+        replies = self._services.store.server.call_many(calls, command)
         for reply in replies:
             # Handed back to the queue, the event would be received again and again
             # until it counts as one that no worker can process.
@@ -322,9 +322,9 @@ class Router:
                 if id not in routing.functions:
                     routing.functions.add(id)
                     wanted.append((routing, id))
-        answers = iter(self._host.asker.ask([*self._questions(wanted)]))
+        answers = iter(self._services.asker.ask([*self._questions(wanted)]))
         for routing, id in wanted:
-            function = self._host.functions.get(id)
+            function = self._services.functions.get(id)
             if function is None:
                 yield routing, self._remote_run(routing, published.functions[id])
                 continue
@@ -340,7 +340,7 @@ class Router:
 
     def _questions(self, wanted: list[tuple[_Routing, str]]) -> t.Iterator[Question]:
         for routing, id in wanted:
-            function = self._host.functions.get(id)
+            function = self._services.functions.get(id)
             if function is not None and function.where is not None:
                 ask = functools.partial(self._admits, function, routing.message)
                 yield Question(f"where {id}", ask)
@@ -349,7 +349,7 @@ class Router:
         if self._index[0] is not published:
             # The union. A function whose code is here is known even if the directory
             # was lost, and the version published last hides no function of the others.
-            patterns = {f.id: [*f.triggers] for f in self._host.functions}
+            patterns = {f.id: [*f.triggers] for f in self._services.functions}
             for id, description in published.functions.items():
                 known = patterns.setdefault(id, [])
                 known += [p for p in description["triggers"] if p not in known]
@@ -408,10 +408,10 @@ class Router:
         run fails: with its failure handler, and with its events. An event with its data
         in the blob store is not read here: no other event is to wait for that.
         """
-        opened = self._host.payloads.open_inline_event(message)
+        opened = self._services.payloads.open_inline_event(message)
         if opened is None or function.where is None:
             return None
-        with self._host.scope():
+        with self._services.scope():
             event = call(function.event_for, (opened,), {})
             return bool(call(function.where, (event,), {}))
 
@@ -419,7 +419,7 @@ class Router:
         threads = self._threads
         return (
             threads is not None
-            and not self._host.draining.is_set()
+            and not self._services.draining.is_set()
             and threads.serves(queue)
             and threads.reserve()
         )

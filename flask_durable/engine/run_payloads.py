@@ -46,7 +46,7 @@ class RunPayloads:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self._payloads = attempt.host.payloads
+        self._payloads = attempt.services.payloads
         self._event: EventMessage
         #: Characters of the memos; counted only if there is a blob store.
         self._size = 0

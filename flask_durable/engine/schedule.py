@@ -32,7 +32,7 @@ from ..redis.errors import is_transient
 from ..store.directory import Published
 from ..store.run_store import NewRun
 from .outbox import Outbox
-from .services import Host
+from .services import EngineServices
 
 #: Seconds between two looks, unless an instant comes sooner.
 INTERVAL = 30.0
@@ -65,8 +65,8 @@ class _Schedule:
 class Schedules:
     """Creates the runs of schedules for functions with code in this process."""
 
-    def __init__(self, host: Host, outbox: Outbox) -> None:
-        self._host = host
+    def __init__(self, services: EngineServices, outbox: Outbox) -> None:
+        self._services = services
         self._outbox = outbox
         self._schedules: tuple[Published, list[_Schedule]] = (Published(-1, {}), [])
         #: Schedule to the time up to which this process created runs.
@@ -78,7 +78,7 @@ class Schedules:
 
         :raises redis.RedisError: The server did not answer.
         """
-        published = self._host.directory.remembered
+        published = self._services.directory.remembered
         if published is not self._schedules[0]:
             self._schedules = (published, list(self._found_in(published)))
             self._next_look = 0.0
@@ -108,18 +108,18 @@ class Schedules:
         :returns: True if this process has a function of that name with a schedule.
         :raises redis.RedisError: The server did not answer.
         """
-        function = self._host.functions.get(function_id)
+        function = self._services.functions.get(function_id)
         if function is None or not function.crons:
             return False
         instant = instant.replace(second=0, microsecond=0)
         cron = next((cron for cron in function.crons if cron.has(instant)), None)
-        published = self._host.directory.remembered.functions
+        published = self._services.directory.remembered.functions
         description = published.get(function_id) or function.spec()
         self._create([_run_of(description, cron, instant)])
         return True
 
     def _found_in(self, published: Published) -> t.Iterator[_Schedule]:
-        for function in self._host.functions:
+        for function in self._services.functions:
             description = published.functions.get(function.id, {})
             for spec in description.get("crons", ()):
                 try:
@@ -137,7 +137,7 @@ class Schedules:
     def _ask(self, schedules: list[_Schedule]) -> tuple[int, dict[str, int] | None]:
         done = {schedule.key: self._done.get(schedule.key, 0) for schedule in schedules}
         version = self._schedules[0].version
-        return self._host.directory.schedule_marks(done, version)
+        return self._services.directory.schedule_marks(done, version)
 
     def _create_due(
         self,
@@ -162,8 +162,8 @@ class Schedules:
 
     def _create(self, runs: list[NewRun]) -> set[str]:
         """Create *runs*; return the functions that had a run fail to be created."""
-        mark = self._host.mark()
-        store = self._host.store
+        mark = self._services.barrier_mark()
+        store = self._services.store
         replies = store.server.call_many([store.creation(run) for run in runs])
         failed, queued = set(), []
         for run, reply in zip(runs, replies, strict=True):
@@ -180,7 +180,7 @@ class Schedules:
             elif reply[0] == "queued":
                 queued.append((run.id, run.function, run.queue, reply[1]))
         self._outbox.send_runs(queued)
-        self._host.settle(mark)
+        self._services.wait_durable(mark)
         return failed
 
 

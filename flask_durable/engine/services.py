@@ -66,7 +66,7 @@ class MessageQueue(t.Protocol):
 
 
 @dataclass
-class Host:
+class EngineServices:
     """The collaborators of router, executor and sweeper in one process.
 
     :param payloads: The codec that seals the user's data for the store and opens it.
@@ -109,10 +109,10 @@ class Host:
     #: Logs which runs completed.
     #: The threads whose bodies were given up and still run.
     lost_threads: LostThreads = field(default_factory=LostThreads)
-    #: What threads lack that wait for the state server.
+    #: The lacks of threads that wait for the state server.
     lacks: Lacks = field(default_factory=Lacks)
 
-    def insist(
+    def retry_until_answered(
         self,
         call: t.Callable[[], T],
         *,
@@ -154,11 +154,11 @@ class Host:
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
-    def mark(self) -> int:
-        """Return the mark for :meth:`settle`: it covers all writes from now on."""
+    def barrier_mark(self) -> int:
+        """Return the mark of all writes from now on, for :meth:`wait_durable`."""
         return self.barrier.mark() if self.write_through else 0
 
-    def settle(self, mark: int, *, until: float = math.inf) -> None:
+    def wait_durable(self, mark: int, *, until: float = math.inf) -> None:
         """Wait for the barrier if a state change may not be answered before it.
 
         :param until: The moment, on the monotonic clock, to give up at.

@@ -20,7 +20,7 @@ from .expiry import ObjectRemover
 from .outbox import Outbox
 from .rota import Rota
 from .schedule import Schedules
-from .services import Host
+from .services import EngineServices
 
 #: Seconds between two sweeps.
 INTERVAL = 1.0
@@ -37,19 +37,21 @@ logger = get_logger(__name__)
 class Sweeper:
     """Calls the sweep script on all partitions and acts on its findings."""
 
-    def __init__(self, host: Host, outbox: Outbox, admin: RunAdmin) -> None:
-        self._host = host
+    def __init__(
+        self, services: EngineServices, outbox: Outbox, admin: RunAdmin
+    ) -> None:
+        self._services = services
         self._outbox = outbox
         self._admin = admin
         #: Removes the objects of expired runs from the blob store.
-        self.objects = ObjectRemover(host.store, host.payloads)
+        self.objects = ObjectRemover(services.store, services.payloads)
         #: Creates the runs of cron schedules.
-        self.schedules = Schedules(host, outbox)
+        self.schedules = Schedules(services, outbox)
         self._lock = threading.Lock()
         self._empty: set[str] = set()
         self._loop = Loop("durable-sweeper", self._turn, self._failed)
-        self._rota = Rota(host.store.upkeep, LONGEST_REST)
-        self._first = random.randrange(len(host.store.keys.tags))
+        self._rota = Rota(services.store.upkeep, LONGEST_REST)
+        self._first = random.randrange(len(services.store.keys.tags))
 
     def start(self) -> None:
         """Sweep on a thread of its own."""
@@ -90,7 +92,7 @@ class Sweeper:
         with self._lock:
             empty, self._empty = self._empty, set()
         failures: list[Exception] = []
-        tags = self._host.store.keys.tags
+        tags = self._services.store.keys.tags
         waiting = [*tags[self._first :], *tags[: self._first]]
         for _ in range(MAX_ROUNDS):
             more = self._rota.visit(
@@ -106,7 +108,7 @@ class Sweeper:
             raise failures[0]
 
     def _look(self) -> None:
-        self._host.directory.current()
+        self._services.directory.current()
         if not self._is_over():
             self.schedules.look()
 
@@ -114,7 +116,7 @@ class Sweeper:
         """Sweep a partition once; return whether there is more to do at once."""
         if self._is_over():
             return False
-        swept = self._host.store.sweep(tag, empty, self._outbox.resting)
+        swept = self._services.store.sweep(tag, empty, self._outbox.resting)
         self._outbox.send_swept(swept.runs, swept.events)
         # Before the next round. Otherwise a backlog that keeps a slow queue busy for
         # longer than an entry may stay unconfirmed would be sent again, and grow.
@@ -140,7 +142,7 @@ class Sweeper:
                     extra={"action": "run_timeout"},
                 )
         except RunNotFound:
-            self._host.store.forget_timer(run_id, timer)
+            self._services.store.forget_timer(run_id, timer)
         except Exception as error:
             # The timer comes back; the others are not to wait for it.
             log_failure(logger, f"time out run {run_id}", error)

@@ -23,7 +23,7 @@ Argument = str | int | float | bytes
 Command = t.Sequence[Argument]
 
 
-class Exchange:
+class RoundTrip:
     """Sends commands for the threads of one process.
 
     Commands that may have been sent are sent again after a connection failed, so every

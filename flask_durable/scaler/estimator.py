@@ -21,7 +21,7 @@ import typing as t
 from ..store.measurements.efforts import Effort
 from ..store.measurements.histogram import Histogram
 from .decision.observation import ServiceTime
-from .notebook import Notebook
+from .notebook import PoolState
 from .sources import make_source
 from .sources import SourceChain
 
@@ -121,7 +121,7 @@ def _drawn(known: ServiceTime, queue: ServiceTime) -> ServiceTime:
 
 
 def sources_of(
-    options: t.Sequence[t.Mapping[str, t.Any]], notebook: Notebook
+    options: t.Sequence[t.Mapping[str, t.Any]], notebook: PoolState
 ) -> SourceChain:
     """Return the sources with these *options*, as one chain. Connects to nothing.
 

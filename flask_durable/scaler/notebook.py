@@ -45,7 +45,7 @@ return 0
 
 
 @dataclass(frozen=True)
-class Notes:
+class PoolNotes:
     """The notes of one run of the scaler for the next.
 
     :param memory: The policy's memory.
@@ -98,7 +98,7 @@ class Notes:
         )
 
     @classmethod
-    def decode(cls, text: str | None) -> Notes:
+    def decode(cls, text: str | None) -> PoolNotes:
         """Return the notes in *text*, or empty notes if there are none.
 
         Notes of another version are not read. The lost measurements are taken again.
@@ -109,7 +109,7 @@ class Notes:
             return cls()
 
     @classmethod
-    def _of(cls, fields: t.Mapping[str, t.Any]) -> Notes:
+    def _of(cls, fields: t.Mapping[str, t.Any]) -> PoolNotes:
         memory = fields["memory"]
         needs = tuple((time, need) for time, need in memory["needs"])
         return cls(
@@ -139,7 +139,7 @@ class Hold:
     reason: str
 
 
-class Notebook:
+class PoolState:
     """The notes, the lock, the order and the log of one pool."""
 
     def __init__(self, server: StateServer, keys: Keys, pool: str) -> None:
@@ -163,11 +163,13 @@ class Notebook:
 
     # -- Notes -----------------------------------------------------------------------
 
-    def read(self) -> Notes:
+    def read(self) -> PoolNotes:
         """Return the notes of the last run."""
-        return Notes.decode(t.cast("str | None", self._server.client.get(self._key)))
+        return PoolNotes.decode(
+            t.cast("str | None", self._server.client.get(self._key))
+        )
 
-    def write(self, notes: Notes) -> None:
+    def write(self, notes: PoolNotes) -> None:
         """Leave *notes* for the next run."""
         self._server.client.set(self._key, notes.encode())
 
@@ -215,9 +217,9 @@ class Notebook:
 
     # -- Answers of sources ----------------------------------------------------------
 
-    def told(self, digest: str) -> Told:
+    def told(self, digest: str) -> SourceCache:
         """Return the cache for answers of the sources with this *digest*."""
-        return Told(self._server, f"{self._key}:told:{digest}")
+        return SourceCache(self._server, f"{self._key}:told:{digest}")
 
     # -- The log ---------------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class Notebook:
         return [json.loads(fields["record"]) for _, fields in found]
 
 
-class Told:
+class SourceCache:
     """Caches answers of sources of durations for a day; harmless to lose."""
 
     def __init__(self, server: StateServer, key: str) -> None:

@@ -19,7 +19,16 @@ import typing as t
 from ..errors import PlatformError
 from ..redis.errors import TRANSIENT
 from .decision import arrivals
-from .decision import fleet
+from .decision.fleet import boot_time
+from .decision.fleet import booted
+from .decision.fleet import expected
+from .decision.fleet import fleet_of
+from .decision.fleet import remember
+from .decision.fleet import silent_of
+from .decision.fleet import slots_of
+from .decision.fleet import Unit
+from .decision.fleet import with_missing
+from .decision.fleet import with_unsaid
 from .decision.floors import floor_at
 from .decision.observation import Fleet
 from .decision.observation import Observation
@@ -33,8 +42,8 @@ from .introspectors.base import Introspector
 from .introspectors.base import Sighting
 from .introspectors.base import UNSEEN
 from .notebook import Hold
-from .notebook import Notebook
-from .notebook import Notes
+from .notebook import PoolNotes
+from .notebook import PoolState
 from .options import PoolOptions
 from .platforms.base import Applied
 from .platforms.base import Platform
@@ -82,7 +91,7 @@ class Scaler:
         *,
         introspector: Introspector,
         platform: Platform,
-        notebook: Notebook,
+        notebook: PoolState,
         service_times: ServiceTimes,
         deserted: t.Callable[[], bool] | None = None,
     ) -> None:
@@ -125,12 +134,12 @@ class Scaler:
 
     def _run(self, *, dry: bool) -> Report:
         notes = self.notebook.read()
-        boot = fleet.boot_time(notes.boots, self.options.boot)
+        boot = boot_time(notes.boots, self.options.boot)
         size = self.platform.read()
         sighting = self._look(boot + self.options.period)
         pool = self._pool(notes, size.asked, sighting, boot)
-        notes, crew = self._crew(notes, size, sighting, pool)
-        observation = self._observation(notes, sighting, crew, pool)
+        notes, fleet = self._fleet(notes, size, sighting, pool)
+        observation = self._observation(notes, sighting, fleet, pool)
         decision = self._decide(observation, pool, notes)
         report = self._act(decision, observation, pool, sighting.serving, dry)
         if not dry:
@@ -145,10 +154,12 @@ class Scaler:
         except PlatformError as error:
             return Sighting.failed(error.message, time.time())
 
-    def _pool(self, notes: Notes, asked: int, sighting: Sighting, boot: float) -> Pool:
+    def _pool(
+        self, notes: PoolNotes, asked: int, sighting: Sighting, boot: float
+    ) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
         units = sighting.serving or sighting.units
-        slots = fleet.slots_of(units, self._introspector.slots)
+        slots = slots_of(units, self._introspector.slots)
         limits = (traits.maximum, notes.limit_at(sighting.now, asked))
         return Pool(
             self.options.slots or slots,
@@ -158,36 +169,39 @@ class Scaler:
             traits.picks_victims if drains is None else drains,
         )
 
-    def _crew(
-        self, notes: Notes, size: Size, sighting: Sighting, pool: Pool
-    ) -> tuple[Notes, Fleet]:
+    def _fleet(
+        self, notes: PoolNotes, size: Size, sighting: Sighting, pool: Pool
+    ) -> tuple[PoolNotes, Fleet]:
         """Return the workers, and the notes with the news about them."""
         silence, now = self._introspector.silence, sighting.now
         units = sighting.serving
-        asked, boots = fleet.booted(notes.asked, units, notes.looked, notes.known)
-        silent = fleet.silent_of(units, size, pool, silence)
-        asked = fleet.expected(asked, silent, pool.boot, now)
+        asked, boots = booted(notes.asked, units, notes.looked, notes.known)
+        silent = silent_of(units, size, pool, silence)
+        asked = expected(asked, silent, pool.boot, now)
         notes = dataclasses.replace(
-            notes, asked=asked, boots=fleet.remember(notes.boots, boots)
+            notes, asked=asked, boots=remember(notes.boots, boots)
         )
-        crew = fleet.fleet_of(units, size, asked, pool, now, silence)
-        crew = fleet.with_unsaid(crew, sighting.unsaid)
+        fleet = fleet_of(units, size, asked, pool, now, silence)
+        fleet = with_unsaid(fleet, sighting.unsaid)
         if sighting.failure is not None:
-            return notes, crew
+            return notes, fleet
         came = any(unit.id not in notes.known for unit in sighting.units)
         since = 0.0 if came else notes.missing_since
-        crew = fleet.with_missing(crew, units, size, pool, silence, since, now)
-        since = now - crew.missing_for if crew.missing else 0.0
-        return dataclasses.replace(notes, missing_since=since), crew
+        fleet = with_missing(fleet, units, size, pool, silence, since, now)
+        since = now - fleet.missing_for if fleet.missing else 0.0
+        return dataclasses.replace(notes, missing_since=since), fleet
 
     def _observation(
-        self, notes: Notes, sighting: Sighting, crew: Fleet, pool: Pool
+        self, notes: PoolNotes, sighting: Sighting, fleet: Fleet, pool: Pool
     ) -> Observation:
         return Observation(
             sighting.now,
             sighting.waiting,
-            (*self._running(sighting, crew, pool), *self._unseen(sighting, crew, pool)),
-            crew,
+            (
+                *self._running(sighting, fleet, pool),
+                *self._unseen(sighting, fleet, pool),
+            ),
+            fleet,
             self._service_times(sighting.functions),
             arrivals.rates(notes.totals, sighting.now, sighting.arrived),
             sighting.wakeups,
@@ -200,7 +214,7 @@ class Scaler:
         )
 
     def _running(
-        self, sighting: Sighting, crew: Fleet, pool: Pool
+        self, sighting: Sighting, fleet: Fleet, pool: Pool
     ) -> tuple[Running, ...]:
         """Return the jobs in slots that take another job afterwards.
 
@@ -209,20 +223,22 @@ class Scaler:
         """
         if sighting.orphans is not None:
             return sighting.running
-        slots = crew.ready * pool.slots
+        slots = fleet.ready * pool.slots
         return tuple(sorted(sighting.running, key=lambda job: job.age)[:slots])
 
     def _unseen(
-        self, sighting: Sighting, crew: Fleet, pool: Pool
+        self, sighting: Sighting, fleet: Fleet, pool: Pool
     ) -> t.Iterator[Running]:
         """Yield an unknown job for each slot of workers that are too busy to report."""
         if self._introspector.silence == "busy":
-            silent = max(crew.ready - len(sighting.serving), 0)
+            silent = max(fleet.ready - len(sighting.serving), 0)
             yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
     # -- The decision ----------------------------------------------------------------
 
-    def _decide(self, observation: Observation, pool: Pool, notes: Notes) -> Decision:
+    def _decide(
+        self, observation: Observation, pool: Pool, notes: PoolNotes
+    ) -> Decision:
         traits, goal = self.platform.traits, self.options.goal
         if not traits.reaches_zero:
             goal = dataclasses.replace(
@@ -244,7 +260,7 @@ class Scaler:
         decision: Decision,
         observation: Observation,
         pool: Pool,
-        units: t.Sequence[fleet.Unit],
+        units: t.Sequence[Unit],
         dry: bool,
     ) -> Report:
         applied, error = None, None
@@ -266,7 +282,7 @@ class Scaler:
         )
         return Report(record, decision, applied, error)
 
-    def _leave(self, notes: Notes, report: Report, sighting: Sighting) -> None:
+    def _leave(self, notes: PoolNotes, report: Report, sighting: Sighting) -> None:
         applied = report.applied
         more = max(applied.after - applied.before, 0) if applied else 0
         notes = dataclasses.replace(

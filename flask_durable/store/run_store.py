@@ -95,7 +95,7 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimAnswer:
     """The answer to a claim: the record and memos, or the reason why there are none.
 
     :param answer: The word ``claimed``, ``paused`` or ``no``.
@@ -161,7 +161,9 @@ class RunStore(RunReader):
         ]
         return "run_create", self.keys.tag_of(run.id), args
 
-    def claim(self, run_id: str, token: str, *, version: str, queued: int) -> Claim:
+    def claim(
+        self, run_id: str, token: str, *, version: str, queued: int
+    ) -> ClaimAnswer:
         """Claim a QUEUED run and read its memos, in one pipeline."""
         tag = self.keys.tag_of(run_id)
         args: list[Argument] = [
@@ -179,8 +181,8 @@ class RunStore(RunReader):
             if isinstance(answer, Exception):
                 raise answer
         if reply[0] != "claimed":
-            return Claim(reply[0])
-        return Claim(reply[0], _pairs(reply[1:]), _pairs(memos))
+            return ClaimAnswer(reply[0])
+        return ClaimAnswer(reply[0], _pairs(reply[1:]), _pairs(memos))
 
     def park(self, run_id: str) -> str:
         """Set aside a QUEUED run whose code is not here; return its new state."""

@@ -19,8 +19,8 @@ from ..redis.client import holders
 from ..redis.client import name_of_holder
 from ..redis.exchange import Argument
 from ..redis.exchange import Command
-from ..redis.exchange import Exchange
 from ..redis.exchange import execute
+from ..redis.exchange import RoundTrip
 from ..redis.scripts import all_scripts
 from ..security.redaction import mask_url
 
@@ -56,7 +56,7 @@ class StateServer:
         #: The client and its process id: in one value, since threads read it without
         #: the lock.
         self._made: tuple[redis.Redis, int] | None = None
-        self._exchange = Exchange()
+        self._exchange = RoundTrip()
         self._factory: ClientFactory | None = None
         self._scripts = all_scripts(__package__)
 

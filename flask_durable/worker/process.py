@@ -90,17 +90,17 @@ class WorkerProcess:
         #: The time when a drain has to be over, on the monotonic clock.
         self._deadline = math.inf
         state.window.add(threads)
-        host = state.host
+        services = state.services
         self._leases = Leases(state.store)
         self._lifeline = Lifeline(state.store)
-        executor = Executor(host, state.outbox, self._leases)
+        executor = Executor(services, state.outbox, self._leases)
         self._threads = RunThreads(
             state.broker, executor, queues=self.queues, threads=threads
         )
         self._router = RouterThread(
-            state.broker, Router(host, state.outbox, self._threads), state.failures
+            state.broker, Router(services, state.outbox, self._threads), state.failures
         )
-        self._sweeper = Sweeper(host, state.outbox, state.admin)
+        self._sweeper = Sweeper(services, state.outbox, state.admin)
         self._protection = self._task_protection()
         strays = Strays(state, self.queues, self._threads.serve if adopts else None)
         self._beat = Beat(
@@ -125,7 +125,7 @@ class WorkerProcess:
         self._leases.start()
         self._lifeline.start()
         self._sweeper.start()
-        self.state.host.run_logs.start()
+        self.state.services.run_logs.start()
         self._beat.start()
         if self._gauges is not None:
             self._gauges.start()
@@ -145,7 +145,7 @@ class WorkerProcess:
         deadline = time.monotonic() + (self.grace if grace is None else grace)
         self._deadline = deadline
         interrupt_at = deadline - INTERRUPT_BEFORE
-        self.state.host.draining.set()
+        self.state.services.draining.set()
         # Other workers sweep. A long sweep here would take time that steps need.
         self._sweeper.stop_soon()
         self.state.broker.stop_receiving(until=deadline)
@@ -160,7 +160,7 @@ class WorkerProcess:
 
     def ailing(self) -> dict[str, str]:
         """Return the threads that should run and do not, each with its ailment."""
-        lacking = self.state.host.lacks.ailing()
+        lacking = self.state.services.lacks.ailing()
         return {**ailing(), **self._threads.ailing(), **lacking}
 
     def worn_out(self) -> str:
@@ -182,7 +182,7 @@ class WorkerProcess:
             ("sweeper", lambda: self._sweeper.stop(_left(deadline))),
             ("queues", lambda: self.state.broker.close(_flush_time(deadline))),
             *(("metrics", metrics.flush) for metrics in self.state.metrics),
-            ("run logs", self.state.host.run_logs.close),
+            ("run logs", self.state.services.run_logs.close),
             ("lifeline", lambda: self._lifeline.stop(_left(deadline))),
             ("leases", lambda: self._leases.stop(_left(deadline))),
         ]
@@ -234,16 +234,16 @@ class WorkerProcess:
         They go on as long as this process does: until then no other worker may start
         them.
         """
-        host, outbox = self.state.host, self.state.outbox
+        services, outbox = self.state.services, self.state.outbox
         gone_in = _left(self._deadline) + LAST_RESORT + EXIT_PATIENCE
         held = self._leases.held
-        hand_back_attempts(host, outbox, held, gone_in, self._deadline)
+        hand_back_attempts(services, outbox, held, gone_in, self._deadline)
 
     def _hand_back_unstarted(self, payloads: list[t.Any]) -> None:
         """Hand back runs that were claimed for threads that never took them."""
         runs: list[ClaimedRun] = payloads
-        host, outbox = self.state.host, self.state.outbox
-        hand_back_unstarted(host, outbox, runs, self._deadline)
+        services, outbox = self.state.services, self.state.outbox
+        hand_back_unstarted(services, outbox, runs, self._deadline)
 
 
 def _left(deadline: float) -> float:

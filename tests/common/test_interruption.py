@@ -373,7 +373,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_grace")
 def test_a_run_goes_on_when_a_body_of_it_does_not_return(harness: Harness) -> None:
     blocked = Blocked(harness, retries=0)
-    lost = harness.state.host.lost_threads
+    lost = harness.state.services.lost_threads
     poll(lambda: harness.run_of(blocked.event).status == RunStatus.QUEUED)
     poll(lambda: len(lost) == 1 and not harness.leases.held)
 
@@ -534,7 +534,7 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
     worker = WorkerProcess(harness.state, queues=["default"], threads=1, grace=5)
     worker.start()
     try:
-        lost = harness.state.host.lost_threads
+        lost = harness.state.services.lost_threads
         event = harness.send("a/b")
         poll(lambda: len(lost) == 1)
         following = harness.send("a/c")
@@ -614,7 +614,7 @@ def test_the_body_of_a_cancelled_run_is_interrupted_between_its_steps(
 
     assert not harness.leases.held
     assert [type(error) for error in ended_by] == [LossInterrupt]
-    assert len(harness.state.host.lost_threads) == 0
+    assert len(harness.state.services.lost_threads) == 0
 
 
 @pytest.mark.usefixtures("no_grace", "soon")
@@ -622,7 +622,7 @@ def test_the_body_of_a_cancelled_run_is_given_up_where_it_hangs(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = threading.Lock()
-    lost = harness.state.host.lost_threads
+    lost = harness.state.services.lost_threads
     with gate:
         thread = cancelled_outside_steps(harness, gate.acquire)
         poll(lambda: len(lost) == 1 and not harness.leases.held)
@@ -681,7 +681,7 @@ def test_filters_that_hang_in_cancelled_runs_keep_no_run_threads(
     run = harness.run_of(event)
     key = f"{store.keys.tag_of(run.id)}:run:{run.id}"
     client.hset(key, "unfiltered", "1")  # as a router without the code leaves it
-    lost = harness.state.host.lost_threads
+    lost = harness.state.services.lost_threads
     with gate:
         thread = threading.Thread(target=harness.execute, daemon=True)
         thread.start()
@@ -702,7 +702,7 @@ def test_a_step_is_settled_where_its_thread_cannot_be_replaced(
 
         def came_back(self, attempt: object) -> None: ...
 
-    harness.state.host.lost_threads.keepers.insert(0, Broken())
+    harness.state.services.lost_threads.keepers.insert(0, Broken())
     blocked = Blocked(harness, retries=1)
     poll(lambda: harness.run_of(blocked.event).status == RunStatus.SUSPENDED)
     assert not harness.leases.held

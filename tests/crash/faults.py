@@ -24,7 +24,7 @@ from flask_durable.queue.acknowledger import Acknowledger
 from flask_durable.queue.heartbeat import _QueueHand
 from flask_durable.queue.settling import IDLE
 from flask_durable.redis import scripts
-from flask_durable.redis.exchange import Exchange
+from flask_durable.redis.exchange import RoundTrip
 
 T = t.TypeVar("T")
 
@@ -183,7 +183,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
         stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
-            (Exchange, "_directly", _exchange),
+            (RoundTrip, "_directly", _exchange),
             (redis.client.Pipeline, "_execute_pipeline", _pipeline),
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),

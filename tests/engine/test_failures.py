@@ -150,7 +150,7 @@ def test_a_program_that_the_drains_signal_ended_is_no_failure(harness: Harness) 
         begun.append(1)
         program = [sys.executable, "-c", "import time; time.sleep(60)"]
         with subprocess.Popen(program) as running:
-            harness.state.host.draining.set()
+            harness.state.services.draining.set()
             running.send_signal(signal.SIGTERM)
             status = running.wait()
         raise RuntimeError(f"ffmpeg failed: {status}")
@@ -161,7 +161,7 @@ def test_a_program_that_the_drains_signal_ended_is_no_failure(harness: Harness) 
     harness.durable.function(on="a/b", retries=0)(body)
     run = harness.send_and_settle("a/b")
     assert (run.status, run.reason) == (RunStatus.SUSPENDED, "worker shutdown")
-    harness.state.host.draining.clear()
+    harness.state.services.draining.clear()
     harness.advance(60)
     assert harness.runs.get(run.id).result == "done"
 
@@ -170,15 +170,15 @@ def test_a_program_of_a_body_outside_any_step_may_be_ended_by_the_drain_too(
     harness: Harness,
 ) -> None:
     def body(event: AnyEvent, step: Step) -> str:
-        if not harness.state.host.draining.is_set():
+        if not harness.state.services.draining.is_set():
             return "done"
         raise RuntimeError("ffmpeg") from subprocess.CalledProcessError(143, "sh")
 
     harness.durable.function(on="a/b", retries=0)(body)
-    harness.state.host.draining.set()
+    harness.state.services.draining.set()
     run = harness.send_and_settle("a/b")
     assert (run.status, run.reason) == (RunStatus.SUSPENDED, "worker shutdown")
-    harness.state.host.draining.clear()
+    harness.state.services.draining.clear()
     harness.advance(60)
     assert harness.runs.get(run.id).result == "done"
 
@@ -189,7 +189,7 @@ def test_what_fails_by_itself_in_a_drain_is_a_failure(
 ) -> None:
     def body(event: AnyEvent, step: Step) -> None:
         def transcode() -> None:
-            harness.state.host.draining.set()
+            harness.state.services.draining.set()
             raise subprocess.CalledProcessError(status, "ffmpeg")
 
         step.run("transcode", transcode)

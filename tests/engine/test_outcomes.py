@@ -416,7 +416,7 @@ def test_a_context_that_cannot_begin_is_an_error_of_the_body(
     def work(event: Event[t.Any], step: Step) -> str:
         return "ok"
 
-    begin = harness.state.host.scope
+    begin = harness.state.services.scope
     broken = [True]
 
     def scope() -> t.Any:
@@ -425,7 +425,7 @@ def test_a_context_that_cannot_begin_is_an_error_of_the_body(
             raise OSError("no database")
         return begin()
 
-    monkeypatch.setattr(harness.state.host, "scope", scope)
+    monkeypatch.setattr(harness.state.services, "scope", scope)
     run = harness.send_and_settle("a/b")
     assert (run.status, run.reason) == (RunStatus.SUSPENDED, "retry")
     harness.advance(60)

@@ -136,7 +136,7 @@ def test_a_draining_worker_hands_back_at_the_next_step_boundary(
         def two() -> None:
             calls.append("two")
             if calls.count("two") == 1:
-                harness.state.host.draining.set()
+                harness.state.services.draining.set()
 
         step.run("one", lambda: calls.append("one"))
         step.run("two", two)
@@ -148,7 +148,7 @@ def test_a_draining_worker_hands_back_at_the_next_step_boundary(
     harness.execute()
     run = harness.run_of(event_id)
     assert run.status in (RunStatus.QUEUED, RunStatus.COMPLETED)
-    harness.state.host.draining.clear()
+    harness.state.services.draining.clear()
     harness.settle()
 
     run = harness.run_of(event_id)

@@ -195,7 +195,9 @@ def test_a_run_that_kills_its_process_is_paused_and_its_neighbours_are_not(
                 claimed[run.message.id] = run
         # A new process: nobody is on trial, and the killer comes first.
         executor = type(fleet.harness.executor)(
-            fleet.harness.state.host, fleet.harness.state.outbox, fleet.harness.leases
+            fleet.harness.state.services,
+            fleet.harness.state.outbox,
+            fleet.harness.leases,
         )
         for id in sorted(claimed, key=lambda id: id != "killer"):
             begun = len(fleet.begun)

@@ -119,7 +119,7 @@ def test_a_message_is_not_deleted_when_the_run_that_it_led_to_is_lost(
     harness.threads.runs.clear()
     mains.fail()
     assert harness.runs.of_event(event_id) == []
-    if harness.state.host.write_through:
+    if harness.state.services.write_through:
         # Somebody else's barrier notices it first.
         with pytest.raises(UnavailableError):
             barrier.wait()
@@ -248,7 +248,7 @@ def test_what_was_sent_right_before_a_restart_is_reported_and_sent_again(
     harness.send("a/b", id="one")
     # A worker notices by itself, and has its messages delivered again.
     with contextlib.suppress(StateMayBeLost):
-        harness.state.host.settle(0)
+        harness.state.services.wait_durable(0)
 
     run = harness.run_of_settled("one")
     assert (run.status, calls) == (RunStatus.COMPLETED, ["one"])

@@ -354,7 +354,7 @@ def send_elsewhere(harness: Harness, url: str, namespace: str) -> str:
     elsewhere.state.directory.current()
     event_id = harness.send("a/b")
     deliveries = elsewhere.state.broker.deliveries("events", 1, 0)
-    Router(elsewhere.state.host, elsewhere.state.outbox).route(deliveries)
+    Router(elsewhere.state.services, elsewhere.state.outbox).route(deliveries)
     elsewhere.close()
     assert len(deliveries) == 1
     return event_id

@@ -57,7 +57,7 @@ def sweep(harness: Harness, later: float = 0) -> None:
     """Let time go by and sweep, as another process that looks for the first time."""
     harness.start()
     harness.move_clock(later)
-    Sweeper(harness.state.host, harness.state.outbox, harness.state.admin).sweep()
+    Sweeper(harness.state.services, harness.state.outbox, harness.state.admin).sweep()
 
 
 def look(harness: Harness, later: float = 0) -> None:
@@ -93,7 +93,7 @@ def test_several_who_look_at_the_same_time_start_one_run(harness: Harness) -> No
     scheduled(harness, Cron(EVERY_MINUTE))
     begin(harness)
     state = harness.state
-    sweepers = [Sweeper(state.host, state.outbox, state.admin) for _ in range(3)]
+    sweepers = [Sweeper(state.services, state.outbox, state.admin) for _ in range(3)]
     harness.move_clock(60)
     marks = state.directory.schedule_marks
     # Each is told the mark from before the others had moved it.

@@ -54,7 +54,7 @@ def uncaptured() -> t.Iterator[None]:
 
 
 def kept(harness: Harness, id: str) -> list[LogLine]:
-    harness.state.host.run_logs.flush()
+    harness.state.services.run_logs.flush()
     return t.cast("list[LogLine]", harness.runs.logs(id))
 
 
@@ -208,7 +208,7 @@ def test_a_thread_writes_them_and_the_end_writes_the_rest(harness: Harness) -> N
         assert go_on.wait(10)
         user_logger.info("late")
 
-    logs = harness.state.host.run_logs
+    logs = harness.state.services.run_logs
     logs.start()
     with tailing():
         event = harness.send("a/b")
@@ -236,7 +236,7 @@ def test_a_server_that_takes_none_costs_the_lines_only(
     client: t.Any = harness.state.server.client
     tag = harness.state.store.keys.tag_of(run.id)
     client.set(f"{tag}:log:{run.id}", "of another kind")
-    harness.state.host.run_logs.flush()
+    harness.state.services.run_logs.flush()
 
     actions = [getattr(record, "action", None) for record in caplog.records]
     assert "run_log_lost" in actions
@@ -249,7 +249,7 @@ def test_the_lines_of_no_run_cannot_be_found(harness: Harness) -> None:
 
 
 def test_one_turn_of_the_writer_is_for_all_runs_that_woke_it(harness: Harness) -> None:
-    logs = harness.state.host.run_logs
+    logs = harness.state.services.run_logs
     for number in range(50):
         logs._dirty.append(_Tail(f"run{number}", 5))
         logs._wake.put(None)

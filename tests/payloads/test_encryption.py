@@ -374,7 +374,7 @@ def test_keys_are_in_no_log_no_text_and_no_report(
     seen = [
         *(record.getMessage() for record in caplog.records),
         caplog.text,
-        *(repr(part) for part in (state.settings, state.payloads, state.host)),
+        *(repr(part) for part in (state.settings, state.payloads, state.services)),
         str(state.settings),
         *(check.detail for check in state.health()),
         repr(after.runs.get(run.id).failure),

@@ -62,7 +62,7 @@ def _is_committed(run: str, step: str) -> bool:
     from flask import current_app
 
     state = durable.state_of(t.cast(t.Any, current_app)._get_current_object())
-    _, memos = state.host.insist(lambda: state.store.read(run))
+    _, memos = state.services.retry_until_answered(lambda: state.store.read(run))
     return step in memos and memos[step].final
 
 

@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 
-from flask_durable.redis.exchange import Exchange
+from flask_durable.redis.exchange import RoundTrip
 from flask_durable.store.server import StateServer
 
 from ..support.servers import valkey_server
@@ -17,7 +17,7 @@ from ..support.servers import ValkeyServer
 
 
 def test_a_signal_s_handler_gets_the_replies_to_its_own_commands() -> None:
-    exchange = Exchange()
+    exchange = RoundTrip()
     inner: list[t.Any] = []
     with valkey_server() as server:
         state = StateServer(server.url)
@@ -41,7 +41,7 @@ def test_a_signal_s_handler_gets_the_replies_to_its_own_commands() -> None:
 def test_threads_that_rest_keep_no_connection_that_others_need(
     valkey: ValkeyServer, query: str, threads: int
 ) -> None:
-    exchange = Exchange()
+    exchange = RoundTrip()
     client = StateServer(f"{valkey.url}{query}").client
     go_on = threading.Event()
     answers: list[t.Any] = []

@@ -17,7 +17,7 @@ from flask_durable.scaler.decision.fleet import Silence
 from flask_durable.scaler.decision.fleet import Unit
 from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.introspectors.base import Sighting
-from flask_durable.scaler.notebook import Notebook
+from flask_durable.scaler.notebook import PoolState
 from flask_durable.scaler.options import parse_pools
 from flask_durable.scaler.platforms.base import Applied
 from flask_durable.scaler.platforms.base import Traits
@@ -78,7 +78,7 @@ def scaler_of(kit: Kit, legacy: Legacy, **options: t.Any) -> Scaler:
         pool,
         introspector=legacy,
         platform=legacy,
-        notebook=Notebook(kit.server, kit.keys, pool.name),
+        notebook=PoolState(kit.server, kit.keys, pool.name),
         service_times=lambda functions: dict.fromkeys(functions, ServiceTime(2.0)),
     )
 

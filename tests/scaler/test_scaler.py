@@ -13,7 +13,7 @@ from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.introspectors.own import OwnQueues
 from flask_durable.scaler.introspectors.own import Sensor
 from flask_durable.scaler.notebook import Hold
-from flask_durable.scaler.notebook import Notebook
+from flask_durable.scaler.notebook import PoolState
 from flask_durable.scaler.options import parse_pools
 from flask_durable.scaler.platforms.base import Applied
 from flask_durable.scaler.platforms.base import Traits
@@ -97,7 +97,7 @@ def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
             pool,
             introspector=queues,
             platform=stage,
-            notebook=Notebook(kit.server, kit.keys, pool.name),
+            notebook=PoolState(kit.server, kit.keys, pool.name),
             service_times=lambda functions: known,
             deserted=queues.are_deserted,
         )

@@ -15,7 +15,7 @@ import redis
 from flask_durable.config.settings import Settings
 from flask_durable.redis.exchange import Argument
 from flask_durable.store.keys import Keys
-from flask_durable.store.run_store import Claim
+from flask_durable.store.run_store import ClaimAnswer
 from flask_durable.store.run_store import NewRun
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import Swept
@@ -250,7 +250,7 @@ class Kit:
         assert self.claim(run_id, token).answer == "claimed"
         return run_id
 
-    def claim(self, run_id: str, token: str = "t1", queued: int = 0) -> Claim:
+    def claim(self, run_id: str, token: str = "t1", queued: int = 0) -> ClaimAnswer:
         return self.store.claim(run_id, token, version="v1", queued=queued)
 
     def commit(

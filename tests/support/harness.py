@@ -89,10 +89,10 @@ class Harness:
         state.window.add(1)
         self.publish()
         self.leases = Leases(state.store)
-        self.executor = Executor(state.host, state.outbox, self.leases)
+        self.executor = Executor(state.services, state.outbox, self.leases)
         self.threads = LocalThreads(self.durable.functions.queues(), self.in_place)
-        self.router = Router(state.host, state.outbox, self.threads)
-        self.sweeper = Sweeper(state.host, state.outbox, state.admin)
+        self.router = Router(state.services, state.outbox, self.threads)
+        self.sweeper = Sweeper(state.services, state.outbox, state.admin)
 
     def publish(self) -> None:
         """Publish the functions as a worker does when it starts."""

@@ -90,8 +90,10 @@ def test_runs_whose_bodies_do_not_end_are_handed_back_with_one_barrier(
     events = [harness.send("work/slow") for _ in range(8)]
     while len((harness.route() and harness.threads.runs) or harness.threads.runs) < 8:
         pass
-    host, outbox = harness.state.host, harness.state.outbox
-    attempts = [Attempt(host, outbox, slow, run, {}) for run in harness.threads.runs]
+    services, outbox = harness.state.services, harness.state.outbox
+    attempts = [
+        Attempt(services, outbox, slow, run, {}) for run in harness.threads.runs
+    ]
     # One of them was cancelled by somebody else.
     with harness.app.app_context():
         harness.durable.runs.cancel(attempts[0].run_id)
@@ -104,7 +106,7 @@ def test_runs_whose_bodies_do_not_end_are_handed_back_with_one_barrier(
         wait(barrier, mark)
 
     monkeypatch.setattr(Barrier, "wait", counted)
-    hand_back_attempts(host, outbox, attempts, 60, float("inf"))
+    hand_back_attempts(services, outbox, attempts, 60, float("inf"))
 
     assert len(waits) == 1
     assert isinstance(attempts[0].seal(Suspended()), OwnershipLost)
@@ -189,7 +191,7 @@ def test_a_worker_drains_and_interrupts_although_a_log_handler_hangs(
     wait_until(lambda: status(harness, event) != "running", "the hand-back")
     stop.join(20)
     assert not stop.is_alive()
-    assert harness.state.host.draining.is_set()
+    assert harness.state.services.draining.is_set()
     assert hangs.records == []
     with harness.app.app_context():
         assert harness.state.directory.workers() == []
@@ -203,7 +205,7 @@ def test_a_drain_begins_before_it_is_told(harness: Harness) -> None:
     with hanging("flask_durable") as handler:
         stop.start()
         assert handler.reached.wait(20)
-        assert harness.state.host.draining.is_set()
+        assert harness.state.services.draining.is_set()
         assert handler.records == []
     stop.join(20)
 
@@ -304,7 +306,7 @@ def test_a_run_thread_that_has_no_file_descriptors_to_reach_the_server_is_seen(
 ) -> None:
     monkeypatch.setattr("flask_durable.common.lack.LACKING", 0)
     process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
-    host = harness.state.host
+    services = harness.state.services
     tries: list[dict[str, str]] = []
 
     def connect() -> None:
@@ -312,7 +314,7 @@ def test_a_run_thread_that_has_no_file_descriptors_to_reach_the_server_is_seen(
         if len(tries) < 3:
             raise redis.ConnectionError from OSError(errno.EMFILE, "too many")
 
-    host.insist(connect)
+    services.retry_until_answered(connect)
 
     assert tries[0] == {}
     assert list(tries[2].values()) == ["has no file descriptors left"]

@@ -101,7 +101,7 @@ def test_a_worker_that_started_opens_no_file_and_imports_nothing_of_ours(
         assert begun.wait(20)
     finally:
         stop.start()
-        wait_until(harness.state.host.draining.is_set)
+        wait_until(harness.state.services.draining.is_set)
         go_on.set()
         stop.join(30)
 

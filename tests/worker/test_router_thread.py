@@ -26,7 +26,7 @@ class Watched(Router):
     """A router that tells which events it was given together."""
 
     def __init__(self, harness: Harness) -> None:
-        super().__init__(harness.state.host, harness.state.outbox)
+        super().__init__(harness.state.services, harness.state.outbox)
         self.together: list[list[str]] = []
 
     def route(self, deliveries: t.Any, **given: t.Any) -> None:

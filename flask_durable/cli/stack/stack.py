@@ -100,7 +100,7 @@ class DevStack:
         keep_data: bool = False,
     ) -> None:
         self.app_import = app_import or _running_app_import()
-        self.host = host
+        self.services = host
         self.port = port
         self.queue = queue
         self.reload = reload
@@ -135,7 +135,7 @@ class DevStack:
     @property
     def is_local(self) -> bool:
         """True if the web app listens on loopback only."""
-        return is_loopback(self.host)
+        return is_loopback(self.services)
 
     @property
     def durable(self) -> Durable:
@@ -207,7 +207,7 @@ class DevStack:
     @property
     def _reachable_host(self) -> str:
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return everywhere.get(self.host, self.host)
+        return everywhere.get(self.services, self.services)
 
     def _prepare(self, undo: contextlib.ExitStack) -> None:
         if sys.platform == "win32":
@@ -223,7 +223,7 @@ class DevStack:
         if self.port == 0:
             self.port = free_port()
         else:
-            check_port(self.host, self.port)
+            check_port(self.services, self.port)
 
     def _prepare_sqs(self) -> None:
         local_sqs.check_installed()
@@ -295,7 +295,7 @@ class DevStack:
 
     def _web_arguments(self) -> list[str]:
         reload = "--reload" if self.reload else "--no-reload"
-        return ["run", "--host", self.host, "--port", str(self.port), reload]
+        return ["run", "--host", self.services, "--port", str(self.port), reload]
 
     def _worker_arguments(self) -> list[str]:
         return [

@@ -51,7 +51,7 @@ def leave_dead_letter(step: Step, failure: Failure) -> None:
 
     def put() -> None:
         with shielded():
-            attempt.host.queue.send_dead(
+            attempt.services.queue.send_dead(
                 record["queue"], letter, failure.message, receives=failure.attempt
             )
 

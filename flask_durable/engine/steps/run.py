@@ -122,15 +122,15 @@ class Execution:
             self._number = memo.number  # the attempt that left no outcome
         if memo is not None and memo.status == "tried":
             self._number = memo.number + 1
-            previous = self._attempt.host.payloads.readable_failure(memo.body)
+            previous = self._attempt.services.payloads.readable_failure(memo.body)
         check_arguments(args, kwargs)
-        self._attempt.host.release()
+        self._attempt.services.release()
         self._attempt.before_body(self._options.lease)
         info = StepInfo(
             self._attempt.info, self._key, self._kind, self._number, previous
         )
         try:
-            with self._attempt.host.middleware.around_step(info):
+            with self._attempt.services.middleware.around_step(info):
                 memo, value = self._execute(fn, args, kwargs, info)
                 info.outcome = "failed" if memo.status == "failed" else "completed"
         finally:
@@ -190,7 +190,7 @@ class Execution:
             raise
         finally:
             attempt.body = None
-        check_size(result[0], attempt.host.max_value)
+        check_size(result[0], attempt.services.max_value)
         if body.interrupted is TimeoutInterrupt:
             raise body.interrupted  # the body swallowed it
         return result
@@ -205,7 +205,7 @@ class Execution:
         # The end of the context, where a database session is given back, belongs to
         # the body: its failure is the step's, and comes before the commit. But it is
         # not interrupted: only the code under call() is.
-        with body, self._attempt.host.scope():
+        with body, self._attempt.services.scope():
             value = call(fn, args, kwargs)
             result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
         return result
@@ -233,7 +233,7 @@ class Execution:
         """Settle the attempt of a body that does not end, from a thread of its own."""
         attempt = self._attempt
         successor = self._successor()
-        attempt.host.lost_threads.add(attempt)
+        attempt.services.lost_threads.add(attempt)
         logger.error(
             "Step %r of run %s does not end although %s: its thread is lost.",
             self._key,
@@ -245,7 +245,7 @@ class Execution:
             return
         stand_in = copy.copy(self)
         stand_in._attempt = successor
-        with attempt.host.run_logs.keeping(attempt.run_id):
+        with attempt.services.run_logs.keeping(attempt.run_id):
             stand_in._time_out()
 
     def _successor(self) -> Attempt | None:
@@ -257,7 +257,7 @@ class Execution:
         old = self._attempt
         if old.seal(signal) is not signal:
             return None
-        return Attempt(old.host, old.outbox, old.function, old.run, old.memos)
+        return Attempt(old.services, old.outbox, old.function, old.run, old.memos)
 
     def _time_out(self) -> None:
         """Store that the time of a body was over, and let the run go on elsewhere."""
@@ -297,7 +297,7 @@ class Execution:
 
     def _failed(self, error: BaseException, started: int, info: StepInfo) -> Memo:
         """Suspend until the next attempt, or return the memo of the final failure."""
-        payloads = self._attempt.host.payloads
+        payloads = self._attempt.services.payloads
         failure = failure_of(error, self._key, self._number, self._options.timeout)
         delay = None
         # An at-most-once body that timed out did not say that it failed: it was
@@ -352,7 +352,7 @@ class Execution:
         return self._failed(refused, started, info)
 
     def _commit_failure(self, failure: Failure, started: int, path: str = "") -> Memo:
-        payloads = self._attempt.host.payloads
+        payloads = self._attempt.services.payloads
         if path:  # it has keys of the result in it
             path = payloads.seal_text(path)
         return self._commit("failed", payloads.seal_failure(failure), started, path)
@@ -366,7 +366,7 @@ class Execution:
             self._kind,
             body,
             tries=(*self._tries, Try(started, self._attempt.server_time - started)),
-            digest=self._attempt.host.payloads.digest(self._sketch),
+            digest=self._attempt.services.payloads.digest(self._sketch),
             path=path,
         )
 

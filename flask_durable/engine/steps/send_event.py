@@ -35,7 +35,9 @@ def send_event(
     # the process dies after the queue took the events and before the step is committed,
     # the next attempt sends the same ids, and routing drops them.
     messages = [
-        attempt.host.message_of(event, derived_id("sent", attempt.run_id, key, str(i)))
+        attempt.services.message_of(
+            event, derived_id("sent", attempt.run_id, key, str(i))
+        )
         for i, event in enumerate(events)
     ]
 
@@ -50,16 +52,16 @@ def send_event(
 
 
 def _send(attempt: Attempt, messages: list[EventMessage]) -> list[str]:
-    host = attempt.host
-    with shielded(), announced(host.middleware, messages) as (sending, told):
-        bodies = [host.payloads.seal_event(message) for message in told]
+    services = attempt.services
+    with shielded(), announced(services.middleware, messages) as (sending, told):
+        bodies = [services.payloads.seal_event(message) for message in told]
         for message, body in zip(told, bodies, strict=True):
             try:
-                check_acceptable(host.queue, message, body)
+                check_acceptable(services.queue, message, body)
             except EventError as error:
                 raise NonRetriable(str(error)) from error
         sending.size = sum(map(len, bodies))
-        outcomes = host.queue.send(EVENT_QUEUE, bodies)
+        outcomes = services.queue.send(EVENT_QUEUE, bodies)
         sending.outcomes = [error or "accepted" for error in outcomes]
     ids = [message.id for message in messages]
     refused = [error for error in outcomes if error is not None]

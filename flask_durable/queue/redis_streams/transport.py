@@ -31,7 +31,7 @@ from ...messages import EVENT_QUEUE
 from ...redis.client import ClientFactory
 from ...redis.errors import is_full
 from ...redis.errors import is_transient
-from ...redis.exchange import Exchange
+from ...redis.exchange import RoundTrip
 from ...redis.scripts import all_scripts
 from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
@@ -88,8 +88,8 @@ class _Process:
     scripts: dict[str, Script] = field(default_factory=dict)
     mendings: dict[str, _Mending] = field(default_factory=dict)
     #: Each thread keeps a connection: a read blocks the one that it is on.
-    exchange: Exchange = field(default_factory=Exchange)
-    reading: Exchange = field(default_factory=Exchange)
+    exchange: RoundTrip = field(default_factory=RoundTrip)
+    reading: RoundTrip = field(default_factory=RoundTrip)
 
 
 class RedisTransport:

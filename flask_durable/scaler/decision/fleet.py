@@ -138,18 +138,18 @@ def fleet_of(
     return Fleet(ready, tuple(known + unknown if booting else ()), busy)
 
 
-def with_unsaid(crew: Fleet, unsaid: int) -> Fleet:
-    """Return *crew* with all workers busy if runs exist that no worker reports.
+def with_unsaid(fleet: Fleet, unsaid: int) -> Fleet:
+    """Return *fleet* with all workers busy if runs exist that no worker reports.
 
     A worker's report is some seconds old. A worker that took a job since then seems
     idle, and one that cannot report seems to boot. The workers with these runs are not
     known, so none is given back before it has reported.
     """
-    return crew if unsaid <= 0 else dataclasses.replace(crew, busy=crew.size)
+    return fleet if unsaid <= 0 else dataclasses.replace(fleet, busy=fleet.size)
 
 
 def with_missing(
-    crew: Fleet,
+    fleet: Fleet,
     units: t.Sequence[Unit],
     size: Size,
     pool: Pool,
@@ -157,7 +157,7 @@ def with_missing(
     since: float,
     now: float,
 ) -> Fleet:
-    """Return *crew* with the workers that were asked for and do not come.
+    """Return *fleet* with the workers that were asked for and do not come.
 
     A worker that is not expected to report is missing while the platform itself says
     that it does not run.
@@ -171,7 +171,7 @@ def with_missing(
     if silence != "booting":
         missing = min(missing, size.booting)
     passed = max(now - since, 0.0) if missing and since else 0.0
-    return dataclasses.replace(crew, missing=missing, missing_for=passed)
+    return dataclasses.replace(fleet, missing=missing, missing_for=passed)
 
 
 def silent_of(units: t.Sequence[Unit], size: Size, pool: Pool, silence: Silence) -> int:

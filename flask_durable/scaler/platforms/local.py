@@ -12,7 +12,7 @@ import typing as t
 from ...errors import PlatformError
 from ..decision.fleet import units_of
 from ..decision.observation import Size
-from ..notebook import Notebook
+from ..notebook import PoolState
 from .base import Applied
 from .base import Traits
 
@@ -31,7 +31,7 @@ class LocalPlatform:
     def __init__(
         self,
         pool: str,
-        notebook: Notebook,
+        notebook: PoolState,
         workers: t.Callable[[], list[dict[str, t.Any]]],
         queues: t.Collection[str],
     ) -> None:

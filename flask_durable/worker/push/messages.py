@@ -185,7 +185,7 @@ class PushedMessages:
         message = read.message
         delivery = _Delivery(event, message.text, message.receive_count)
         try:
-            router = Router(self._state.host, self._state.outbox, place)
+            router = Router(self._state.services, self._state.outbox, place)
             router.route([delivery], until=until)
         finally:
             for run in place.runs:

@@ -66,11 +66,11 @@ class PushWorker:
     def __init__(self, state: AppState, *, lives_on: bool) -> None:
         self.state = state
         self._lives_on = lives_on
-        host = state.host
+        services = state.services
         self._leases = Leases(state.store)
-        executor = Executor(host, state.outbox, self._leases)
+        executor = Executor(services, state.outbox, self._leases)
         self._messages = PushedMessages(state, executor)
-        self._sweeper = Sweeper(host, state.outbox, state.admin)
+        self._sweeper = Sweeper(services, state.outbox, state.admin)
         id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._beat = Beat(state, id, state.functions.queues(), threads=0)
         self._pid = os.getpid()
@@ -120,7 +120,7 @@ class PushWorker:
         if self._lives_on:
             self._beat.stop()
             self._sweeper.stop()
-            self.state.host.run_logs.close()
+            self.state.services.run_logs.close()
         self._leases.stop()
 
     def _durably(self, work: t.Callable[[], T], until: float) -> T:
@@ -137,14 +137,14 @@ class PushWorker:
 
     def _do_durably(self, work: t.Callable[[], T], until: float) -> T:
         state = self.state
-        state.host.insist(self._start, until=until)
+        state.services.retry_until_answered(self._start, until=until)
         waits = state.settings.fsync != "off"
         mark = state.barrier.mark() if waits else 0
         # A context of its own: runs see neither a request nor what it set.
         result = contextvars.Context().run(work)
         if not self._lives_on:
             state.outbox.confirm()
-            state.host.run_logs.flush()
+            state.services.run_logs.flush()
             for metrics in state.metrics:
                 metrics.flush()
         if waits:
@@ -172,7 +172,7 @@ class PushWorker:
             self._leases.start()
             if self._lives_on:
                 self._sweeper.start()
-                self.state.host.run_logs.start()
+                self.state.services.run_logs.start()
                 self._beat.start()
                 atexit.register(self.stop)
             self._started = True

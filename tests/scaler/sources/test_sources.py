@@ -10,7 +10,7 @@ from flask_durable.errors import ConfigurationError
 from flask_durable.scaler.sources import make_source
 
 PLUGIN = """
-class Notebook:
+class PoolState:
     def __init__(self, *, page: int = 1) -> None:
         self.page = page
 """
@@ -48,8 +48,8 @@ def test_another_distribution_adds_a_source(
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: notebook\n")
     (metadata / "entry_points.txt").write_text(
-        "[flask_durable.duration_sources]\nnotebook = notebook_plugin:Notebook\n"
-        "prometheus = notebook_plugin:Notebook\n"
+        "[flask_durable.duration_sources]\nnotebook = notebook_plugin:PoolState\n"
+        "prometheus = notebook_plugin:PoolState\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
