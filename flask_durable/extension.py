@@ -27,10 +27,7 @@ from .functions.registry import FunctionRegistry
 from .functions.retries import Backoff
 from .functions.step_function import active_step
 from .messages import failures
-from .web.blueprint import events_blueprint
-from .web.inngest import inngest_blueprint
-from .web.metrics import add_metrics_route
-from .web.push import add_push_route
+from .web.blueprint import register_routes
 
 if t.TYPE_CHECKING:
     from .app.health import HealthCheck
@@ -103,19 +100,12 @@ class Durable(Decorators):
         """
         if "durable" in app.extensions:
             raise RuntimeError(
-                "A 'Durable' instance has already been registered on this Flask app. "
-                "Import and use that instance instead."
+                "This Flask app has a Durable object already, and can have one only: "
+                "use app.extensions['durable'], or call init_app once."
             )
         settings = Settings.from_app(app)
         state = AppState(app, self.functions, settings, self._middleware)
-        if settings.url_prefix is not None:
-            blueprint = events_blueprint(state, open_ingest=in_development())
-            add_push_route(blueprint, state)
-            add_metrics_route(blueprint, state)
-            app.register_blueprint(blueprint)
-        if settings.inngest_event_api:
-            blueprint = inngest_blueprint(state, open_ingest=in_development())
-            app.register_blueprint(blueprint)
+        register_routes(app, state, open_ingest=in_development())
         app.extensions["durable"] = self
         # Under a key of its own, and not in this object: an extension outlives the apps
         # of a factory, and would keep them.

@@ -53,7 +53,7 @@ def test_a_second_extension_on_one_app_is_refused_with_the_fix() -> None:
     app = Flask(__name__)
     Durable(app)
 
-    with pytest.raises(RuntimeError, match="use that instance instead"):
+    with pytest.raises(RuntimeError, match="call init_app once"):
         Durable(app)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..common.ids import new_token
+from ..messages import EVENT_QUEUE
 from ..redis.exchange import Argument
 from .keys import Keys
 from .run_reader import Record
@@ -31,9 +32,6 @@ SWEEP_LIMIT = 100
 
 #: Leases renewed by one call.
 RENEW_LIMIT = 100
-
-#: The queue that the outbox keeps events for.
-EVENT_QUEUE = "events"
 
 #: Outbox entries of runs confirmed by one call.
 CONFIRM_LIMIT = 100

@@ -1,20 +1,41 @@
-"""The blueprint with every route of the extension."""
+"""Registers every route of the extension, and makes the blueprint of most of them."""
 
 from __future__ import annotations
 
 import typing as t
 
 from flask import Blueprint
+from flask import Flask
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
+from ..app.state import AppState
 from .events import error_body
 from .events import EventRoutes
 from .http import EventSink
 from .http import json_response
 from .http import Refused
 from .http import with_headers_of
+from .inngest import inngest_blueprint
+from .metrics import add_metrics_route
+from .push import add_push_route
 from .surroundings import Surroundings
+
+
+def register_routes(app: Flask, state: AppState, *, open_ingest: bool) -> None:
+    """Register every route that the settings of *state* ask for.
+
+    :param open_ingest: True to accept events from this machine while no event key and
+        no signing secret is configured.
+    :raises ConfigurationError: A library is missing that a route needs.
+    """
+    if state.settings.url_prefix is not None:
+        blueprint = events_blueprint(state, open_ingest=open_ingest)
+        add_push_route(blueprint, state)
+        add_metrics_route(blueprint, state)
+        app.register_blueprint(blueprint)
+    if state.settings.inngest_event_api:
+        app.register_blueprint(inngest_blueprint(state, open_ingest=open_ingest))
 
 
 def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
