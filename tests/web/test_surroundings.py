@@ -15,6 +15,7 @@ from flask import Response
 from flask.typing import ResponseReturnValue
 
 from flask_durable import Durable
+from flask_durable.app import state as app_state
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_push_secret
 
@@ -56,6 +57,16 @@ def make_app(
 @pytest.fixture
 def app(valkey: ValkeyServer, namespace: str) -> Flask:
     return make_app(valkey, namespace)
+
+
+@pytest.fixture(autouse=True)
+def push_workers_end() -> t.Iterator[None]:
+    """End the threads that a tick starts: they would go on beside other tests."""
+    yield
+    for state in list(app_state._states):
+        holder = vars(state).get("push_worker")
+        if holder is not None and (worker := holder.pop()) is not None:
+            worker.stop()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
