@@ -11,7 +11,14 @@ from datetime import timezone
 
 import pytest
 
+from flask_durable.queue.transport import Received
+from flask_durable.queue.transport import Transport
+
+from ..queue.kit import body
+from ..queue.kit import make_transport
+from ..queue.kit import QUEUE
 from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
 from .app import durable
 from .chaos import Chaos
 from .chaos import EVENT_KEY
@@ -69,6 +76,26 @@ def test_a_servers_clock_that_jumps_loses_and_repeats_nothing(
     chaos = WrongServer(moved_site, chance, clock)
     chaos.reign(reign)
     chaos.judge()
+
+
+def test_a_lost_workers_message_comes_again_although_the_clock_was_set_back(
+    moved_site: Site, clock: Clock, namespace: str
+) -> None:
+    def transport() -> Transport:
+        return make_transport("redis", moved_site.valkey.url, namespace, 0.5)
+
+    lost, other = transport(), transport()
+    lost.declare(QUEUE)
+    assert lost.send(QUEUE, [body(1)]) == [None]
+    [taken] = lost.receive(QUEUE, 1, 1)
+    clock.move(-HOUR)
+
+    found: list[Received] = []
+    wait_until(lambda: found.extend(other.receive(QUEUE, 1, 0.1)) or found, "it", 30)
+    assert found[0].body == taken.body
+    assert found[0].receive_count == 2
+    lost.close()
+    other.close()
 
 
 class WrongProcesses(Chaos):
