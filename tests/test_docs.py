@@ -202,13 +202,31 @@ def test_every_member_named_in_the_api_reference_exists() -> None:
             assert declared or hasattr(cls, member), (name, member)
 
 
+REFERENCE = re.compile(
+    r":(?:class|meth|attr|exc|data|func|mod):`[^`]*?~?(flask_durable[.\w]+)>?`"
+)
+
+
 @pytest.mark.parametrize("path", [*DOCS.glob("*.rst")])
 def test_references_to_our_names_can_be_resolved(path: pathlib.Path) -> None:
-    for target in re.findall(
-        r":(?:class|meth|attr|exc|data):`[^`]*?~?(flask_durable[.\w]+)>?`",
-        path.read_text("utf-8"),
-    ):
+    for target in REFERENCE.findall(path.read_text("utf-8")):
         assert _exists(target), target
+
+
+def test_references_in_docstrings_can_be_resolved() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for target in REFERENCE.findall(path.read_text("utf-8")):
+            assert _exists(target), (path, target)
+
+
+def test_every_file_that_is_named_by_its_path_exists() -> None:
+    for path in (*DOCS.glob("*.rst"), *PACKAGE.rglob("*.py")):
+        named = re.findall(
+            r"``((?:[a-z_]+/)+[a-z_]+\.(?:py|lua))``", path.read_text("utf-8")
+        )
+        for name in named:
+            found = (PACKAGE / name, PACKAGE.parent / name)
+            assert any(file.exists() for file in found), (path, name)
 
 
 def _exists(target: str) -> bool:

@@ -31,7 +31,7 @@ def note(message: str) -> None:
     """Print a note for a person to stderr.
 
     A command that keeps processes does not wait for it, and does not end if nobody
-    reads it (see :func:`~flask_durable.safe_logging.telling`).
+    reads it (see :func:`~flask_durable.common.safe_logging.telling`).
     """
     hand_over(functools.partial(echo, f" * {message}", err=True))
 

@@ -8,7 +8,7 @@
     otherwise               ──► made, with its dead-letter queue; or an error, if
                                 nothing may be made
 
-A queue that exists is never changed, except for a tag (``sqs_owners``). Two processes
+A queue that exists is never changed, except for a tag (``owners``). Two processes
 may make one queue at the same time: the second finds it made, perhaps with other
 attributes, and takes it.
 """

@@ -1,6 +1,6 @@
 """Push workers: another program receives the messages and passes them to this process.
 
-Elastic Beanstalk's daemon does so over HTTP (``push_endpoint``), Lambda by calling a
+Elastic Beanstalk's daemon does so over HTTP (``web/push.py``), Lambda by calling a
 function (``lambda_handler``). Both come here, and from here to the same router,
 executor and leases that a pulling worker has. Two things differ: who receives, and how
 long an attempt goes on.
@@ -13,7 +13,7 @@ long an attempt goes on.
                                         │      then the run is handed back
         "done", to be deleted ◄── barrier
 
-See ``pushed`` for the handling of one message.
+See ``messages`` for the handling of one message.
 """
 
 from __future__ import annotations
