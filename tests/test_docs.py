@@ -35,6 +35,8 @@ from flask_durable.web import batch
 from flask_durable.web import blueprint
 from flask_durable.web import events as endpoint
 
+from .support.parsing import parsed
+
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "flask_durable"
@@ -69,7 +71,7 @@ def code(name: str, containing: str) -> str:
 
 
 def public_names() -> set[str]:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    tree = parsed((PACKAGE / "__init__.py").read_text("utf-8"))
     return {
         alias.asname or alias.name
         for node in tree.body

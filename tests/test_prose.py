@@ -9,6 +9,8 @@ import typing as t
 
 import flask_durable
 
+from .support.parsing import parsed
+
 ROOT = pathlib.Path(flask_durable.__path__[0])
 
 #: Openings that have to be decoded: the reader learns a question, and not a thing.
@@ -24,7 +26,7 @@ BARE = re.compile(
 def docstrings() -> t.Iterator[tuple[str, str]]:
     """Yield the place and the text of each docstring."""
     for path in sorted(ROOT.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path.read_text("utf-8"))):
             if isinstance(
                 node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             ) and (text := ast.get_docstring(node)):

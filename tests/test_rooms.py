@@ -12,6 +12,8 @@ import typing as t
 
 import pytest
 
+from .support.parsing import parsed
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "flask_durable"
 
@@ -77,7 +79,7 @@ class _Imports(ast.NodeVisitor):
 @functools.cache
 def _visited(module: str) -> _Imports:
     visitor = _Imports()
-    visitor.visit(ast.parse(MODULES[module].read_text("utf-8")))
+    visitor.visit(parsed(MODULES[module].read_text("utf-8")))
     return visitor
 
 

@@ -24,6 +24,7 @@ from flask_durable.observe.formats import set_up_pushed
 from flask_durable.observe.run_logs import TailHandler
 from flask_durable.worker.service import run_worker
 
+from ..support.parsing import parsed
 from ..support.servers import ValkeyServer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,7 +36,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception"}
 def records() -> t.Iterator[tuple[str, ast.Call]]:
     """Find every call of a logger of ours, and where it is."""
     for path in sorted((ROOT / "flask_durable").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 of = ast.unparse(node.func.value)
                 if node.func.attr in {*LEVELS, "log", "critical"} and of in LOGGERS:
