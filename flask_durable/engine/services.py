@@ -130,11 +130,11 @@ class EngineServices:
             that is owned never give up.
         """
         try:
-            return self._insist(call, while_draining, until)
+            return self._retry(call, while_draining, until)
         finally:
             self.lacks.clear()
 
-    def _insist(self, call: t.Callable[[], T], while_draining: bool, until: float) -> T:
+    def _retry(self, call: t.Callable[[], T], while_draining: bool, until: float) -> T:
         pause = 0.05
         while True:
             try:

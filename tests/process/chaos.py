@@ -74,7 +74,7 @@ class Chaos:
         #: The names of the events that were accepted, by id.
         self.accepted: dict[str, str] = {}
         self.workers: list[Process] = []
-        #: How often each misdeed was tried.
+        #: The number of tries of each misdeed.
         self.did: Counter[str] = Counter()
         self._sent = 0
         self._stopped: list[Process] = []

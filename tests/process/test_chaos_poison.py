@@ -107,7 +107,7 @@ class Poison(Chaos):
         )
 
     def _is_deadly(self) -> bool:
-        """Whether something is there that ends the process that takes it."""
+        """True while an event or a run waits that ends the process that takes it."""
         outcomes = self._outcomes()
         return any(
             outcomes[event] not in ("paused", *KINDS[kind][2])
