@@ -322,14 +322,24 @@ class DevStack:
         return answers(self._reachable_host, self.port, path)
 
     def _worker_lives(self) -> bool:
-        if "worker" not in self.pids:
+        # The beat of a worker that was killed is believed for some seconds.
+        group = self.pids.get("worker")
+        if group is None:
             return False
         try:
-            return bool(self.durable.state_of(self.app).directory.workers())
+            workers = self.durable.state_of(self.app).directory.workers()
+            return any(_is_in_group(worker["pid"], group) for worker in workers)
         except Exception as error:
             if is_unreachable(error):  # the server may be starting again
                 return False
             raise
+
+
+def _is_in_group(pid: int, group: int) -> bool:
+    try:
+        return os.getpgid(pid) == group
+    except ProcessLookupError:
+        return False
 
 
 def _running_app_import() -> str | None:

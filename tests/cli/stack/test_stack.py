@@ -94,6 +94,18 @@ def test_a_stack_leaves_what_is_kept_for_development_alone(app_import: str) -> N
         assert state.server.url == kept.redis_url
 
 
+def test_a_stack_whose_worker_was_killed_is_not_ready_by_its_last_beat(
+    app_import: str,
+) -> None:
+    with DevStack(app_import, port=0, quiet=True) as stack:
+        stack.wait_ready(TIMEOUT)
+        os.kill(stack.pids["worker"], signal.SIGKILL)
+        wait_until(lambda: "worker" not in stack.pids, timeout=TIMEOUT)
+        stack.wait_ready(TIMEOUT)
+        workers = stack.durable.state_of(stack.app).directory.workers()
+        assert stack.pids["worker"] in [worker["pid"] for worker in workers]
+
+
 def test_a_quiet_stack_writes_what_its_processes_print_to_files(
     app_import: str, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
