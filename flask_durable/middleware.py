@@ -263,6 +263,8 @@ class _Guarded:
         for hook in self._hooks:
             try:
                 around = hook(self._info)
+                if around is NOTHING:
+                    continue
                 around.__enter__()
                 self._entered.append(around)
             except BaseException as error:

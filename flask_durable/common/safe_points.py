@@ -157,24 +157,25 @@ _LIBRARIES = tuple(
 
 
 def call(
-    fn: t.Callable[..., t.Any], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+    fn: t.Callable[..., t.Any],
+    args: t.Sequence[t.Any],
+    kwargs: dict[str, t.Any],
+    then: t.Callable[[t.Any], t.Any] | None = None,
 ) -> t.Any:
     """Call a body. Only the code that this calls may be interrupted.
 
     A process that the body forks does not come back from here, see :mod:`~.copies`.
+
+    :param then: A function of the body's result; what it returns is returned.
     """
     process = own_process()
     try:
-        return fn(*args, **kwargs)
+        result = fn(*args, **kwargs)
+        return result if then is None else then(result)
     finally:
+        # CPython looks for a pending exception where a function begins. One that was
+        # raised at the body's very end arrives here at the latest.
         end_if_copied(process)
-        # An exception that was raised at the body's very end arrives here at the
-        # latest.
-        _checkpoint()
-
-
-def _checkpoint() -> None:
-    """Do nothing, at a point where CPython looks for a pending exception."""
 
 
 def try_to_raise(thread: int, kind: type[BaseException]) -> bool:

@@ -129,30 +129,28 @@ class EngineServices:
         :param until: The moment, on the monotonic clock, to give up at. Calls for a run
             that is owned never give up.
         """
+        pause = 0.0
         try:
-            return self._retry(call, while_draining, until)
+            while True:
+                try:
+                    return call()
+                except Exception as error:
+                    gives_up = self.draining.is_set() and not while_draining
+                    gives_up = gives_up or time.monotonic() >= until
+                    if gives_up or not is_transient(error):
+                        raise
+                    logger.warning(
+                        "The state server does not answer: %s",
+                        error,
+                        extra={"action": "state_server_away"},
+                    )
+                    self.lacks.note(error)
+                    moved()
+                    pause = min(pause * 2, 1.0) or 0.05
+                    time.sleep(pause)
         finally:
-            self.lacks.clear()
-
-    def _retry(self, call: t.Callable[[], T], while_draining: bool, until: float) -> T:
-        pause = 0.05
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                gives_up = self.draining.is_set() and not while_draining
-                gives_up = gives_up or time.monotonic() >= until
-                if gives_up or not is_transient(error):
-                    raise
-                logger.warning(
-                    "The state server does not answer: %s",
-                    error,
-                    extra={"action": "state_server_away"},
-                )
-                self.lacks.note(error)
-                moved()
-                time.sleep(pause)
-                pause = min(pause * 2, 1.0)
+            if pause:
+                self.lacks.clear()
 
     def barrier_mark(self) -> int:
         """Return the mark of all writes from now on, for :meth:`wait_durable`."""

@@ -139,7 +139,10 @@ class Pool(redis.ConnectionPool):
 
 def is_outdated(connection: object) -> bool:
     """Return whether *connection* has to be closed before it is used again."""
-    return isinstance(connection, _Watchful) and connection.outdated
+    if not isinstance(connection, _Watchful):
+        return False
+    # Not by its property: this is asked before each command.
+    return connection._made_in != connection._generation.number
 
 
 def _is_of_replica(error: redis.ResponseError) -> bool:

@@ -7,7 +7,6 @@ The paths of every event and every step skip it.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import typing as t
 
@@ -23,6 +22,20 @@ Argument = str | int | float | bytes
 Command = t.Sequence[Argument]
 
 
+class _Kept(threading.local):
+    """The connection that a thread keeps.
+
+    :param busy: True while a reply is on its way.
+    :param of: The client whose pool the connection is of.
+    :param by: The thread's own client, which keeps it.
+    """
+
+    busy = False
+    of: redis.Redis | None = None
+    by: redis.Redis | None = None
+    connection: AbstractConnection | None = None
+
+
 class RoundTrip:
     """Sends commands for the threads of one process.
 
@@ -31,7 +44,7 @@ class RoundTrip:
     """
 
     def __init__(self) -> None:
-        self._local = threading.local()
+        self._local = _Kept()
 
     def __call__(
         self, client: redis.Redis, commands: t.Sequence[Command]
@@ -43,11 +56,12 @@ class RoundTrip:
             repetitions included.
         :raises redis.TimeoutError: The server did not answer in time, likewise.
         """
-        own = self._own(client)
-        if own is not None:
-            connection = t.cast(AbstractConnection, own.connection)
-            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+        connection = self._own(client)
+        if connection is not None:
+            try:
                 return self._directly(connection, commands)
+            except (redis.ConnectionError, redis.TimeoutError):
+                pass
         return self._through_client(client, commands)
 
     def once(self, client: redis.Redis, commands: t.Sequence[Command]) -> list[t.Any]:
@@ -55,10 +69,10 @@ class RoundTrip:
 
         :param client: A client without repetitions of its own.
         """
-        own = self._own(client)
-        if own is None:
+        connection = self._own(client)
+        if connection is None:
             return self._through_client(client, commands)
-        return self._directly(t.cast(AbstractConnection, own.connection), commands)
+        return self._directly(connection, commands)
 
     def _through_client(
         self, client: redis.Redis, commands: t.Sequence[Command]
@@ -76,8 +90,9 @@ class RoundTrip:
         try:
             if is_outdated(connection):
                 connection.disconnect()  # type: ignore[no-untyped-call]
-            packed = b"".join([_packed(command) for command in commands])
-            connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
+            # Its stub has a tuple of one element.
+            packed = [pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+            connection.send_packed_command([b"".join(packed)])  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]
         except BaseException:
             # Also where a step's body was interrupted: an unread reply would be taken
@@ -87,25 +102,24 @@ class RoundTrip:
         finally:
             self._local.busy = False
 
-    def _own(self, client: redis.Redis) -> redis.Redis | None:
-        """Return the calling thread's own client; ``None`` for a cluster's.
+    def _own(self, client: redis.Redis) -> AbstractConnection | None:
+        """Return the calling thread's own connection; ``None`` in a cluster.
 
-        It keeps one connection of the pool of *client*, and gives it back when the
+        A client keeps it, one of the pool of *client*, and gives it back when the
         thread ends.
         """
-        if getattr(self._local, "busy", False):
+        kept = self._local
+        if kept.busy:
             return None  # a signal's handler; the reply in flight is not its own
-        made: tuple[redis.Redis, redis.Redis | None] | None
-        made = getattr(self._local, "made", None)
-        if made is None or made[0] is not client:
-            own = None
+        if kept.of is not client:
+            kept.of, kept.by, kept.connection = client, None, None
             if _may_keep_a_connection(client):
-                own = redis.Redis(
+                kept.by = redis.Redis(
                     connection_pool=client.connection_pool,
                     single_connection_client=True,
                 )
-            made = self._local.made = (client, own)
-        return made[1]
+                kept.connection = kept.by.connection
+        return kept.connection
 
 
 def _may_keep_a_connection(client: redis.Redis) -> bool:
@@ -131,8 +145,3 @@ def _reply(connection: AbstractConnection) -> t.Any:
         # Break the cycles: its frames lead to it, its context to the handled error.
         error.__traceback__ = error.__context__ = None
         return error
-
-
-def _packed(command: Command) -> bytes:
-    # Its stub has a tuple of one element.
-    return bytes(pack_command(tuple(command)))  # type: ignore[arg-type]

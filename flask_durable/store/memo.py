@@ -105,4 +105,4 @@ def payload(
     :param path: The place in the result of a value that could not be kept.
     """
     times = ",".join([f"{began}+{took}" for began, took in tries[-MAX_TRIES:]])
-    return f"{kind} {times} {digest} {quote(path)} {body}"
+    return f"{kind} {times} {digest} {quote(path) if path else ''} {body}"

@@ -134,11 +134,11 @@ class StateServer:
         [reply] = self._exchange(
             self.client, [("EVALSHA", script.digest, 1, tag, *args)]
         )
+        if not isinstance(reply, Exception):
+            return reply
         if isinstance(reply, NoScriptError):
             return execute(self.client, "EVAL", script.source, 1, tag, *args)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        raise reply
 
     def call_many(self, calls: t.Sequence[Call], *commands: Command) -> list[t.Any]:
         """Run scripts, then plain *commands*, in one pipeline.

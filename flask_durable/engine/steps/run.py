@@ -206,8 +206,8 @@ class Execution:
         # the body: its failure is the step's, and comes before the commit. But it is
         # not interrupted: only the code under call() is.
         with body, self._attempt.services.scope():
-            value = call(fn, args, kwargs)
-            result: tuple[str, t.Any] = call(self._codec.round_trip, (value,), {})
+            result: tuple[str, t.Any]
+            result = call(fn, args, kwargs, self._codec.round_trip)
         return result
 
     def _interrupted(self, error: BaseException, body: Body) -> None:

@@ -39,8 +39,8 @@ class AttemptStep(Step):
     def run(
         self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        value = run.run(self.attempt, self._options, id, fn, args, kwargs)
-        return t.cast(R, value)
+        value: R = run.run(self.attempt, self._options, id, fn, args, kwargs)
+        return value
 
     def options(
         self,

@@ -33,6 +33,10 @@ MOST = 10_000
 Measure = t.Literal["done", "failed", "run", "step", "wait"]
 
 
+#: Measure, function and hour, see :func:`hour_of`.
+Hour = tuple[Measure, str, int]
+
+
 class HourlyHistograms:
     """Notes the measured times of one process, and reads those of all.
 
@@ -45,7 +49,7 @@ class HourlyHistograms:
         self._keys = keys
         self._lock = threading.Lock()
         self._noted: deque[tuple[Measure, str, float, float]] = deque()
-        self._sums: dict[str, Histogram] = {}
+        self._sums: dict[Hour, Histogram] = {}
 
     def add(self, measure: Measure, function: str, seconds: float) -> None:
         """Note a time of *function*, which ends now.
@@ -65,7 +69,8 @@ class HourlyHistograms:
         if not noted:
             return
         pipeline = self._server.client.pipeline(transaction=False)
-        for key, histogram in noted.items():
+        for hour, histogram in noted.items():
+            key = self._key(*hour)
             for field, value in histogram.fields().items():
                 if field in ("s", "s2"):
                     pipeline.hincrbyfloat(key, field, value)
@@ -100,13 +105,16 @@ class HourlyHistograms:
                 histogram.merge(Histogram.of(next(replies)), weight)
         return merged
 
-    def _gather(self, *, take: bool = False) -> dict[str, Histogram]:
+    def _gather(self, *, take: bool = False) -> dict[Hour, Histogram]:
         """Add up the noted times; return them, and start from zero with *take*."""
         with self._lock:
             for _ in range(len(self._noted)):
                 measure, function, ended, seconds = self._noted.popleft()
-                key = self._key(measure, function, hour_of(ended))
-                self._sums.setdefault(key, Histogram()).add(seconds)
+                hour = measure, function, hour_of(ended)
+                histogram = self._sums.get(hour)
+                if histogram is None:
+                    histogram = self._sums[hour] = Histogram()
+                histogram.add(seconds)
             sums = self._sums
             if take:
                 self._sums = {}
