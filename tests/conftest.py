@@ -22,6 +22,8 @@ from .support.servers import ValkeyServer
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
+pytest_plugins = ["tests.support.limits"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
