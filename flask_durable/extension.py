@@ -12,6 +12,8 @@ from flask import current_app
 from flask import Flask
 from flask import has_app_context
 
+from .app.health import HealthCheck
+from .app.health import HealthChecks
 from .app.state import AppState
 from .app.state import in_development
 from .common.safe_logging import get_logger
@@ -30,7 +32,6 @@ from .messages import failures
 from .web.blueprint import register_routes
 
 if t.TYPE_CHECKING:
-    from .app.health import HealthCheck
     from .common.durations import Duration
     from .dead_letters.dead_letters import DeadLetters
     from .events.model import Event
@@ -227,7 +228,7 @@ class Durable(Decorators):
 
     def health(self) -> list[HealthCheck]:
         """Return the checks of every service that runs of the current app need."""
-        return self._state.health()
+        return list(HealthChecks(self._state).everything())
 
     def lambda_handler(self, event: t.Any, context: LambdaContext) -> dict[str, t.Any]:
         """Handle an invocation by AWS Lambda.
@@ -282,8 +283,6 @@ class Durable(Decorators):
         return self.state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
     def _send(self, state: AppState, messages: t.Sequence[EventMessage]) -> None:
-        if not messages:
-            return
         outcomes = state.send_messages(messages)
         failed = failures(outcomes)
         if failed:

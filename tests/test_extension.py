@@ -23,6 +23,7 @@ from flask_durable import EventError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
+from flask_durable.app.health import HealthChecks
 
 from .support.harness import Harness
 from .support.servers import free_port
@@ -263,7 +264,7 @@ def test_it_lives_beside_the_blueprints_of_an_app(
 def test_health_looks_at_everything_and_shows_no_password(
     harness: Harness, valkey: ValkeyServer
 ) -> None:
-    checks = {check.name: check for check in harness.state.health()}
+    checks = {check.name: check for check in HealthChecks(harness.state).everything()}
 
     assert checks["state server"].ok
     assert checks["queue"].ok

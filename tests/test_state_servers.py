@@ -16,6 +16,7 @@ from flask_durable import Backoff
 from flask_durable import Cron
 from flask_durable import Durable
 from flask_durable import Event
+from flask_durable.app.health import HealthChecks
 from flask_durable.store.server import StateServer
 from flask_durable.worker.process import WorkerProcess
 
@@ -81,8 +82,10 @@ def test_the_account_of_the_page_may_do_all_that_a_worker_does(
         letters = harness.state.dead_letters
         assert len(letters.list()) == 1
         assert letters.redrive().done == 1
-        assert [check for check in harness.state.health() if not check.ok] == []
-        assert harness.state.ready() == []
+        assert [
+            check for check in HealthChecks(harness.state).everything() if not check.ok
+        ] == []
+        assert harness.state.readiness.problems() == []
     finally:
         worker.stop()
         harness.close()

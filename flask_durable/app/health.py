@@ -93,6 +93,11 @@ class HealthChecks:
         ):
             yield self._check_queue()
 
+    def problems(self) -> list[str]:
+        """Return the obstacles to accepting events in this process, a line for each."""
+        checks = self.readiness()
+        return [f"{check.name}: {check.detail}" for check in checks if not check.ok]
+
     def everything(self) -> t.Iterator[HealthCheck]:
         """Check all services that runs need; only the server while that is away."""
         server = self._check_server()

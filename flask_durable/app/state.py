@@ -48,7 +48,6 @@ from ..security.redaction import Redaction
 from ..signals import SignalSender
 from ..store.spool import Spool
 from .body_session import releaser
-from .health import HealthCheck
 from .health import HealthChecks
 from .health import Readiness
 from .stores import Stores
@@ -259,24 +258,18 @@ class AppState(Stores):
         )
 
     def send_messages(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        """Send events; return for each its new owner, or the error if it has none."""
+        """Send events; return for each its new owner, or the error if it has none.
+
+        :raises ConfigurationError: There is nothing to send by; no event was sent.
+        """
+        if not messages:
+            return []
         return self.sender.send([self._in_group(message) for message in messages])
 
-    def ready(self) -> list[str]:
-        """Return the obstacles to accepting events in this process; empty if none."""
-        return self._readiness.problems()
-
     @functools.cached_property
-    def _readiness(self) -> Readiness:
-        def look() -> list[str]:
-            checks = HealthChecks(self).readiness()
-            return [f"{check.name}: {check.detail}" for check in checks if not check.ok]
-
-        return Readiness(look)
-
-    def health(self) -> list[HealthCheck]:
-        """Check everything that runs need."""
-        return list(HealthChecks(self).everything())
+    def readiness(self) -> Readiness:
+        """The obstacles to accepting events in this process."""
+        return Readiness(HealthChecks(self).problems)
 
     def queues(self) -> list[str]:
         """Return the queues of the app, also those of functions of other processes."""

@@ -29,7 +29,6 @@ from dataclasses import replace
 
 from ..common.interruption import shielded
 from ..common.safe_logging import get_logger
-from ..errors import DurableError
 from ..errors import EventError
 from ..errors import PayloadUnavailable
 from ..errors import UnavailableError
@@ -77,7 +76,11 @@ class EventSender:
         self._write_through = write_through
 
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        """Send *messages*; return the owner of each, or why it has none."""
+        """Send *messages*; return the owner of each, or why it has none.
+
+        Any error is an answer: some events may be on the queue when it comes. Their ids
+        are fixed, so the sender's repeat of all of them makes no second run.
+        """
         with shielded(), announced(self._middleware, messages) as (sending, told):
             sending.outcomes = self._own(told, sending)
         return list(sending.outcomes)
@@ -91,7 +94,7 @@ class EventSender:
             outcomes = self._send(messages, sending)
             if self._write_through and any(isinstance(o, str) for o in outcomes):
                 self._barrier.wait(mark)
-        except DurableError as error:
+        except Exception as error:
             return [error] * len(messages)
         return outcomes
 

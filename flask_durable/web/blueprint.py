@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException
 from ..app.state import AppState
 from .events import error_body
 from .events import EventRoutes
-from .http import EventSink
 from .http import json_response
 from .http import Refused
 from .http import with_headers_of
@@ -38,16 +37,16 @@ def register_routes(app: Flask, state: AppState, *, open_ingest: bool) -> None:
         app.register_blueprint(inngest_blueprint(state, open_ingest=open_ingest))
 
 
-def events_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
+def events_blueprint(state: AppState, *, open_ingest: bool = False) -> Blueprint:
     """Return the blueprint with the routes, for one app and ``url_prefix``.
 
-    :param sink: The receiver of accepted events.
+    :param state: The services of the app.
     :param open_ingest: True to accept events from this machine while no event key and
         no signing secret is configured. Otherwise such an endpoint is closed.
     """
-    prefix = sink.settings.url_prefix or "/"
+    prefix = state.settings.url_prefix or "/"
     blueprint = Blueprint("durable", __name__, url_prefix=prefix)
-    routes = EventRoutes(sink, open_ingest)
+    routes = EventRoutes(state, open_ingest)
     blueprint.add_url_rule("/events", "events", routes.accept, methods=["POST"])
     blueprint.add_url_rule("/healthz", "healthz", routes.healthz)
     blueprint.add_url_rule("/readyz", "readyz", routes.readyz)

@@ -20,6 +20,7 @@ import typing as t
 from flask import request
 from flask import Response
 
+from ..app.state import AppState
 from ..common.safe_logging import get_logger
 from ..errors import EventError
 from ..messages import EventMessage
@@ -27,14 +28,12 @@ from ..messages import failures
 from .access import Credentials
 from .access import is_local
 from .batch import BatchReader
-from .http import EventSink
 from .http import json_response
 from .http import log_refusal
 from .http import MAX_BODY
 from .http import read_body
 from .http import Refused
 from .http import RETRY_AFTER
-from .http import send
 from .http import trace_headers
 
 logger = get_logger(__name__)
@@ -44,13 +43,13 @@ MAX_SEED = 255
 
 
 class EventRoutes:
-    def __init__(self, sink: EventSink, open_ingest: bool) -> None:
-        self.sink = sink
+    def __init__(self, state: AppState, open_ingest: bool) -> None:
+        self.state = state
         self.open_ingest = open_ingest
-        self.credentials = Credentials.of(sink.settings)
-        limit = sink.settings.event_limit
+        self.credentials = Credentials.of(state.settings)
+        limit = state.settings.event_limit
         self.max_body = min(100 * limit, MAX_BODY)
-        self.reader = BatchReader(sink.schemas, limit)
+        self.reader = BatchReader(state.schemas, limit)
         #: The problems of the last readiness check that were logged.
         self.told: t.Sequence[str] = ()
 
@@ -73,7 +72,7 @@ class EventRoutes:
 
     def readyz(self) -> Response:
         try:
-            problems = self.sink.ready()
+            problems = self.state.readiness.problems()
         except Exception:
             logger.exception(
                 "The check for readiness failed.",
@@ -114,7 +113,7 @@ class EventRoutes:
         return read_body(self.max_body)
 
     def _send(self, messages: list[EventMessage]) -> Response:
-        outcomes = send(self.sink, messages)
+        outcomes = self.state.send_messages(messages)
         events = [
             {"id": message.id, "status": o if isinstance(o, str) else "failed"}
             for message, o in zip(messages, outcomes, strict=True)

@@ -15,62 +15,18 @@ from werkzeug.exceptions import HTTPException
 
 from ..common.safe_logging import get_logger
 from ..common.safe_logging import SafeLogger
-from ..events.schemas import Schemas
-from ..messages import EventMessage
-from ..messages import Outcome
-
-if t.TYPE_CHECKING:
-    from ..config.settings import Settings
-    from ..events.schemas import Schemas
-
 
 logger = get_logger(__name__)
 
 #: Most bytes of a body.
 MAX_BODY = 10 * 2**20
 
-#: Seconds until a client may send again the events that the queue did not take.
+#: Seconds until a client may repeat a request that was not served.
 RETRY_AFTER = 2
 
 #: Request headers that travel with each event, and the most characters of one.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 MAX_TRACE_HEADER = 1024
-
-
-class EventSink(t.Protocol):
-    """The part of the extension that the routes use."""
-
-    @property
-    def settings(self) -> Settings:
-        """The app's settings."""
-
-    @property
-    def schemas(self) -> Schemas:
-        """The app's event schemas."""
-
-    def send_messages(self, messages: list[EventMessage]) -> t.Sequence[Outcome]:
-        """Put *messages* on the event queue.
-
-        :return: The owner of each, or the reason why it has none.
-        """
-
-    def ready(self) -> t.Sequence[str]:
-        """Return the problems that keep this process from accepting events.
-
-        An empty list means ready. The texts are logged, never answered.
-        """
-
-
-def send(sink: EventSink, messages: list[EventMessage]) -> t.Sequence[Outcome]:
-    """Give *messages* to *sink*; return the owner or the error of each."""
-    if not messages:
-        return []
-    try:
-        return sink.send_messages(messages)
-    except Exception as error:
-        # Some may be on the queue. Their ids are fixed, so the client's repeat
-        # of all of them makes no second run.
-        return [error] * len(messages)
 
 
 def log_refusal(logger: SafeLogger, error: Exception) -> None:

@@ -30,6 +30,7 @@ from flask import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import NotFound
 
+from ..app.state import AppState
 from ..common.ids import derived_id
 from ..common.ids import new_event_id
 from ..common.safe_logging import get_logger
@@ -47,14 +48,12 @@ from .access import Credentials
 from .access import is_local
 from .batch import items_of
 from .batch import parse
-from .http import EventSink
 from .http import json_response
 from .http import log_refusal
 from .http import MAX_BODY
 from .http import read_body
 from .http import Refused
 from .http import RETRY_AFTER
-from .http import send
 from .http import trace_headers
 from .http import with_headers_of
 from .surroundings import Surroundings
@@ -79,15 +78,15 @@ STAMP_LEAD = 2000
 _RESERVED = "inngest/"
 
 
-def inngest_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprint:
+def inngest_blueprint(state: AppState, *, open_ingest: bool = False) -> Blueprint:
     """Return the blueprint with the route, for one app.
 
-    :param sink: The receiver of accepted events.
+    :param state: The services of the app.
     :param open_ingest: True to accept events from this machine, with any key, while no
         event key and no signing secret is configured.
     """
     blueprint = Blueprint("durable_inngest", __name__)
-    api = _EventAPI(sink, open_ingest)
+    api = _EventAPI(state, open_ingest)
     blueprint.add_url_rule(f"{PATH}<key>", "send", api.accept, methods=["POST"])
     blueprint.register_error_handler(Refused, _refused)
     Surroundings.install(blueprint, lambda path: path.startswith(PATH), _http_error)
@@ -95,11 +94,11 @@ def inngest_blueprint(sink: EventSink, *, open_ingest: bool = False) -> Blueprin
 
 
 class _EventAPI:
-    def __init__(self, sink: EventSink, open_ingest: bool) -> None:
-        self.sink = sink
+    def __init__(self, state: AppState, open_ingest: bool) -> None:
+        self.state = state
         self.open_ingest = open_ingest
-        self.credentials = Credentials.of(sink.settings)
-        self.reader = InngestReader(sink.schemas, sink.settings.event_limit)
+        self.credentials = Credentials.of(state.settings)
+        self.reader = InngestReader(state.schemas, state.settings.event_limit)
 
     def accept(self, key: str) -> Response:
         request.max_content_length = MAX_BODY
@@ -109,7 +108,7 @@ class _EventAPI:
             seed=Seed.parse(request.headers.get(SEED_HEADER, "")),
             headers=trace_headers(),
         )
-        outcomes = send(self.sink, messages)
+        outcomes = self.state.send_messages(messages)
         pairs = zip(messages, outcomes, strict=True)
         ids = [message.id for message, outcome in pairs if isinstance(outcome, str)]
         failed = failures(outcomes)

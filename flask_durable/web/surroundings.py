@@ -29,10 +29,13 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import InternalServerError
 from werkzeug.exceptions import NotFound
 from werkzeug.exceptions import SecurityError
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.routing import Map
 from werkzeug.routing import Rule
 
 from ..common.safe_logging import get_logger
+from ..errors import ConfigurationError
+from .http import RETRY_AFTER
 
 #: The key of a request's WSGI environment with the status of the route, 0 at first.
 _STATUS = "flask_durable.status"
@@ -80,6 +83,7 @@ class Surroundings:
         for status in default_exceptions:
             # Otherwise a handler of the app for one status would come first.
             blueprint.register_error_handler(status, answer)
+        blueprint.register_error_handler(ConfigurationError, self._answer_unconfigured)
         blueprint.register_error_handler(Exception, self._answer_crash)
 
     def answer_routing_error(self) -> Response | None:
@@ -107,6 +111,18 @@ class Surroundings:
             extra={"action": "request_failed"},
         )
         return self._answer(InternalServerError("Something went wrong here."))
+
+    def _answer_unconfigured(self, error: ConfigurationError) -> Response:
+        # Nothing was begun, and the fix may be on its way: a server that is to start.
+        # Without the traceback: the variables of its frames are the request.
+        logger.error(
+            "A request to %s was not served: %s",
+            request.endpoint,
+            error,
+            extra={"action": "not_configured"},
+        )
+        away = ServiceUnavailable("Send it again later.", retry_after=RETRY_AFTER)
+        return self._answer(away)
 
     def _begin(self, app: Flask) -> None:
         exempt_from_csrf(app, self._blueprint)

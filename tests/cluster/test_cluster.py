@@ -269,7 +269,7 @@ def test_one_server_that_is_down_makes_the_state_unavailable(
             barrier.wait()
         with pytest.raises(redis.ConnectionError):
             harness.state.server.check(harness.state.store.keys.tags)
-        assert harness.state.ready()
+        assert harness.state.readiness.problems()
         # Once the others notice, they refuse what they hold themselves.
         wait_until(lambda: "state:fail" in ask(alive, "CLUSTER", "INFO"), "CLUSTERDOWN")
         with pytest.raises(redis.ConnectionError, match="cluster is down"):
@@ -279,7 +279,7 @@ def test_one_server_that_is_down_makes_the_state_unavailable(
     finally:
         node.start()
         cluster.wait_ok()
-    wait_until(lambda: not harness.state.ready(), "the app is ready again")
+    wait_until(lambda: not harness.state.readiness.problems(), "the app is ready again")
     # One of several servers was started again: it may have lost what it held.
     with pytest.raises(StateMayBeLost):
         barrier.wait()

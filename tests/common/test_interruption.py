@@ -18,6 +18,7 @@ from flask_durable import Event
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import StepTimeout
+from flask_durable.app.health import HealthChecks
 from flask_durable.common import interruption
 from flask_durable.common import safe_points
 from flask_durable.common.interruption import Body
@@ -545,7 +546,9 @@ def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
         poll(lambda: status(event) == "failed")
         poll(lambda: status(following) == "completed")
         worker._beat._beat()
-        checks = {check.name: check for check in harness.state.health()}
+        checks = {
+            check.name: check for check in HealthChecks(harness.state).everything()
+        }
         assert checks["workers"].ok
         assert "1 more are lost" in checks["workers"].detail
         assert worker.worn_out() == "1 of its threads are lost"

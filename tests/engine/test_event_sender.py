@@ -9,12 +9,19 @@ import typing as t
 
 import pytest
 
+from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import UnavailableError
 from flask_durable.app import health
+from flask_durable.app.health import HealthChecks
+from flask_durable.messages import EventMessage
+from flask_durable.middleware import Around
+from flask_durable.middleware import Middleware
+from flask_durable.middleware import SendInfo
+from flask_durable.payloads.sealing import Payloads
 from flask_durable.queue.sqs.batch import MAX_BYTES
 from flask_durable.security.keys import new_event_key
 from flask_durable.store.barrier import Barrier
@@ -209,6 +216,31 @@ def test_what_the_queue_will_never_take_is_not_spooled(
     harness.close()
 
 
+def test_an_unforeseen_error_of_a_send_is_an_answer_that_hooks_see_too(
+    valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SendInfo] = []
+
+    class Watch(Middleware):
+        def around_send(self, send: SendInfo) -> Around:
+            seen.append(send)
+            return super().around_send(send)
+
+    def fails(payloads: Payloads, message: EventMessage) -> str:
+        raise OSError("the disk is full")
+
+    durable = Durable(middleware=[Watch()])
+    harness = Harness(valkey.url, namespace, durable=durable)
+    monkeypatch.setattr(Payloads, "seal_event", fails)
+
+    with pytest.raises(UnavailableError, match="the disk is full") as caught:
+        harness.send("a/b")
+
+    assert isinstance(caught.value.__cause__, OSError)
+    assert [*seen[0].outcomes] == [caught.value.__cause__]
+    harness.close()
+
+
 def test_what_is_added_to_an_event_counts_for_what_the_queue_takes(
     sqs: SQSServer, valkey: ValkeyServer, namespace: str
 ) -> None:
@@ -257,7 +289,9 @@ def test_health_counts_what_waits_for_the_queue(make: Make) -> None:
     gate.send_many(2)
     gate.proxy.bring_up()
 
-    checks = {check.name: check for check in gate.harness.state.health()}
+    checks = {
+        check.name: check for check in HealthChecks(gate.harness.state).everything()
+    }
 
     assert checks["outbox"].ok
     assert (
@@ -298,10 +332,10 @@ def test_a_server_that_hangs_is_found_not_ready_without_asking_its_queue(
     monkeypatch.setattr(health, "READINESS_BELIEVED", 0)
     with valkey_server() as server:
         harness = Harness(server.url, namespace, DURABLE_ACCEPT_TIMEOUT="1s")
-        assert harness.state.ready() == []
+        assert harness.state.readiness.problems() == []
         server.pause()
         try:
-            [problem] = harness.state.ready()
+            [problem] = harness.state.readiness.problems()
         finally:
             server.resume()
         assert problem.startswith("state server")

@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSResponse
 from flask_durable import ConfigurationError
 from flask_durable import PayloadMissing
 from flask_durable import PayloadUnavailable
+from flask_durable.app.health import HealthChecks
 from flask_durable.payloads.blobs import BlobStore
 from flask_durable.payloads.reference import Reference
 from flask_durable.payloads.s3 import S3Store
@@ -247,7 +248,11 @@ def test_health_tries_what_events_and_runs_do(
     store = harness.state.payloads._blobs
 
     def blob_store() -> bool:
-        (check,) = [c for c in harness.state.health() if c.name == "blob store"]
+        (check,) = [
+            c
+            for c in HealthChecks(harness.state).everything()
+            if c.name == "blob store"
+        ]
         return check.ok
 
     assert blob_store()

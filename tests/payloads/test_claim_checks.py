@@ -19,6 +19,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import UnavailableError
+from flask_durable.app.health import HealthChecks
 from flask_durable.engine import run_payloads
 from flask_durable.payloads.files import FileStore
 from flask_durable.payloads.sealing import make_blob_store
@@ -427,7 +428,11 @@ def test_health_tells_that_it_is_down(make: Make, files: Files, outage: Outage) 
     harness = make(DURABLE_BLOB_URL=files.url)
 
     def blob_store() -> tuple[bool, str]:
-        (check,) = [c for c in harness.state.health() if c.name == "blob store"]
+        (check,) = [
+            c
+            for c in HealthChecks(harness.state).everything()
+            if c.name == "blob store"
+        ]
         return check.ok, check.detail
 
     assert blob_store() == (True, files.url)

@@ -21,6 +21,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import UnserializableResult
+from flask_durable.app.health import HealthChecks
 from flask_durable.config.settings import MAX_INLINE_ENCRYPTED
 from flask_durable.config.settings import Settings
 from flask_durable.messages import EVENT_QUEUE
@@ -376,11 +377,15 @@ def test_keys_are_in_no_log_no_text_and_no_report(
         caplog.text,
         *(repr(part) for part in (state.settings, state.payloads, state.services)),
         str(state.settings),
-        *(check.detail for check in state.health()),
+        *(check.detail for check in HealthChecks(state).everything()),
         repr(after.runs.get(run.id).failure),
     ]
     assert not [text for text in seen if OLD in text or NEW in text]
-    (check,) = [check for check in state.health() if check.name == "encryption"]
+    (check,) = [
+        check
+        for check in HealthChecks(state).everything()
+        if check.name == "encryption"
+    ]
     assert check.detail == "the first of 1 key(s) encrypts"
 
 
@@ -411,7 +416,9 @@ def test_without_cryptography_the_error_names_the_extra(
     with pytest.raises(ConfigurationError, match="cryptography") as caught:
         harness.send(Paid(card="1"))
     assert "flask-durable[encryption]" in str(caught.value.hint)
-    (check,) = [c for c in harness.state.health() if c.name == "encryption"]
+    (check,) = [
+        c for c in HealthChecks(harness.state).everything() if c.name == "encryption"
+    ]
     assert not check.ok
 
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from flask_durable.app import health
+from flask_durable.app.health import HealthChecks
 from flask_durable.app.health import Readiness
 from flask_durable.errors import UnavailableError
 from flask_durable.queue.redis_streams.transport import RedisTransport
@@ -126,13 +127,13 @@ def test_a_process_on_a_replica_is_not_ready(
     monkeypatch.setattr(health, "READINESS_BELIEVED", 0)
     with valkey_server() as server:
         harness = Harness(server.url, namespace)
-        assert harness.state.ready() == []
+        assert harness.state.readiness.problems() == []
         command(server, "REPLICAOF", "127.0.0.1", "1")
-        [problem] = harness.state.ready()
+        [problem] = harness.state.readiness.problems()
         assert "replica" in problem
-        assert not harness.state.health()[0].ok
+        assert not next(HealthChecks(harness.state).everything()).ok
         command(server, "REPLICAOF", "NO", "ONE")
-        assert harness.state.ready() == []
+        assert harness.state.readiness.problems() == []
         harness.close()
 
 
@@ -142,12 +143,12 @@ def test_a_process_whose_queue_is_on_a_replica_is_not_ready(
     monkeypatch.setattr(health, "READINESS_BELIEVED", 0)
     with valkey_server() as queues:
         harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=queues.url)
-        assert harness.state.ready() == []
+        assert harness.state.readiness.problems() == []
         command(queues, "REPLICAOF", "127.0.0.1", "1")
-        [problem] = harness.state.ready()
+        [problem] = harness.state.readiness.problems()
         assert problem.startswith("queue: ")
         command(queues, "REPLICAOF", "NO", "ONE")
-        assert harness.state.ready() == []
+        assert harness.state.readiness.problems() == []
         harness.close()
 
 

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing as t
 
 from flask import abort
 from flask import Flask
 from flask import request
 
+from flask_durable.app.health import Readiness
+from flask_durable.app.state import AppState
 from flask_durable.config.settings import Settings
-from flask_durable.events.schemas import Schemas
+from flask_durable.engine.event_sender import EventSender
+from flask_durable.events.model import EventData
+from flask_durable.functions.registry import FunctionRegistry
 from flask_durable.messages import EventMessage
 from flask_durable.messages import Outcome
 
+Failing = t.Callable[[EventMessage], Exception | None]
 
-@dataclasses.dataclass
-class Recorder:
-    """Takes the extension's place: keeps accepted events, fails where it is told."""
 
-    settings: Settings
-    schemas: Schemas
-    sent: list[EventMessage] = dataclasses.field(default_factory=list)
-    calls: int = 0
-    failing: t.Callable[[EventMessage], Exception | None] = lambda message: None
-    problems: t.Callable[[], list[str]] = list
+class Recorder(AppState):
+    """An app's services that keep accepted events, and fail where they are told."""
 
-    def send_messages(self, messages: list[EventMessage]) -> list[Outcome]:
+    def __init__(self, app: Flask, *schemas: type[EventData]) -> None:
+        functions = FunctionRegistry()
+        for schema in schemas:
+            functions.add_schema(schema)
+        super().__init__(app, functions, Settings.from_app(app))
+        self.sent: list[EventMessage] = []
+        self.calls = 0
+        self.failing: Failing = lambda message: None
+        self.readiness = self.told = ToldReadiness()
+        self.sender = t.cast(EventSender, self)
+
+    def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         self.calls += 1
         errors = [self.failing(message) for message in messages]
         self.sent += [m for m, error in zip(messages, errors, strict=True) if not error]
         return [error or "accepted" for error in errors]
 
-    def ready(self) -> list[str]:
-        return self.problems()
+
+class ToldReadiness(Readiness):
+    """A readiness with the problems that a test tells it."""
+
+    def __init__(self) -> None:
+        self.look: t.Callable[[], list[str]] = list
+
+    def problems(self) -> list[str]:
+        return self.look()
 
 
 class Csrf:

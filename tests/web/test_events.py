@@ -18,10 +18,8 @@ from pydantic import field_validator
 from werkzeug.test import TestResponse
 
 from flask_durable.common.ids import derived_event_id
-from flask_durable.config.settings import Settings
 from flask_durable.errors import UnavailableError
 from flask_durable.events.model import EventData
-from flask_durable.events.schemas import Schemas
 from flask_durable.messages import decode
 from flask_durable.messages import EventMessage
 from flask_durable.security.keys import new_event_key
@@ -72,9 +70,7 @@ def make_site(
 ) -> Site:
     app = app or Flask(__name__)
     app.config.update({f"DURABLE_{name}": value for name, value in keys.items()})
-    schemas = Schemas()
-    schemas.add(Uploaded)
-    recorder = Recorder(Settings.from_app(app), schemas)
+    recorder = Recorder(app, Uploaded)
     app.register_blueprint(events_blueprint(recorder, open_ingest=open_ingest))
     return Site(app, recorder)
 
@@ -513,13 +509,10 @@ def test_generated_ids_are_told_when_the_queue_fails(site: Site) -> None:
     assert body_of(site.post({**EVENT, "id": event["id"]}), 202)["ids"] == [event["id"]]
 
 
-def test_a_queue_that_raises_is_unavailable_and_logged(
+def test_a_queue_out_of_reach_is_unavailable_and_logged(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(message: EventMessage) -> Exception | None:
-        raise ConnectionError("secret host name")
-
-    site.recorder.failing = broken
+    site.recorder.failing = lambda message: ConnectionError("secret host name")
     response = site.post([EVENT, EVENT])
     assert [e["status"] for e in body_of(response, 503)["events"]] == ["failed"] * 2
     assert "secret host name" not in response.text
@@ -530,7 +523,7 @@ def test_a_queue_that_raises_is_unavailable_and_logged(
 
 
 def test_healthz_answers_while_nothing_else_works(site: Site) -> None:
-    site.recorder.problems = lambda: ["the queue is gone"]
+    site.recorder.told.look = lambda: ["the queue is gone"]
     assert body_of(site.client.get("/durable/healthz"), 200) == {"status": "ok"}
 
 
@@ -538,7 +531,7 @@ def test_readyz_tells_no_more_than_the_status(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert body_of(site.client.get("/durable/readyz"), 200) == {"status": "ok"}
-    site.recorder.problems = lambda: ["redis://internal is gone"]
+    site.recorder.told.look = lambda: ["redis://internal is gone"]
     response = site.client.get("/durable/readyz")
     assert response.status_code == 503
     assert response.json == {"status": "unavailable"}
@@ -549,7 +542,7 @@ def test_a_look_at_the_readiness_is_told_of_once_however_often_it_is_asked_for(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = ["it is away"]
-    site.recorder.problems = lambda: seen
+    site.recorder.told.look = lambda: seen
     for _ in range(5):
         site.client.get("/durable/readyz")
     assert caplog.text.count("it is away") == 1
@@ -562,7 +555,7 @@ def test_readyz_is_unavailable_when_the_check_raises(site: Site) -> None:
     def broken() -> list[str]:
         raise ConnectionError
 
-    site.recorder.problems = broken
+    site.recorder.told.look = broken
     assert site.client.get("/durable/readyz").status_code == 503
 
 

@@ -19,9 +19,7 @@ from werkzeug.test import TestResponse
 
 from flask_durable import Durable
 from flask_durable import EventData
-from flask_durable.config.settings import Settings
 from flask_durable.errors import UnavailableError
-from flask_durable.events.schemas import Schemas
 from flask_durable.events.seed import Seed
 from flask_durable.messages import EventMessage
 from flask_durable.security.keys import new_event_key
@@ -46,9 +44,7 @@ class Site:
     def __init__(self, open_ingest: bool = False, **keys: t.Any) -> None:
         self.app = Flask(__name__)
         self.app.config.update({f"DURABLE_{key}": keys[key] for key in keys})
-        schemas = Schemas()
-        schemas.add(Uploaded)
-        self.recorder = Recorder(Settings.from_app(self.app), schemas)
+        self.recorder = Recorder(self.app, Uploaded)
         blueprint = inngest_blueprint(self.recorder, open_ingest=open_ingest)
         self.app.register_blueprint(blueprint)
 
@@ -361,13 +357,10 @@ def test_a_partial_failure_names_the_ids_that_were_taken(site: Site) -> None:
     assert ids_of(site.post(batch)) == ["a", "b", "c"]
 
 
-def test_a_queue_that_raises_is_unavailable_and_logged_without_the_key(
+def test_a_queue_out_of_reach_is_unavailable_and_logged_without_the_key(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(message: EventMessage) -> Exception | None:
-        raise ConnectionError("secret host name")
-
-    site.recorder.failing = broken
+    site.recorder.failing = lambda message: ConnectionError("secret host name")
     with caplog.at_level(logging.DEBUG):
         response = site.post([EVENT, EVENT])
     error_of(response, 503)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import typing as t
 import weakref
+from pathlib import Path
 
 import pytest
 from flask import abort
@@ -72,6 +73,26 @@ def push_workers_end() -> t.Iterator[None]:
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     records = [r for r in caplog.records if r.name.endswith(".surroundings")]
     return [record.getMessage() for record in records]
+
+
+@pytest.mark.parametrize("path", ["/durable/events", "/e/<key>"])
+def test_an_app_without_a_state_server_asks_for_the_event_again(
+    path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.update(DURABLE_EVENT_KEYS=KEY, DURABLE_INNGEST_EVENT_API=True)
+    Durable(app)
+
+    event = {"name": "a/b", "data": {}}
+    answer = app.test_client().post(
+        path.replace("<key>", KEY), json=event, headers=BEARER
+    )
+
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "DURABLE_REDIS_URL" not in answer.text
+    assert "There is no DURABLE_REDIS_URL" in caplog.text
+    assert KEY not in caplog.text
 
 
 @pytest.mark.parametrize("rule", HOST_RULES)

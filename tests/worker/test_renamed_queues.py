@@ -9,6 +9,7 @@ import pytest
 
 from flask_durable import Event
 from flask_durable import Step
+from flask_durable.app.health import HealthChecks
 from flask_durable.worker import strays
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.strays import Strays
@@ -69,7 +70,9 @@ class Releases:
 
     def problem(self) -> str:
         """Return what ``health`` finds wrong with the workers, or an empty text."""
-        checks = {check.name: check for check in self.new.state.health()}
+        checks = {
+            check.name: check for check in HealthChecks(self.new.state).everything()
+        }
         return "" if checks["workers"].ok else checks["workers"].detail
 
 

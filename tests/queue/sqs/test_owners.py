@@ -8,6 +8,7 @@ import typing as t
 
 import pytest
 
+from flask_durable.app.health import HealthChecks
 from flask_durable.errors import UnavailableError
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.owners import TAG
@@ -143,12 +144,16 @@ def test_a_push_worker_says_so_when_it_starts(
 
 def test_health_says_so(stranger: Harness) -> None:
     stranger.state.directory.claim_namespace(stranger.app.name)
-    [check] = [c for c in stranger.state.health() if c.name == "queue owners"]
+    [check] = [
+        c for c in HealthChecks(stranger.state).everything() if c.name == "queue owners"
+    ]
     assert not check.ok
     assert "is that of another deployment" in check.detail
     owner = check.detail.partition("the installation ")[2][:32]
     stranger.state.installation.adopt(owner)
-    [check] = [c for c in stranger.state.health() if c.name == "queue owners"]
+    [check] = [
+        c for c in HealthChecks(stranger.state).everything() if c.name == "queue owners"
+    ]
     assert check.ok
     assert check.detail == f"the installation {stranger.state.installation.id}"
 
@@ -159,7 +164,9 @@ def test_health_passes_where_it_may_not_look(
     harness = Harness(valkey.url, sqs_kit.namespace, DURABLE_QUEUE_URL=proxy.url)
     harness.state.transport.declare("events")
     proxy.meets("ListQueueTags", Answer("AccessDenied", 403))
-    [check] = [c for c in harness.state.health() if c.name == "queue owners"]
+    [check] = [
+        c for c in HealthChecks(harness.state).everything() if c.name == "queue owners"
+    ]
     assert check.ok
     assert check.detail.startswith("not known: SQS denies sqs:ListQueueTags")
     harness.close()

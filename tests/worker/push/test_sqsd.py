@@ -17,6 +17,7 @@ from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import Run
 from flask_durable import Step
+from flask_durable.app.health import HealthChecks
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.messages import RunMessage
@@ -623,7 +624,7 @@ def test_a_process_that_takes_messages_is_seen_as_a_worker(
     daemon.drain()
     (worker,) = pushed.state.directory.workers()
     assert worker["queues"] == ["default"]
-    checks = {check.name: check for check in pushed.state.health()}
+    checks = {check.name: check for check in HealthChecks(pushed.state).everything()}
     assert checks["workers"].ok
     vars(pushed.state)["push_worker"].get().stop()
     assert pushed.state.directory.workers() == []
