@@ -41,9 +41,9 @@ def run_id(function_id: str, event_id: str) -> str:
     return derived_id("run", function_id, event_id)
 
 
-def failure_run_id(parent: str, generation: int) -> str:
-    """Return the id of the failure handler's run; it shares its parent's partition."""
-    return f"{parent}.failure" + (f"-{generation}" if generation else "")
+def failure_run_id(failed_run: str, generation: int) -> str:
+    """Return the id of the failure handler's run, in the failed run's partition."""
+    return f"{failed_run}.failure" + (f"-{generation}" if generation else "")
 
 
 def new_token() -> str:

@@ -73,7 +73,7 @@ class RunPayloads:
                 self._event = self._payloads.adopt_event(
                     message,
                     self._attempt.run_id,
-                    parent=record.get("parent", ""),
+                    failed_run=record.get("failed_run", ""),
                     held="blobs" in record,
                     hold=self._hold,
                 )

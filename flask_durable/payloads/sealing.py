@@ -185,8 +185,8 @@ class Payloads:
         """Return the event of a run by its record; raises as :meth:`open` does."""
         message = decode(record["event"])
         assert isinstance(message, EventMessage)
-        parents = [record["parent"]] if "parent" in record else []
-        return self.open_event(message, run_id, *parents)
+        failed = [record["failed_run"]] if "failed_run" in record else []
+        return self.open_event(message, run_id, *failed)
 
     def open_inline_event(self, message: EventMessage) -> EventMessage | None:
         """Return *message* with its data, ``None`` if that is in the blob store."""
@@ -195,18 +195,25 @@ class Payloads:
         return self.open_event(message)
 
     def adopt_event(
-        self, message: EventMessage, run_id: str, *, parent: str, held: bool, hold: Hold
+        self,
+        message: EventMessage,
+        run_id: str,
+        *,
+        failed_run: str,
+        held: bool,
+        hold: Hold,
     ) -> EventMessage:
         """Return *message* with its data, after making sure the run has a copy.
 
-        :param parent: The id of the run whose failure this one handles; may be empty.
+        :param failed_run: The id of the run whose failure this one handles; may be
+            empty.
         :param held: True if the run was marked before as having objects.
         :param hold: Called to mark the run.
         """
         if not isinstance(message.data, str) or not message.data.startswith(BLOB):
             return self.open_event(message)
         reference = Reference.parse(message.data)
-        owners = [owner for owner in (run_id if held else "", parent) if owner]
+        owners = [owner for owner in (run_id if held else "", failed_run) if owner]
         key, content = self._find(reference, *owners)
         own = reference.within(folder_of(run_id))
         if key != own.key:

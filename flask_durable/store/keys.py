@@ -33,7 +33,7 @@ class Keys:
         """Return the tag of the partition that *run_id* lives in.
 
         The part after the first dot of an id does not count: a failure handler's run
-        shares its parent's partition, so that one script can create it.
+        shares the partition of the failed run, so that one script can create it.
         """
         return self._tag(run_id.partition(".")[0])
 

@@ -32,7 +32,8 @@ class Memo:
     :param token: The fencing token of the attempt that wrote it.
     :param number: The number of the step's attempt; of a sleep, the time when it ends
         (milliseconds since 1970).
-    :param payload: JSON text, see :func:`payload`.
+    :param payload: JSON text, see :func:`payload`. A memo that waits has the one that
+        it will have when its timer is due.
     :param order: The place among the run's memos, by their first writes. It has gaps.
         The state server gives it, so a memo that was only sent there has 0.
     """

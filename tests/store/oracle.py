@@ -59,11 +59,13 @@ class Run:
     reason: str | None = None
     due: int | None = None
     waiting: str | None = None
+    becomes: str | None = None
     failure: str | None = None
     result: str | None = None
     failed_step: str | None = None
-    parent: str | None = None
-    parent_generation: int | None = None
+    kind: str | None = None
+    failed_run: str | None = None
+    failed_generation: int | None = None
     cause: str | None = None
     queued_at: int | None = None
     claimed_at: int | None = None
@@ -351,7 +353,7 @@ class Oracle:
             self.leases[id] = self.now + lease
             return ["resolved", str(memo)]
         if how == "sleep":
-            run.waiting = step
+            run.waiting, run.becomes = step, "done"
         return self._let_go(run, reason, due)
 
     def run_finish(
@@ -381,7 +383,8 @@ class Oracle:
         if handler and handler not in self.runs:
             queued = str(self.now)
             child = Run(handler, handler_function, handler_queue, self.now)
-            child.parent, child.parent_generation = id, run.generation
+            child.kind = "handler"
+            child.failed_run, child.failed_generation = id, run.generation
             child.cause = outcome
             self.runs[handler] = child
             self._count(child, "started")
@@ -463,8 +466,9 @@ class Oracle:
         if run.waiting is not None:
             memo = run.memos[run.waiting]
             if memo.status == "waiting":
-                memo.status = "done"
-            run.waiting = None
+                assert run.becomes is not None
+                memo.status = run.becomes
+            run.waiting = run.becomes = None
         self._enqueue(run, self.now)
 
     def _doubt(self, run: Run) -> None:
@@ -579,7 +583,8 @@ class Oracle:
         for kind in ("wake", "timeout", "start"):
             self.timers.pop(f"{kind}:{run.id}", None)
         run.status, run.finished = status, self.now
-        run.due = run.waiting = run.timeout_left = run.start_left = None
+        run.due = run.waiting = run.becomes = None
+        run.timeout_left = run.start_left = None
         self.expiry[run.id] = self.now + retention
         self._count(run, status)
 

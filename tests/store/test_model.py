@@ -284,7 +284,7 @@ class Model(RuleBasedStateMachine):
         id = self.pick(run, "running")
         found = self.oracle.runs.get(id)
         handler = ("", "", "")
-        if failed and handled and found is not None and found.parent is None:
+        if failed and handled and found is not None and found.failed_run is None:
             suffix = f"-{found.generation}" if found.generation else ""
             handler = (f"{id}.failure{suffix}", "on_failure", "media")
         to = "failed" if failed else "completed"
@@ -510,11 +510,13 @@ FIELDS = (
     "reason",
     "due",
     "waiting",
+    "becomes",
     "failure",
     "result",
     "failed_step",
-    "parent",
-    "parent_generation",
+    "kind",
+    "failed_run",
+    "failed_generation",
     "cause",
     "queued_at",
     "claimed_at",

@@ -99,8 +99,8 @@ def test_the_failure_handlers_run_is_created_with_the_end(kit: Kit) -> None:
     assert record["queue"] == "media"
     assert record["event"] == '{"n": 1}'
     assert (record["event_id"], record["event_name"]) == ("e9", "x/y")
-    assert (record["cause"], record["parent"]) == ('{"type":"E"}', run_id)
-    assert record["parent_generation"] == "0"
+    assert (record["cause"], record["failed_run"]) == ('{"type":"E"}', run_id)
+    assert (record["kind"], record["failed_generation"]) == ("handler", "0")
     assert kit.owed() == [f"run:{handler}"]
     assert kit.members("queued") == [handler]
     assert kit.members("function:work.on_failure") == [handler]

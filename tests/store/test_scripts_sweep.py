@@ -156,6 +156,18 @@ def test_a_wake_does_not_touch_an_outcome_that_is_there(kit: Kit) -> None:
     assert kit.status(run_id) == "queued"
 
 
+def test_a_wait_ends_as_the_run_says_when_its_timer_is_due(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.suspend(run_id, "sleep", after(60), step="nap", payload="sleep null")
+    assert kit.record(run_id)["becomes"] == "done"
+    kit.client.hset(f"{kit.keys.root}:run:{run_id}", "becomes", "failed")
+    kit.advance(61)
+    kit.sweep()
+
+    assert kit.memo_head(run_id, "nap")[0] == "failed"
+    assert not {"waiting", "becomes"} & kit.record(run_id).keys()
+
+
 # -- The outbox -----------------------------------------------------------------------
 
 

@@ -43,10 +43,10 @@ def leave_dead_letter(step: Step, failure: Failure) -> None:
     attempt = step.attempt
     record = attempt.record
     letter = RunMessage(
-        record["parent"],
+        record["failed_run"],
         record["function"].removesuffix(FAILURE_SUFFIX),
         queued=int(record["created"]),
-        failed=int(record["parent_generation"]),
+        failed=int(record["failed_generation"]),
     ).encode()
 
     def put() -> None:

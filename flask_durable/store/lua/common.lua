@@ -201,12 +201,15 @@ local function pause(id, from, created, now, ...)
   set_status(id, from, 'paused', created, ...)
 end
 
--- Removes all that a run leaves behind at its end, except its record.
+-- Removes all that a run leaves behind at its end, except its record. Every run ends
+-- here, however it ends: other parts that have to know of it are told here and nowhere
+-- else.
 local function settle(id, from, to, created, now, retention, ...)
   disown(id, to, now)
   unqueue(id)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
-  redis.call('HDEL', run_key(id), 'due', 'waiting', 'timeout_left', 'start_left')
+  redis.call('HDEL', run_key(id), 'due', 'waiting', 'becomes', 'timeout_left',
+    'start_left')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
   count_run(get(id, 'function')[1], to, now)

@@ -46,7 +46,8 @@ local queued = '0'
 if handler ~= '' and redis.call('EXISTS', run_key(handler)) == 0 then
   queued = text(now)
   put(handler, 'function', ARGV[9], 'queue', ARGV[10], 'event', run[7], 'event_id', run[8],
-    'event_name', run[9], 'cause', ARGV[4], 'parent', id, 'parent_generation', run[6],
+    'event_name', run[9], 'kind', 'handler', 'cause', ARGV[4], 'failed_run', id,
+    'failed_generation', run[6],
     'created', queued,
     'generation', '0', 'dispatches', '0', 'attempt', '0', 'timeout', '0')
   index(handler, ARGV[9], now)

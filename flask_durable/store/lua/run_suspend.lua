@@ -6,19 +6,20 @@
 -- ARGV[1] run id
 -- ARGV[2] token
 -- ARGV[3] lease, milliseconds (renewed where the run stays with its owner)
--- ARGV[4] how: "sleep"     a step that waits for a time
+-- ARGV[4] how: "sleep"     a step that waits for a time; its memo is then done
 --              "retry"     a step whose attempt failed
 --              "body"      the function's body failed outside any step
 --              "handback"  a worker that shuts down
 --              "pause"     an operator has to look
--- ARGV[5] when to go on: milliseconds from now, or since 1970 with a leading "@"
 -- ARGV[5] the time to go on: milliseconds from now, or since 1970 with a leading "@"
 -- ARGV[6] reason, for a person
 -- ARGV[7] step key, or ""
 -- ARGV[8] number of the attempt (retry, body), otherwise 0
--- ARGV[9] payload of the step's memo, or the failure (body, pause), opaque
+-- ARGV[9] payload of the step's memo, or the failure (body, pause), opaque; of a memo
+--         that waits, the payload that it has when its timer is due
 -- ARGV[10] the number of steps a run may have
 -- ARGV[11] the bytes of memos a run may have
+--
 -- Reply   {"suspended", due} | {"queued", time} | {"paused", "0"}
 --         {"resolved", memo}   the awaited memo is there; the caller still owns the run
 --         {"full", what}       "steps" or "bytes": the run has reached its limit, and
@@ -29,7 +30,12 @@
 -- where the run becomes wakeable: a memo from before this script is found, and after it
 -- the writer finds a SUSPENDED run. A repeat finds its token remembered.
 
+-- The status that a waiting memo gets when its timer is due. The run's record keeps it
+-- beside the step, for the sweep.
+local BECOMES = {sleep = 'done'}
+
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
+local becomes = BECOMES[how]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches',
   'bytes', 'removed')
 if run[2] ~= token then
@@ -102,7 +108,7 @@ if how == 'retry' then
   if was == 'tried' and number >= tonumber(ARGV[8]) then value = existing end
 else
   if was == 'waiting' then due = number end
-  value = memo(due > now and 'waiting' or 'done', token, due, order, ARGV[9])
+  value = memo(due > now and 'waiting' or becomes, token, due, order, ARGV[9])
   if was == 'waiting' and due > now then value = existing end
 end
 local full = excess(existing, memos, value, run[7], ARGV[10], ARGV[11])
@@ -110,11 +116,11 @@ if full then return {'full', full} end
 
 write_memo(id, step, existing, value)
 put(id, 'dispatches', '0', 'attempt', '0')
-if how == 'sleep' then
+if becomes then
   if due <= now then
     redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
     return {'resolved', value}
   end
-  put(id, 'waiting', step)
+  put(id, 'waiting', step, 'becomes', becomes)
 end
 return wait_until(due, ARGV[6])

@@ -80,7 +80,7 @@ for _, id in ipairs(due(tag .. ':leases', longest_lease(lease))) do
   end
 end
 
--- 2. Timers. A wake is carried out here, together with the memo of the sleep that ends;
+-- 2. Timers. A wake is carried out here, together with the memo of the wait that ends;
 -- the end of a timeout is given to the caller, who reports it, and comes back until the
 -- run is finished.
 local timeouts = {}
@@ -88,14 +88,14 @@ for _, timer in ipairs(due(tag .. ':timers')) do
   local kind, id = string.match(timer, '^(%a+):(.+)$')
   if kind == 'wake' then
     redis.call('ZREM', tag .. ':timers', timer)
-    local run = get(id, 'status', 'created', 'waiting')
+    local run = get(id, 'status', 'created', 'waiting', 'becomes')
     if run[1] == 'suspended' then
       if run[3] then
         local existing = redis.call('HGET', steps_key(id), run[3])
         if existing and string.sub(existing, 1, 8) == 'waiting ' then
-          write_memo(id, run[3], existing, 'done' .. string.sub(existing, 8))
+          write_memo(id, run[3], existing, run[4] .. string.sub(existing, 8))
         end
-        redis.call('HDEL', run_key(id), 'waiting')
+        redis.call('HDEL', run_key(id), 'waiting', 'becomes')
       end
       enqueue(id, run[1], run[2], now, now)
     end
