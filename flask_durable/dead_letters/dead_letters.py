@@ -21,18 +21,18 @@ from .selection import DeadLetterFilter
 from .selection import Selection
 
 if t.TYPE_CHECKING:
+    from ..queue.transport import DeadLetterCursor
     from ..queue.transport import DeadLetterQueues
-    from ..queue.transport import Letter
-    from ..queue.transport import Look
     from ..queue.transport import Outcome
+    from ..queue.transport import StoredLetter
     from ..store.message_failures import MessageFailures
 
 
-#: Most letters that one step of a walk reads.
-BATCH = 100
+#: The most letters read in one call of the queue.
+LETTERS_PER_PAGE = 100
 
-#: Seconds that a letter under inspection stays hidden if this process dies (SQS).
-HOLD = 60.0
+#: Seconds that a letter that was read stays hidden if this process dies (SQS).
+LETTER_HOLD_SECONDS = 60.0
 
 Progress = t.Callable[[int], object]
 
@@ -91,8 +91,8 @@ class DeadLetters:
         wanted = Selection(which)
         found: builtins.list[DeadLetter] = []
         for queue in self._asked(wanted):
-            with self._looking(queue) as look:
-                for letters in _pages(look):
+            with self._cursor(queue) as cursor:
+                for letters in _pages(cursor):
                     pairs = self._opened(queue, letters)
                     found += [letter for _, letter in wanted.of(pairs)]
                     if len(found) >= limit or wanted.found_all:
@@ -165,17 +165,19 @@ class DeadLetters:
     def _walk(self, queue: str, work: _Work) -> None:
         if work.finished:
             return
-        with self._looking(queue) as look:
-            for letters in _pages(look, work.next_size):
+        with self._cursor(queue) as cursor:
+            for letters in _pages(cursor, work.next_size):
                 pairs = self._opened(queue, letters)
                 chosen = [letter for letter, _ in work.wanted.of(pairs)]
-                work.do(look, chosen[: work.left])
+                work.do(cursor, chosen[: work.left])
                 work.tell(len(letters))
                 if work.finished:
                     return
-            work.handled.complete &= look.complete
+            work.handled.complete &= cursor.complete
 
-    def _opened(self, queue: str, letters: t.Sequence[Letter]) -> builtins.list[Pair]:
+    def _opened(
+        self, queue: str, letters: t.Sequence[StoredLetter]
+    ) -> builtins.list[Pair]:
         """Return *letters* as their queue has them and as the application sees them."""
         messages = [message_in(letter.body) for letter in letters]
         with shielded():
@@ -193,21 +195,21 @@ class DeadLetters:
             return self._names()
 
     @contextlib.contextmanager
-    def _looking(self, queue: str) -> t.Iterator[Look]:
+    def _cursor(self, queue: str) -> t.Iterator[DeadLetterCursor]:
         with shielded():
-            look = self._queues.look(queue, HOLD)
+            cursor = self._queues.open_cursor(queue, LETTER_HOLD_SECONDS)
         try:
-            yield look
+            yield cursor
         finally:
             with shielded():
-                look.close()
+                cursor.close()
 
 
 @dataclass
 class _Work:
     """A move or a deletion of all matching letters."""
 
-    act: t.Callable[[Look, t.Sequence[Letter]], list[Outcome]]
+    act: t.Callable[[DeadLetterCursor, t.Sequence[StoredLetter]], list[Outcome]]
     wanted: Selection
     pace: _Pace
     limit: int | None
@@ -218,7 +220,9 @@ class _Work:
     @property
     def left(self) -> int:
         """The number of letters that may still be handled."""
-        return BATCH if self.limit is None else self.limit - self.handled.done
+        return (
+            LETTERS_PER_PAGE if self.limit is None else self.limit - self.handled.done
+        )
 
     @property
     def finished(self) -> bool:
@@ -229,11 +233,11 @@ class _Work:
         self.pace.wait()
         return self.pace.size
 
-    def do(self, look: Look, letters: t.Sequence[Letter]) -> None:
+    def do(self, cursor: DeadLetterCursor, letters: t.Sequence[StoredLetter]) -> None:
         if not letters:
             return
         with shielded():
-            outcomes = self.act(look, letters)
+            outcomes = self.act(cursor, letters)
         self.pace.spend(len(letters))
         self.handled.add(outcomes)
         # If all of a batch failed, thousands of further calls would fail too.
@@ -261,7 +265,11 @@ class _Pace:
             raise ValueError(f"a rate of {rate} a second would never end")
         self._rate = rate
         self._next = time.monotonic()
-        self.size = BATCH if rate is None else max(1, min(BATCH, math.floor(rate)))
+        self.size = (
+            LETTERS_PER_PAGE
+            if rate is None
+            else max(1, min(LETTERS_PER_PAGE, math.floor(rate)))
+        )
 
     def wait(self) -> None:
         """Wait until the next letters may go."""
@@ -274,22 +282,26 @@ class _Pace:
             self._next = max(self._next, time.monotonic()) + count / self._rate
 
 
-def _move_back(look: Look, letters: t.Sequence[Letter]) -> list[Outcome]:
-    return look.move_back(letters)
+def _move_back(
+    cursor: DeadLetterCursor, letters: t.Sequence[StoredLetter]
+) -> list[Outcome]:
+    return cursor.move_back(letters)
 
 
-def _delete(look: Look, letters: t.Sequence[Letter]) -> list[Outcome]:
-    return look.delete(letters)
+def _delete(
+    cursor: DeadLetterCursor, letters: t.Sequence[StoredLetter]
+) -> list[Outcome]:
+    return cursor.delete(letters)
 
 
 def _pages(
-    look: Look, size: t.Callable[[], int] = lambda: BATCH
-) -> t.Iterator[list[Letter]]:
-    """Go through *look*, up to *size* letters at a time."""
+    cursor: DeadLetterCursor, size: t.Callable[[], int] = lambda: LETTERS_PER_PAGE
+) -> t.Iterator[list[StoredLetter]]:
+    """Go through *cursor*, up to *size* letters at a time."""
     while True:
         limit = size()
         with shielded():
-            letters = look.next(limit)
+            letters = cursor.next(limit)
         if not letters:
             return
         yield letters

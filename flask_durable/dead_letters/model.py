@@ -13,13 +13,13 @@ from ..messages import Message
 from ..messages import UndecodableMessage
 
 if t.TYPE_CHECKING:
-    from ..queue.transport import Letter
     from ..queue.transport import Outcome
+    from ..queue.transport import StoredLetter
     from ..store.message_failures import MessageFailure
 
 
 #: A letter as its queue has it, and as the application sees it.
-Pair = tuple["Letter", "DeadLetter"]
+Pair = tuple["StoredLetter", "DeadLetter"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class RedriveResult:
         queue were deleted.
     :param failed: The number of letters that failed, and are still there.
     :param error: The error of the last of those.
-    :param complete: True if all letters were looked at. One look at an SQS queue ends
-        at 10,000 letters that do not match, and at ten of a group of a FIFO queue.
+    :param complete: True if all letters were looked at. One pass through an SQS queue
+        ends at 10,000 letters that do not match, and at ten of a group of a FIFO queue.
     """
 
     done: int = 0
@@ -85,7 +85,7 @@ class RedriveResult:
 
 def dead_letter_of(
     queue: str,
-    letter: Letter,
+    letter: StoredLetter,
     message: Message | None,
     failures: t.Mapping[str, MessageFailure],
 ) -> DeadLetter:

@@ -12,8 +12,8 @@ Dead letters can be looked through, moved back and deleted.
     dead letter  ──► in its queue     moved back: a new message, received never
     dead letter  ──► none             deleted, or kept for its 14 days
 
-A *look* goes once through the letters that existed when it began. A letter that is
-moved back and dies again during the look is not met a second time, so the look ends. A
+A *cursor* goes once through the letters that existed when it was opened. A letter that
+is moved back and dies again is not met a second time, so the cursor comes to an end. A
 letter is removed only after, or together with, its effect: a death on the way leaves a
 letter, or a letter and its message, never neither.
 """
@@ -239,7 +239,7 @@ def bad_delay(delay: float) -> ValueError | None:
 
 
 @dataclass(frozen=True)
-class Letter:
+class StoredLetter:
     """A dead letter, as its queue has it. Times are milliseconds since 1970.
 
     :param id: The id of the letter for as long as it is kept.
@@ -260,30 +260,30 @@ class Letter:
     dead: int | None = None
 
 
-class Look(t.Protocol):
-    """One look through the dead letters of one queue, by one thread.
+class DeadLetterCursor(t.Protocol):
+    """One pass through the dead letters of one queue, by one thread.
 
-    Letters that were returned are hidden from other looks where the queue can do that,
-    until they are moved or deleted, or the look is closed.
+    Letters that were returned are hidden from other cursors, where the queue can do
+    that, until they are moved or deleted, or the cursor is closed.
     """
 
     #: True once :meth:`next` returned nothing, if all letters were returned.
     complete: bool
 
-    def next(self, limit: int) -> list[Letter]:
+    def next(self, limit: int) -> list[StoredLetter]:
         """Return up to *limit* further letters; nothing when there are no more.
 
         :raises UnavailableError: The queue cannot be read.
         """
 
-    def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
-        """Put letters of this look back into their queue, as new messages."""
+    def move_back(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
+        """Put letters of this cursor back into their queue, as new messages."""
 
-    def delete(self, letters: t.Sequence[Letter]) -> list[Outcome]:
-        """Delete letters of this look."""
+    def delete(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
+        """Delete letters of this cursor."""
 
     def close(self) -> None:
-        """Show letters to others again that were only looked at."""
+        """Show letters to others again that were only read."""
 
 
 class DeadLetterQueues(t.Protocol):
@@ -295,11 +295,11 @@ class DeadLetterQueues(t.Protocol):
         :raises UnavailableError: The queue cannot be asked.
         """
 
-    def look(self, queue: str, hold: float) -> Look:
-        """Begin a look through the dead letters of *queue*.
+    def open_cursor(self, queue: str, hold: float) -> DeadLetterCursor:
+        """Open a cursor over the dead letters of *queue*.
 
         :param hold: Seconds that a letter stays hidden if this process dies, where
-            looking at a letter hides it.
+            reading a letter hides it.
         :raises UnavailableError: The queue cannot be read.
         """
 

@@ -238,11 +238,11 @@ def test_a_queue_that_takes_nothing_ends_the_work(
     for number in range(3):
         bury(any_harness, number)
     queues = any_harness.state.transport.dead_letters
-    look_of = queues.look
+    open_of = queues.open_cursor
     asked = []
 
-    def look(queue: str, hold: float) -> t.Any:
-        found = look_of(queue, hold)
+    def open_cursor(queue: str, hold: float) -> t.Any:
+        found = open_of(queue, hold)
 
         def refuse(letters: t.Sequence[t.Any]) -> list[Exception]:
             asked.append(queue)
@@ -251,7 +251,7 @@ def test_a_queue_that_takes_nothing_ends_the_work(
         monkeypatch.setattr(found, "move_back", refuse)
         return found
 
-    monkeypatch.setattr(queues, "look", look)
+    monkeypatch.setattr(queues, "open_cursor", open_cursor)
     handled = letters.redrive(rate=2.0)
     assert (handled.done, handled.failed) == (0, 2)
     assert handled.error == "OSError: full"

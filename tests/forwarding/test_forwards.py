@@ -19,8 +19,8 @@ from flask_durable import EventData
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.cli import durable_cli
-from flask_durable.queue.transport import Letter
-from flask_durable.queue.transport import Look
+from flask_durable.queue.transport import DeadLetterCursor
+from flask_durable.queue.transport import StoredLetter
 
 from ..support.harness import Harness
 from ..support.proxy import Moment
@@ -40,18 +40,18 @@ EVENT_KEY = "evk_" + 43 * "a"
 
 
 @contextlib.contextmanager
-def looking(harness: Harness) -> t.Iterator[Look]:
-    look = harness.state.transport.dead_letters.look("default", 30)
-    with contextlib.closing(look):
-        yield look
+def looking(harness: Harness) -> t.Iterator[DeadLetterCursor]:
+    cursor = harness.state.transport.dead_letters.open_cursor("default", 30)
+    with contextlib.closing(cursor):
+        yield cursor
 
 
-def letters_in(look: Look) -> list[Letter]:
+def letters_in(cursor: DeadLetterCursor) -> list[StoredLetter]:
     """Return the letters, once there are some."""
-    found: list[Letter] = []
+    found: list[StoredLetter] = []
 
     def any_letter() -> bool:
-        found.extend(look.next(10))
+        found.extend(cursor.next(10))
         return bool(found)
 
     wait_until(any_letter, "a dead letter")
@@ -78,8 +78,8 @@ def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(
     event_id = fail_for_good(any_harness, receiver, *[status(503)] * 3)
     assert len(receiver.deliveries) == 3
 
-    with looking(any_harness) as look:
-        [letter] = letters_in(look)
+    with looking(any_harness) as cursor:
+        [letter] = letters_in(cursor)
     assert letter.reason.startswith(f"http://127.0.0.1:{receiver.port}/… answered 503")
     assert letter.receives == 3
     run = the_run(any_harness, event_id)
@@ -92,8 +92,8 @@ def test_a_dead_letter_that_is_moved_back_is_delivered(
 ) -> None:
     forward(any_harness, receiver.url)
     event_id = fail_for_good(any_harness, receiver, status(404))
-    with looking(any_harness) as look:
-        assert look.move_back(letters_in(look)) == [None]
+    with looking(any_harness) as cursor:
+        assert cursor.move_back(letters_in(cursor)) == [None]
 
     def delivered() -> bool:
         any_harness.settle()
@@ -108,8 +108,8 @@ def test_a_dead_letter_that_is_received_twice_is_delivered_once(
 ) -> None:
     forward(harness, receiver.url)
     event_id = fail_for_good(harness, receiver, status(404))
-    with looking(harness) as look:
-        [letter] = letters_in(look)
+    with looking(harness) as cursor:
+        [letter] = letters_in(cursor)
     for _ in range(2):
         body = t.cast(bytes, letter.body).decode()
         assert harness.state.message_sender.send("default", [body]) == [None]
@@ -123,13 +123,13 @@ def test_a_letter_of_an_earlier_failure_leaves_a_later_one_alone(
 ) -> None:
     forward(harness, receiver.url)
     event_id = fail_for_good(harness, receiver, status(404))
-    with looking(harness) as look:
-        [first] = letters_in(look)
+    with looking(harness) as cursor:
+        [first] = letters_in(cursor)
         receiver.answers = [status(410)]
-        look.move_back([first])
+        cursor.move_back([first])
     harness.settle()
-    with looking(harness) as look:
-        [second] = letters_in(look)
+    with looking(harness) as cursor:
+        [second] = letters_in(cursor)
     assert "410" in second.reason
 
     harness.state.message_sender.send("default", [t.cast(bytes, first.body).decode()])

@@ -10,9 +10,11 @@ from .kit import QUEUE
 
 def main() -> None:
     kind, url, namespace = sys.argv[1:]
-    look = make_transport(kind, url, namespace, 30).dead_letters.look(QUEUE, hold=2)
-    while letters := look.next(1):
-        print(look.move_back(letters), flush=True)
+    cursor = make_transport(kind, url, namespace, 30).dead_letters.open_cursor(
+        QUEUE, hold=2
+    )
+    while letters := cursor.next(1):
+        print(cursor.move_back(letters), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import typing as t
 import pytest
 from botocore.exceptions import ClientError
 
-from flask_durable.queue.transport import Letter
-from flask_durable.queue.transport import Look
+from flask_durable.queue.transport import DeadLetterCursor
 from flask_durable.queue.transport import QueueCounts
+from flask_durable.queue.transport import StoredLetter
 from flask_durable.queue.transport import Transport
 
 from ..support.servers import wait_until
@@ -30,24 +30,24 @@ from .kit import text
 HOLD = 30.0
 
 
-def look_through(transport: Transport, limit: int = 5) -> list[Letter]:
-    """Return every dead letter, as a look shows them."""
-    found: list[Letter] = []
-    with looking(transport) as look:
-        while letters := look.next(limit):
+def look_through(transport: Transport, limit: int = 5) -> list[StoredLetter]:
+    """Return every dead letter, as a cursor shows them."""
+    found: list[StoredLetter] = []
+    with looking(transport) as cursor:
+        while letters := cursor.next(limit):
             found += letters
-    assert look.complete
+    assert cursor.complete
     return found
 
 
 @contextlib.contextmanager
-def looking(transport: Transport) -> t.Iterator[Look]:
-    look = transport.dead_letters.look(QUEUE, HOLD)
-    with contextlib.closing(look):
-        yield look
+def looking(transport: Transport) -> t.Iterator[DeadLetterCursor]:
+    cursor = transport.dead_letters.open_cursor(QUEUE, HOLD)
+    with contextlib.closing(cursor):
+        yield cursor
 
 
-def facts(letter: Letter) -> tuple[str, str, int]:
+def facts(letter: StoredLetter) -> tuple[str, str, int]:
     text = letter.body if isinstance(letter.body, str) else letter.body.decode()
     return text, letter.reason, letter.receives
 
@@ -117,8 +117,8 @@ def test_what_was_looked_at_can_be_looked_at_again_at_once(kit: Kit) -> None:
 def test_letters_that_somebody_looks_at_are_counted_as_dead(kit: Kit) -> None:
     transport = kit.transport()
     transport.send_dead(QUEUE, body(1), "because")
-    with looking(transport) as look:
-        assert len(look.next(5)) == 1
+    with looking(transport) as cursor:
+        assert len(cursor.next(5)) == 1
         assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
@@ -139,10 +139,10 @@ def test_letters_are_counted(kit: Kit) -> None:
     for number in range(3):
         transport.send_dead(QUEUE, body(number), "because")
     assert transport.dead_letters.count(QUEUE) == 3
-    look = transport.dead_letters.look(QUEUE, 30)
-    look.next(2)
+    cursor = transport.dead_letters.open_cursor(QUEUE, 30)
+    cursor.next(2)
     assert transport.dead_letters.count(QUEUE) == 3
-    look.close()
+    cursor.close()
 
 
 def test_a_letter_that_the_queue_moved_itself_says_how_often_it_was_received(
@@ -173,8 +173,8 @@ def test_a_letter_that_the_queue_moved_itself_says_how_often_it_was_received(
 def test_a_letter_that_is_moved_back_is_received_as_if_never_before(kit: Kit) -> None:
     transport = kit.transport()
     transport.send_dead(QUEUE, body(1), "because", receives=10)
-    with looking(transport) as look:
-        assert look.move_back(look.next(5)) == [None]
+    with looking(transport) as cursor:
+        assert cursor.move_back(cursor.next(5)) == [None]
     [held] = collect(transport, 1)
     assert (text(held), held.receive_count) == (body(1), 1)
     assert transport.delete(QUEUE, [held.receipt]) == [None]
@@ -186,10 +186,10 @@ def test_letters_are_moved_and_deleted_in_batches(kit: Kit) -> None:
     for number in range(25):
         transport.send_dead(QUEUE, body(number), "because")
     moved, deleted = [], []
-    with looking(transport) as look:
-        while letters := look.next(12):
-            assert look.move_back(letters[::2]) == [None] * len(letters[::2])
-            assert look.delete(letters[1::2]) == [None] * len(letters[1::2])
+    with looking(transport) as cursor:
+        while letters := cursor.next(12):
+            assert cursor.move_back(letters[::2]) == [None] * len(letters[::2])
+            assert cursor.delete(letters[1::2]) == [None] * len(letters[1::2])
             moved += letters[::2]
             deleted += letters[1::2]
     assert len(moved) + len(deleted) == 25
@@ -216,12 +216,12 @@ def test_a_look_ends_although_what_it_moves_back_dies_again(kit: Kit) -> None:
     for number in range(3):
         transport.send_dead(QUEUE, body(number), "because")
     moved = 0
-    with looking(transport) as look:
+    with looking(transport) as cursor:
         begun = time.time()
         # SQS tells its time to the second: a letter of the same one might be met again.
         wait_until(lambda: kit.kind == "redis" or time.time() > begun + 1.1)
-        while letters := look.next(1):
-            assert look.move_back(letters) == [None]
+        while letters := cursor.next(1):
+            assert cursor.move_back(letters) == [None]
             [held] = collect(transport, 1)
             transport.dead_letter(QUEUE, held, "again")
             moved += 1
@@ -234,16 +234,16 @@ def test_a_letter_that_was_moved_and_not_deleted_is_there_twice_not_lost(
 ) -> None:
     transport = sqs_kit.transport(visibility=30)
     transport.send_dead(QUEUE, body(1), "because")
-    with looking(transport) as look:
-        letters = look.next(5)
-        client = look._client  # type: ignore[attr-defined]
+    with looking(transport) as cursor:
+        letters = cursor.next(5)
+        client = cursor._client  # type: ignore[attr-defined]
 
         def fail(**call: object) -> object:
             raise OSError("the network is gone")
 
         with monkeypatch.context() as broken:
             broken.setattr(client, "delete_message_batch", fail)
-            [error] = look.move_back(letters)
+            [error] = cursor.move_back(letters)
         assert "network" in str(error)
     assert len(look_through(transport)) == 1
     assert [text(item) for item in collect(transport, 1)] == [body(1)]

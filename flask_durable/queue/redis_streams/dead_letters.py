@@ -9,9 +9,9 @@ import typing as t
 
 import redis
 
-from ..transport import Letter
 from ..transport import Outcome
 from ..transport import reaching
+from ..transport import StoredLetter
 
 #: The number of letters in one call.
 BATCH = 100
@@ -42,16 +42,16 @@ class RedisDeadLetters:
         with reaching(queue, redis.RedisError):
             return int(self._client().xlen(self._keys(queue)[1]))
 
-    def look(self, queue: str, hold: float) -> RedisLook:
-        return RedisLook(self._client, self._run, queue, self._keys(queue))
+    def open_cursor(self, queue: str, hold: float) -> RedisDeadLetterCursor:
+        return RedisDeadLetterCursor(self._client, self._run, queue, self._keys(queue))
 
     def purge(self, queue: str) -> bool:
-        # Otherwise letters would go too that came since the caller looked.
+        # Otherwise letters would go too that came since the caller counted.
         return False
 
 
-class RedisLook:
-    """One look, from the oldest letter to the one that was newest when it began."""
+class RedisDeadLetterCursor:
+    """One pass, from the oldest letter to the one that was newest when it began."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class RedisLook:
             newest = t.cast("list[Entry]", client().xrevrange(keys[1], count=1))
         self._last = newest[0][0].decode() if newest else None
 
-    def next(self, limit: int) -> list[Letter]:
+    def next(self, limit: int) -> list[StoredLetter]:
         if self._last is None:
             self.complete = True
             return []
@@ -87,19 +87,19 @@ class RedisLook:
         self._next = f"({found[-1][0].decode()}"
         return [_letter(id.decode(), values) for id, values in found]
 
-    def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+    def move_back(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         return self._each(
             letters, lambda ids: self._run("q_redrive", [*self._keys], ids)
         )
 
-    def delete(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+    def delete(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         return self._each(letters, lambda ids: self._client().xdel(self._keys[1], *ids))
 
     def close(self) -> None:
         pass
 
     def _each(
-        self, letters: t.Sequence[Letter], call: t.Callable[[list[str]], object]
+        self, letters: t.Sequence[StoredLetter], call: t.Callable[[list[str]], object]
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for start in range(0, len(letters), BATCH):
@@ -113,9 +113,9 @@ class RedisLook:
         return outcomes
 
 
-def _letter(id: str, values: dict[bytes, bytes]) -> Letter:
+def _letter(id: str, values: dict[bytes, bytes]) -> StoredLetter:
     dead = int(id.partition("-")[0])
-    return Letter(
+    return StoredLetter(
         id=id,
         body=values.get(b"body", b""),
         reason=values.get(b"reason", b"").decode("utf-8", "replace"),

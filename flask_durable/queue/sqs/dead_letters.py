@@ -1,6 +1,6 @@
 """Dead letters of queues on Amazon SQS, without ``StartMessageMoveTask``.
 
-The only way to look at a message on SQS is to receive it, which hides it. So a look
+The only way to read a message on SQS is to receive it, which hides it. So a cursor
 holds the letters that it received and extends their hiding while it goes on. At its end
 it hands back those that were neither moved nor deleted. If its process dies, they come
 back by themselves. A letter is moved by being sent to its queue and then deleted: a
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from ...common.safe_logging import get_logger
-from ..transport import Letter
 from ..transport import Outcome
 from ..transport import reaching
+from ..transport import StoredLetter
 from .batch import BATCH
 from .batch import Entry
 from .batch import LIMITS
@@ -28,10 +28,10 @@ from .batch import refusals
 from .client import DENIED
 from .client import error_code
 
-#: The most letters that one look holds; it ends there.
+#: The most letters that one cursor holds; it ends there.
 MAX_HELD = 10_000
 
-#: The number of receives in a row without a new letter, after which a look ends.
+#: The number of receives in a row without a new letter, after which a cursor ends.
 PATIENCE = 20
 
 #: Bytes of a letter from which on there may have been no room for a reason beside it.
@@ -79,9 +79,9 @@ class SQSDeadLetters:
             )
             return sum(int(found["Attributes"][name]) for name in _COUNTS)
 
-    def look(self, queue: str, hold: float) -> SQSLook:
+    def open_cursor(self, queue: str, hold: float) -> SQSDeadLetterCursor:
         with reaching(queue, Exception, HINT):
-            return SQSLook(
+            return SQSDeadLetterCursor(
                 self._client(), queue, self._url, self._dead_url(queue), hold
             )
 
@@ -107,8 +107,8 @@ class _Hold:
     group: str | None
 
 
-class SQSLook:
-    """One look at the letters of one queue, in the order in which SQS gives them."""
+class SQSDeadLetterCursor:
+    """One pass through the letters of one queue, in the order of SQS."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class SQSLook:
         if dead_url is not None:
             self._max_receives, self._begun = self._ask()
 
-    def next(self, limit: int) -> list[Letter]:
+    def next(self, limit: int) -> list[StoredLetter]:
         if self._dead_url is None:
             self.complete = True
             return []
@@ -146,7 +146,7 @@ class SQSLook:
                     return letters
         return []
 
-    def move_back(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+    def move_back(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         outcomes: list[Outcome] = [None] * len(letters)
         sizes = [len(str(letter.body).encode()) for letter in letters]
         for batch in LIMITS.divide(range(len(letters)), sizes):
@@ -154,7 +154,7 @@ class SQSLook:
                 outcomes[number] = error
         return outcomes
 
-    def delete(self, letters: t.Sequence[Letter]) -> list[Outcome]:
+    def delete(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for start in range(0, len(letters), BATCH):
             batch = letters[start : start + BATCH]
@@ -195,7 +195,7 @@ class SQSLook:
         """Return whether letters may wait behind those in hand.
 
         A FIFO queue gives nothing more of a group until the letters received of it are
-        deleted or handed back: one look sees ten letters of each group.
+        deleted or handed back: one cursor sees ten letters of each group.
         """
         if not self._held or not str(self._dead_url).endswith(".fifo"):
             return False
@@ -204,7 +204,7 @@ class SQSLook:
         )
         return int(found["Attributes"][_COUNTS[0]]) > 0
 
-    def _take(self, messages: list[dict[str, t.Any]]) -> list[Letter]:
+    def _take(self, messages: list[dict[str, t.Any]]) -> list[StoredLetter]:
         letters = []
         for message in messages:
             id = message["MessageId"]
@@ -218,7 +218,7 @@ class SQSLook:
         return letters
 
     def _move(
-        self, letters: t.Sequence[Letter], batch: list[int]
+        self, letters: t.Sequence[StoredLetter], batch: list[int]
     ) -> dict[int, Exception]:
         entries: list[Entry] = [
             {
@@ -296,7 +296,7 @@ class SQSLook:
         return refusals(entries, reply)
 
 
-def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:
+def _letter(message: dict[str, t.Any], max_receives: int | None) -> StoredLetter:
     system = message["Attributes"]
     sent = int(system["SentTimestamp"])
     ours = {
@@ -304,7 +304,7 @@ def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:
         for name, value in message.get("MessageAttributes", {}).items()
     }
     if "reason" in ours:
-        return Letter(
+        return StoredLetter(
             id=message["MessageId"],
             body=message["Body"],
             reason=ours["reason"],
@@ -318,7 +318,7 @@ def _letter(message: dict[str, t.Any], max_receives: int | None) -> Letter:
     if len(message["Body"].encode()) > LARGEST_WITH_REASON:
         receives, reason = 0, "not known: next to this message is no room for a reason"
     first = system.get("ApproximateFirstReceiveTimestamp")
-    return Letter(
+    return StoredLetter(
         id=message["MessageId"],
         body=message["Body"],
         reason=reason,

@@ -284,12 +284,12 @@ def test_a_letter_that_was_not_confirmed_to_be_moved_back_is_kept(
     transport = proxied.transport(visibility=30)
     transport.declare(QUEUE)
     transport.send_dead(QUEUE, bodies(1)[0], "wrong")
-    look = transport.dead_letters.look(QUEUE, 30)
-    letters = look.next(10)
+    cursor = transport.dead_letters.open_cursor(QUEUE, 30)
+    letters = cursor.next(10)
     proxy.meets("SendMessageBatch", Pretend(b""))
-    [error] = look.move_back(letters)
+    [error] = cursor.move_back(letters)
     assert error is not None
-    look.close()
+    cursor.close()
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 

@@ -177,12 +177,12 @@ def test_a_look_at_fifo_letters_that_others_wait_behind_is_not_complete(
     transport: SQSTransport,
 ) -> None:
     def seen() -> tuple[int, bool]:
-        look = transport.dead_letters.look(EVENT_QUEUE, 30)
+        cursor = transport.dead_letters.open_cursor(EVENT_QUEUE, 30)
         count = 0
-        while letters := look.next(10):
+        while letters := cursor.next(10):
             count += len(letters)
-        look.close()
-        return count, look.complete
+        cursor.close()
+        return count, cursor.complete
 
     assert seen() == (0, True)
     for number in range(12):
@@ -190,10 +190,10 @@ def test_a_look_at_fifo_letters_that_others_wait_behind_is_not_complete(
     count, complete = seen()
     assert (0 < count < 12, complete) == (True, False)
 
-    look = transport.dead_letters.look(EVENT_QUEUE, 30)
-    while letters := look.next(10):
-        assert look.delete(letters) == [None] * len(letters)
-    assert look.complete
+    cursor = transport.dead_letters.open_cursor(EVENT_QUEUE, 30)
+    while letters := cursor.next(10):
+        assert cursor.delete(letters) == [None] * len(letters)
+    assert cursor.complete
     transport.send_dead(EVENT_QUEUE, event("b0", "b"), "wrong")
     assert seen() == (1, True)
 
