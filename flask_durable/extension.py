@@ -22,7 +22,7 @@ from .errors import EventError
 from .errors import StepUsageError
 from .errors import UnavailableError
 from .forwarding.forward import define_forward
-from .forwarding.forward import RETRIES
+from .forwarding.forward import FORWARD_RETRIES
 from .functions.decorators import Decorators
 from .functions.options import FunctionOptions
 from .functions.registry import FunctionRegistry
@@ -130,7 +130,7 @@ class Durable(Decorators):
         where: t.Callable[[Event[t.Any]], bool] | None = None,
         timeout: Duration = "10s",
         queue: str = "default",
-        retries: int = RETRIES,
+        retries: int = FORWARD_RETRIES,
         backoff: Backoff = _BACKOFF,
     ) -> None:
         """Deliver events to another event API or to a webhook, at least once each.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..messages import EVENT_QUEUE
-from ..scaler.introspectors.own import Sensor
+from ..scaler.introspectors.own import RunSensor
 from ..store.status import RunStatus
 
 if t.TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _of_queues(state: AppState) -> t.Iterator[Reading]:
 
 def _oldest(state: AppState, queues: t.Sequence[str]) -> dict[str, float]:
     """Return for each queue the seconds that its oldest run has waited."""
-    seen = Sensor(state.server, state.store.keys, queues).look(0)
+    seen = RunSensor(state.server, state.store.keys, queues).look(0)
     ages = dict.fromkeys(queues, 0.0)
     for group in seen.waiting:
         queue = seen.queues[group.function]

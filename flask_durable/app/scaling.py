@@ -12,12 +12,12 @@ from ..scaler.estimator import sources_of
 from ..scaler.introspectors import make_introspector
 from ..scaler.introspectors.base import Introspector
 from ..scaler.introspectors.own import OwnQueues
-from ..scaler.introspectors.own import Sensor
-from ..scaler.notebook import PoolState
+from ..scaler.introspectors.own import RunSensor
 from ..scaler.options import PoolOptions
 from ..scaler.platforms import make_platform
 from ..scaler.platforms.base import Platform
 from ..scaler.platforms.local import LocalPlatform
+from ..scaler.pool_state import PoolState
 from ..scaler.scaler import Scaler
 
 if t.TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pool_options(state: AppState, name: str) -> PoolOptions:
     )
 
 
-def notebook_of(state: AppState, name: str) -> PoolState:
+def pool_state_of(state: AppState, name: str) -> PoolState:
     """Return the notes of a pool's scaler on the state server."""
     return PoolState(state.server, state.store.keys, name)
 
@@ -50,16 +50,16 @@ def make_scaler(state: AppState, options: PoolOptions) -> Scaler:
     :raises ConfigurationError: The platform or a source is unknown, or one of its
         options is wrong.
     """
-    notebook = notebook_of(state, options.name)
-    platform = _platform(state, options, notebook)
+    pool_state = pool_state_of(state, options.name)
+    platform = _platform(state, options, pool_state)
     introspector, deserted = _introspector(state, options, platform)
     return Scaler(
         options,
         introspector=introspector,
         platform=platform,
-        notebook=notebook,
+        pool_state=pool_state,
         service_times=Estimator(
-            state.service_times, sources_of(options.sources, notebook)
+            state.service_times, sources_of(options.sources, pool_state)
         ).read,
         deserted=deserted,
     )
@@ -83,15 +83,15 @@ def own_queues(
     """
     return OwnQueues(
         options.queues,
-        Sensor(state.server, state.store.keys, options.queues),
+        RunSensor(state.server, state.store.keys, options.queues),
         state.directory,
         lambda: state.transport.counts(EVENT_QUEUE).waiting,
         by,
     )
 
 
-def _platform(state: AppState, options: PoolOptions, notebook: PoolState) -> Platform:
+def _platform(state: AppState, options: PoolOptions, pool_state: PoolState) -> Platform:
     if options.platform["platform"] == "local":
         workers = state.directory.workers
-        return LocalPlatform(options.name, notebook, workers, options.queues)
+        return LocalPlatform(options.name, pool_state, workers, options.queues)
     return make_platform(options.platform)

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 #: The number of standard descriptors: input, output and errors.
-STANDARD = 3
+STANDARD_DESCRIPTORS = 3
 
 
 def fill_standard() -> None:
@@ -17,6 +17,6 @@ def fill_standard() -> None:
     output of a child process, would go into its protocol.
     """
     with contextlib.suppress(OSError):  # a system without the null device
-        while (opened := os.open(os.devnull, os.O_RDWR)) < STANDARD:
+        while (opened := os.open(os.devnull, os.O_RDWR)) < STANDARD_DESCRIPTORS:
             os.set_inheritable(opened, True)  # child processes are to find it too
         os.close(opened)

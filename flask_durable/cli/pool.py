@@ -29,7 +29,7 @@ from .worker import app_option
 
 if t.TYPE_CHECKING:
     from ..observe.formats import LogFormat
-    from ..scaler.notebook import PoolState
+    from ..scaler.pool_state import PoolState
 
 #: Seconds between two looks at the processes, and at the wanted number.
 _POLL_INTERVAL = 0.2
@@ -71,9 +71,9 @@ def pool(
       flask durable pool media
       flask durable pool media --threads 4
     """
-    from ..app.scaling import notebook_of
     from ..app.scaling import own_queues
     from ..app.scaling import pool_options
+    from ..app.scaling import pool_state_of
     from ..observe.formats import set_up
 
     durable = current_durable()
@@ -93,7 +93,7 @@ def pool(
         name,
         command,
         grace=drain_timeout + 3,
-        notebook=notebook_of(state, name),
+        pool_state=pool_state_of(state, name),
         minimum=options.goal.minimum,
         busy=lambda: {unit.id for unit in queues.look(0).units if unit.busy},
     )
@@ -107,7 +107,7 @@ class Supervisor:
     :param name: The pool's name.
     :param command: The command that starts a worker.
     :param grace: Seconds that a worker has to end.
-    :param notebook: The notes with the number of workers that the scaler wants.
+    :param pool_state: The notes with the number of workers that the scaler wants.
     :param minimum: The number of workers until the scaler sets one.
     :param busy: A function that returns the units that have a run.
     """
@@ -118,14 +118,14 @@ class Supervisor:
         command: t.Sequence[str],
         *,
         grace: float,
-        notebook: PoolState,
+        pool_state: PoolState,
         minimum: int,
         busy: t.Callable[[], t.Collection[str]],
     ) -> None:
         self._name = name
         self._command = list(command)
         self._grace = grace
-        self._notebook = notebook
+        self._pool_state = pool_state
         self._minimum = minimum
         self._busy = busy
         self._numbers = itertools.count(1)
@@ -164,11 +164,11 @@ class Supervisor:
     def _look(self) -> None:
         """Start or end workers. While the server does not answer, change nothing."""
         try:
-            self._notebook.supervise()
-            wanted = self._notebook.wanted()
+            self._pool_state.supervise()
+            wanted = self._pool_state.wanted()
             if wanted is None:
                 wanted = self._minimum
-                self._notebook.want(wanted)
+                self._pool_state.want(wanted)
             busy = self._busy() if wanted < len(self._workers) else ()
         except Exception as error:
             logger.warning(
@@ -211,7 +211,7 @@ class Supervisor:
         while not all([child.stopped() for child in going]):
             time.sleep(_POLL_INTERVAL)
         try:
-            self._notebook.leave()
+            self._pool_state.leave()
         except Exception as error:
             logger.warning(
                 "Could not sign off: %s", error, extra={"action": "sign_off_failed"}

@@ -246,16 +246,16 @@ def _turns(scalers: t.Sequence[Scaler], period: float) -> t.Iterator[Scaler | No
 def _order(
     scalers: list[Scaler], workers: int | None, resume: bool, seconds: float
 ) -> None:
-    from ..scaler.notebook import Hold
+    from ..scaler.pool_state import Hold
 
     for scaler in scalers:
         name = scaler.options.name
         if resume:
-            there = scaler.notebook.resume()
+            there = scaler.pool_state.resume()
             echo(f"{name}: {'resumed' if there else 'nothing was ordered'}")
             continue
         what = "paused" if workers is None else f"set to {workers}"
-        scaler.notebook.order(Hold(workers, f"{what} by hand"), seconds)
+        scaler.pool_state.order(Hold(workers, f"{what} by hand"), seconds)
         echo(f"{name}: {what} for {seconds:g} s, from the next run on")
 
 
@@ -266,7 +266,7 @@ def _show_history(scalers: list[Scaler], limit: int, as_json: bool) -> None:
     from ..scaler.records import headline
 
     for scaler in scalers:
-        for record in scaler.notebook.history(limit):
+        for record in scaler.pool_state.history(limit):
             if as_json:
                 echo_json(record)
                 continue

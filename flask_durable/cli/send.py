@@ -36,7 +36,7 @@ _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 1.0
 
 #: Seconds for a function whose ``where=`` may refuse the event to show a run.
-_PATIENCE = 2.0
+_WORKERS_WAIT = 2.0
 
 
 def _read_data(
@@ -146,7 +146,7 @@ def _complete(found: t.Sequence[Run], audience: Audience, passed: float) -> bool
     functions = {run.function for run in found}
     if not audience.required <= functions:
         return False
-    if not audience.functions <= functions and passed < _PATIENCE:
+    if not audience.functions <= functions and passed < _WORKERS_WAIT:
         return False
     return all(
         run.status.finished or run.status == RunStatus.PAUSED

@@ -166,13 +166,15 @@ def _pools(options: PoolOptions, changes: t.Iterable[str]) -> dict[str, PoolOpti
 
 
 def _policies(given: tuple[str, ...], what_if: bool) -> tuple[str, ...]:
-    from ..scaler.simulation.comparison import STANDARD
+    from ..scaler.simulation.comparison import STANDARD_POLICIES
 
     for name in given:
-        if name not in STANDARD and not re.fullmatch("fixed:[1-9][0-9]*", name):
-            known = ", ".join((*STANDARD, "fixed:20"))
+        if name not in STANDARD_POLICIES and not re.fullmatch(
+            "fixed:[1-9][0-9]*", name
+        ):
+            known = ", ".join((*STANDARD_POLICIES, "fixed:20"))
             raise click.BadParameter(f"There is no {name!r}; there are: {known}.")
-    return given or (("durable",) if what_if else STANDARD)
+    return given or (("durable",) if what_if else STANDARD_POLICIES)
 
 
 # -- Output --------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ..errors import NonRetriable
 from ..errors import RetryAfter
 from ..events.model import Event
 from ..functions.retries import Backoff
-from .destination import Receiver
+from .destination import EventReceiver
 
 #: Most bytes of an answer that are read, so that the receiver can write it to its end.
 MAX_ANSWER = 65_536
@@ -42,7 +42,7 @@ _LATER = {408, 425, 429}
 
 
 def deliver(
-    receiver: Receiver, event: Event[t.Any], *, timeout: float, backoff: Backoff
+    receiver: EventReceiver, event: Event[t.Any], *, timeout: float, backoff: Backoff
 ) -> int:
     """Send *event* to *receiver*, in a step.
 
@@ -69,7 +69,9 @@ def deliver(
     raise RetryAfter(max(backoff.delay(step.attempt), _seconds_of(wait)), problem)
 
 
-def _post(receiver: Receiver, event: Event[t.Any], timeout: float) -> tuple[int, str]:
+def _post(
+    receiver: EventReceiver, event: Event[t.Any], timeout: float
+) -> tuple[int, str]:
     body, headers = receiver.request_of(event, time.time())
     deadline = time.monotonic() + timeout
     connection = receiver.connection(timeout)

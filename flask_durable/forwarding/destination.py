@@ -38,7 +38,7 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
-class Receiver:
+class EventReceiver:
     """An event API or a webhook.
 
     :param scheme: The scheme of the address, ``"https"`` or ``"http"``.
@@ -53,7 +53,7 @@ class Receiver:
     secrets: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, to: t.Any, signing_secrets: t.Any) -> Receiver:
+    def of(cls, to: t.Any, signing_secrets: t.Any) -> EventReceiver:
         """Return the receiver at the address *to*.
 
         :raises DefinitionError: An argument is not valid; the text repeats neither.

@@ -28,24 +28,24 @@ from ..functions.options import FunctionOptions
 from ..functions.options import StepOptions
 from ..functions.triggers import read_triggers
 from .delivery import deliver
-from .destination import Receiver
+from .destination import EventReceiver
 
 if t.TYPE_CHECKING:
     from ..errors import Failure
     from ..functions.step import Step
 
 #: The name of the step.
-STEP = "deliver"
+DELIVERY_STEP = "deliver"
 
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
 #: Seconds after its timeout until a delivery is interrupted, if it goes on. The client
 #: is to notice first, and to close its connection.
-GRACE = 1.0
+DELIVERY_GRACE = 1.0
 
 #: Attempts of the step after the first one: about five hours with the usual delays.
-RETRIES = 10
+FORWARD_RETRIES = 10
 
 
 def define_forward(
@@ -74,7 +74,7 @@ def define_forward(
             "A forward is declared on a class, but sends events as they are.",
             hint=f"Write on={next(iter(triggers.schemas))!r}, the event's name.",
         )
-    receiver = Receiver.of(to, signing_secrets)
+    receiver = EventReceiver.of(to, signing_secrets)
     try:
         limit = StepOptions.of({"timeout": timeout}).timeout or 0.0
     except StepUsageError as error:
@@ -84,7 +84,7 @@ def define_forward(
         def post() -> int:
             return deliver(receiver, event, timeout=limit, backoff=options.backoff)
 
-        step.options(timeout=limit + GRACE).run(STEP, post)
+        step.options(timeout=limit + DELIVERY_GRACE).run(DELIVERY_STEP, post)
 
     def died(event: Event[t.Any], step: Step, failure: Failure) -> None:
         leave_dead_letter(step, failure)

@@ -35,16 +35,16 @@ from ..store.run_logs import RunLogStore
 from .logging import RunFilter
 
 #: Seconds from the first line until it is written, with all lines that came since.
-PAUSE = 0.25
+TAIL_WRITE_PAUSE = 0.25
 
 #: Seconds that the thread waits for a line before it shows that it is alive.
-IDLE = 5.0
+WRITER_IDLE = 5.0
 
 #: Most attempts whose lines wait to be written; beyond it the newest are kept.
-MAX_WAITING = 10_000
+MAX_WAITING_TAILS = 10_000
 
 #: Seconds that a process that ends waits until the last lines are written.
-PATIENCE = 2.0
+LAST_WRITE_TIMEOUT = 2.0
 
 logger = get_logger(__name__)
 
@@ -77,7 +77,7 @@ class RunLogs:
     def __init__(self, store: RunLogStore, payloads: Payloads) -> None:
         self._store = store
         self._payloads = payloads
-        self._dirty: deque[_Tail] = deque(maxlen=MAX_WAITING)
+        self._dirty: deque[_Tail] = deque(maxlen=MAX_WAITING_TAILS)
         # Not an event or a lock: an interrupt of a step's body that logs could leave it
         # locked. Both of these are atomic.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -110,7 +110,7 @@ class RunLogs:
         """Write the lines that are left, and end the thread."""
         self._loop.stopping.set()
         self._wake.put(None)
-        self._loop.join(PATIENCE)
+        self._loop.join(LAST_WRITE_TIMEOUT)
 
     def flush(self) -> None:
         """Write the waiting lines now; those that the server does not take are lost."""
@@ -135,9 +135,9 @@ class RunLogs:
 
     def _turn(self) -> float:
         with contextlib.suppress(queue.Empty):
-            self._wake.get(timeout=IDLE)
+            self._wake.get(timeout=WRITER_IDLE)
         if self._dirty:
-            self._loop.stopping.wait(PAUSE)
+            self._loop.stopping.wait(TAIL_WRITE_PAUSE)
             # Before the flush, which writes the lines of all that have woken it so far:
             # one turn for each of them could never catch up with runs that log.
             with contextlib.suppress(queue.Empty):
@@ -148,7 +148,7 @@ class RunLogs:
 
     def _failed(self, error: BaseException) -> float:
         log_failure(logger, "write log lines of runs", error)
-        return PAUSE
+        return TAIL_WRITE_PAUSE
 
 
 #: Most characters of a line's message, and of its logger's name.

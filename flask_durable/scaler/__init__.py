@@ -4,7 +4,7 @@
 
     sensors ──► Observation ──► decide() ──► Decision ──► platform
                                   ▲   │
-                    Goal, Pool ───┘   └──► Memory for the next run
+                    Goal, Pool ───┘   └──► PolicyMemory for the next run
 
 :func:`~flask_durable.scaler.decision.policy.decide` is a pure function: it reads no
 clock, no server and no configuration, so that a recorded observation explains a
@@ -21,14 +21,14 @@ from .decision.observation import ServiceTime
 from .decision.observation import Waiting
 from .decision.policy import decide
 from .decision.policy import Decision
-from .decision.policy import Memory
+from .decision.policy import PolicyMemory
 
 __all__ = [
     "decide",
     "Decision",
     "Fleet",
     "Goal",
-    "Memory",
+    "PolicyMemory",
     "Observation",
     "Pool",
     "Running",

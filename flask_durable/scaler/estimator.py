@@ -21,7 +21,7 @@ import typing as t
 from ..store.measurements.efforts import Effort
 from ..store.measurements.histogram import Histogram
 from .decision.observation import ServiceTime
-from .notebook import PoolState
+from .pool_state import PoolState
 from .sources import make_source
 from .sources import SourceChain
 
@@ -30,7 +30,7 @@ WORKERS = "workers"
 
 #: The weight of the queue's mean, in deliveries. From this many measured deliveries on,
 #: no other source is asked.
-ENOUGH = 10
+MANY_SAMPLES = 10
 
 _SECRET = re.compile("token|key|secret|password")
 
@@ -77,7 +77,7 @@ class Estimator:
             )
             for function, known in measured.items()
         }
-        few = [f for f in functions if f not in own or own[f].samples < ENOUGH]
+        few = [f for f in functions if f not in own or own[f].samples < MANY_SAMPLES]
         return shrunk(own | self._sources.read(few))
 
 
@@ -110,7 +110,7 @@ def shrunk(times: t.Mapping[str, ServiceTime]) -> dict[str, ServiceTime]:
 
 
 def _drawn(known: ServiceTime, queue: ServiceTime) -> ServiceTime:
-    own = known.samples / (known.samples + ENOUGH)
+    own = known.samples / (known.samples + MANY_SAMPLES)
     within = own * known.variance + (1 - own) * queue.variance
     between = own * (1 - own) * (known.mean - queue.mean) ** 2
     return dataclasses.replace(
@@ -121,7 +121,7 @@ def _drawn(known: ServiceTime, queue: ServiceTime) -> ServiceTime:
 
 
 def sources_of(
-    options: t.Sequence[t.Mapping[str, t.Any]], notebook: PoolState
+    options: t.Sequence[t.Mapping[str, t.Any]], pool_state: PoolState
 ) -> SourceChain:
     """Return the sources with these *options*, as one chain. Connects to nothing.
 
@@ -136,4 +136,6 @@ def sources_of(
     ]
     text = json.dumps(public, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return SourceChain([make_source(given) for given in options], notebook.told(digest))
+    return SourceChain(
+        [make_source(given) for given in options], pool_state.source_cache(digest)
+    )

@@ -39,14 +39,14 @@ from .decision.observation import Size
 from .decision.policy import decide
 from .decision.policy import Decision
 from .introspectors.base import Introspector
-from .introspectors.base import Sighting
+from .introspectors.base import QueueSnapshot
 from .introspectors.base import UNSEEN
-from .notebook import Hold
-from .notebook import PoolNotes
-from .notebook import PoolState
 from .options import PoolOptions
 from .platforms.base import Applied
 from .platforms.base import Platform
+from .pool_state import Hold
+from .pool_state import PoolNotes
+from .pool_state import PoolState
 from .records import record_of
 
 #: Returns the service times of the functions that have a known one.
@@ -79,7 +79,7 @@ class Scaler:
     :param options: The options of the pool.
     :param introspector: The introspector of the queues.
     :param platform: The platform that runs the workers.
-    :param notebook: The notes kept between two runs.
+    :param pool_state: The notes kept between two runs.
     :param service_times: A function that returns how long functions take.
     :param deserted: A function that returns whether jobs wait and no worker at all is
         up. ``None`` for queues that are not watched between two runs of the scaler.
@@ -91,13 +91,13 @@ class Scaler:
         *,
         introspector: Introspector,
         platform: Platform,
-        notebook: PoolState,
+        pool_state: PoolState,
         service_times: ServiceTimes,
         deserted: t.Callable[[], bool] | None = None,
     ) -> None:
         self.options = options
         self.platform = platform
-        self.notebook = notebook
+        self.pool_state = pool_state
         self._introspector = introspector
         self._service_times = service_times
         self._deserted = deserted
@@ -112,13 +112,13 @@ class Scaler:
         """
         if dry:
             return self._run(dry=True)
-        token = self.notebook.lock()
+        token = self.pool_state.lock()
         if token is None:
             raise Busy(self.options.name)
         try:
             return self._run(dry=False)
         finally:
-            self.notebook.unlock(token)
+            self.pool_state.unlock(token)
 
     def is_needed(self) -> bool:
         """Return whether jobs wait and no worker at all is up for them.
@@ -128,39 +128,39 @@ class Scaler:
         if self._deserted is None:
             return False
         try:
-            return self._deserted() and not self.notebook.read().asked
+            return self._deserted() and not self.pool_state.read().asked
         except TRANSIENT:
             return False
 
     def _run(self, *, dry: bool) -> Report:
-        notes = self.notebook.read()
+        notes = self.pool_state.read()
         boot = boot_time(notes.boots, self.options.boot)
         size = self.platform.read()
-        sighting = self._look(boot + self.options.period)
-        pool = self._pool(notes, size.asked, sighting, boot)
-        notes, fleet = self._fleet(notes, size, sighting, pool)
-        observation = self._observation(notes, sighting, fleet, pool)
+        snapshot = self._look(boot + self.options.period)
+        pool = self._pool(notes, size.asked, snapshot, boot)
+        notes, fleet = self._fleet(notes, size, snapshot, pool)
+        observation = self._observation(notes, snapshot, fleet, pool)
         decision = self._decide(observation, pool, notes)
-        report = self._act(decision, observation, pool, sighting.serving, dry)
+        report = self._act(decision, observation, pool, snapshot.serving, dry)
         if not dry:
-            self._leave(notes, report, sighting)
+            self._leave(notes, report, snapshot)
         return report
 
     # -- The look --------------------------------------------------------------------
 
-    def _look(self, horizon: float) -> Sighting:
+    def _look(self, horizon: float) -> QueueSnapshot:
         try:
             return self._introspector.look(horizon)
         except PlatformError as error:
-            return Sighting.failed(error.message, time.time())
+            return QueueSnapshot.failed(error.message, time.time())
 
     def _pool(
-        self, notes: PoolNotes, asked: int, sighting: Sighting, boot: float
+        self, notes: PoolNotes, asked: int, snapshot: QueueSnapshot, boot: float
     ) -> Pool:
         traits, drains = self.platform.traits, self.options.drains
-        units = sighting.serving or sighting.units
+        units = snapshot.serving or snapshot.units
         slots = slots_of(units, self._introspector.slots)
-        limits = (traits.maximum, notes.limit_at(sighting.now, asked))
+        limits = (traits.maximum, notes.limit_at(snapshot.now, asked))
         return Pool(
             self.options.slots or slots,
             boot,
@@ -170,11 +170,11 @@ class Scaler:
         )
 
     def _fleet(
-        self, notes: PoolNotes, size: Size, sighting: Sighting, pool: Pool
+        self, notes: PoolNotes, size: Size, snapshot: QueueSnapshot, pool: Pool
     ) -> tuple[PoolNotes, Fleet]:
         """Return the workers, and the notes with the news about them."""
-        silence, now = self._introspector.silence, sighting.now
-        units = sighting.serving
+        silence, now = self._introspector.silence, snapshot.now
+        units = snapshot.serving
         asked, boots = booted(notes.asked, units, notes.looked, notes.known)
         silent = silent_of(units, size, pool, silence)
         asked = expected(asked, silent, pool.boot, now)
@@ -182,56 +182,56 @@ class Scaler:
             notes, asked=asked, boots=remember(notes.boots, boots)
         )
         fleet = fleet_of(units, size, asked, pool, now, silence)
-        fleet = with_unsaid(fleet, sighting.unsaid)
-        if sighting.failure is not None:
+        fleet = with_unsaid(fleet, snapshot.unsaid)
+        if snapshot.failure is not None:
             return notes, fleet
-        came = any(unit.id not in notes.known for unit in sighting.units)
+        came = any(unit.id not in notes.known for unit in snapshot.units)
         since = 0.0 if came else notes.missing_since
         fleet = with_missing(fleet, units, size, pool, silence, since, now)
         since = now - fleet.missing_for if fleet.missing else 0.0
         return dataclasses.replace(notes, missing_since=since), fleet
 
     def _observation(
-        self, notes: PoolNotes, sighting: Sighting, fleet: Fleet, pool: Pool
+        self, notes: PoolNotes, snapshot: QueueSnapshot, fleet: Fleet, pool: Pool
     ) -> Observation:
         return Observation(
-            sighting.now,
-            sighting.waiting,
+            snapshot.now,
+            snapshot.waiting,
             (
-                *self._running(sighting, fleet, pool),
-                *self._unseen(sighting, fleet, pool),
+                *self._running(snapshot, fleet, pool),
+                *self._unseen(snapshot, fleet, pool),
             ),
             fleet,
-            self._service_times(sighting.functions),
-            arrivals.rates(notes.totals, sighting.now, sighting.arrived),
-            sighting.wakeups,
+            self._service_times(snapshot.functions),
+            arrivals.rates(notes.totals, snapshot.now, snapshot.arrived),
+            snapshot.wakeups,
             {
                 function: self.options.queues[queue]
-                for function, queue in sighting.queues.items()
+                for function, queue in snapshot.queues.items()
             },
-            sighting.samples,
-            sighting.failure,
+            snapshot.samples,
+            snapshot.failure,
         )
 
     def _running(
-        self, sighting: Sighting, fleet: Fleet, pool: Pool
+        self, snapshot: QueueSnapshot, fleet: Fleet, pool: Pool
     ) -> tuple[Running, ...]:
         """Return the jobs in slots that take another job afterwards.
 
         If jobs are not known by worker, some may be on workers on their way out. Those
         took no job of late, so the oldest jobs beyond the slots are left out.
         """
-        if sighting.orphans is not None:
-            return sighting.running
+        if snapshot.orphans is not None:
+            return snapshot.running
         slots = fleet.ready * pool.slots
-        return tuple(sorted(sighting.running, key=lambda job: job.age)[:slots])
+        return tuple(sorted(snapshot.running, key=lambda job: job.age)[:slots])
 
     def _unseen(
-        self, sighting: Sighting, fleet: Fleet, pool: Pool
+        self, snapshot: QueueSnapshot, fleet: Fleet, pool: Pool
     ) -> t.Iterator[Running]:
         """Yield an unknown job for each slot of workers that are too busy to report."""
         if self._introspector.silence == "busy":
-            silent = max(fleet.ready - len(sighting.serving), 0)
+            silent = max(fleet.ready - len(snapshot.serving), 0)
             yield from [Running(UNSEEN, 0.0)] * (silent * pool.slots)
 
     # -- The decision ----------------------------------------------------------------
@@ -246,7 +246,7 @@ class Scaler:
             )
         floor = floor_at(self.options.floors, observation.now)
         decision = decide(observation, goal, pool, notes.memory, floor)
-        hold = self.notebook.hold()
+        hold = self.pool_state.hold()
         if hold is not None:
             return _ordered(decision, hold, observation.fleet.size)
         rests = 0 <= observation.now - notes.changed < traits.period
@@ -282,28 +282,28 @@ class Scaler:
         )
         return Report(record, decision, applied, error)
 
-    def _leave(self, notes: PoolNotes, report: Report, sighting: Sighting) -> None:
+    def _leave(self, notes: PoolNotes, report: Report, snapshot: QueueSnapshot) -> None:
         applied = report.applied
         more = max(applied.after - applied.before, 0) if applied else 0
         notes = dataclasses.replace(
             notes,
             memory=report.decision.memory,
-            asked=(*notes.asked, *[sighting.now] * more),
-            changed=sighting.now if applied else notes.changed,
+            asked=(*notes.asked, *[snapshot.now] * more),
+            changed=snapshot.now if applied else notes.changed,
         )
         if applied is not None and applied.limit is not None:
             notes = dataclasses.replace(
-                notes, limit=applied.limit, limited=sighting.now
+                notes, limit=applied.limit, limited=snapshot.now
             )
-        if sighting.failure is None:
+        if snapshot.failure is None:
             notes = dataclasses.replace(
                 notes,
-                totals=arrivals.remember(notes.totals, sighting.now, sighting.arrived),
-                looked=sighting.now,
-                known=tuple(unit.id for unit in sighting.units),
+                totals=arrivals.remember(notes.totals, snapshot.now, snapshot.arrived),
+                looked=snapshot.now,
+                known=tuple(unit.id for unit in snapshot.units),
             )
-        self.notebook.write(notes)
-        self.notebook.log(report.record)
+        self.pool_state.write(notes)
+        self.pool_state.log(report.record)
 
 
 def _ordered(decision: Decision, hold: Hold, current: int) -> Decision:

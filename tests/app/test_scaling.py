@@ -12,10 +12,10 @@ import pytest
 from flask_durable import Event
 from flask_durable import Step
 from flask_durable.app.scaling import make_scaler
-from flask_durable.app.scaling import notebook_of
 from flask_durable.app.scaling import pool_options
-from flask_durable.scaler.notebook import Hold
+from flask_durable.app.scaling import pool_state_of
 from flask_durable.scaler.platforms import make_platform
+from flask_durable.scaler.pool_state import Hold
 from flask_durable.worker.beat import Beat
 from flask_durable.worker.beat import UNIT
 
@@ -89,7 +89,7 @@ def test_where_workers_are_chosen_by_host_name_all_on_a_host_count_as_one(
     # Of its two workers one is on another host, and not heard of.
     harness = make_harness(2, [sys.executable, "-c", script, "{victims}", "{n}"])
     beat(harness, "one", "two")
-    notebook_of(harness.state, "work").order(Hold(1, "a test"), 60)
+    pool_state_of(harness.state, "work").order(Hold(1, "a test"), 60)
     seen = run(harness)
     assert (seen["ready"], seen["booting"], seen["slots"]) == (1, 1, 4)
     assert told.read_text() == HOST

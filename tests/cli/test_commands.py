@@ -335,7 +335,7 @@ def test_send_and_wait_is_exit_code_1_when_a_run_fails(
 def test_send_and_wait_waits_for_a_function_without_a_filter_however_long(
     run: Run, driven: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send_module, "_PATIENCE", 0)
+    monkeypatch.setattr(send_module, "_WORKERS_WAIT", 0)
     with working(driven):
         result = run("send", "greeting/asked", '{"name": "ada"}', "--wait")
     assert [row[2] for row in rows(result)] == ["completed"]
@@ -356,7 +356,7 @@ def test_waiting_for_an_event_that_nobody_waits_for_fails_at_once(run: Run) -> N
 def test_send_and_wait_ends_although_the_filter_of_a_function_refused(
     run: Run, driven: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(send_module, "_WORKERS_WAIT", 0.05)
     with working(driven):
         result = run("send", "media/cut", '{"fits": false}', "--wait", "--json")
     assert result.exit_code == 0

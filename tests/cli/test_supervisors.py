@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from flask.cli import ScriptInfo
 
-from flask_durable.app.scaling import notebook_of
+from flask_durable.app.scaling import pool_state_of
 from flask_durable.cli import pool
 from flask_durable.cli import worker
 from flask_durable.cli.pool import Supervisor
@@ -76,16 +76,16 @@ def test_worker_processes_are_told_queues_only_if_the_command_was(
 def test_a_pool_whose_workers_all_keep_dying_gives_up(
     harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notebook = notebook_of(harness.state, "media")
+    pool_state = pool_state_of(harness.state, "media")
     supervisor = Supervisor(
-        "media", [FALSE], grace=5, notebook=notebook, minimum=2, busy=lambda: ()
+        "media", [FALSE], grace=5, pool_state=pool_state, minimum=2, busy=lambda: ()
     )
     assert supervisor.run() == 1
     said = capsys.readouterr().err
     assert said.count("died (exit code 1)") >= 2 * children.MAX_DEATHS
     assert said.endswith("media: the worker processes keep dying: giving up.\n")
     # The scaler is told that nobody keeps the pool.
-    assert not notebook.supervised()
+    assert not pool_state.supervised()
 
 
 def test_worker_processes_that_all_keep_dying_end_their_supervisor(

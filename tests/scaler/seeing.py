@@ -9,8 +9,8 @@ from flask_durable.scaler import decide
 from flask_durable.scaler import Decision
 from flask_durable.scaler import Fleet
 from flask_durable.scaler import Goal
-from flask_durable.scaler import Memory
 from flask_durable.scaler import Observation
+from flask_durable.scaler import PolicyMemory
 from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
@@ -46,7 +46,7 @@ def later(seconds: float, seen: Observation) -> Observation:
 
 def settle(seen: Observation, wanted: Goal, pool: Pool, looks: int = 4) -> Decision:
     """Decide so often in a row, with nothing changing but the time."""
-    memory = Memory()
+    memory = PolicyMemory()
     for number in range(looks):
         decision = decide(later(number * pool.period, seen), wanted, pool, memory)
         memory = decision.memory

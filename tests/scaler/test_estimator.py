@@ -14,7 +14,7 @@ from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.estimator import Estimator
 from flask_durable.scaler.estimator import shrunk
 from flask_durable.scaler.estimator import sources_of
-from flask_durable.scaler.notebook import PoolState
+from flask_durable.scaler.pool_state import PoolState
 from flask_durable.scaler.sources import SourceChain
 from flask_durable.store.measurements.efforts import Effort
 from flask_durable.store.measurements.histogram import Histogram
@@ -183,8 +183,8 @@ def test_what_sources_said_is_on_the_state_server_until_their_options_change(
 ) -> None:
     def read(**options: t.Any) -> float:
         given = {"source": "prometheus", "url": prometheus.url, **options}
-        notebook = PoolState(kit.server, kit.keys, "media")
-        return sources_of([given], notebook).read(["job"])["job"].mean
+        pool_state = PoolState(kit.server, kit.keys, "media")
+        return sources_of([given], pool_state).read(["job"])["job"].mean
 
     assert [read(), read(token="s3cret"), read(token="0ther")] == [3.0] * 3
     assert len(prometheus.requests) == 2

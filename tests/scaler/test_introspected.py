@@ -16,11 +16,11 @@ from flask_durable.scaler.decision.fleet import fleet_of
 from flask_durable.scaler.decision.fleet import Silence
 from flask_durable.scaler.decision.fleet import Unit
 from flask_durable.scaler.decision.observation import Size
-from flask_durable.scaler.introspectors.base import Sighting
-from flask_durable.scaler.notebook import PoolState
+from flask_durable.scaler.introspectors.base import QueueSnapshot
 from flask_durable.scaler.options import parse_pools
 from flask_durable.scaler.platforms.base import Applied
 from flask_durable.scaler.platforms.base import Traits
+from flask_durable.scaler.pool_state import PoolState
 from flask_durable.scaler.scaler import Scaler
 
 from ..store.kit import Kit
@@ -42,10 +42,10 @@ class Legacy:
         self.units: tuple[Unit, ...] = ()
         self.breaks = False
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         if self.breaks:
             raise PlatformError("No answer.", code="platform.unavailable")
-        return Sighting(
+        return QueueSnapshot(
             time.time(),
             (Waiting("work", self.jobs),) if self.jobs else (),
             (Running("work", 0.0),) * self.running,
@@ -78,7 +78,7 @@ def scaler_of(kit: Kit, legacy: Legacy, **options: t.Any) -> Scaler:
         pool,
         introspector=legacy,
         platform=legacy,
-        notebook=PoolState(kit.server, kit.keys, pool.name),
+        pool_state=PoolState(kit.server, kit.keys, pool.name),
         service_times=lambda functions: dict.fromkeys(functions, ServiceTime(2.0)),
     )
 
@@ -153,7 +153,7 @@ def test_a_boot_that_takes_longer_than_expected_is_measured(
     scaler.run()
     legacy.units = (Unit("a", 1, 0, time.time() + 300),)
     scaler.run()
-    [boot] = scaler.notebook.read().boots
+    [boot] = scaler.pool_state.read().boots
     assert boot == pytest.approx(300, abs=60)
 
 

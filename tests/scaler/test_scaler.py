@@ -11,12 +11,12 @@ from flask_durable.errors import PlatformError
 from flask_durable.scaler import ServiceTime
 from flask_durable.scaler.decision.observation import Size
 from flask_durable.scaler.introspectors.own import OwnQueues
-from flask_durable.scaler.introspectors.own import Sensor
-from flask_durable.scaler.notebook import Hold
-from flask_durable.scaler.notebook import PoolState
+from flask_durable.scaler.introspectors.own import RunSensor
 from flask_durable.scaler.options import parse_pools
 from flask_durable.scaler.platforms.base import Applied
 from flask_durable.scaler.platforms.base import Traits
+from flask_durable.scaler.pool_state import Hold
+from flask_durable.scaler.pool_state import PoolState
 from flask_durable.scaler.records import complaints
 from flask_durable.scaler.records import headline
 from flask_durable.scaler.scaler import Busy
@@ -91,13 +91,13 @@ def make(kit: Kit, stage: Stage) -> t.Callable[..., Scaler]:
         given = {key: value for key, value in given.items() if value is not None}
         [pool] = parse_pools({"media": given})
         known = {"work": ServiceTime(mean)} if mean else {}
-        sensor = Sensor(kit.server, kit.keys, pool.queues)
+        sensor = RunSensor(kit.server, kit.keys, pool.queues)
         queues = OwnQueues(pool.queues, sensor, stage, lambda: events)
         return Scaler(
             pool,
             introspector=queues,
             platform=stage,
-            notebook=PoolState(kit.server, kit.keys, pool.name),
+            pool_state=PoolState(kit.server, kit.keys, pool.name),
             service_times=lambda functions: known,
             deserted=queues.are_deserted,
         )
@@ -170,7 +170,7 @@ def test_two_looks_remember_what_was_needed(
     report = scaler.run()
 
     assert (report.decision.action, report.decision.reason) == ("hold", "recent need")
-    assert [r["action"] for r in scaler.notebook.history(10)] == ["hold", "up"]
+    assert [r["action"] for r in scaler.pool_state.history(10)] == ["hold", "up"]
 
 
 def test_notes_of_another_version_are_forgotten(
@@ -189,9 +189,9 @@ def test_a_server_whose_clock_goes_back_does_not_stop_the_scaler(
     scaler = make(boot="30s")
     kit.queued(queue="media")
     scaler.run()
-    notes = scaler.notebook.read()
+    notes = scaler.pool_state.read()
     ahead = notes.looked + 300
-    scaler.notebook.write(
+    scaler.pool_state.write(
         dataclasses.replace(notes, looked=ahead, changed=ahead, asked=(ahead,))
     )
     for _ in range(20):
@@ -206,12 +206,12 @@ def test_boot_times_are_measured(
     kit.queued(queue="media")
     scaler.run()
     assert scaler.run().record["observation"]["booting"] == 1
-    asked = scaler.notebook.read().asked[0]
+    asked = scaler.pool_state.read().asked[0]
 
     stage.up(1, ready_at=asked + 7)
     scaler.run()
 
-    notes = scaler.notebook.read()
+    notes = scaler.pool_state.read()
     assert notes.asked == ()
     assert notes.boots == pytest.approx((7.0,))
     assert scaler.run().record["observation"]["boot"] == pytest.approx(7)
@@ -221,14 +221,14 @@ def test_only_one_scaler_is_at_a_pool(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
     scaler = make()
-    token = scaler.notebook.lock()
+    token = scaler.pool_state.lock()
     assert token is not None
     with pytest.raises(Busy):
         make().run()
-    scaler.notebook.unlock("of somebody else")
+    scaler.pool_state.unlock("of somebody else")
     with pytest.raises(Busy):
         make().run()
-    scaler.notebook.unlock(token)
+    scaler.pool_state.unlock(token)
     make().run()
 
 
@@ -242,7 +242,7 @@ def test_a_platform_that_refuses_is_in_the_record(
     report = scaler.run()
 
     assert report.error is not None
-    assert complaints(scaler.notebook.history(1)[0]) == ["The platform refuses."]
+    assert complaints(scaler.pool_state.history(1)[0]) == ["The platform refuses."]
     stage.refuses = False
     assert scaler.run().decision.action == "up"
 
@@ -251,12 +251,12 @@ def test_what_a_person_orders_holds_for_its_time(
     kit: Kit, make: t.Callable[..., Scaler], stage: Stage
 ) -> None:
     scaler = make()
-    scaler.notebook.order(Hold(7, "set to 7 by hand"), 60)
+    scaler.pool_state.order(Hold(7, "set to 7 by hand"), 60)
     assert scaler.run().decision.workers == stage.asked == 7
-    scaler.notebook.order(Hold(None, "paused by hand"), 60)
+    scaler.pool_state.order(Hold(None, "paused by hand"), 60)
     assert scaler.run().decision.action == "hold"
     assert 0 < kit.client.pttl(f"{kit.keys.root}:scale:media:hold") <= 60_000
-    assert scaler.notebook.resume()
+    assert scaler.pool_state.resume()
     assert scaler.run().decision.action == "down"
 
 
@@ -373,18 +373,18 @@ def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
     stage.limit, stage.asked = 5, 4
     assert scaler.run().decision.action == "up", "somebody else was given more"
     stage.limit, stage.asked = 5, 2
-    notes = dataclasses.replace(scaler.notebook.read(), limit=2)
-    scaler.notebook.write(dataclasses.replace(notes, limited=notes.looked - 601))
+    notes = dataclasses.replace(scaler.pool_state.read(), limit=2)
+    scaler.pool_state.write(dataclasses.replace(notes, limited=notes.looked - 601))
     scaler.run()
     assert stage.asked == 5, "some time later it is"
 
 
 def missing_for(scaler: Scaler, seconds: float) -> Report:
     """Run *scaler* as if workers had been missing for so long."""
-    notes = scaler.notebook.read()
+    notes = scaler.pool_state.read()
     assert notes.missing_since
     earlier = dataclasses.replace(notes, missing_since=notes.looked - seconds)
-    scaler.notebook.write(earlier)
+    scaler.pool_state.write(earlier)
     return scaler.run()
 
 
@@ -414,7 +414,7 @@ def test_workers_that_were_asked_for_and_do_not_come_up_are_told_of(
     assert f"{asked - 1} of {asked} workers" in complaints(report.record)[-1]
     stage.up(asked)
     assert "workers-missing" not in codes(scaler.run())
-    assert not scaler.notebook.read().missing_since
+    assert not scaler.pool_state.read().missing_since
 
 
 def test_workers_that_boot_for_long_are_given_more_time(
@@ -431,8 +431,8 @@ def test_workers_that_boot_for_long_are_given_more_time(
 def test_a_lock_whose_reply_was_lost_is_the_callers(
     make: t.Callable[..., Scaler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook = make().notebook
-    client = notebook._server.client
+    pool_state = make().pool_state
+    client = pool_state._server.client
     for name in ("set", "delete"):
         once = getattr(client, name)
 
@@ -442,15 +442,15 @@ def test_a_lock_whose_reply_was_lost_is_the_callers(
 
         # The client repeats a call whose reply did not come.
         monkeypatch.setattr(client, name, twice)
-    token = notebook.lock()
+    token = pool_state.lock()
     assert token is not None
-    assert notebook.lock() is None, "it is taken"
-    notebook.unlock(token)
-    assert notebook.lock() is not None
+    assert pool_state.lock() is None, "it is taken"
+    pool_state.unlock(token)
+    assert pool_state.lock() is not None
 
-    notebook.order(Hold(3, "by hand"), 60)
-    assert notebook.resume()
-    assert not notebook.resume()
+    pool_state.order(Hold(3, "by hand"), 60)
+    assert pool_state.resume()
+    assert not pool_state.resume()
 
 
 def test_only_workers_that_take_something_are_there_for_what_comes(

@@ -12,8 +12,8 @@ from flask_durable.scaler import Pool
 from flask_durable.scaler.simulation.clock import Simulation
 from flask_durable.scaler.simulation.clock import World
 from flask_durable.scaler.simulation.outcome import Outcome
-from flask_durable.scaler.simulation.policies import Durable
-from flask_durable.scaler.simulation.policies import Fixed
+from flask_durable.scaler.simulation.policies import DurablePolicy
+from flask_durable.scaler.simulation.policies import FixedPolicy
 from flask_durable.scaler.simulation.policies import Policy
 from flask_durable.scaler.simulation.policies import Proportional
 from flask_durable.scaler.simulation.policies import RuleOfThumb
@@ -42,7 +42,7 @@ def test_it_misses_fewer_waits_than_others_and_kills_nothing(
     workload: str, other: t.Callable[[Goal, Pool], Policy]
 ) -> None:
     goal = goal_of(workload)
-    ours = outcome(workload, Durable(goal, POOL))
+    ours = outcome(workload, DurablePolicy(goal, POOL))
     theirs = outcome(workload, other(goal, POOL))
     assert ours.missed(goal.desired_wait) < theirs.missed(goal.desired_wait)
     assert ours.kills == 0
@@ -54,7 +54,7 @@ def test_it_costs_less_than_others_that_grow_and_shrink_slowly(
     workload: str, other: t.Callable[[Goal, Pool], Policy]
 ) -> None:
     goal = goal_of(workload)
-    ours = outcome(workload, Durable(goal, POOL))
+    ours = outcome(workload, DurablePolicy(goal, POOL))
     theirs = outcome(workload, other(goal, POOL))
     assert ours.worker_seconds < theirs.worker_seconds
 
@@ -64,7 +64,7 @@ def test_it_costs_less_than_others_that_grow_and_shrink_slowly(
 def test_counts_that_are_late_and_wrong_do_no_harm(workload: str, slots: int) -> None:
     world = World(slots, boot=(10, 40), period=15, lag=8, noise=1)
     goal = goal_of(workload)
-    ours = outcome(workload, Durable(goal, Pool(slots, 37, 15)), world)
+    ours = outcome(workload, DurablePolicy(goal, Pool(slots, 37, 15)), world)
     assert ours.missed(goal.desired_wait) < 0.05
     assert ours.kills == 0
 
@@ -89,14 +89,14 @@ class Scripted:
 
 def test_one_worker_takes_one_job_after_the_other() -> None:
     jobs = [Arrival(0, "a", 10)] * 3
-    out = Simulation(jobs, Fixed(1), World(lag=0), workers=1).run()
+    out = Simulation(jobs, FixedPolicy(1), World(lag=0), workers=1).run()
     assert sorted(out.waits) == [0, 10, 20]
     assert out.worker_seconds == 30
 
 
 def test_a_worker_that_boots_is_paid_and_does_nothing() -> None:
     world = World(boot=(20, 20), lag=5)
-    out = Simulation([Arrival(0, "a", 10)], Fixed(1), world).run()
+    out = Simulation([Arrival(0, "a", 10)], FixedPolicy(1), world).run()
     assert out.waits == [25]
     assert out.worker_seconds == 30
 
@@ -162,7 +162,7 @@ def test_counts_of_jobs_may_be_old_and_those_of_workers_are_not() -> None:
 
 
 def test_a_policy_that_never_gets_to_the_end_is_given_up() -> None:
-    out = Simulation([Arrival(0, "a", 1)], Fixed(0), WORLD).run()
+    out = Simulation([Arrival(0, "a", 1)], FixedPolicy(0), WORLD).run()
     assert out.missed(1e9) == 1
 
 

@@ -39,12 +39,12 @@ LOOK_UP = 60.0
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 #: The kinds in statsd's letters: a counter, a duration in milliseconds, a gauge.
-Kind = t.Literal["c", "ms", "g"]
+StatsdKind = t.Literal["c", "ms", "g"]
 
 logger = get_logger(__name__)
 
 
-class Series:
+class StatsdSeries:
     """The values of one metric with its tags that were not sent yet.
 
     :param kind: The kind of the values.
@@ -52,7 +52,7 @@ class Series:
     :param behind: The text behind the kind.
     """
 
-    def __init__(self, kind: Kind, before: str, behind: str) -> None:
+    def __init__(self, kind: StatsdKind, before: str, behind: str) -> None:
         self._kind = kind
         self._before = f"{before}:"
         self._behind = f"|{kind}{behind}"
@@ -89,14 +89,14 @@ class Statsd(Sink):
         self._url = url
         self._prefix = prefix
         self._style = tags
-        self._series: dict[tuple[t.Any, ...], Series] = {}
+        self._series: dict[tuple[t.Any, ...], StatsdSeries] = {}
         self._made: t.Any = None
         #: The last known address of the host; empty while it never resolved.
         self._address = ""
         self.forget()
         forget_after_fork(self)
 
-    def series(self, name: str, kind: Kind, **tags: str) -> Series:
+    def series(self, name: str, kind: StatsdKind, **tags: str) -> StatsdSeries:
         """Return the series of a metric with these tags; there are not many.
 
         The caller appends to it, and calls :meth:`tick` afterwards.
@@ -104,7 +104,7 @@ class Statsd(Sink):
         key = (name, kind, *tags.items())
         series = self._series.get(key)
         if series is None:
-            made = Series(kind, *self._frame(name, tags))
+            made = StatsdSeries(kind, *self._frame(name, tags))
             # Another thread may have come first, and have appended to its own series.
             series = self._series.setdefault(key, made)
         return series

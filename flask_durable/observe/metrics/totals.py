@@ -25,10 +25,10 @@ from .sink import Kind
 from .sink import Sink
 
 #: Seconds from the first note until all are written.
-PAUSE = 1.0
+WRITE_PAUSE = 1.0
 
 #: Most notes that are kept before they are added up.
-MOST = 10_000
+MOST_NOTES = 10_000
 
 #: Upper ends of the ranges that durations are counted in, seconds. Above the last one
 #: is one more range.
@@ -46,7 +46,7 @@ _Key = tuple[str, Kind, _Labels]
 logger = get_logger(__name__)
 
 
-class Series:
+class TotalSeries:
     """Takes values of one metric with its labels.
 
     :param append: A callable that takes one value.
@@ -72,13 +72,13 @@ class Totals(Sink):
         forget_after_fork(self)
         _alive.add(self)
 
-    def series(self, name: str, kind: Kind, **tags: str) -> Series:
+    def series(self, name: str, kind: Kind, **tags: str) -> TotalSeries:
         """Return the series of a metric with these tags.
 
         The caller appends to it, and calls :meth:`tick` afterwards.
         """
         key = (name, kind, tuple(tags.items()))
-        return Series(lambda value: self._note(key, value))
+        return TotalSeries(lambda value: self._note(key, value))
 
     def tick(self) -> None:
         """Have the noted values written in a moment."""
@@ -112,7 +112,7 @@ class Totals(Sink):
     def _note(self, key: _Key, value: float) -> None:
         """Take a value. Several threads call it, without a lock."""
         self._noted.append((key, value))
-        if len(self._noted) >= MOST and self._writing.acquire(blocking=False):
+        if len(self._noted) >= MOST_NOTES and self._writing.acquire(blocking=False):
             try:
                 self._gather()
             finally:
@@ -120,7 +120,7 @@ class Totals(Sink):
 
     def _start_timer(self) -> None:
         # Two threads may each start one: the second finds nothing to write.
-        timer = threading.Timer(PAUSE, self.flush)
+        timer = threading.Timer(WRITE_PAUSE, self.flush)
         timer.daemon = True
         self._timer = timer
         # A timer cannot be started when the interpreter ends: the flush at exit writes.

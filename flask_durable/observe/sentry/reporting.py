@@ -65,7 +65,7 @@ _REPORTED = ("run_failed", "step_failed")
 _PACKAGE = __package__.partition(".")[0]
 
 #: Seconds that a process which ends waits for Sentry's server.
-FLUSH_TIMEOUT = 2.0
+SENTRY_FLUSH_TIMEOUT = 2.0
 
 
 class _LastFailed:
@@ -134,7 +134,7 @@ def flush() -> None:
     """Wait a moment until all is sent, before a process ends hard."""
     client = _client()
     if client is not None:
-        client.flush(timeout=FLUSH_TIMEOUT)
+        client.flush(timeout=SENTRY_FLUSH_TIMEOUT)
 
 
 def _drop_reported(event: Event, hint: Hint) -> Event | None:

@@ -54,7 +54,7 @@ Action = t.Literal["up", "down", "hold"]
 
 
 @dataclass(frozen=True)
-class Memory:
+class PolicyMemory:
     """The memory that a decision leaves for the next one.
 
     :param needs: Pairs of a time (seconds since 1970) and the workers that were needed
@@ -87,7 +87,7 @@ class Decision:
     workers: int
     needed: int
     reason: str
-    memory: Memory
+    memory: PolicyMemory
     terms: t.Mapping[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
@@ -96,7 +96,7 @@ def decide(
     observation: Observation,
     goal: Goal,
     pool: Pool,
-    memory: Memory | None = None,
+    memory: PolicyMemory | None = None,
     floor: int = 0,
 ) -> Decision:
     """Return how many workers there should be.
@@ -109,7 +109,7 @@ def decide(
     :param memory: The memory of the last decision; ``None`` at the first one.
     :param floor: The fewest workers at this time of the week.
     """
-    memory = memory or Memory()
+    memory = memory or PolicyMemory()
     if observation.failure is not None:
         return _blind(observation, goal, pool, memory)
     work = assess(observation, goal, pool)
@@ -125,7 +125,7 @@ def decide(
 
 
 def _blind(
-    observation: Observation, goal: Goal, pool: Pool, memory: Memory
+    observation: Observation, goal: Goal, pool: Pool, memory: PolicyMemory
 ) -> Decision:
     """Hold, or go up to the fallback: blindness is no reason to give workers back."""
     current = observation.fleet.size
@@ -171,20 +171,20 @@ def _headroom(observation: Observation, goal: Goal, pool: Pool) -> int:
 
 
 def _remember(
-    memory: Memory,
+    memory: PolicyMemory,
     observation: Observation,
     needed: int,
     work: Work,
     goal: Goal,
     pool: Pool,
-) -> Memory:
+) -> PolicyMemory:
     now = observation.now
     # Busy workers stay until they have done the work they are needed for.
     beyond = needed if needed > occupied(work, observation.fleet, pool) else 0
     need = beyond if goal.window is None else needed
     mean = _mean(memory, now, min(beyond, limit_of(goal, pool)), pool)
     idle = not work.jobs and not work.residuals
-    return Memory(
+    return PolicyMemory(
         (*_recalled(memory, now, goal, pool), (now, need)),
         memory.empty_looks + 1 if idle else 0,
         mean,
@@ -192,7 +192,7 @@ def _remember(
 
 
 def _recalled(
-    memory: Memory, now: float, goal: Goal, pool: Pool
+    memory: PolicyMemory, now: float, goal: Goal, pool: Pool
 ) -> tuple[tuple[float, int], ...]:
     """Return the needs of the window; without a window, at least the last look's."""
     # One of two looks may miss waiting jobs.
@@ -213,7 +213,7 @@ def _comes_in_time(goal: Goal, pool: Pool) -> bool:
     return pool.period + pool.boot <= goal.desired_wait
 
 
-def _mean(memory: Memory, now: float, needed: int, pool: Pool) -> float:
+def _mean(memory: PolicyMemory, now: float, needed: int, pool: Pool) -> float:
     """Return the mean need, exponentially weighted by the time of each look.
 
     After a long time without a look, the present need says little about that time.
@@ -224,7 +224,9 @@ def _mean(memory: Memory, now: float, needed: int, pool: Pool) -> float:
     return needed + (memory.mean_need - needed) * math.exp(-passed / _OF_LATE)
 
 
-def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -> int:
+def _recent(
+    memory: PolicyMemory, fleet: Fleet, needed: int, goal: Goal, pool: Pool
+) -> int:
     """Return how many workers to keep: the busy ones, and some for recent needs."""
     highest = max(need for _, need in memory.needs)
     if _lets_idle_go(goal, pool):
@@ -239,7 +241,7 @@ def _recent(memory: Memory, fleet: Fleet, needed: int, goal: Goal, pool: Pool) -
 
 
 def _settle(
-    fleet: Fleet, needed: int, memory: Memory, goal: Goal, pool: Pool
+    fleet: Fleet, needed: int, memory: PolicyMemory, goal: Goal, pool: Pool
 ) -> tuple[Action, int, str]:
     """Return the action on *needed*, the new size, and the deciding rule."""
     current, limit = fleet.size, limit_of(goal, pool)

@@ -24,7 +24,7 @@ from .queueing import rule_of_thumb
 #: A deadline is met by new workers if it is this many boot times away.
 SAVABLE = 4 / 3
 #: The number of time ranges into which a function's wakeups are counted.
-_RANGES = 32
+_WAKEUP_RANGES = 32
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _coming(
     for function, times in _soon(observation.wakeups, horizon).items():
         wait = observation.waits.get(function, goal.desired_wait)
         seconds = service_time(function).mean
-        size = -(-len(times) // _RANGES)
+        size = -(-len(times) // _WAKEUP_RANGES)
         for first in range(0, len(times), size):
             some = times[first : first + size]
             yield Batch(len(some), seconds, some[0], some[-1], wait)

@@ -12,12 +12,12 @@ import typing as t
 
 from ..plugins import Registry
 from .base import Introspector
-from .base import Sighting
+from .base import QueueSnapshot
 
 __all__ = [
     "Introspector",
     "make_introspector",
-    "Sighting",
+    "QueueSnapshot",
 ]
 
 _INTROSPECTORS: Registry[Introspector] = Registry(

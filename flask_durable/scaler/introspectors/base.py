@@ -1,6 +1,6 @@
 """The protocol for a look into queues and at the workers that serve them.
 
-:class:`Sighting` is the result of one look at the queues of a pool.
+:class:`QueueSnapshot` is the result of one look at the queues of a pool.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Introspector(t.Protocol):
     def slots(self) -> int:
         """The number of jobs a worker takes at a time, until one is up to report it."""
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the jobs that wait, the jobs that run, and the workers.
 
         :param horizon: Seconds into the future for which coming work is looked up.
@@ -45,7 +45,7 @@ UNSEEN = "(unseen)"
 
 
 @dataclass(frozen=True)
-class Sighting:
+class QueueSnapshot:
     """The result of a look at the queues of a pool.
 
     :param now: Seconds since 1970, by the server's clock.
@@ -76,7 +76,7 @@ class Sighting:
     failure: str | None = None
 
     @classmethod
-    def failed(cls, failure: str, now: float) -> Sighting:
+    def failed(cls, failure: str, now: float) -> QueueSnapshot:
         """Return the empty result of a look that failed."""
         return cls(now, (), (), (), {}, failure=failure)
 

@@ -28,7 +28,7 @@ import redis
 
 from ...errors import ConfigurationError
 from ..decision.fleet import Silence
-from .base import Sighting
+from .base import QueueSnapshot
 from .celery_workers import CeleryWorkers
 from .celery_workers import units_of
 from .sampling import Census
@@ -75,7 +75,7 @@ class CeleryIntrospector:
         self._prefix = prefix
         self._chance = random.Random()
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the jobs and workers of the queues.
 
         :raises PlatformError: The broker refuses or does not answer, or its workers
@@ -93,7 +93,7 @@ class CeleryIntrospector:
             _count(some, active, census)
         ours = [node for node in nodes if node.queues & {*self._queues}]
         running = [task.running(census.now) for node in ours for task in node.tasks]
-        return census.sighting(running, units_of(ours, census.now))
+        return census.snapshot(running, units_of(ours, census.now))
 
     def _waiting(self, client: redis.Redis) -> t.Iterator[_Some]:
         """Yield the messages that no worker took, list by list."""

@@ -21,10 +21,10 @@ from ...errors import PlatformError
 from ..decision.fleet import merged
 from ..decision.fleet import Unit
 from ..decision.observation import Running
-from .server import TIMEOUT
+from .server import SERVER_TIMEOUT
 
 #: Seconds in which workers have to answer.
-_PATIENCE = 1.0
+_REPLY_SECONDS = 1.0
 
 #: The name of the workers' mailboxes: Celery's ``control_exchange``.
 _MAILBOX = "celery"
@@ -104,8 +104,8 @@ class CeleryWorkers:
         self._ssl = _ssl_of(url)
         self._options = {
             "global_keyprefix": prefix,
-            "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT,
+            "socket_timeout": SERVER_TIMEOUT,
+            "socket_connect_timeout": SERVER_TIMEOUT,
             # Otherwise a client that waits for messages redelivers those that workers
             # have had for an hour, whatever the app has as its visibility_timeout.
             "ack_emulation": False,
@@ -134,7 +134,7 @@ class CeleryWorkers:
     def _connect(self) -> t.Any:
         return self._kombu.Connection(
             self._url,
-            connect_timeout=TIMEOUT,
+            connect_timeout=SERVER_TIMEOUT,
             transport_options=self._options,
             ssl=self._ssl,
         )
@@ -143,14 +143,14 @@ class CeleryWorkers:
         # One mailbox a question: a late answer to another question would otherwise be
         # taken for an answer to this one.
         everyone, *boxes = (self._mailbox(connection) for _ in range(3))
-        stats = _by_node(everyone.multi_call("stats", timeout=_PATIENCE))
+        stats = _by_node(everyone.multi_call("stats", timeout=_REPLY_SECONDS))
         if not stats:
             return []
         # The workers are known now, so this returns as soon as all have answered. Their
         # tasks come last: a task is with the broker until a worker executes it, so that
         # one which moves on is counted twice and not missed.
         serving, active = (
-            _by_node(box.call([*stats], question, timeout=_PATIENCE))
+            _by_node(box.call([*stats], question, timeout=_REPLY_SECONDS))
             for box, question in zip(boxes, _QUESTIONS, strict=True)
         )
         nodes = (

@@ -30,7 +30,7 @@ import redis
 from ..decision.fleet import Silence
 from ..decision.fleet import Unit
 from ..decision.observation import Running
-from .base import Sighting
+from .base import QueueSnapshot
 from .sampling import Census
 from .sampling import Job
 from .sampling import positions
@@ -46,7 +46,7 @@ _DEAD_AFTER = 60.0
 #: The most delayed messages that are looked at.
 _MOST_DELAYED = 2_000
 #: Messages that are asked for at once.
-_AT_ONCE = 500
+_JOBS_PER_CALL = 500
 #: The actor's name for a message that is not JSON: another encoder was chosen.
 _UNREADABLE = "(unreadable)"
 
@@ -75,7 +75,7 @@ class DramatiqIntrospector:
         self._threads = self.slots = threads
         self._chance = random.Random()
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the jobs and workers of the queues.
 
         :raises PlatformError: The server refuses or does not answer.
@@ -90,7 +90,7 @@ class DramatiqIntrospector:
         for queue in self._queues:
             held = [job for has in taken for of, job in has.waiting if of == queue]
             census.count(queue, len(held), held)
-        return census.sighting(
+        return census.snapshot(
             [run for has in taken for run in has.running],
             [has.unit for has in taken if has.unit.busy],
         )
@@ -159,8 +159,8 @@ class DramatiqIntrospector:
         """Return the messages with these *ids*; ``None`` for one that is gone."""
         key = f"{self._namespace}:{queue}.msgs"
         texts: list[str | None] = []
-        for first in range(0, len(ids), _AT_ONCE):
-            some = [id or "" for id in ids[first : first + _AT_ONCE]]
+        for first in range(0, len(ids), _JOBS_PER_CALL):
+            some = [id or "" for id in ids[first : first + _JOBS_PER_CALL]]
             texts += t.cast("list[str | None]", client.hmget(key, some))
         return [None if text is None else _Message.parse(text) for text in texts]
 

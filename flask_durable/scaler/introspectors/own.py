@@ -21,7 +21,7 @@ from ..decision.fleet import UnitKey
 from ..decision.fleet import units_of
 from ..decision.observation import Running
 from ..decision.observation import Waiting
-from .base import Sighting
+from .base import QueueSnapshot
 
 
 class Workers(t.Protocol):
@@ -51,7 +51,7 @@ class OwnQueues:
     def __init__(
         self,
         queues: t.Collection[str],
-        sensor: Sensor,
+        sensor: RunSensor,
         directory: Workers,
         unrouted: t.Callable[[], int],
         by: UnitKey = "unit",
@@ -62,39 +62,39 @@ class OwnQueues:
         self._unrouted = unrouted
         self._by = by
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the jobs and workers of the queues.
 
         :raises redis.RedisError: The state server does not answer.
         """
-        sighting = self._sensor.look(horizon)
+        snapshot = self._sensor.look(horizon)
         # Read after the runs: a worker that has one by now has reported before.
         workers = self._directory.workers()
-        sighting = dataclasses.replace(
-            sighting,
-            waiting=self._waiting(sighting, _are_routed(workers)),
+        snapshot = dataclasses.replace(
+            snapshot,
+            waiting=self._waiting(snapshot, _are_routed(workers)),
             units=tuple(units_of(workers, self._queues, self._by)),
         )
         if not all("process" in worker for worker in workers):
-            return sighting  # a worker of another version does not name its process
-        return self._attributed(sighting, workers)
+            return snapshot  # a worker of another version does not name its process
+        return self._attributed(snapshot, workers)
 
     def _attributed(
-        self, sighting: Sighting, workers: t.Sequence[dict[str, t.Any]]
-    ) -> Sighting:
-        """Return *sighting* with each run assigned to its worker.
+        self, snapshot: QueueSnapshot, workers: t.Sequence[dict[str, t.Any]]
+    ) -> QueueSnapshot:
+        """Return *snapshot* with each run assigned to its worker.
 
         A worker that drains or is gone has no free thread when a run ends. The runs of
         one that is gone are begun by others when their leases have ended.
         """
-        held = Counter(job.process for job in sighting.running)
+        held = Counter(job.process for job in snapshot.running)
         serving = {w["process"] for w in workers if not w.get("draining")}
         known = {worker["process"] for worker in workers}
-        orphans = [job for job in sighting.running if job.process not in known]
+        orphans = [job for job in snapshot.running if job.process not in known]
         return dataclasses.replace(
-            sighting,
-            running=tuple(job for job in sighting.running if job.process in serving),
-            wakeups=(*sighting.wakeups, *((job.function, 0.0) for job in orphans)),
+            snapshot,
+            running=tuple(job for job in snapshot.running if job.process in serving),
+            wakeups=(*snapshot.wakeups, *((job.function, 0.0) for job in orphans)),
             units=tuple(units_of(_up_to_date(workers, held), self._queues, self._by)),
             orphans=len(orphans),
         )
@@ -109,10 +109,10 @@ class OwnQueues:
             return False
         return bool(self._waiting(self._sensor.look(0), _are_routed(workers)))
 
-    def _waiting(self, sighting: Sighting, routed: bool) -> tuple[Waiting, ...]:
+    def _waiting(self, snapshot: QueueSnapshot, routed: bool) -> tuple[Waiting, ...]:
         """Return the waiting runs. Events that no worker routes count as one."""
-        if routed or sighting.waiting or not self._unrouted():
-            return sighting.waiting
+        if routed or snapshot.waiting or not self._unrouted():
+            return snapshot.waiting
         return (Waiting("events", 1),)
 
 
@@ -131,12 +131,12 @@ def _up_to_date(
 
 
 #: The number of age ranges into which the waiting runs of a function are counted.
-_RANGES = 12
+_AGE_RANGES = 12
 #: The most runs that wake up soon, or that run, looked at in one partition.
-_MOST = 10_000
+_MOST_RUNS = 10_000
 
 
-class Sensor:
+class RunSensor:
     """Counts the runs of some queues.
 
     :param server: The state server with the runs.
@@ -152,7 +152,7 @@ class Sensor:
         self._keys = keys
         self._queues = tuple(queues)
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the runs of the queues.
 
         :param horizon: Seconds into the future for which wakeups are looked up.
@@ -170,7 +170,7 @@ class Sensor:
                 waiting += self._waiting(tag, job, count, now)
             running += self._running(tag, now)
             wakeups += self._wakeups(tag, now, horizon)
-        return Sighting(
+        return QueueSnapshot(
             now, tuple(waiting), tuple(running), tuple(wakeups), arrived, queues
         )
 
@@ -194,7 +194,7 @@ class Sensor:
     ) -> t.Iterator[Waiting]:
         """Yield the waiting runs of one queue and function, in ranges of age."""
         key = f"{tag}:waiting:{job}"
-        size = max(-(-count // _RANGES), 1)
+        size = max(-(-count // _AGE_RANGES), 1)
         ranges = [(n, min(n + size, count) - 1) for n in range(0, count, size)]
         pipeline = self._server.client.pipeline(transaction=False)
         for first, last in ranges:
@@ -213,7 +213,7 @@ class Sensor:
 
     def _running(self, tag: str, now: float) -> t.Iterator[Running]:
         client = self._server.client
-        ids = t.cast("list[str]", client.zrange(f"{tag}:leases", 0, _MOST))
+        ids = t.cast("list[str]", client.zrange(f"{tag}:leases", 0, _MOST_RUNS))
         for function, claimed, token in self._read(tag, ids, "claimed_at", "token"):
             age = max(now - int(claimed) / 1000, 0.0)
             yield Running(function, age, process_of(token))
@@ -225,7 +225,7 @@ class Sensor:
         found = t.cast(
             "list[str]",
             self._server.client.zrangebyscore(
-                f"{tag}:timers", "-inf", until, start=0, num=_MOST
+                f"{tag}:timers", "-inf", until, start=0, num=_MOST_RUNS
             ),
         )
         ids = [timer[5:] for timer in found if timer.startswith("wake:")]

@@ -26,7 +26,7 @@ from ..decision.fleet import merged
 from ..decision.fleet import Silence
 from ..decision.fleet import Unit
 from ..decision.observation import Running
-from .base import Sighting
+from .base import QueueSnapshot
 from .sampling import Census
 from .sampling import draw
 from .sampling import Job
@@ -40,9 +40,9 @@ from .server import server_time
 
 #: The most scheduled, and the most running, jobs looked at in one queue. The scheduled
 #: ones are drawn at random.
-_MOST = 2_000
+_MOST_JOBS = 2_000
 #: Jobs that are asked for at once.
-_AT_ONCE = 500
+_JOBS_PER_CALL = 500
 _FIELDS = ("description", "enqueued_at", "created_at", "started_at")
 
 _Fields = t.Mapping[str, "str | None"]
@@ -65,7 +65,7 @@ class RQIntrospector:
         self._server = QueueServer(url)
         self._chance = random.Random()
 
-    def look(self, horizon: float) -> Sighting:
+    def look(self, horizon: float) -> QueueSnapshot:
         """Return the jobs and workers of the queues.
 
         :raises PlatformError: The server refuses or does not answer.
@@ -77,7 +77,7 @@ class RQIntrospector:
             self._count_scheduled(client, census)
             self._count_waiting(client, census)
             running = list(self._running(client, census.now))
-            return census.sighting(running, self._units(client))
+            return census.snapshot(running, self._units(client))
 
     def _count_waiting(self, client: redis.Redis, census: Census) -> None:
         keys = {f"{self._prefix}:queue:{queue}": queue for queue in self._queues}
@@ -93,7 +93,7 @@ class RQIntrospector:
         for queue in self._queues:
             key = f"{self._prefix}:scheduled:{queue}"
             soon = client.zcount(key, "-inf", census.now + census.horizon)
-            due = read_sorted_set(client, key, draw(soon, _MOST, self._chance))
+            due = read_sorted_set(client, key, draw(soon, _MOST_JOBS, self._chance))
             jobs = self._jobs(client, [id for id, _ in due])
             numbers = weights(soon, len(due))
             for (_, time), job, number in zip(due, jobs, numbers, strict=True):
@@ -119,7 +119,7 @@ class RQIntrospector:
             found = t.cast(
                 "list[str]",
                 client.zrangebyscore(
-                    f"{self._prefix}:wip:{queue}", now, "+inf", 0, _MOST
+                    f"{self._prefix}:wip:{queue}", now, "+inf", 0, _MOST_JOBS
                 ),
             )
             # An entry is the job's id, a colon and the execution's id without a colon.
@@ -133,9 +133,9 @@ class RQIntrospector:
     ) -> list[_Fields | None]:
         """Return the read fields of the jobs; ``None`` for one that is gone."""
         found: list[list[str | None]] = []
-        for first in range(0, len(ids), _AT_ONCE):
+        for first in range(0, len(ids), _JOBS_PER_CALL):
             pipeline = client.pipeline(transaction=False)
-            for id in ids[first : first + _AT_ONCE]:
+            for id in ids[first : first + _JOBS_PER_CALL]:
                 pipeline.hmget(f"{self._prefix}:job:{id}", list(_FIELDS))
             found += pipeline.execute()
         return [

@@ -22,7 +22,7 @@ from ..decision.observation import Running
 from ..decision.observation import Sample
 from ..decision.observation import Waiting
 from ..decision.queueing import samples_needed
-from .base import Sighting
+from .base import QueueSnapshot
 from .base import UNSEEN
 
 #: The most jobs of a pool's queues that are looked at one by one.
@@ -31,7 +31,7 @@ MOST_EXACT = 2_000
 #: mean, the waiting work is then known within a tenth.
 DRAWN = samples_needed(1.6, 0.1)
 #: The number of age ranges into which the jobs of a function are counted.
-_RANGES = 12
+_AGE_RANGES = 12
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ class Census:
         if seconds <= self.horizon:
             self.wakeups += [(function, seconds)] * jobs
 
-    def sighting(
+    def snapshot(
         self, running: t.Collection[Running], units: t.Collection[Unit]
-    ) -> Sighting:
+    ) -> QueueSnapshot:
         """Return the counts, with the *running* jobs and the workers.
 
         Workers may have more jobs than are *running* here. Those are of other queues
         that they serve too: they hold slots as well.
         """
         others = max(sum(unit.busy for unit in units) - len(running), 0)
-        return Sighting(
+        return QueueSnapshot(
             self.now,
             tuple(self.waiting),
             (*running, *[Running(UNSEEN, 0.0)] * others),
@@ -174,7 +174,7 @@ def tally(
 
 def _ranges(function: str, ages: list[float], jobs: int) -> t.Iterator[Waiting]:
     """Spread *jobs* over ranges of the sampled *ages*, oldest first."""
-    size = -(-len(ages) // _RANGES)
+    size = -(-len(ages) // _AGE_RANGES)
     ranges = [ages[first : first + size] for first in range(0, len(ages), size)]
     for found, count in zip(ranges, shares(jobs, [*map(len, ranges)]), strict=True):
         yield Waiting(function, count, found[0], found[-1])

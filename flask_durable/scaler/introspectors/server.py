@@ -15,9 +15,9 @@ from ...redis.urls import without_other_options
 from .sampling import weights
 
 #: Seconds after which a server that does not answer is given up.
-TIMEOUT = 5.0
+SERVER_TIMEOUT = 5.0
 #: Positions, or fields of a hash, that are asked for at once.
-_AT_ONCE = 250
+_PARTS_PER_CALL = 250
 
 
 class QueueServer:
@@ -41,8 +41,8 @@ class QueueServer:
         return self._factory(
             decode_responses=True,
             encoding_errors="replace",  # the data may be bytes of any kind
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
+            socket_timeout=SERVER_TIMEOUT,
+            socket_connect_timeout=SERVER_TIMEOUT,
         )
 
     @contextlib.contextmanager
@@ -90,8 +90,8 @@ def read_hash(client: redis.Redis, key: str, most: int) -> list[tuple[str, int]]
     total = client.hlen(key)
     fields = t.cast("list[str]", client.hrandfield(key, most) or [])
     found: list[str | None] = []
-    for first in range(0, len(fields), _AT_ONCE):
-        some = fields[first : first + _AT_ONCE]
+    for first in range(0, len(fields), _PARTS_PER_CALL):
+        some = fields[first : first + _PARTS_PER_CALL]
         found += t.cast("list[str | None]", client.hmget(key, some))
     values = [value for value in found if value is not None]
     # The same share of the values that were not looked at is gone.
@@ -138,8 +138,8 @@ def _read(
     if positions and positions[-1] - positions[0] + 1 == len(positions):
         parts = [(positions[0], positions[-1])]
     values: list[t.Any] = []
-    for start in range(0, len(parts), _AT_ONCE):
-        some = parts[start : start + _AT_ONCE]
+    for start in range(0, len(parts), _PARTS_PER_CALL):
+        some = parts[start : start + _PARTS_PER_CALL]
         pipeline = client.pipeline(transaction=False)
         for first, last in some:
             ask(pipeline, first, last)

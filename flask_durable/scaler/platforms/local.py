@@ -12,7 +12,7 @@ import typing as t
 from ...errors import PlatformError
 from ..decision.fleet import units_of
 from ..decision.observation import Size
-from ..notebook import PoolState
+from ..pool_state import PoolState
 from .base import Applied
 from .base import Traits
 
@@ -21,7 +21,7 @@ class LocalPlatform:
     """The processes of ``flask durable pool``.
 
     :param pool: The pool's name.
-    :param notebook: The notes that supervisor and scaler share.
+    :param pool_state: The notes that supervisor and scaler share.
     :param workers: A function that returns the reports of the workers.
     :param queues: The queues of the pool.
     """
@@ -31,12 +31,12 @@ class LocalPlatform:
     def __init__(
         self,
         pool: str,
-        notebook: PoolState,
+        pool_state: PoolState,
         workers: t.Callable[[], list[dict[str, t.Any]]],
         queues: t.Collection[str],
     ) -> None:
         self._pool = pool
-        self._notebook = notebook
+        self._pool_state = pool_state
         self._workers = workers
         self._queues = queues
 
@@ -61,16 +61,16 @@ class LocalPlatform:
         :raises PlatformError: The pool has no living supervisor.
         """
         before = self._kept()
-        self._notebook.want(workers)
+        self._pool_state.want(workers)
         return Applied(before, workers)
 
     def _kept(self) -> int:
-        if not self._notebook.supervised():
+        if not self._pool_state.supervised():
             raise PlatformError(
                 f"Nothing keeps the workers of {self._pool}.",
                 hint=f"Start `flask durable pool {self._pool}`.",
             )
-        return self._notebook.wanted() or 0
+        return self._pool_state.wanted() or 0
 
     def _owns(self, unit: str) -> bool:
         return unit.startswith(f"{self._pool}-")

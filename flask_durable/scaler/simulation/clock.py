@@ -27,12 +27,12 @@ from ..decision.observation import Observation
 from .outcome import Outcome
 from .policies import Policy
 from .sensor import SeenWorker
-from .sensor import Sensor
+from .sensor import SimulatedSensor
 from .workloads import Arrival
 
 #: A simulation ends after this many times the time in which its jobs arrive, plus an
 #: hour.
-_PATIENCE = 2
+_RUNTIME_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,13 @@ class Simulation:
         self._workers: dict[int, _Worker] = {}
         #: Numbers of workers that may have a free slot, by how many jobs they have.
         self._free: list[list[int]] = [[] for _ in range(world.slots)]
-        self._sensor = Sensor(world.noise, self._chance)
+        self._sensor = SimulatedSensor(world.noise, self._chance)
         self._events: list[tuple[float, int, t.Callable[[], None]]] = []
         self._now = 0.0
         self._open = len(jobs)
-        self._given_up = _PATIENCE * max((job.time for job in jobs), default=0.0) + 3600
+        self._given_up = (
+            _RUNTIME_FACTOR * max((job.time for job in jobs), default=0.0) + 3600
+        )
         self._trend = 0
         self.outcome = Outcome(sizes=[(0.0, workers)])
         for _ in range(workers):

@@ -14,14 +14,14 @@ from ..options import PoolOptions
 from .clock import Simulation
 from .clock import World
 from .outcome import Outcome
-from .policies import Durable
-from .policies import Fixed
+from .policies import DurablePolicy
+from .policies import FixedPolicy
 from .policies import POLICIES
 from .policies import Policy
 from .workloads import Arrival
 
 #: The policies that are compared by default.
-STANDARD = (*POLICIES, "fixed")
+STANDARD_POLICIES = (*POLICIES, "fixed")
 
 #: The options of a pool that ``--what-if`` may change, by their names there.
 _OF_GOAL = {
@@ -145,8 +145,8 @@ class Comparison:
     ) -> t.Iterator[Result]:
         """Yield the result of each policy on each pool.
 
-        :param policies: Names from :data:`STANDARD`, or ``fixed:20``. ``fixed`` alone
-            is the number of workers that costs as much as our policy.
+        :param policies: Names from :data:`STANDARD_POLICIES`, or ``fixed:20``.
+            ``fixed`` alone is the number of workers that costs as much as our policy.
         :param pools: The pools' options, by a label for the result.
         """
         for label, options in pools.items():
@@ -157,12 +157,12 @@ class Comparison:
         kind, _, number = name.partition(":")
         if kind == "fixed":
             workers = int(number) if number else self._for_the_same_money(options)
-            return self._simulate(Fixed(workers), options, workers)
+            return self._simulate(FixedPolicy(workers), options, workers)
         policy = POLICIES[name](options.goal, _pool(options))
         return self._simulate(policy, options, options.goal.minimum)
 
     def _for_the_same_money(self, options: PoolOptions) -> int:
-        ours = Durable(options.goal, _pool(options))
+        ours = DurablePolicy(options.goal, _pool(options))
         outcome = self._simulate(ours, options, options.goal.minimum)
         return max(round(outcome.worker_seconds / max(outcome.end, 1.0)), 1)
 

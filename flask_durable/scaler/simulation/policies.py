@@ -9,7 +9,7 @@ from ..decision.observation import Goal
 from ..decision.observation import Observation
 from ..decision.observation import Pool
 from ..decision.policy import decide
-from ..decision.policy import Memory
+from ..decision.policy import PolicyMemory
 from ..decision.work import typical
 
 
@@ -25,7 +25,7 @@ class Policy(t.Protocol):
         """Return how many workers there should be."""
 
 
-class Durable:
+class DurablePolicy:
     """Our own policy, :func:`~flask_durable.scaler.decide`."""
 
     name = "durable"
@@ -34,7 +34,7 @@ class Durable:
     def __init__(self, goal: Goal, pool: Pool) -> None:
         self._goal = goal
         self._pool = pool
-        self._memory = Memory()
+        self._memory = PolicyMemory()
 
     def decide(self, observation: Observation) -> int:
         """Return how many workers there should be."""
@@ -43,7 +43,7 @@ class Durable:
         return decision.workers
 
 
-class Fixed:
+class FixedPolicy:
     """A fixed number of workers.
 
     :param workers: The number.
@@ -161,9 +161,10 @@ class Steps(_Comparing):
         return self._in_range(current)
 
 
-#: Policies by the name on the command line; :class:`Fixed` takes a number instead.
+#: Policies by the name on the command line, without :class:`FixedPolicy`, which takes
+#: a number.
 POLICIES: dict[str, t.Callable[[Goal, Pool], Policy]] = {
-    "durable": Durable,
+    "durable": DurablePolicy,
     "rule-of-thumb": RuleOfThumb,
     "proportional": Proportional,
     "steps": Steps,

@@ -14,16 +14,18 @@ from ..decision.observation import ServiceTime
 from ..decision.observation import Waiting
 from .workloads import Arrival
 
+#: The two spans, in seconds, over which arrivals are counted.
+_LONG_SPAN = 300.0
+_SHORT_SPAN = 60.0
+
 #: The number of age ranges into which waiting jobs are counted.
-_RANGES = 12
-_LONG = 300.0
-_SHORT = 60.0
+_AGE_RANGES = 12
 
 #: A worker's seconds until it is ready, and function and age of each of its jobs.
 SeenWorker = tuple[float, list[tuple[str, float]]]
 
 
-class Sensor:
+class SimulatedSensor:
     """Counts the jobs that arrive, and measures those that are done.
 
     :param noise: The largest error of a count, in jobs.
@@ -89,7 +91,7 @@ class Sensor:
 
     def _groups(self, function: str, ages: list[float]) -> t.Iterator[Waiting]:
         ages.sort(reverse=True)
-        size = -(-len(ages) // _RANGES)
+        size = -(-len(ages) // _AGE_RANGES)
         for first in range(0, len(ages), size):
             part = ages[first : first + size]
             wrong = self._chance.randint(-self._noise, self._noise)
@@ -103,11 +105,11 @@ class Sensor:
 
     def _rates(self, now: float) -> dict[str, float]:
         """Return the lower one of two rates: a burst that is over is soon forgotten."""
-        while self._arrivals and self._arrivals[0][0] < now - _LONG:
+        while self._arrivals and self._arrivals[0][0] < now - _LONG_SPAN:
             self._arrivals.popleft()
         long: dict[str, int] = defaultdict(int)
         short: dict[str, int] = defaultdict(int)
         for time, function in self._arrivals:
             long[function] += 1
-            short[function] += time >= now - _SHORT
-        return {f: min(long[f] / _LONG, short[f] / _SHORT) for f in long}
+            short[function] += time >= now - _SHORT_SPAN
+        return {f: min(long[f] / _LONG_SPAN, short[f] / _SHORT_SPAN) for f in long}

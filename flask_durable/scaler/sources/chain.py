@@ -20,15 +20,15 @@ from ...errors import PlatformError
 from ..decision.observation import ServiceTime
 from .base import DurationSource
 from .remembered import Answers
-from .remembered import LONGEST_REST
-from .remembered import Memory
-from .remembered import ProcessMemory
+from .remembered import AnswerStore
+from .remembered import LONGEST_SOURCE_REST
+from .remembered import ProcessAnswerStore
 
 #: Seconds that a run of the scaler waits for its sources, all together.
 BUDGET = 3.0
 
 #: Seconds for which a failed source is not asked, unless it says how long.
-REST = 60.0
+SOURCE_REST = 60.0
 
 _log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ class SourceChain:
     to one thread.
 
     :param sources: The sources, the most trusted one first.
-    :param memory: The place where answers are kept; in this process by default.
+    :param store: The place where answers are kept; in this process by default.
     :param budget: Seconds to wait for all of them together.
     :param clock: A function that returns seconds since 1970.
     """
@@ -48,14 +48,14 @@ class SourceChain:
     def __init__(
         self,
         sources: t.Iterable[DurationSource],
-        memory: Memory | None = None,
+        store: AnswerStore | None = None,
         *,
         budget: float = BUDGET,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
-        memory = memory or ProcessMemory()
+        store = store or ProcessAnswerStore()
         self._askers = [
-            _Asker(source, memory, str(place), clock)
+            _Asker(source, store, str(place), clock)
             for place, source in enumerate(sources)
         ]
         self._budget = budget
@@ -89,12 +89,12 @@ class _Asker:
     def __init__(
         self,
         source: DurationSource,
-        memory: Memory,
+        store: AnswerStore,
         place: str,
         clock: t.Callable[[], float],
     ) -> None:
         self.source = source
-        self._memory = memory
+        self._store = store
         self._place = place
         self._clock = clock
         self._answers = Answers()
@@ -105,7 +105,7 @@ class _Asker:
         self, functions: t.Collection[str]
     ) -> Future[t.Mapping[str, ServiceTime]] | None:
         """Ask for the functions that are not fresh; return the pending future."""
-        self._answers = Answers.decode(self._memory.recall(self._place))
+        self._answers = Answers.decode(self._store.recall(self._place))
         self._take_up()
         now = self._clock()
         unknown = frozenset(functions) - self._answers.fresh(now)
@@ -143,7 +143,7 @@ class _Asker:
                     extra={"action": "source_back"},
                 )
             self._answers.take(self._asked, future.result(), self._clock())
-            self._memory.keep(self._place, self._answers.encode())
+            self._store.keep(self._place, self._answers.encode())
         else:
             ours = isinstance(error, DurableError)  # other errors may show a token
             self._fails(str(error) if ours else type(error).__name__, error)
@@ -151,7 +151,7 @@ class _Asker:
     def _fails(self, reason: str, error: BaseException | None = None) -> None:
         """Stop asking the source for a while, and log that once an outage."""
         wanted = error.retry_after if isinstance(error, PlatformError) else None
-        rest = min(max(wanted or 0.0, REST), LONGEST_REST)
+        rest = min(max(wanted or 0.0, SOURCE_REST), LONGEST_SOURCE_REST)
         if not self._answers.failing:
             name = self.source.describe()
             _log.warning(
@@ -162,7 +162,7 @@ class _Asker:
             )
         self._answers.failing = True
         self._answers.rests = self._clock() + rest
-        self._memory.keep(self._place, self._answers.encode())
+        self._store.keep(self._place, self._answers.encode())
 
 
 def _answer(

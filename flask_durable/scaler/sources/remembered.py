@@ -14,16 +14,16 @@ import typing as t
 from ..decision.observation import ServiceTime
 
 #: Seconds for which an answer is fresh, also the answer that a function is unknown.
-FRESH = 300.0
+FRESH_SECONDS = 300.0
 
 #: Seconds for which an answer is kept.
-KEPT = 24 * 3600.0
+KEPT_SECONDS = 24 * 3600.0
 
 #: The most seconds for which a source is not asked, whatever it asks for.
-LONGEST_REST = 3600.0
+LONGEST_SOURCE_REST = 3600.0
 
 
-class Memory(t.Protocol):
+class AnswerStore(t.Protocol):
     """Keeps a text for each source."""
 
     def recall(self, source: str) -> str | None:
@@ -33,7 +33,7 @@ class Memory(t.Protocol):
         """Keep *text* for *source*, for a day at least."""
 
 
-class ProcessMemory:
+class ProcessAnswerStore:
     """Keeps the texts in this process."""
 
     def __init__(self) -> None:
@@ -65,19 +65,23 @@ class Answers:
 
     def fresh(self, now: float) -> set[str]:
         """Return the functions that need not be asked for."""
-        return {name for name, (at, _) in self.times.items() if 0 <= now - at < FRESH}
+        return {
+            name
+            for name, (at, _) in self.times.items()
+            if 0 <= now - at < FRESH_SECONDS
+        }
 
     def usable(self, now: float) -> dict[str, ServiceTime]:
         """Return the known service times that are not too old."""
         return {
             name: known
             for name, (at, known) in self.times.items()
-            if known is not None and abs(now - at) < KEPT
+            if known is not None and abs(now - at) < KEPT_SECONDS
         }
 
     def rests_at(self, now: float) -> bool:
         """Return whether the source is not to be asked."""
-        return now < self.rests <= now + LONGEST_REST
+        return now < self.rests <= now + LONGEST_SOURCE_REST
 
     def take(
         self,
@@ -91,7 +95,7 @@ class Answers:
         self.times = {
             name: (at, known)
             for name, (at, known) in self.times.items()
-            if abs(now - at) < KEPT
+            if abs(now - at) < KEPT_SECONDS
         }
 
     def encode(self) -> str:

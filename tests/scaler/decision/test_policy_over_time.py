@@ -11,7 +11,7 @@ from flask_durable.scaler import decide
 from flask_durable.scaler import Decision
 from flask_durable.scaler import Fleet
 from flask_durable.scaler import Goal
-from flask_durable.scaler import Memory
+from flask_durable.scaler import PolicyMemory
 from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
@@ -46,7 +46,7 @@ def test_the_window_runs_from_the_last_need_not_from_the_last_change() -> None:
 
 def after_a_burst(seconds: float, wanted: Goal, pool: Pool) -> Decision:
     """Decide when 75 workers were needed for a minute, and so long nothing."""
-    memory, time = Memory(), 0.0
+    memory, time = PolicyMemory(), 0.0
     while time <= 60 + seconds:
         seen = look(7500 if time <= 60 else 0, ready=75)
         decision = decide(later(time, seen), wanted, pool, memory)
@@ -91,7 +91,7 @@ def test_the_last_worker_goes_only_after_two_looks_that_find_nothing() -> None:
 
 
 def test_where_new_workers_come_in_time_idle_ones_go_at_the_first_look() -> None:
-    pool, memory = Pool(boot=10, period=15), Memory(((0.0, 20),))
+    pool, memory = Pool(boot=10, period=15), PolicyMemory(((0.0, 20),))
     seen = later(15, look(0, ready=12, busy=4, booting=(5.0, 8.0)))
     decision = decide(seen, goal(60), pool, memory)
     assert (decision.action, decision.workers) == ("down", 4 + 2)
@@ -101,7 +101,7 @@ def test_where_new_workers_come_in_time_idle_ones_go_at_the_first_look() -> None
 
 
 def test_where_new_workers_come_in_time_those_that_boot_go_at_the_second_look() -> None:
-    pool, memory = Pool(boot=10, period=15), Memory(((0.0, 3),))
+    pool, memory = Pool(boot=10, period=15), PolicyMemory(((0.0, 3),))
     first = decide(later(15, look(0, booting=(5.0,) * 3)), goal(60), pool, memory)
     assert (first.action, first.workers) == ("hold", 3)
     second = later(30, look(0, booting=(5.0,) * 3))
@@ -155,7 +155,7 @@ def test_workers_that_have_a_job_count_as_needed() -> None:
 
 
 def test_a_window_remembers_what_busy_workers_did_as_well() -> None:
-    pool, wanted, memory = Pool(boot=30), goal(window=600), Memory()
+    pool, wanted, memory = Pool(boot=30), goal(window=600), PolicyMemory()
     busy = look(0, ready=20, running=[Running("resize", 0.1)] * 20)
     for number in range(40):
         memory = decide(later(15 * number, busy), wanted, pool, memory).memory
@@ -166,7 +166,7 @@ def test_a_window_remembers_what_busy_workers_did_as_well() -> None:
 
 
 def test_no_more_is_kept_for_bursts_than_the_maximum() -> None:
-    late, wanted, memory = Pool(boot=30, period=60), goal(maximum=20), Memory()
+    late, wanted, memory = Pool(boot=30, period=60), goal(maximum=20), PolicyMemory()
     for number in range(60):
         seen = look(200_000, ready=20, age=60.0 * number)
         memory = decide(later(60 * number, seen), wanted, late, memory).memory

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from flask_durable.scaler import decide
 from flask_durable.scaler import Fleet
 from flask_durable.scaler import Goal
-from flask_durable.scaler import Memory
 from flask_durable.scaler import Observation
+from flask_durable.scaler import PolicyMemory
 from flask_durable.scaler import Pool
 from flask_durable.scaler import Running
 from flask_durable.scaler import ServiceTime
@@ -92,7 +92,7 @@ def test_there_is_never_more_than_a_slot_for_each_job(
 def test_no_worker_that_has_a_job_goes(
     seen: Observation, goal: Goal, pool: Pool
 ) -> None:
-    memory = Memory(empty_looks=5)
+    memory = PolicyMemory(empty_looks=5)
     decision = decide(seen, dataclasses.replace(goal, window=0), pool, memory)
     assert decision.workers >= min(seen.fleet.busy, seen.fleet.size)
 
@@ -115,7 +115,7 @@ def test_no_worker_that_has_a_job_goes(
         st.booleans(),
     ),
     st.builds(
-        Memory,
+        PolicyMemory,
         st.lists(st.tuples(st.floats(-400, 0), st.integers(0, 90))).map(tuple),
         st.integers(0, 3),
         st.floats(0, 60),
@@ -123,7 +123,7 @@ def test_no_worker_that_has_a_job_goes(
     st.integers(0, 20),
 )
 def test_no_worker_that_has_a_job_goes_and_no_limit_is_exceeded_whatever_the_pool_is(
-    seen: Observation, goal: Goal, pool: Pool, memory: Memory, floor: int
+    seen: Observation, goal: Goal, pool: Pool, memory: PolicyMemory, floor: int
 ) -> None:
     decision = decide(seen, goal, pool, memory, floor)
     size, busy = seen.fleet.size, seen.fleet.busy

@@ -6,7 +6,7 @@ import typing as t
 from collections import Counter
 
 from flask_durable.scaler.introspectors import make_introspector
-from flask_durable.scaler.introspectors.base import Sighting
+from flask_durable.scaler.introspectors.base import QueueSnapshot
 
 from ...support.servers import ValkeyServer
 
@@ -19,14 +19,14 @@ class Look:
 
     def __call__(
         self, server: ValkeyServer, *queues: str, **options: t.Any
-    ) -> Sighting:
+    ) -> QueueSnapshot:
         given = {"introspector": self._name, "url": server.url, **options}
         return make_introspector(given, queues or ("legacy",)).look(60.0)
 
 
-def jobs(sighting: Sighting) -> dict[str, int]:
+def jobs(snapshot: QueueSnapshot) -> dict[str, int]:
     """Return how many jobs of each function wait."""
     found: Counter[str] = Counter()
-    for group in sighting.waiting:
+    for group in snapshot.waiting:
         found[group.function] += group.jobs
     return dict(found)

@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from flask_durable.scaler.introspectors.own import Sensor
+from flask_durable.scaler.introspectors.own import RunSensor
 
 from ...store.kit import Kit
 
 
 def look(kit: Kit, horizon: float = 60.0) -> t.Any:
-    return Sensor(kit.server, kit.keys, ["media"]).look(horizon)
+    return RunSensor(kit.server, kit.keys, ["media"]).look(horizon)
 
 
 def test_runs_that_wait_are_counted_by_function_in_all_partitions(kit: Kit) -> None:
@@ -86,5 +86,5 @@ def test_a_function_that_is_in_several_queues_has_the_wait_of_the_first(
     for queue in ("media", "mail", "default"):
         kit.queued(queue=queue)
     for queues in (["mail", "media", "default"], ["media", "default", "mail"]):
-        seen = Sensor(kit.server, kit.keys, queues).look(60)
+        seen = RunSensor(kit.server, kit.keys, queues).look(60)
         assert seen.queues == {"work": queues[0]}

@@ -11,7 +11,7 @@ import pytest
 from flask_durable.errors import PlatformError
 from flask_durable.scaler.decision.observation import ServiceTime
 from flask_durable.scaler.sources import SourceChain
-from flask_durable.scaler.sources.remembered import ProcessMemory
+from flask_durable.scaler.sources.remembered import ProcessAnswerStore
 
 from ...support.servers import wait_until
 
@@ -98,7 +98,7 @@ def test_it_is_said_which_source_knew_a_function() -> None:
 
 
 def test_another_process_does_not_ask_again(clock: Clock) -> None:
-    memory = ProcessMemory()
+    memory = ProcessAnswerStore()
     sources = [Source("a", x=1), Source("b", y=2)]
     answers = [
         means(SourceChain(sources, memory, clock=clock), "x", "y", "z")
@@ -114,7 +114,7 @@ def test_a_source_that_fails_is_told_once_an_outage_and_passed_over(
     caplog.set_level(logging.INFO, LOGGER)
     broken, sound = Source("a", x=1), Source("b", x=2)
     broken.failure = PlatformError("It is on fire.")
-    memory = ProcessMemory()
+    memory = ProcessAnswerStore()
 
     def ask() -> dict[str, float]:
         clock.now += 60

@@ -25,14 +25,14 @@ from dataclasses import field
 from ..common.ids import new_token
 from ..store.keys import Keys
 from ..store.server import StateServer
-from .decision.policy import Memory
+from .decision.policy import PolicyMemory
 
 #: Milliseconds after which the lock of a scaler that died is free.
 LOCK_TTL = 60_000
 #: Milliseconds after which a supervisor that says nothing counts as gone.
 SUPERVISOR_TTL = 15_000
 #: Milliseconds for which the answers of sources of durations are kept.
-TOLD_TTL = 25 * 3600 * 1000
+SOURCE_CACHE_TTL = 25 * 3600 * 1000
 #: Seconds for which a platform's limit holds: it is not asked for more than that.
 _LIMIT_HOLDS = 600.0
 #: Decisions that are kept, about this many.
@@ -61,7 +61,7 @@ class PoolNotes:
         and none came; 0 if none is missing.
     """
 
-    memory: Memory = field(default_factory=Memory)
+    memory: PolicyMemory = field(default_factory=PolicyMemory)
     totals: tuple[tuple[float, t.Mapping[str, int]], ...] = ()
     asked: tuple[float, ...] = ()
     boots: tuple[float, ...] = ()
@@ -113,7 +113,7 @@ class PoolNotes:
         memory = fields["memory"]
         needs = tuple((time, need) for time, need in memory["needs"])
         return cls(
-            Memory(needs, memory["empty_looks"], memory["mean_need"]),
+            PolicyMemory(needs, memory["empty_looks"], memory["mean_need"]),
             tuple((time, counts) for time, counts in fields["totals"]),
             tuple(fields["asked"]),
             tuple(fields["boots"]),
@@ -217,7 +217,7 @@ class PoolState:
 
     # -- Answers of sources ----------------------------------------------------------
 
-    def told(self, digest: str) -> SourceCache:
+    def source_cache(self, digest: str) -> SourceCache:
         """Return the cache for answers of the sources with this *digest*."""
         return SourceCache(self._server, f"{self._key}:told:{digest}")
 
@@ -255,4 +255,4 @@ class SourceCache:
 
     def keep(self, source: str, text: str) -> None:
         """Keep *text* for *source*."""
-        self._server.client.set(f"{self._key}:{source}", text, px=TOLD_TTL)
+        self._server.client.set(f"{self._key}:{source}", text, px=SOURCE_CACHE_TTL)
