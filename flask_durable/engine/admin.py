@@ -16,6 +16,11 @@ from ..messages import UndecodableMessage
 from ..payloads.sealing import Payloads
 from ..redis.errors import TRANSIENT
 from ..store.directory import Directory
+from ..store.replies import Changed
+from ..store.replies import Missing
+from ..store.replies import NotFailed
+from ..store.replies import OutcomeUnknown
+from ..store.replies import WrongState
 from ..store.run_reader import Record
 from ..store.run_store import RunStore
 from ..store.status import RunStatus
@@ -58,7 +63,7 @@ class RunAdmin:
         events = self._events(run_id, record)
         action = _TIMED_OUT[timer] if timer else "cancel"
         reply = self._store.admin(run_id, action, reason=reason, events=events)
-        if reply[0] != "ok":
+        if not isinstance(reply, Changed):
             return False
         self._outbox.send_events(run_events.entries(run_id, record, events))
         self._confirm()
@@ -124,25 +129,29 @@ class RunAdmin:
         self, run_id: str, action: str, rule: str, steps: t.Sequence[str] = ()
     ) -> None:
         reply = self._store.admin(run_id, action, steps=steps)
-        if reply[0] == "missing":
-            raise _not_found(run_id)
-        if reply[0] == "state":
-            raise RunStateError(f"Run {run_id} is {reply[1]}: {rule}.")
-        if reply[0] == "step":
-            raise RunStateError(
-                f"Run {run_id} has no failed step {reply[1]!r}.",
-                hint="Only a failed step runs again; name it as the run shows it.",
-            )
-        if reply[0] == "unknown":
-            raise RunStateError(
-                f"Step {reply[1]!r} of run {run_id} runs at most once, and was begun: "
-                "it may have had its effect.",
-                hint="Look there first. To run it again, name it: "
-                f"steps=[{reply[1]!r}], or --step {shlex.quote(reply[1])} on the "
-                "command line.",
-            )
+        match reply:
+            case Changed():
+                self._send_run(run_id, reply.queued)
+            case Missing():
+                raise _not_found(run_id)
+            case WrongState():
+                raise RunStateError(f"Run {run_id} is {reply.status}: {rule}.")
+            case NotFailed():
+                raise RunStateError(
+                    f"Run {run_id} has no failed step {reply.step!r}.",
+                    hint="Only a failed step runs again; name it as the run shows it.",
+                )
+            case OutcomeUnknown(step):
+                raise RunStateError(
+                    f"Step {step!r} of run {run_id} runs at most once, and was begun: "
+                    "it may have had its effect.",
+                    hint="Look there first. To run it again, name it: "
+                    f"steps=[{step!r}], or --step {shlex.quote(step)} on the "
+                    "command line.",
+                )
+
+    def _send_run(self, run_id: str, queued: int) -> None:
         for record in self._store.read_records([run_id]):
-            queued = int(reply[1])
             self._outbox.send_runs(
                 [(run_id, record["function"], record["queue"], queued)]
             )

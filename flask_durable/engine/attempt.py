@@ -27,8 +27,15 @@ from ..store.large_writes import guarded
 from ..store.large_writes import LARGE
 from ..store.measurements.service_times import Ending
 from ..store.memo import Memo
+from ..store.replies import Committed
+from ..store.replies import Exists
+from ..store.replies import Full
+from ..store.replies import Interrupted
+from ..store.replies import Lost
+from ..store.replies import NotOwner
+from ..store.replies import Queued
+from ..store.replies import Resolved
 from ..store.run_store import after
-from ..store.run_store import Refused
 from ..store.status import RunStatus
 from . import run_events
 from .claimed_run import ClaimedRun
@@ -215,11 +222,11 @@ class Attempt:
 
     def commit(
         self, key: str, status: str, number: int, payload: str
-    ) -> tuple[str, Memo]:
-        """Write a step's memo.
+    ) -> Memo | Interrupted:
+        """Write a step's memo; return the memo that stands.
 
-        :returns: ``("ok", memo)``, ``("exists", the memo that stands)`` or
-            ``("interrupted", memo)``.
+        :returns: The memo; of an intent ``Interrupted``, if the body has started before
+            and left no outcome.
         :raises Signal: The run is not ours any more, or has reached its limit.
         """
         sent = time.monotonic()
@@ -230,18 +237,22 @@ class Attempt:
             ),
             size=len(payload),
         )
-        if lease and reply[0] == "ok":
-            self.renewed(sent)
-        if reply[0] == "full":
-            self._fail_over_limit(reply[1])
-        memo = Memo(status, self.token, number, payload)
-        if reply[0] == "exists":
-            memo = Memo.parse(reply[1])
-        if memo.final and reply[0] != "interrupted":
+        match reply:
+            case Committed():
+                memo = Memo(status, self.token, number, payload)
+                if lease:
+                    self.renewed(sent)
+            case Exists():
+                memo = Memo.parse(reply.memo)
+            case Interrupted():
+                return reply
+            case Full():
+                self._fail_over_limit(reply.limit)
+        if memo.final:
             self.committed = True
             if self.services.replay_eagerly:
                 self.memos[key] = str(memo)
-        return reply[0], memo
+        return memo
 
     def after_step(self) -> None:
         """Replay the body from the top, where effects outside steps are to show.
@@ -278,22 +289,15 @@ class Attempt:
                 payload=payload,
             )
         )
-        if reply[0] == "full":
-            self._fail_over_limit(reply[1])
-        if reply[0] == "resolved":
-            self.committed = True
-            return Memo.parse(reply[1])
-        if reply[0] == "queued":
-            self.outbox.send_runs(
-                [
-                    (
-                        self.run_id,
-                        self.record["function"],
-                        self.record["queue"],
-                        int(reply[1]),
-                    )
-                ]
-            )
+        match reply:
+            case Full():
+                self._fail_over_limit(reply.limit)
+            case Resolved():
+                self.committed = True
+                return Memo.parse(reply.memo)
+            case Queued():
+                function, queue = self.record["function"], self.record["queue"]
+                self.outbox.send_runs([(self.run_id, function, queue, reply.time)])
         raise self.seal(Suspended(reason))
 
     def hand_back(
@@ -439,10 +443,10 @@ class Attempt:
         (reply,) = self.services.store.renew(
             tag, [(self.run_id, self.token, self.lease)]
         )
-        if reply == "ok":
-            self.renewed(sent)
+        if isinstance(reply, Lost):
+            self.lose(cancelled=reply.cancelled)
         else:
-            self.lose(cancelled=reply == "cancelled")
+            self.renewed(sent)
 
     def _own(self, call: t.Callable[[], T], *, size: int = 0) -> T:
         """Write, and wait for the disk where that is asked for.
@@ -459,17 +463,17 @@ class Attempt:
             reply = self.services.retry_until_answered(call)
             self.services.wait_durable(mark)
             return reply
-        except Refused as refused:
+        except NotOwner as refused:
             self.lose(cancelled=refused.cancelled)
         except StateMayBeLost as error:
             # The body must not go on from state that may be lost. The run is taken over
             # from the state that the server still has.
             self.seal(OwnershipLost("its state may be lost"))
             logger.warning(
-                "Run %s is let go of: %s",
+                "Run %s is given up: %s",
                 self.run_id,
                 error,
-                extra={"action": "run_let_go"},
+                extra={"action": "run_given_up"},
             )
         except Exception as error:
             # Sealed before the log line: an error that a filter of the log raises would

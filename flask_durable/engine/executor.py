@@ -53,9 +53,13 @@ from ..messages import UndecodableMessage
 from ..observe.logging import run_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
+from ..store.replies import Claimed
+from ..store.replies import Paused
 from ..store.run_store import after
 from .attempt import Attempt
 from .claimed_run import ClaimedRun
+from .claiming import park
+from .claiming import revive
 from .control import BrokenOff
 from .control import Replayed
 from .control import Signal
@@ -103,19 +107,10 @@ class Executor:
             message has served its purpose.
         """
         if message.failed is not None:
-            self._revive(message, until)
+            revive(self._services, message.run, message.failed, until)
         function = self._services.functions.get(message.function)
         if function is None:
-            answer = self._services.retry_until_answered(
-                lambda: self._services.store.park(message.run), until=until
-            )
-            logger.warning(
-                "The code of %r is not here: run %s is %s.",
-                message.function,
-                message.run,
-                answer,
-                extra={"action": "run_deferred"},
-            )
+            park(self._services, message, until)
             return None
         token = new_token()
         sent = time.monotonic()
@@ -125,42 +120,16 @@ class Executor:
             ),
             until=until,
         )
-        if claim.answer == "paused":
-            logger.error(
-                "Run %s is paused: it was claimed too often without progress.",
-                message.run,
-                extra={"action": "run_paused"},
-            )
-        if claim.answer != "claimed":
-            return None
-        return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
-
-    def _revive(self, message: RunMessage, until: float) -> None:
-        """Queue a failed run again whose dead letter was moved back.
-
-        Only the generation that the letter names is revived: a letter that is moved
-        back twice, or received again later, changes nothing.
-        """
-        run_id, generation = message.run, message.failed
-        answer = self._services.retry_until_answered(
-            lambda: self._services.store.admin(run_id, "retry", generation=generation),
-            until=until,
-        )
-        if answer[0] == "unknown":
-            logger.error(
-                "Run %s is not retried: its step %r runs at most once, and may have "
-                "had its effect. To run it again, name it to runs.retry().",
-                run_id,
-                answer[1],
-                extra={"action": "retry_refused"},
-            )
-        elif answer[0] != "ok":
-            logger.info(
-                "The dead letter of run %s finds it %s.",
-                run_id,
-                answer[-1],
-                extra={"action": "dead_letter_stale"},
-            )
+        match claim:
+            case Claimed():
+                return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
+            case Paused():
+                logger.error(
+                    "Run %s is paused: it was claimed too often without progress.",
+                    message.run,
+                    extra={"action": "run_paused"},
+                )
+        return None
 
     def execute(self, run: ClaimedRun, *, until: float = math.inf) -> None:
         """Execute one attempt of *run*. An error of the user's code is never raised.
@@ -237,8 +206,8 @@ class Executor:
         """
         self.lost_threads.add(attempt)
         logger.error(
-            "The body of run %s does not end although the run was cancelled, or is "
-            "somebody else's: its thread is lost.",
+            "The body of run %s goes on although the run was cancelled, or another "
+            "worker owns it: its thread is lost.",
             attempt.run_id,
             extra={"action": "thread_lost"},
         )

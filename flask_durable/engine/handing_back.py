@@ -18,6 +18,9 @@ import typing as t
 
 from ..common.safe_logging import get_logger
 from ..store.hand_backs import hand_back
+from ..store.replies import Lost
+from ..store.replies import Queued
+from ..store.replies import Suspension
 from ..store.run_store import after
 from .attempt import Attempt
 from .claimed_run import ClaimedRun
@@ -49,15 +52,15 @@ def hand_back_attempts(
     for attempt, reply in zip(attempts, replies, strict=True):
         if isinstance(reply, Exception):
             continue  # it was reported
-        if reply[0] in ("queued", "suspended"):
+        if isinstance(reply, Lost):
+            attempt.seal(OwnershipLost("cancelled" if reply.cancelled else "lost"))
+        else:
             attempt.seal(Suspended(REASON))
             logger.warning(
                 "Run %s is handed back while its step still runs.",
                 attempt.run_id,
                 extra={"action": "run_handed_back"},
             )
-        else:
-            attempt.seal(OwnershipLost(reply[0]))
 
 
 def hand_back_unstarted(
@@ -77,8 +80,8 @@ def _hand_back(
     runs: t.Sequence[ClaimedRun],
     delay: float,
     until: float,
-) -> list[t.Any]:
-    """Return the answers of the scripts, or the errors."""
+) -> t.Sequence[Suspension | Lost | Exception]:
+    """Return the reply for each run, or the error."""
     if not runs:
         return []
     owned = [(run.run_id, run.token) for run in runs]
@@ -102,8 +105,8 @@ def _hand_back(
                 reply,
                 extra={"action": "run_not_handed_back"},
             )
-        elif reply[0] == "queued":
+        elif isinstance(reply, Queued):
             record = run.record
-            queued.append((run.run_id, record["function"], record["queue"], reply[1]))
+            queued.append((run.run_id, record["function"], record["queue"], reply.time))
     outbox.send_runs(queued)
     return replies

@@ -12,6 +12,7 @@ from ..common.loops import moved
 from ..common.processes import forget_after_fork
 from ..common.safe_logging import get_logger
 from ..redis.errors import log_failure
+from ..store.replies import Lost
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
 from .control import Copied
@@ -124,10 +125,10 @@ class Leases:
             tag, [(a.run_id, a.token, a.lease) for a in attempts]
         )
         for attempt, reply in zip(attempts, replies, strict=True):
-            if reply == "ok":
-                attempt.renewed(sent)
+            if isinstance(reply, Lost):
+                attempt.lose(cancelled=reply.cancelled)
             else:
-                attempt.lose(cancelled=reply == "cancelled")
+                attempt.renewed(sent)
 
     def _turn(self) -> float:
         self.renew()

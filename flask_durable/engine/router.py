@@ -39,6 +39,11 @@ from ..middleware import RoutedInfo
 from ..middleware import RouteInfo
 from ..redis.errors import is_transient
 from ..store.directory import Published
+from ..store.replies import Creation
+from ..store.replies import creation_of
+from ..store.replies import Known
+from ..store.replies import Queued
+from ..store.replies import Started
 from ..store.run_store import NewRun
 from .asking import Answer
 from .asking import Question
@@ -256,9 +261,11 @@ class Router:
             self._release_threads(planned)
             raise
         queued = []
-        for (routing, run), reply in zip(planned, replies, strict=False):
-            if self._created(routing, run, reply, sent):
-                queued.append((run.id, run.function, run.queue, reply[1]))
+        for (routing, run), answer in zip(planned, replies, strict=False):
+            reply = creation_of(answer)
+            self._created(routing, run, reply, sent)
+            if isinstance(reply, Queued):
+                queued.append((run.id, run.function, run.queue, reply.time))
         unsent = self._outbox.send_runs(queued)
         for routing, run in planned:
             # The sweeper sends the run message later. On a FIFO queue the next event of
@@ -286,28 +293,29 @@ class Router:
                 self._threads.release()
 
     def _created(
-        self, routing: _Routing, run: NewRun, reply: t.Any, sent: float
-    ) -> bool:
-        """Carry out *reply*; return whether a run message is owed."""
-        claimed = not isinstance(reply, Exception) and reply[0] == "claimed"
+        self, routing: _Routing, run: NewRun, reply: Creation | Exception, sent: float
+    ) -> None:
+        """Have a run that is claimed executed, and note what *reply* says."""
         if run.token and self._threads is not None:
-            if claimed:
-                self._threads.hand_over(run.queue, _claimed_run(run, reply[1], sent))
-            else:
-                self._threads.release()
-        if isinstance(reply, Exception):
-            logger.error(
-                "Could not create run %s: %s",
-                run.id,
-                reply,
-                extra={"action": "run_not_created"},
-            )
-            routing.info.error = reply
-            return False
-        old = reply[0] == "old"
-        runs = routing.info.existing if old else routing.info.created
-        runs[run.function] = run.id
-        return bool(reply[0] == "queued")
+            match reply:
+                case Started():
+                    claimed = _claimed_run(run, reply.time, sent)
+                    self._threads.hand_over(run.queue, claimed)
+                case _:
+                    self._threads.release()
+        match reply:
+            case Exception():
+                logger.error(
+                    "Could not create run %s: %s",
+                    run.id,
+                    reply,
+                    extra={"action": "run_not_created"},
+                )
+                routing.info.error = reply
+            case Known():
+                routing.info.existing[run.function] = run.id
+            case _:
+                routing.info.created[run.function] = run.id
 
     def _plan(
         self, routings: list[_Routing], published: Published
@@ -425,7 +433,7 @@ class Router:
         )
 
 
-def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
+def _claimed_run(run: NewRun, started: int, sent: float) -> ClaimedRun:
     record = {
         "function": run.function,
         "queue": run.queue,
@@ -434,7 +442,7 @@ def _claimed_run(run: NewRun, started: str, sent: float) -> ClaimedRun:
         "event_name": run.event_name,
         "generation": "0",
         "attempt": "0",
-        "started": started,
+        "started": str(started),
     }
     if run.unfiltered:
         record["unfiltered"] = "late" if run.late else "1"

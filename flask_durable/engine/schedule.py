@@ -30,6 +30,8 @@ from ..functions.cron import Cron
 from ..messages import EventMessage
 from ..redis.errors import is_transient
 from ..store.directory import Published
+from ..store.replies import creation_of
+from ..store.replies import Queued
 from ..store.run_store import NewRun
 from .outbox import Outbox
 from .services import EngineServices
@@ -166,10 +168,10 @@ class Schedules:
         store = self._services.store
         replies = store.server.call_many([store.creation(run) for run in runs])
         failed, queued = set(), []
-        for run, reply in zip(runs, replies, strict=True):
-            if is_transient(reply):
-                raise reply
+        for run, reply in zip(runs, map(creation_of, replies), strict=True):
             if isinstance(reply, Exception):
+                if is_transient(reply):
+                    raise reply
                 logger.error(
                     "Could not create run %s: %s",
                     run.id,
@@ -177,8 +179,8 @@ class Schedules:
                     extra={"action": "run_not_created"},
                 )
                 failed.add(run.function)
-            elif reply[0] == "queued":
-                queued.append((run.id, run.function, run.queue, reply[1]))
+            elif isinstance(reply, Queued):
+                queued.append((run.id, run.function, run.queue, reply.time))
         self._outbox.send_runs(queued)
         self._services.wait_durable(mark)
         return failed

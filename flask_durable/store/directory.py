@@ -25,6 +25,7 @@ from ..errors import ConfigurationError
 from ..redis.client import ask_holder
 from ..redis.exchange import execute
 from .keys import Keys
+from .replies import UnknownReply
 from .server import StateServer
 
 #: Milliseconds after which a function that no process published is forgotten: long
@@ -159,7 +160,12 @@ class Directory:
         """Forget a function, unless a process has it; return whether none has."""
         alive = VERSION_GONE - VERSION_LEFT
         reply = self._server.call("functions_forget", self._tag, id, alive)
-        return bool(reply[0] == "gone")
+        match reply:
+            case ["gone"]:
+                return True
+            case ["alive"]:
+                return False
+        raise UnknownReply("functions_forget", reply)
 
     def alive(self) -> set[str]:
         """Return the ids of the functions that a living process has the code of."""

@@ -13,7 +13,22 @@ from ..common.ids import new_token
 from ..messages import EVENT_QUEUE
 from ..redis.exchange import Argument
 from .keys import Keys
-from .run_reader import Record
+from .replies import Change
+from .replies import change_of
+from .replies import claim_of
+from .replies import Claimed
+from .replies import Commit
+from .replies import commit_of
+from .replies import COMMITTED
+from .replies import NotQueued
+from .replies import Parking
+from .replies import parking_of
+from .replies import Paused
+from .replies import refusal
+from .replies import Renewal
+from .replies import renewals_of
+from .replies import Suspension
+from .replies import suspension_of
 from .run_reader import RunReader
 from .server import Call
 from .server import StateServer
@@ -35,17 +50,6 @@ RENEW_LIMIT = 100
 
 #: Outbox entries of runs confirmed by one call.
 CONFIRM_LIMIT = 100
-
-
-class Refused(Exception):
-    """An owner's write was refused. Internal: the attempt stops on it.
-
-    :param cancelled: True if the run was cancelled, False if another worker owns it.
-    """
-
-    def __init__(self, *, cancelled: bool) -> None:
-        super().__init__("cancelled" if cancelled else "lost")
-        self.cancelled = cancelled
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,6 @@ class Swept:
     behind: list[str]
 
 
-@dataclass(frozen=True)
-class ClaimAnswer:
-    """The answer to a claim: the record and memos, or the reason why there are none.
-
-    :param answer: The word ``claimed``, ``paused`` or ``no``.
-    """
-
-    answer: str
-    record: Record = field(default_factory=dict, repr=False)
-    memos: dict[str, str] = field(default_factory=dict, repr=False)
-
-
 class RunStore(RunReader):
     """Reads and writes runs.
 
@@ -139,8 +131,7 @@ class RunStore(RunReader):
     def creation(self, run: NewRun) -> Call:
         """Return the call that creates *run*, to be sent with others in a pipeline.
 
-        Its reply is ``["claimed", time]``, ``["queued", time]``,
-        ``["scheduled", time]`` or ``["old", status]``.
+        Its reply is read by :func:`~.replies.creation_of`.
         """
         fields = ["function", run.function, "queue", run.queue, "event", run.event]
         fields += ["event_id", run.event_id, "event_name", run.event_name]
@@ -161,7 +152,7 @@ class RunStore(RunReader):
 
     def claim(
         self, run_id: str, token: str, *, version: str, queued: int
-    ) -> ClaimAnswer:
+    ) -> Claimed | Paused | NotQueued:
         """Claim a QUEUED run and read its memos, in one pipeline."""
         tag = self.keys.tag_of(run_id)
         args: list[Argument] = [
@@ -178,13 +169,11 @@ class RunStore(RunReader):
         for answer in (reply, memos):
             if isinstance(answer, Exception):
                 raise answer
-        if reply[0] != "claimed":
-            return ClaimAnswer(reply[0])
-        return ClaimAnswer(reply[0], _pairs(reply[1:]), _pairs(memos))
+        return claim_of(reply, memos)
 
-    def park(self, run_id: str) -> str:
-        """Set aside a QUEUED run whose code is not here; return its new state."""
-        return str(self._call("run_park", run_id, DEFER_DELAY, DEFER_LIMIT)[0])
+    def park(self, run_id: str) -> Parking:
+        """Set aside a QUEUED run whose code is not here."""
+        return parking_of(self._call("run_park", run_id, DEFER_DELAY, DEFER_LIMIT))
 
     def commit(
         self,
@@ -195,15 +184,13 @@ class RunStore(RunReader):
         number: int,
         payload: str,
         lease: float | None = None,
-    ) -> list[str]:
+    ) -> Commit:
         """Write a step's memo and renew the lease.
 
         :param lease: The lease in seconds, if not the usual; 0 leaves it as it is.
-        :returns: ``["ok"]``, ``["exists", memo]``, ``["interrupted"]`` or
-            ``["full", what]``.
-        :raises Refused: The run is no longer the caller's.
+        :raises NotOwner: The run is no longer the caller's.
         """
-        return self._own(
+        reply = self._call(
             "step_commit",
             run_id,
             token,
@@ -215,6 +202,8 @@ class RunStore(RunReader):
             MAX_STEPS,
             MAX_MEMO_BYTES,
         )
+        # The usual reply, once a step: before the others are looked at.
+        return COMMITTED if reply == ["ok"] else commit_of(reply)
 
     def suspend(
         self,
@@ -227,17 +216,16 @@ class RunStore(RunReader):
         step: str = "",
         number: int = 0,
         payload: str = "",
-    ) -> list[str]:
+    ) -> Suspension:
         """Give up the ownership of a run, see ``run_suspend.lua``.
 
         :param due: The time to go on, from :func:`after` or :func:`at`.
-        :returns: ``["suspended", due]``, ``["queued", time]`` or ``["paused", "0"]``;
-            ``["resolved", memo]`` or ``["full", what]`` where the caller still owns
-            the run.
-        :raises Refused: The run is no longer the caller's.
+        :returns: The new state of the run; or :class:`~.replies.Resolved` or
+            :class:`~.replies.Full` where the caller still owns it.
+        :raises NotOwner: The run is no longer the caller's.
         """
         lease = _milliseconds(self.lease)
-        return self._own(
+        reply = self._call(
             "run_suspend",
             run_id,
             token,
@@ -251,6 +239,7 @@ class RunStore(RunReader):
             MAX_STEPS,
             MAX_MEMO_BYTES,
         )
+        return suspension_of(reply)
 
     def finish(
         self,
@@ -270,9 +259,9 @@ class RunStore(RunReader):
         :param handler: Id, function and queue of the failure handler's run.
         :param events: Event messages that are owed.
         :returns: The time when the handler's run was queued (milliseconds), or 0.
-        :raises Refused: The run is no longer the caller's.
+        :raises NotOwner: The run is no longer the caller's.
         """
-        reply = self._own(
+        reply = self._call(
             "run_finish",
             run_id,
             token,
@@ -284,18 +273,24 @@ class RunStore(RunReader):
             *handler,
             *events,
         )
-        return int(reply[1])
+        match reply:
+            case ["finished", time]:
+                return int(time)
+        raise refusal("run_finish", reply)
 
-    def renew(self, tag: str, leases: t.Sequence[tuple[str, str, float]]) -> list[str]:
+    def renew(
+        self, tag: str, leases: t.Sequence[tuple[str, str, float]]
+    ) -> list[Renewal]:
         """Renew the leases of runs in one partition.
 
         :param leases: Run id, token and seconds, at most :data:`RENEW_LIMIT`.
-        :returns: The word ``ok``, ``lost`` or ``cancelled`` for each run.
+        :returns: The reply for each run.
         """
         args: list[Argument] = []
         for run_id, token, seconds in leases:
             args += [run_id, token, _milliseconds(seconds)]
-        return t.cast("list[str]", self.upkeep.call("lease_renew", tag, *args))
+        reply = self.upkeep.call("lease_renew", tag, *args)
+        return renewals_of(reply, len(leases))
 
     def admin(
         self,
@@ -306,10 +301,10 @@ class RunStore(RunReader):
         events: t.Sequence[str] = (),
         generation: int | None = None,
         steps: t.Sequence[str] = (),
-    ) -> list[str]:
+    ) -> Change:
         """Cancel, resume or retry a run: its arguments are in ``run_admin.lua``."""
         retried = ("" if generation is None else generation, *steps)
-        return self._call(
+        reply = self._call(
             "run_admin",
             run_id,
             action,
@@ -319,6 +314,7 @@ class RunStore(RunReader):
             *events,
             *(retried if action == "retry" else ()),
         )
+        return change_of(reply)
 
     def sweep(
         self,
@@ -346,16 +342,16 @@ class RunStore(RunReader):
     def hold(self, run_id: str, token: str) -> None:
         """Note that a run has objects in the blob store.
 
-        :raises Refused: The run is no longer the caller's.
+        :raises NotOwner: The run is no longer the caller's.
         """
-        self._own("run_hold", run_id, token)
+        self._note("run_hold", run_id, token)
 
     def note_change(self, run_id: str, token: str, step: str) -> None:
         """Note the first step that a replay called differently from its memo.
 
-        :raises Refused: The run is no longer the caller's.
+        :raises NotOwner: The run is no longer the caller's.
         """
-        self._own("run_note", run_id, token, step)
+        self._note("run_note", run_id, token, step)
 
     def expire(self, run_id: str) -> bool:
         """Remove a finished run whose objects are gone from the blob store.
@@ -386,15 +382,13 @@ class RunStore(RunReader):
         pipeline.hdel(f"{tag}:events", *entries)
         pipeline.execute()
 
-    def _call(self, name: str, run_id: str, *args: Argument) -> list[str]:
-        tag = self.keys.tag_of(run_id)
-        return t.cast("list[str]", self.server.call(name, tag, run_id, *args))
+    def _call(self, name: str, run_id: str, *args: Argument) -> t.Any:
+        return self.server.call(name, self.keys.tag_of(run_id), run_id, *args)
 
-    def _own(self, name: str, run_id: str, *args: Argument) -> list[str]:
+    def _note(self, name: str, run_id: str, *args: Argument) -> None:
         reply = self._call(name, run_id, *args)
-        if reply[0] in ("lost", "cancelled"):
-            raise Refused(cancelled=reply[0] == "cancelled")
-        return reply
+        if reply != ["ok"]:
+            raise refusal(name, reply)
 
 
 def after(seconds: float) -> str:
@@ -409,9 +403,3 @@ def at(timestamp: float) -> str:
 
 def _milliseconds(seconds: float | None) -> int:
     return 0 if seconds is None else round(seconds * 1000)
-
-
-def _pairs(flat: t.Any) -> dict[str, str]:
-    if isinstance(flat, dict):
-        return flat
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -29,6 +29,7 @@ from flask_durable.common.interruption import TimeoutInterrupt
 from flask_durable.common.interruption import Watchdog
 from flask_durable.engine.control import LossInterrupt
 from flask_durable.errors import ConfigurationError
+from flask_durable.store.replies import Renewal
 from flask_durable.store.status import RunStatus
 from flask_durable.worker.process import WorkerProcess
 from flask_durable.worker.push.worker import PushWorker
@@ -468,7 +469,7 @@ def test_a_step_that_asks_for_a_short_lease_gets_the_usual_one(
     leases: list[float] = []
     renew = harness.state.store.renew
 
-    def noted(tag: str, held: t.Sequence[tuple[str, str, float]]) -> list[str]:
+    def noted(tag: str, held: t.Sequence[tuple[str, str, float]]) -> list[Renewal]:
         leases.extend(lease for _, _, lease in held)
         return renew(tag, held)
 

@@ -202,7 +202,7 @@ def test_an_attempt_whose_last_write_was_lost_is_taken_over(
 
     run = harness.run_of(event_id)
     assert run.status is RunStatus.RUNNING
-    assert f"Run {run.id} is let go of" in caplog.text
+    assert f"Run {run.id} is given up" in caplog.text
     harness.expire_leases()
     harness.settle()
     harness.advance(61)

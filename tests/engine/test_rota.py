@@ -11,6 +11,7 @@ from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable.engine.rota import Rota
+from flask_durable.store.replies import Renewal
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import Swept
 from flask_durable.store.server import StateServer
@@ -176,7 +177,7 @@ def test_leases_are_renewed_although_a_partition_does_not_answer(
     renewed: list[str] = []
     plain = RunStore.renew
 
-    def renew(store: RunStore, tag: str, leases: t.Any) -> list[str]:
+    def renew(store: RunStore, tag: str, leases: t.Any) -> list[Renewal]:
         if tag == store.keys.tags[0]:
             raise redis.TimeoutError("no answer")
         renewed.append(tag)

@@ -15,7 +15,14 @@ import redis
 from flask_durable.config.settings import Settings
 from flask_durable.redis.exchange import Argument
 from flask_durable.store.keys import Keys
-from flask_durable.store.run_store import ClaimAnswer
+from flask_durable.store.replies import Claimed
+from flask_durable.store.replies import Commit
+from flask_durable.store.replies import Creation
+from flask_durable.store.replies import creation_of
+from flask_durable.store.replies import NotQueued
+from flask_durable.store.replies import Paused
+from flask_durable.store.replies import Queued
+from flask_durable.store.replies import Suspension
 from flask_durable.store.run_store import NewRun
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.run_store import Swept
@@ -233,36 +240,47 @@ class Kit:
         }
         return NewRun(**(fields | given))
 
-    def create(self, run: NewRun) -> list[str]:
+    def create(self, run: NewRun) -> Creation:
         """Create a run; return the script's reply."""
         name, tag, args = self.store.creation(run)
-        return t.cast("list[str]", self.server.call(name, tag, *args))
+        reply = creation_of(self.server.call(name, tag, *args))
+        assert not isinstance(reply, Exception)
+        return reply
 
     def queued(self, **given: t.Any) -> str:
         """Return the id of a new run that is QUEUED."""
         run = self.new_run(**given)
-        assert self.create(run)[0] == "queued"
+        assert isinstance(self.create(run), Queued)
         return run.id
 
     def running(self, token: str = "t1", **given: t.Any) -> str:
         """Return the id of a new run that was claimed through a message."""
         run_id = self.queued(**given)
-        assert self.claim(run_id, token).answer == "claimed"
+        self.claim(run_id, token)
         return run_id
 
-    def claim(self, run_id: str, token: str = "t1", queued: int = 0) -> ClaimAnswer:
-        return self.store.claim(run_id, token, version="v1", queued=queued)
+    def claim(self, run_id: str, token: str = "t1", queued: int = 0) -> Claimed:
+        """Claim a run that is QUEUED."""
+        reply = self.store.claim(run_id, token, version="v1", queued=queued)
+        assert isinstance(reply, Claimed), reply
+        return reply
+
+    def refused_claim(self, run_id: str, token: str = "t1") -> Paused | NotQueued:
+        """Try to claim a run; it is not the caller's."""
+        reply = self.store.claim(run_id, token, version="v1", queued=0)
+        assert not isinstance(reply, Claimed)
+        return reply
 
     def commit(
         self, run_id: str, step: str, token: str = "t1", **given: t.Any
-    ) -> list[str]:
+    ) -> Commit:
         """Commit a step, done with the payload ``run 1`` by default."""
         options = {"status": "done", "number": 1, "payload": "run 1", **given}
         return self.store.commit(run_id, token, step, **options)
 
     def suspend(
         self, run_id: str, how: str, due: str, token: str = "t1", **given: t.Any
-    ) -> list[str]:
+    ) -> Suspension:
         options = {"reason": how, **given}
         return self.store.suspend(run_id, token, how, due, **options)
 

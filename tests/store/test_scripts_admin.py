@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from flask_durable.store.replies import Changed
+from flask_durable.store.replies import Lost
+from flask_durable.store.replies import Missing
+from flask_durable.store.replies import NotOwner
+from flask_durable.store.replies import WrongState
 from flask_durable.store.run_store import after
-from flask_durable.store.run_store import Refused
 
 from .kit import Kit
 
@@ -38,7 +42,7 @@ def test_any_unfinished_run_is_cancelled_at_once(kit: Kit, state: str) -> None:
     reply = kit.store.admin(run_id, "cancel", reason="no need", events=["e"])
 
     record = kit.record(run_id)
-    assert reply == ["ok", "0"]
+    assert reply == Changed(0)
     assert (record["status"], record["reason"]) == ("cancelled", "no need")
     assert "finished" in record
     assert not {"token", "due", "waiting"} & set(record)
@@ -54,7 +58,7 @@ def test_a_finished_run_is_not_cancelled(kit: Kit, state: str) -> None:
 
     with kit.unchanged():
         reply = kit.store.admin(run_id, "cancel", events=["e"])
-    assert reply == ["state", state]
+    assert reply == WrongState(state)
 
 
 def test_a_cancelled_run_refuses_what_its_owner_still_writes(kit: Kit) -> None:
@@ -62,18 +66,20 @@ def test_a_cancelled_run_refuses_what_its_owner_still_writes(kit: Kit) -> None:
     kit.store.admin(run_id, "cancel")
 
     with kit.unchanged():
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(NotOwner) as refused:
             kit.commit(run_id, "late")
         assert refused.value.cancelled
-        with pytest.raises(Refused):
+        with pytest.raises(NotOwner):
             kit.finish(run_id)
-        assert kit.store.renew(kit.keys.root, [(run_id, "t1", 30)]) == ["cancelled"]
+        assert kit.store.renew(kit.keys.root, [(run_id, "t1", 30)]) == [
+            Lost(cancelled=True)
+        ]
 
 
 @pytest.mark.parametrize("action", ["cancel", "unstarted", "resume", "retry"])
 def test_a_run_that_does_not_exist_is_missing(kit: Kit, action: str) -> None:
     with kit.unchanged():
-        assert kit.store.admin("unknown", action) == ["missing"]
+        assert kit.store.admin("unknown", action) == Missing()
 
 
 def test_a_run_that_never_started_is_cancelled_by_its_start_timeout(kit: Kit) -> None:
@@ -81,7 +87,7 @@ def test_a_run_that_never_started_is_cancelled_by_its_start_timeout(kit: Kit) ->
     kit.advance(11)
 
     assert kit.sweep().timeouts == [f"start:{run_id}"]
-    assert kit.store.admin(run_id, "unstarted") == ["ok", "0"]
+    assert kit.store.admin(run_id, "unstarted") == Changed(0)
     assert kit.status(run_id) == "cancelled"
 
 
@@ -93,7 +99,7 @@ def test_a_start_timeout_that_comes_late_leaves_the_run_and_its_timeout(
     assert kit.sweep().timeouts == [f"start:{run_id}"]
     kit.claim(run_id)
 
-    assert kit.store.admin(run_id, "unstarted") == ["state", "running"]
+    assert kit.store.admin(run_id, "unstarted") == WrongState("running")
 
     assert kit.status(run_id) == "running"
     assert kit.members("timers") == [f"timeout:{run_id}"]
@@ -107,7 +113,7 @@ def test_a_timeout_comes_back_until_the_run_is_finished(kit: Kit) -> None:
     kit.advance(6)
     assert kit.sweep().timeouts == [f"timeout:{run_id}"]
 
-    assert kit.store.admin(run_id, "cancel", reason="timeout") == ["ok", "0"]
+    assert kit.store.admin(run_id, "cancel", reason="timeout") == Changed(0)
 
     assert not kit.members("timers")
 
@@ -134,12 +140,12 @@ def test_only_a_run_in_the_right_state_is_queued_again(
     run_id = in_state(kit, state)
     before = kit.dump()
 
-    answer, detail = kit.store.admin(run_id, action)
+    reply = kit.store.admin(run_id, action)
 
     if state in states:
         record = kit.record(run_id)
-        assert answer == "ok"
-        assert (record["status"], record["queued_at"]) == ("queued", detail)
+        assert reply == Changed(int(record["queued_at"]))
+        assert record["status"] == "queued"
         assert kit.owed() == [f"run:{run_id}"]
         assert kit.members("queued") == [run_id]
         assert kit.indexed(run_id) == ["queued"]
@@ -148,7 +154,7 @@ def test_only_a_run_in_the_right_state_is_queued_again(
         assert (record["dispatches"], record["attempt"]) == ("0", "0")
         assert kit.claim(run_id, "t2").memos["done"].startswith("done")
     else:
-        assert (answer, detail) == ("state", state)
+        assert reply == WrongState(state)
         assert kit.dump() == before
 
 
@@ -193,15 +199,15 @@ def test_a_repeated_retry_does_not_retry_what_failed_again(kit: Kit) -> None:
     with kit.unchanged():
         assert kit.server.call("run_admin", *args) == first
     assert kit.status(run_id) == "failed"
-    assert kit.store.admin(run_id, "retry")[0] == "ok"
+    assert isinstance(kit.store.admin(run_id, "retry"), Changed)
 
 
 def test_a_retry_of_a_generation_leaves_a_later_one_alone(kit: Kit) -> None:
     run_id = in_state(kit, "failed")
 
-    assert kit.store.admin(run_id, "retry", generation=0)[0] == "ok"
+    assert isinstance(kit.store.admin(run_id, "retry", generation=0), Changed)
     kit.claim(run_id, "t2")
     kit.finish(run_id, "t2", failed=True, outcome="{}")
     with kit.unchanged():
-        assert kit.store.admin(run_id, "retry", generation=0) == ["state", "failed"]
-    assert kit.store.admin(run_id, "retry", generation=1)[0] == "ok"
+        assert kit.store.admin(run_id, "retry", generation=0) == WrongState("failed")
+    assert isinstance(kit.store.admin(run_id, "retry", generation=1), Changed)

@@ -7,8 +7,13 @@ import typing as t
 import pytest
 
 from flask_durable.runs.model import Claim
+from flask_durable.store.replies import Deferred
+from flask_durable.store.replies import Lost
+from flask_durable.store.replies import NotOwner
+from flask_durable.store.replies import NotQueued
+from flask_durable.store.replies import Paused
+from flask_durable.store.replies import Renewed
 from flask_durable.store.run_store import after
-from flask_durable.store.run_store import Refused
 from flask_durable.store.run_store import RENEW_LIMIT
 
 from .kit import Kit
@@ -22,7 +27,6 @@ def test_a_claim_takes_the_run_and_reads_all_of_it(kit: Kit) -> None:
 
     claim = kit.claim(run_id, "t1")
 
-    assert claim.answer == "claimed"
     assert claim.record == kit.record(run_id)
     assert claim.record["token"] == "t1"
     assert claim.record["dispatches"] == "1"
@@ -37,7 +41,7 @@ def test_a_second_claim_finds_that_the_run_is_taken(kit: Kit) -> None:
     run_id = kit.running("t1")
 
     with kit.unchanged():
-        assert kit.claim(run_id, "t2").answer == "no"
+        assert isinstance(kit.refused_claim(run_id, "t2"), NotQueued)
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "suspended"])
@@ -53,13 +57,13 @@ def test_a_late_message_of_a_run_that_is_not_queued_is_harmless(
         kit.finish(run_id, failed=end == "failed", outcome="{}")
 
     with kit.unchanged():
-        assert kit.claim(run_id, "t2").answer == "no"
+        assert isinstance(kit.refused_claim(run_id, "t2"), NotQueued)
 
 
 def test_a_message_of_an_unknown_run_is_harmless(kit: Kit) -> None:
     with kit.unchanged():
-        assert kit.claim("unknown").answer == "no"
-        assert kit.store.park("unknown") == "no"
+        assert kit.refused_claim("unknown") == NotQueued("")
+        assert kit.store.park("unknown") == NotQueued("")
 
 
 def test_a_claim_brings_the_memos(kit: Kit) -> None:
@@ -77,10 +81,10 @@ def test_a_claim_brings_the_memos(kit: Kit) -> None:
 def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:
     run_id = kit.queued()
     for number in range(kit.settings.max_dispatches):
-        assert kit.claim(run_id, f"t{number}").answer == "claimed"
+        kit.claim(run_id, f"t{number}")
         kit.lose(run_id)
 
-    assert kit.claim(run_id, "last").answer == "paused"
+    assert kit.refused_claim(run_id, "last") == Paused()
 
     record = kit.record(run_id)
     assert record["status"] == "paused"
@@ -88,7 +92,7 @@ def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:
     assert kit.indexed(run_id) == ["paused"]
     assert not kit.owed() + kit.members("queued") + kit.members("leases")
     with kit.unchanged():
-        assert kit.claim(run_id, "another").answer == "no"
+        assert isinstance(kit.refused_claim(run_id, "another"), NotQueued)
 
 
 @pytest.mark.parametrize("progress", ["commit", "retry", "sleep", "body"])
@@ -125,7 +129,7 @@ def test_a_claim_notes_which_message_led_to_it(kit: Kit) -> None:
 def test_a_run_whose_code_is_not_here_is_set_aside_for_half_a_minute(kit: Kit) -> None:
     run_id = kit.queued()
 
-    assert kit.store.park(run_id) == "deferred"
+    assert isinstance(kit.store.park(run_id), Deferred)
 
     record = kit.record(run_id)
     assert (record["status"], record["reason"]) == ("suspended", "deferred")
@@ -146,11 +150,11 @@ def test_a_run_that_nobody_can_execute_for_a_day_is_paused(kit: Kit) -> None:
     kit.store.park(run_id)
     kit.advance(DAY - 60)
     kit.sweep()
-    assert kit.store.park(run_id) == "deferred"
+    assert isinstance(kit.store.park(run_id), Deferred)
     kit.advance(61)
     kit.sweep()
 
-    assert kit.store.park(run_id) == "paused"
+    assert kit.store.park(run_id) == Paused()
 
     record = kit.record(run_id)
     assert record["status"] == "paused"
@@ -177,10 +181,10 @@ def test_a_run_that_is_queued_by_hand_has_its_day_anew(kit: Kit, action: str) ->
     if action == "retry":
         kit.store.admin(run_id, "cancel")
     else:
-        assert kit.store.park(run_id) == "paused"
+        assert kit.store.park(run_id) == Paused()
     kit.store.admin(run_id, action)
 
-    assert kit.store.park(run_id) == "deferred"
+    assert isinstance(kit.store.park(run_id), Deferred)
 
 
 @pytest.mark.parametrize("state", ["running", "completed"])
@@ -190,7 +194,7 @@ def test_only_a_queued_run_is_parked(kit: Kit, state: str) -> None:
         kit.finish(run_id)
 
     with kit.unchanged():
-        assert kit.store.park(run_id) == "no"
+        assert isinstance(kit.store.park(run_id), NotQueued)
 
 
 # -- Renewing -------------------------------------------------------------------------
@@ -207,7 +211,8 @@ def test_a_renewal_answers_each_run(kit: Kit) -> None:
     with kit.unchanged():
         answers = kit.store.renew(kit.keys.root, leases)
 
-    assert answers == ["ok", "lost", "cancelled", "lost"]
+    taken, void = Lost(cancelled=False), Lost(cancelled=True)
+    assert answers == [Renewed(), taken, void, taken]
 
 
 def test_a_renewal_lasts_as_long_as_is_asked_for(kit: Kit) -> None:
@@ -223,7 +228,7 @@ def test_an_expired_lease_is_renewed_while_the_token_is_the_runs(kit: Kit) -> No
     run_id = kit.running()
     kit.advance(3600)
 
-    assert kit.store.renew(kit.keys.root, [(run_id, "t1", 30.0)]) == ["ok"]
+    assert kit.store.renew(kit.keys.root, [(run_id, "t1", 30.0)]) == [Renewed()]
     assert kit.score("leases", run_id) > kit.now()
 
 
@@ -235,7 +240,7 @@ def test_a_batch_of_renewals_is_one_call(kit: Kit) -> None:
 
     answers = kit.store.renew(kit.keys.root, [(run.id, "t1", 30.0) for run in runs])
 
-    assert answers == ["ok"] * RENEW_LIMIT
+    assert answers == [Renewed()] * RENEW_LIMIT
 
 
 # -- Stale owners ---------------------------------------------------------------------
@@ -257,18 +262,18 @@ def test_a_stale_token_changes_nothing(kit: Kit, now_is: str) -> None:
 
     with kit.unchanged():
         for how in ("retry", "sleep", "body", "handback", "pause"):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(NotOwner) as refused:
                 kit.suspend(run_id, how, after(1), "stale", step="a", number=1)
             assert refused.value.cancelled == (now_is == "cancelled")
         for status in ("done", "failed", "intent"):
             for step in ("a", "b"):
-                with pytest.raises(Refused):
+                with pytest.raises(NotOwner):
                     kit.commit(run_id, step, "stale", status=status)
         handler = (f"{run_id}.failure", "handler", "default")
-        with pytest.raises(Refused):
+        with pytest.raises(NotOwner):
             kit.finish(run_id, "stale", failed=True, handler=handler, events=["{}"])
-        answer = "cancelled" if now_is == "cancelled" else "lost"
-        assert kit.store.renew(kit.keys.root, [(run_id, "stale", 5.0)]) == [answer]
+        lost = Lost(cancelled=now_is == "cancelled")
+        assert kit.store.renew(kit.keys.root, [(run_id, "stale", 5.0)]) == [lost]
 
 
 def test_an_owner_that_let_go_writes_nothing_more(kit: Kit) -> None:
@@ -276,9 +281,9 @@ def test_an_owner_that_let_go_writes_nothing_more(kit: Kit) -> None:
     kit.suspend(run_id, "sleep", after(60), step="nap", payload="sleep null")
 
     with kit.unchanged():
-        with pytest.raises(Refused):
+        with pytest.raises(NotOwner):
             kit.commit(run_id, "a")
-        with pytest.raises(Refused):
+        with pytest.raises(NotOwner):
             kit.finish(run_id)
 
 
@@ -287,10 +292,10 @@ def test_an_owner_that_finished_writes_nothing_more(kit: Kit) -> None:
     kit.finish(run_id)
 
     with kit.unchanged():
-        with pytest.raises(Refused):
+        with pytest.raises(NotOwner):
             kit.commit(run_id, "a")
         for how in ("sleep", "handback"):
-            with pytest.raises(Refused):
+            with pytest.raises(NotOwner):
                 kit.suspend(run_id, how, after(1), step="nap")
 
 

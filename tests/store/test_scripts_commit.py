@@ -6,6 +6,14 @@ import typing as t
 
 import pytest
 
+from flask_durable.store.replies import Commit
+from flask_durable.store.replies import commit_of
+from flask_durable.store.replies import Committed
+from flask_durable.store.replies import Exists
+from flask_durable.store.replies import Full
+from flask_durable.store.replies import Interrupted
+from flask_durable.store.replies import Suspension
+from flask_durable.store.replies import suspension_of
 from flask_durable.store.run_store import after
 from flask_durable.store.run_store import MAX_MEMO_BYTES
 from flask_durable.store.run_store import MAX_STEPS
@@ -17,7 +25,8 @@ from .kit import Kit
 def test_a_step_is_written_with_its_token_and_attempt(kit: Kit, status: str) -> None:
     run_id = kit.running()
 
-    assert kit.commit(run_id, "a", status=status, number=3, payload="run x") == ["ok"]
+    reply = kit.commit(run_id, "a", status=status, number=3, payload="run x")
+    assert reply == Committed()
 
     assert kit.memo(run_id, "a") == f"{status} t1 3 0\nrun x"
 
@@ -44,7 +53,7 @@ def test_an_expired_lease_does_not_keep_the_owner_from_committing(kit: Kit) -> N
     kit.advance(3600)
     kit.sweep()
 
-    assert kit.commit(run_id, "a") == ["ok"]
+    assert kit.commit(run_id, "a") == Committed()
     kit.advance(kit.settings.lease / 3 + 1)
     assert kit.swept_runs() == []
     assert kit.status(run_id) == "running"
@@ -57,14 +66,14 @@ def test_an_outcome_is_never_written_over(kit: Kit, first: str, second: str) -> 
     kit.commit(run_id, "a", status=first, payload="run first")
     memo = kit.memo(run_id, "a")
 
-    assert kit.commit(run_id, "a", status=second, payload="run second") == ["ok"]
+    assert kit.commit(run_id, "a", status=second, payload="run second") == Committed()
     assert kit.memo(run_id, "a") == memo
 
     kit.lose(run_id)
     kit.claim(run_id, "t2")
     with kit.unchanged():
         reply = kit.commit(run_id, "a", "t2", status=second, payload="run third")
-    assert reply == ["exists", memo]
+    assert reply == Exists(memo)
 
 
 def test_an_intent_without_an_outcome_is_an_interruption_for_the_next(
@@ -76,8 +85,9 @@ def test_an_intent_without_an_outcome_is_an_interruption_for_the_next(
     kit.claim(run_id, "t2")
 
     with kit.unchanged():
-        assert kit.commit(run_id, "once", "t2", status="intent") == ["interrupted"]
-    assert kit.commit(run_id, "once", "t2", status="failed", payload="run i") == ["ok"]
+        assert kit.commit(run_id, "once", "t2", status="intent") == Interrupted()
+    reply = kit.commit(run_id, "once", "t2", status="failed", payload="run i")
+    assert reply == Committed()
     assert kit.memo(run_id, "once") == "failed t2 1 0\nrun i"
 
 
@@ -86,7 +96,7 @@ def test_an_intent_leads_to_an_outcome(kit: Kit, outcome: str) -> None:
     run_id = kit.running()
     kit.commit(run_id, "once", status="intent")
 
-    assert kit.commit(run_id, "once", status=outcome, payload="run o") == ["ok"]
+    assert kit.commit(run_id, "once", status=outcome, payload="run o") == Committed()
     assert kit.memo(run_id, "once") == f"{outcome} t1 1 0\nrun o"
 
 
@@ -98,7 +108,7 @@ def test_an_intent_follows_a_failed_attempt(kit: Kit) -> None:
     kit.sweep()
     kit.claim(run_id, "t2")
 
-    assert kit.commit(run_id, "once", "t2", status="intent", number=2) == ["ok"]
+    assert kit.commit(run_id, "once", "t2", status="intent", number=2) == Committed()
     assert kit.memo_head(run_id, "once") == ["intent", "t2", "2"]
 
 
@@ -115,13 +125,14 @@ class Limited:
 
     def commit(
         self, step: str, payload: str = "x", status: str = "done", token: str = "t1"
-    ) -> list[str]:
-        return self._call(
+    ) -> Commit:
+        reply = self._call(
             "step_commit", token, 30_000, step, status, 1, payload, *self.limits
         )
+        return commit_of(reply)
 
-    def suspend(self, how: str, step: str, payload: str = "x") -> list[str]:
-        return self._call(
+    def suspend(self, how: str, step: str, payload: str = "x") -> Suspension:
+        reply = self._call(
             "run_suspend",
             "t1",
             30_000,
@@ -133,11 +144,11 @@ class Limited:
             payload,
             *self.limits,
         )
+        return suspension_of(reply)
 
-    def _call(self, name: str, *args: t.Any) -> list[str]:
+    def _call(self, name: str, *args: t.Any) -> t.Any:
         tag = self.kit.tag(self.run_id)
-        reply = self.kit.server.call(name, tag, self.run_id, *args)
-        return t.cast("list[str]", reply)
+        return self.kit.server.call(name, tag, self.run_id, *args)
 
     @property
     def counted(self) -> int:
@@ -160,14 +171,14 @@ def test_the_limits_are_those_that_are_documented() -> None:
 def test_a_run_has_a_limit_of_steps(kit: Kit, how: str) -> None:
     limited = Limited(kit, 3, 10_000)
     for step in "abc":
-        assert limited.commit(step) == ["ok"]
+        assert limited.commit(step) == Committed()
 
     with kit.unchanged():
         if how in ("retry", "sleep"):
-            assert limited.suspend(how, "d") == ["full", "steps"]
+            assert limited.suspend(how, "d") == Full("steps")
         else:
-            assert limited.commit("d", status=how) == ["full", "steps"]
-    assert limited.commit("a") == ["ok"]
+            assert limited.commit("d", status=how) == Full("steps")
+    assert limited.commit("a") == Committed()
     assert kit.finish(limited.run_id, failed=True, outcome="{}") == 0
 
 
@@ -175,20 +186,20 @@ def test_a_step_that_is_there_already_may_go_on_at_the_limit(kit: Kit) -> None:
     limited = Limited(kit, 1, 10_000)
     limited.commit("a", status="intent")
 
-    assert limited.commit("a", status="done") == ["ok"]
+    assert limited.commit("a", status="done") == Committed()
 
 
 @pytest.mark.parametrize("how", ["done", "failed", "intent", "retry", "sleep"])
 def test_a_run_has_a_limit_of_bytes(kit: Kit, how: str) -> None:
     limited = Limited(kit, 100, 300)
-    assert limited.commit("a", "x" * 200) == ["ok"]
+    assert limited.commit("a", "x" * 200) == Committed()
 
     with kit.unchanged():
         if how in ("retry", "sleep"):
-            assert limited.suspend(how, "b", "x" * 150) == ["full", "bytes"]
+            assert limited.suspend(how, "b", "x" * 150) == Full("bytes")
         else:
-            assert limited.commit("b", "x" * 150, how) == ["full", "bytes"]
-    assert limited.commit("b", "x" * 50) == ["ok"]
+            assert limited.commit("b", "x" * 150, how) == Full("bytes")
+    assert limited.commit("b", "x" * 50) == Committed()
 
 
 def test_the_bytes_that_are_counted_are_those_that_are_stored(kit: Kit) -> None:

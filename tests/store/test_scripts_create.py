@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flask_durable.store.replies import Committed
+from flask_durable.store.replies import Known
+from flask_durable.store.replies import Queued
+from flask_durable.store.replies import Scheduled
+from flask_durable.store.replies import Started
 from flask_durable.store.run_store import after
 
 from .kit import Kit
@@ -14,12 +19,12 @@ OPAQUE = "a b\n\tc%s%d #1 \\ \" ' {}[] \u00fc\u2603\U0001f600 \x00\x01\x7f\r\n--
 def test_a_new_run_is_queued_and_its_message_is_owed(kit: Kit) -> None:
     run = kit.new_run(version="v7", unfiltered=True)
 
-    answer, queued = kit.create(run)
+    reply = kit.create(run)
 
     record = kit.record(run.id)
-    assert answer == "queued"
+    assert reply == Queued(int(record["queued_at"]))
     assert record["status"] == "queued"
-    assert record["queued_at"] == record["created"] == queued
+    assert record["queued_at"] == record["created"]
     assert (record["version"], record["unfiltered"]) == ("v7", "1")
     assert "token" not in record
     assert kit.owed() == [f"run:{run.id}"]
@@ -33,13 +38,13 @@ def test_a_new_run_is_queued_and_its_message_is_owed(kit: Kit) -> None:
 def test_a_run_may_be_created_in_the_hands_of_its_creator(kit: Kit) -> None:
     run = kit.new_run(token="t1")
 
-    answer, now = kit.create(run)
+    reply = kit.create(run)
 
     record = kit.record(run.id)
-    assert answer == "claimed"
+    assert reply == Started(int(record["started"]))
     assert (record["status"], record["token"]) == ("running", "t1")
     assert record["dispatches"] == "1"
-    assert record["started"] == record["claimed_at"] == now
+    assert record["started"] == record["claimed_at"]
     assert kit.members("leases") == [run.id]
     assert 0 < kit.score("leases", run.id) - kit.now() <= kit.settings.lease * 1000
     assert not kit.owed() + kit.members("queued")
@@ -51,13 +56,13 @@ def test_an_event_that_is_delivered_again_changes_nothing(kit: Kit) -> None:
     kit.claim(run.id)
 
     with kit.unchanged():
-        assert kit.create(run) == ["old", "running"]
+        assert kit.create(run) == Known("running")
         again = kit.new_run(id=run.id, token="t2", event='{"other": 1}', timeout=5)
-        assert kit.create(again) == ["old", "running"]
+        assert kit.create(again) == Known("running")
 
     kit.finish(run.id)
     with kit.unchanged():
-        assert kit.create(again) == ["old", "completed"]
+        assert kit.create(again) == Known("completed")
 
 
 def test_a_message_that_nobody_confirmed_is_asked_for_again(kit: Kit) -> None:
@@ -66,7 +71,7 @@ def test_a_message_that_nobody_confirmed_is_asked_for_again(kit: Kit) -> None:
 
     assert kit.create(kit.new_run(id=run.id, token="t2")) == first
     kit.confirm(f"run:{run.id}")
-    assert kit.create(run) == ["old", "queued"]
+    assert kit.create(run) == Known("queued")
 
 
 def test_the_token_gets_its_answer_again_while_it_owns_the_run(kit: Kit) -> None:
@@ -78,14 +83,14 @@ def test_the_token_gets_its_answer_again_while_it_owns_the_run(kit: Kit) -> None
         assert kit.create(run) == first
     kit.suspend(run.id, "handback", after(0))
     with kit.unchanged():
-        assert kit.create(run)[0] == "queued"
+        assert isinstance(kit.create(run), Queued)
 
 
 def test_a_run_of_the_future_waits_for_its_time(kit: Kit) -> None:
     start = kit.now() + 60_000
     run = kit.new_run(token="t1", start_at=start, timeout=100, start_timeout=50)
 
-    assert kit.create(run) == kit.create(run) == ["scheduled", str(start)]
+    assert kit.create(run) == kit.create(run) == Scheduled(start)
 
     record = kit.record(run.id)
     assert (record["status"], record["reason"]) == ("suspended", "scheduled")
@@ -132,7 +137,7 @@ def test_user_data_is_kept_as_it_is(kit: Kit) -> None:
     claim = kit.claim(run_id)
     assert claim.record["event"] == OPAQUE
     for step in (OPAQUE, "name#2", "%", "a b\nc", ""):
-        assert kit.commit(run_id, step, payload=OPAQUE + step) == ["ok"]
+        assert kit.commit(run_id, step, payload=OPAQUE + step) == Committed()
         kit.suspend(run_id, "handback", after(0))
         assert kit.claim(run_id).memos[step].partition("\n")[2] == OPAQUE + step
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flask_durable.store.run_store import Refused
+from flask_durable.store.replies import Missing
+from flask_durable.store.replies import NotOwner
 
 from .kit import Kit
 
@@ -23,7 +24,7 @@ def expiring(kit: Kit) -> str:
 def test_only_the_owner_notes_that_a_run_has_objects(kit: Kit) -> None:
     run_id = kit.running()
 
-    with kit.unchanged(), pytest.raises(Refused):
+    with kit.unchanged(), pytest.raises(NotOwner):
         kit.store.hold(run_id, "t2")
 
     kit.store.hold(run_id, "t1")
@@ -34,7 +35,7 @@ def test_a_cancelled_run_gets_no_objects(kit: Kit) -> None:
     run_id = kit.running()
     kit.store.admin(run_id, "cancel")
 
-    with kit.unchanged(), pytest.raises(Refused) as caught:
+    with kit.unchanged(), pytest.raises(NotOwner) as caught:
         kit.store.hold(run_id, "t1")
     assert caught.value.cancelled
 
@@ -65,7 +66,7 @@ def test_a_marked_run_cannot_be_retried(kit: Kit) -> None:
     kit.sweep()
 
     with kit.unchanged():
-        assert kit.store.admin(run_id, "retry") == ["missing"]
+        assert kit.store.admin(run_id, "retry") == Missing()
 
 
 def test_a_run_that_was_retried_in_time_keeps_its_objects(kit: Kit) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from flask_durable.store.replies import Changed
+from flask_durable.store.replies import Committed
+from flask_durable.store.replies import Delayed
+from flask_durable.store.replies import NotOwner
+from flask_durable.store.replies import Paused
+from flask_durable.store.replies import Queued
+from flask_durable.store.replies import Resolved
+from flask_durable.store.replies import WrongState
 from flask_durable.store.run_store import after
 from flask_durable.store.run_store import at
-from flask_durable.store.run_store import Refused
 
 from .kit import Kit
 
@@ -18,7 +25,7 @@ def test_a_suspended_run_is_owned_by_its_timer_alone(kit: Kit, how: str) -> None
     reply = kit.suspend(run_id, how, after(60), step="a", number=1, payload="run x")
 
     record = kit.record(run_id)
-    assert reply == ["suspended", record["due"]]
+    assert reply == Delayed(int(record["due"]))
     assert (record["status"], record["reason"]) == ("suspended", how)
     assert kit.indexed(run_id) == ["suspended"]
     assert kit.members("timers") == [f"wake:{run_id}"]
@@ -42,7 +49,7 @@ def test_a_suspended_run_is_queued_when_it_is_due(kit: Kit, how: str) -> None:
     assert not {"reason", "due", "waiting"} & set(record)
     assert kit.indexed(run_id) == ["queued"]
     assert not kit.members("timers")
-    assert kit.claim(run_id, "t2").answer == "claimed"
+    kit.claim(run_id, "t2")
 
 
 def test_the_same_attempt_is_told_the_same_after_the_run_went_on(kit: Kit) -> None:
@@ -62,7 +69,9 @@ def test_the_same_attempt_is_told_the_same_after_the_run_went_on(kit: Kit) -> No
 
 def test_the_end_of_a_sleep_is_fixed_when_it_is_first_reached(kit: Kit) -> None:
     run_id = kit.running()
-    _, due = kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
+    first = kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
+    assert isinstance(first, Delayed)
+    due = first.due
     assert kit.memo(run_id, "nap") == f"waiting t1 {due} 0\nsleep null"
     kit.store.admin(run_id, "cancel")
     kit.store.admin(run_id, "retry")
@@ -72,9 +81,9 @@ def test_the_end_of_a_sleep_is_fixed_when_it_is_first_reached(kit: Kit) -> None:
         run_id, "sleep", after(999), "t2", step="nap", payload="sleep null"
     )
 
-    assert reply == ["suspended", due]
+    assert reply == first
     assert kit.memo(run_id, "nap") == f"waiting t1 {due} 0\nsleep null"
-    assert kit.score("timers", f"wake:{run_id}") == int(due)
+    assert kit.score("timers", f"wake:{run_id}") == due
 
 
 def test_a_sleep_that_was_over_meanwhile_is_resolved(kit: Kit) -> None:
@@ -85,20 +94,23 @@ def test_a_sleep_that_was_over_meanwhile_is_resolved(kit: Kit) -> None:
     kit.advance(101)
     kit.claim(run_id, "t2")
 
-    answer, memo = kit.suspend(
+    reply = kit.suspend(
         run_id, "sleep", after(999), "t2", step="nap", payload="sleep null"
     )
 
-    assert answer == "resolved"
-    assert memo == kit.memo(run_id, "nap")
+    memo = kit.memo(run_id, "nap")
+    assert memo is not None
     assert memo.startswith("done t2 ")
+    assert reply == Resolved(memo)
     record = kit.record(run_id)
     assert (record["status"], record["token"]) == ("running", "t2")
 
 
 def test_a_woken_sleep_keeps_when_it_ended(kit: Kit) -> None:
     run_id = kit.running()
-    _, due = kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
+    first = kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
+    assert isinstance(first, Delayed)
+    due = first.due
     kit.client.zadd(f"{kit.keys.root}:timers", {f"wake:{run_id}": 1})
     kit.sweep()
 
@@ -110,13 +122,14 @@ def test_a_sleep_until_the_past_does_not_suspend(kit: Kit, due: str) -> None:
     run_id = kit.running()
     kit.advance(kit.settings.lease - 1)
 
-    answer, memo = kit.suspend(run_id, "sleep", due, step="nap", payload="sleep null")
+    reply = kit.suspend(run_id, "sleep", due, step="nap", payload="sleep null")
 
-    assert answer == "resolved"
     assert kit.store.read(run_id)[1]["nap"].status == "done"
-    assert memo == kit.memo(run_id, "nap")
+    memo = kit.memo(run_id, "nap")
+    assert memo is not None
+    assert reply == Resolved(memo)
     assert kit.score("leases", run_id) - kit.now() > (kit.settings.lease - 5) * 1000
-    assert kit.commit(run_id, "nap", payload="run other") == ["ok"]
+    assert kit.commit(run_id, "nap", payload="run other") == Committed()
     assert kit.memo(run_id, "nap") == memo
 
 
@@ -126,7 +139,7 @@ def test_a_sleep_until_an_instant_ends_then(kit: Kit) -> None:
 
     reply = kit.suspend(run_id, "sleep", at(instant), step="nap", payload="sleep null")
 
-    assert reply == ["suspended", str(instant * 1000)]
+    assert reply == Delayed(instant * 1000)
 
 
 @pytest.mark.parametrize("outcome", ["done", "failed"])
@@ -141,7 +154,7 @@ def test_what_is_there_already_is_not_waited_for(
     with kit.unchanged():
         reply = kit.suspend(run_id, how, after(60), step="a", number=1, payload="x")
 
-    assert reply == ["resolved", memo]
+    assert reply == Resolved(memo)
     assert kit.record(run_id)["token"] == "t1"
 
 
@@ -214,12 +227,11 @@ def test_a_failed_body_keeps_its_failure_and_attempt(kit: Kit) -> None:
 def test_a_run_that_is_handed_back_is_queued_at_once(kit: Kit) -> None:
     run_id = kit.running()
 
-    answer, time = kit.suspend(run_id, "handback", after(0))
+    reply = kit.suspend(run_id, "handback", after(0))
 
     record = kit.record(run_id)
-    assert answer == "queued"
+    assert reply == Queued(int(record["queued_at"]))
     assert record["status"] == "queued"
-    assert record["queued_at"] == time
     assert kit.owed() == [f"run:{run_id}"]
     assert kit.members("queued") == [run_id]
     assert "token" not in record
@@ -230,7 +242,7 @@ def test_a_run_that_is_handed_back_is_queued_at_once(kit: Kit) -> None:
 def test_a_hand_back_is_no_claim_without_progress(kit: Kit, delay: int) -> None:
     run_id = kit.queued()
     for number in range(kit.settings.max_dispatches + 2):
-        assert kit.claim(run_id, f"t{number}").answer == "claimed"
+        kit.claim(run_id, f"t{number}")
         kit.suspend(run_id, "handback", after(delay), f"t{number}")
         kit.advance(delay + 1)
         kit.sweep()
@@ -244,7 +256,7 @@ def test_a_paused_run_waits_for_a_person(kit: Kit) -> None:
     reply = kit.suspend(run_id, "pause", after(0), reason="look", payload="{}")
 
     record = kit.record(run_id)
-    assert reply == ["paused", "0"]
+    assert reply == Paused()
     assert (record["status"], record["reason"]) == ("paused", "look")
     assert record["failure"] == "{}"
     assert "token" not in record
@@ -260,7 +272,7 @@ def test_nobody_suspends_a_cancelled_run(kit: Kit, how: str) -> None:
     run_id = kit.running()
     kit.store.admin(run_id, "cancel")
 
-    with kit.unchanged(), pytest.raises(Refused) as refused:
+    with kit.unchanged(), pytest.raises(NotOwner) as refused:
         kit.suspend(run_id, how, after(1), step="a", number=1, payload="x")
     assert refused.value.cancelled
 
@@ -282,10 +294,10 @@ def test_a_paused_runs_timeout_stands_still_until_it_is_resumed(
         key = f"{kit.keys.root}:run:{run_id}"
         if how == "claims":
             kit.client.hset(key, "dispatches", "5")
-            assert kit.claim(run_id).answer == "paused"
+            assert kit.refused_claim(run_id) == Paused()
         else:
             kit.client.hset(key, "deferred_since", "1")
-            assert kit.store.park(run_id) == "paused"
+            assert kit.store.park(run_id) == Paused()
     kit.advance(3600)
     assert kit.sweep().timeouts == []
 
@@ -296,7 +308,7 @@ def test_a_paused_runs_timeout_stands_still_until_it_is_resumed(
     assert kit.sweep().timeouts == []
     kit.advance(16)
     assert f"timeout:{run_id}" in kit.sweep().timeouts
-    assert kit.store.admin(run_id, "timeout")[0] == "ok"
+    assert isinstance(kit.store.admin(run_id, "timeout"), Changed)
     assert kit.status(run_id) == "cancelled"
 
 
@@ -307,9 +319,9 @@ def test_a_timeout_that_was_found_before_a_pause_does_not_cancel(kit: Kit) -> No
     kit.suspend(run_id, "pause", after(0), reason="look", payload="{}")
 
     with kit.unchanged():
-        assert kit.store.admin(run_id, "timeout") == ["state", "paused"]
+        assert kit.store.admin(run_id, "timeout") == WrongState("paused")
 
-    assert kit.store.admin(run_id, "cancel")[0] == "ok"
+    assert isinstance(kit.store.admin(run_id, "cancel"), Changed)
 
 
 def test_what_was_left_of_a_timeout_is_not_kept_beyond_a_retry(kit: Kit) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flask_durable.store.replies import Lost
+from flask_durable.store.replies import Renewed
 from flask_durable.store.run_store import after
 from flask_durable.store.run_store import SWEEP_LIMIT
 
@@ -106,7 +108,7 @@ def test_an_outage_does_not_take_runs_from_healthy_owners(kit: Kit) -> None:
     assert kit.swept_runs() == []
 
     leases = [(run_id, f"t{number}", LEASE) for number, run_id in enumerate(runs)]
-    assert kit.store.renew(kit.keys.root, leases) == ["ok"] * 20
+    assert kit.store.renew(kit.keys.root, leases) == [Renewed()] * 20
     kit.advance(LOOK)
 
     assert kit.swept_runs() == []
@@ -118,7 +120,9 @@ def test_the_stopped_owner_of_a_run_that_was_taken_is_refused(kit: Kit) -> None:
     kit.lose(run_id)
     kit.claim(run_id, "t2")
 
-    assert kit.store.renew(kit.keys.root, [(run_id, "stopped", LEASE)]) == ["lost"]
+    assert kit.store.renew(kit.keys.root, [(run_id, "stopped", LEASE)]) == [
+        Lost(cancelled=False)
+    ]
     assert kit.record(run_id)["token"] == "t2"
 
 

@@ -17,6 +17,9 @@ from flask_durable.redis.errors import is_full
 from flask_durable.redis.errors import is_transient
 from flask_durable.redis.errors import TRANSIENT
 from flask_durable.redis.exchange import Argument
+from flask_durable.store.replies import Commit
+from flask_durable.store.replies import Committed
+from flask_durable.store.replies import Deferred
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.server import StateServer
 
@@ -57,7 +60,7 @@ def test_a_script_that_the_server_forgot_is_given_to_it_again(kit: Kit) -> None:
     run_id = kit.running()
     for _ in range(2):
         kit.client.script_flush()
-        assert kit.commit(run_id, "a") == ["ok"]
+        assert kit.commit(run_id, "a") == Committed()
     assert kit.memo_head(run_id, "a")[0] == "done"
 
 
@@ -111,17 +114,17 @@ def test_threads_do_not_get_each_others_replies(kit: Kit) -> None:
     kit.server.repeats = False
     runs = {kit.running(token=f"t{number}"): f"t{number}" for number in range(8)}
 
-    def work(pair: tuple[str, str]) -> list[str]:
+    def work(pair: tuple[str, str]) -> list[Commit]:
         run_id, token = pair
         return [
-            kit.commit(run_id, f"step{number}", token, payload=f"{run_id} {number}")[0]
+            kit.commit(run_id, f"step{number}", token, payload=f"{run_id} {number}")
             for number in range(50)
         ]
 
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(work, runs.items()))
 
-    assert replies == [["ok"] * 50] * 8
+    assert replies == [[Committed()] * 50] * 8
     for run_id in runs:
         memos = kit.store.read(run_id)[1]
         assert {memo.payload for memo in memos.values()} == {
@@ -145,7 +148,7 @@ def test_calls_go_on_after_the_server_was_killed_and_started(
     mortal.start()
 
     # It knows no script any more, and its connections are closed.
-    assert insist(lambda: mortal_kit.commit(run_id, "after")) == ["ok"]
+    assert insist(lambda: mortal_kit.commit(run_id, "after")) == Committed()
     mortal_kit.suspend(run_id, "handback", "0")
     claim = insist(lambda: mortal_kit.claim(run_id, "t2"))
     assert set(claim.memos) == {"before", "after"}
@@ -162,9 +165,9 @@ def test_the_first_call_after_a_restart_is_answered(
     mortal.start()
 
     if name == "call":
-        assert mortal_kit.store.park(run_id) == "deferred"
+        assert isinstance(mortal_kit.store.park(run_id), Deferred)
     else:
-        assert mortal_kit.claim(run_id, "t2").answer == "claimed"
+        mortal_kit.claim(run_id, "t2")
 
 
 def test_a_server_that_dies_among_calls_loses_and_doubles_nothing(
@@ -179,7 +182,7 @@ def test_a_server_that_dies_among_calls_loses_and_doubles_nothing(
         while not stopping.is_set():
             step = f"step{counts[run_id]}"
             reply = insist(lambda: mortal_kit.commit(run_id, step, token))  # noqa: B023
-            assert reply == ["ok"]
+            assert reply == Committed()
             counts[run_id] += 1
 
     with ThreadPoolExecutor(4) as pool:
@@ -229,7 +232,7 @@ def test_an_address_that_cannot_be_used_is_named_without_its_password() -> None:
 def test_a_closed_connection_is_opened_anew(kit: Kit) -> None:
     run_id = kit.running()
     kit.server.close()
-    assert kit.commit(run_id, "a") == ["ok"]
+    assert kit.commit(run_id, "a") == Committed()
 
 
 # -- Forks ----------------------------------------------------------------------------
@@ -260,7 +263,7 @@ def test_a_forked_process_has_connections_of_its_own(kit: Kit) -> None:
 
     def child() -> None:
         for number in range(20):
-            assert kit.commit(run_id, f"child{number}") == ["ok"]
+            assert kit.commit(run_id, f"child{number}") == Committed()
         os.write(write, ",".join(_ids(kit)).encode())
 
     assert in_child(child) == 0
@@ -270,7 +273,7 @@ def test_a_forked_process_has_connections_of_its_own(kit: Kit) -> None:
 
     assert not mine & theirs
     assert _ids(kit) == mine
-    assert kit.commit(run_id, "parent again") == ["ok"]
+    assert kit.commit(run_id, "parent again") == Committed()
     assert len(kit.store.read(run_id)[1]) == 22
 
 
@@ -288,12 +291,12 @@ def test_processes_that_were_forked_work_side_by_side(kit: Kit) -> None:
                 signal.alarm(30)
                 for number in range(100):
                     reply = store.commit(run_id, "t1", f"s{number}", "done", 1, run_id)
-                    assert reply == ["ok"]
+                    assert reply == Committed()
                 code = 0
             finally:
                 os._exit(code)
         children.append(child)
-        assert kit.commit(run_id, "parent", payload=run_id) == ["ok"]
+        assert kit.commit(run_id, "parent", payload=run_id) == Committed()
 
     codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
 

@@ -25,6 +25,7 @@ from flask_durable.engine.control import Suspended
 from flask_durable.engine.handing_back import hand_back_attempts
 from flask_durable.engine.handing_back import REASON
 from flask_durable.store.barrier import Barrier
+from flask_durable.store.replies import Renewal
 from flask_durable.store.run_store import RunStore
 from flask_durable.worker import process as process_module
 from flask_durable.worker.process import WorkerProcess
@@ -216,7 +217,7 @@ def test_leases_are_renewed_although_a_log_handler_hangs(
     begun, go_on, renewed = threading.Event(), threading.Event(), threading.Event()
     plain = RunStore.renew
 
-    def renew(store: RunStore, *args: t.Any) -> list[str]:
+    def renew(store: RunStore, *args: t.Any) -> list[Renewal]:
         if not hangs.reached.is_set():
             raise redis.ConnectionError("the server restarts")
         replies = plain(store, *args)

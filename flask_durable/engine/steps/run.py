@@ -276,16 +276,12 @@ class Execution:
     def _intend(self) -> Memo | None:
         """Write that the body is about to start, so that it never starts twice.
 
-        :returns: The memo of the failure, if it started before.
+        :returns: The memo of the outcome, if the step has one or started before.
         """
-        reply, _ = self._attempt.commit(
-            self._key,
-            "intent",
-            self._number,
-            payload(self._kind, "null", tries=self._tries),
-        )
-        if reply != "interrupted":
-            return None
+        text = payload(self._kind, "null", tries=self._tries)
+        reply = self._attempt.commit(self._key, "intent", self._number, text)
+        if isinstance(reply, Memo):
+            return reply if reply.final else None
         interrupted = Failure(
             type="StepInterrupted",
             message="it started once and left no outcome",
@@ -359,7 +355,9 @@ class Execution:
 
     def _commit(self, status: str, body: str, started: int, path: str = "") -> Memo:
         text = self._payload(body, started, path)
-        return self._attempt.commit(self._key, status, self._number, text)[1]
+        memo = self._attempt.commit(self._key, status, self._number, text)
+        assert isinstance(memo, Memo), "only an intent is interrupted"
+        return memo
 
     def _payload(self, body: str, started: int, path: str = "") -> str:
         return payload(
