@@ -206,12 +206,11 @@ def test_a_library_is_imported_in_its_rooms_only(library: str) -> None:
             assert inside, module
 
 
-def test_boto3_is_named_by_three_modules_and_imported_by_none() -> None:
+def test_boto3_is_named_by_one_module_and_imported_by_none() -> None:
     for module, path in MODULES.items():
         assert not imports_of(module)[1] & {"boto3", "botocore"}, module
         asks = 'import_module("boto' in path.read_text("utf-8")
-        homes = ("queue.sqs.client", "payloads.s3", "clients.aws")
-        assert asks == (module in homes), module
+        assert asks == (module == "clients.aws"), module
 
 
 def test_no_module_is_longer_than_five_hundred_lines() -> None:

@@ -1,4 +1,4 @@
-"""Calls of Amazon's APIs through boto3, and the meaning of their errors."""
+"""Clients of Amazon's APIs through boto3, calls of them, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typing as t
 from ..errors import ConfigurationError
 from ..errors import PlatformError
 
-#: Seconds to wait for a connection and for an answer, and tries of a call.
-CONNECT_TIMEOUT = 3
-READ_TIMEOUT = 15
-TRIES = 3
+#: Seconds to wait for a connection and for an answer, and tries of a call, by default.
+AWS_CONNECT_TIMEOUT = 3
+AWS_READ_TIMEOUT = 15
+AWS_TRIES = 3
 
 _CODES = {
     "platform.auth": (
@@ -39,6 +39,74 @@ _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrieval
 _UNUSABLE = ("NoRegionError", "ParamValidationError", "InvalidRegionError")
 
 
+def load_boto3(owner: str, extra: str) -> t.Any:
+    """Import boto3 and return the module with the exceptions of botocore.
+
+    :param owner: The subject that needs it, for the error.
+    :param extra: The extra of this distribution that installs it.
+    :raises ConfigurationError: boto3 is not installed.
+    """
+    try:
+        importlib.import_module("boto3.session")
+        return importlib.import_module("botocore.exceptions")
+    except ImportError:
+        raise needs_boto3(owner, extra) from None
+
+
+def needs_boto3(owner: str, extra: str) -> ConfigurationError:
+    """Return the error that names the missing *extra*."""
+    return ConfigurationError(
+        f"{owner} needs boto3, which is not installed.",
+        hint=f'Run `pip install "flask-durable[{extra}]"`.',
+    )
+
+
+def new_client(
+    service: str,
+    region: str | None,
+    endpoint: str | None,
+    *,
+    tries: int = AWS_TRIES,
+    connect_timeout: float = AWS_CONNECT_TIMEOUT,
+    read_timeout: float = AWS_READ_TIMEOUT,
+    where_known: t.Mapping[str, t.Any] | None = None,
+    **options: t.Any,
+) -> t.Any:
+    """Return a new boto3 client, which all threads of a process may share.
+
+    Making one is not thread-safe, and none survives a fork.
+
+    :param service: The name of the service in boto3.
+    :param region: The region; ``None``: as boto3 finds it.
+    :param endpoint: The URL of another server than Amazon's.
+    :param tries: The most tries of a call that is throttled, or gets no answer.
+    :param connect_timeout: Seconds to wait for a connection.
+    :param read_timeout: Seconds to wait for an answer.
+    :param where_known: Options of botocore's ``Config`` that its older releases lack.
+    :param options: Other options of botocore's ``Config``.
+    """
+    config = importlib.import_module("botocore.config").Config
+    known = config.OPTION_DEFAULTS
+    options.update((k, v) for k, v in (where_known or {}).items() if k in known)
+    return (
+        importlib.import_module("boto3.session")
+        .Session()
+        .client(
+            service,
+            region_name=region,
+            endpoint_url=endpoint,
+            config=config(
+                # Fixed: botocore builds its own text again for each call.
+                user_agent="flask-durable",
+                retries={"mode": "standard", "total_max_attempts": tries},
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+                **options,
+            ),
+        )
+    )
+
+
 class AWSClient:
     """One service of Amazon. Credentials and region are found as boto3 finds them.
 
@@ -57,18 +125,10 @@ class AWSClient:
         service: str,
         region: str | None,
         endpoint: str | None,
-        tries: int = TRIES,
-        timeout: float = READ_TIMEOUT,
+        tries: int = AWS_TRIES,
+        timeout: float = AWS_READ_TIMEOUT,
     ) -> None:
-        try:
-            self._session: t.Any = importlib.import_module("boto3.session")
-            self._botocore: t.Any = importlib.import_module("botocore.exceptions")
-            self._config: t.Any = importlib.import_module("botocore.config")
-        except ImportError:
-            raise ConfigurationError(
-                f"{owner} needs boto3, which is not installed.",
-                hint='Run `pip install "flask-durable[aws]"`.',
-            ) from None
+        self._errors = load_boto3(owner, "aws")
         self._service = service
         self._region = region
         self._endpoint = endpoint
@@ -78,16 +138,12 @@ class AWSClient:
     @functools.cached_property
     def client(self) -> t.Any:
         """The client, created on first use."""
-        return self._session.Session().client(
+        return new_client(
             self._service,
-            region_name=self._region,
-            endpoint_url=self._endpoint,
-            config=self._config.Config(
-                user_agent="flask-durable",
-                retries={"mode": "standard", "total_max_attempts": self._tries},
-                connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=self._timeout,
-            ),
+            self._region,
+            self._endpoint,
+            tries=self._tries,
+            read_timeout=self._timeout,
         )
 
     def call(self, operation: str, **parameters: t.Any) -> dict[str, t.Any]:
@@ -97,9 +153,9 @@ class AWSClient:
         """
         try:
             reply = getattr(self.client, operation)(**parameters)
-        except self._botocore.ClientError as error:
+        except self._errors.ClientError as error:
             raise self._refusal(error.response, operation) from error
-        except self._botocore.BotoCoreError as error:
+        except self._errors.BotoCoreError as error:
             raise PlatformError(
                 f"Amazon's {self._service} cannot be asked: {error}.",
                 code=_code(type(error).__name__),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import threading
 import typing as t
 from contextlib import contextmanager
 
-from ..errors import ConfigurationError
+from ..clients.aws import load_boto3
+from ..clients.aws import new_client
+from ..common.processes import PerProcess
 from ..errors import PayloadUnavailable
 from .blobs import BlobAddress
 
 #: Seconds to wait for a connection and for a reply, and tries of a call. A request that
 #: sends an event waits for all of them.
-CONNECT_TIMEOUT = 2
-READ_TIMEOUT = 13
-TRIES = 2
+S3_CONNECT_TIMEOUT = 2
+S3_READ_TIMEOUT = 13
+S3_TRIES = 3
 
 _MISSING = {"NoSuchKey", "404"}
 
@@ -39,19 +38,9 @@ class S3Store:
     """
 
     def __init__(self, address: BlobAddress) -> None:
-        try:
-            self._session: t.Any = importlib.import_module("boto3.session")
-            self._botocore: t.Any = importlib.import_module("botocore.exceptions")
-            self._config: t.Any = importlib.import_module("botocore.config")
-        except ImportError:
-            raise ConfigurationError(
-                "DURABLE_BLOB_URL names S3, and boto3 is not installed.",
-                hint='Run `pip install "flask-durable[s3]"`.',
-            ) from None
+        self._errors = load_boto3("A DURABLE_BLOB_URL of S3", "s3")
         self._address = address
-        self._lock = threading.Lock()
-        self._made: t.Any = None
-        self._pid: int | None = None
+        self._clients: PerProcess[t.Any] = PerProcess(self._new_client)
         #: True once the server has refused to remove many objects by one call.
         self._one_by_one = False
 
@@ -66,7 +55,7 @@ class S3Store:
             try:
                 reply = self._client.get_object(**self._place(key))
                 return t.cast(bytes, reply["Body"].read())
-            except self._botocore.ClientError as error:
+            except self._errors.ClientError as error:
                 if error.response["Error"]["Code"] in _MISSING:
                     return None
                 raise
@@ -86,7 +75,7 @@ class S3Store:
         if not self._one_by_one:
             try:
                 return self._remove_at_once(bucket, keys)
-            except self._botocore.ClientError as error:
+            except self._errors.ClientError as error:
                 status = error.response.get("ResponseMetadata", {}).get(
                     "HTTPStatusCode"
                 )
@@ -117,7 +106,7 @@ class S3Store:
     def _answers(self, what: str) -> t.Iterator[None]:
         try:
             yield
-        except (self._botocore.BotoCoreError, self._botocore.ClientError) as error:
+        except (self._errors.BotoCoreError, self._errors.ClientError) as error:
             raise PayloadUnavailable(
                 f"The blob store s3://{self._address.bucket} cannot be used for "
                 f"{what}: {error}.",
@@ -126,28 +115,16 @@ class S3Store:
 
     @property
     def _client(self) -> t.Any:
-        # Threads may share a client, but not make one at the same time, nor use it
-        # after a fork.
-        if self._pid != os.getpid():
-            with self._lock:
-                if self._pid != os.getpid():
-                    self._made = self._new_client()
-                    self._pid = os.getpid()
-        return self._made
+        return self._clients.get()
 
     def _new_client(self) -> t.Any:
-        known = self._config.Config.OPTION_DEFAULTS
-        lenient = {key: value for key, value in _LENIENT.items() if key in known}
-        return self._session.Session().client(
+        return new_client(
             "s3",
-            region_name=self._address.region,
-            endpoint_url=self._address.endpoint,
-            config=self._config.Config(
-                user_agent="flask-durable",
-                retries={"mode": "standard", "max_attempts": TRIES},
-                connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
-                max_pool_connections=32,
-                **lenient,
-            ),
+            self._address.region,
+            self._address.endpoint,
+            tries=S3_TRIES,
+            connect_timeout=S3_CONNECT_TIMEOUT,
+            read_timeout=S3_READ_TIMEOUT,
+            where_known=_LENIENT,
+            max_pool_connections=32,
         )

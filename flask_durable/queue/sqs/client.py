@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import typing as t
 
+from ...clients import aws
 from ...common.processes import PerProcess
 from ...common.safe_logging import get_logger
 from ...errors import ConfigurationError
@@ -151,47 +151,39 @@ def make_client(address: SQSAddress, *, answer_within: float | None = None) -> t
         repeated.
     :raises ConfigurationError: boto3 is not installed.
     """
-    try:
-        session = importlib.import_module("boto3.session").Session()
-        config = importlib.import_module("botocore.config").Config
-    except ImportError:
-        raise needs_boto3() from None
-    return session.client(
-        "sqs",
-        region_name=address.region,
-        endpoint_url=address.endpoint,
-        config=config(
-            # Fixed: botocore builds its own text again for each call.
-            user_agent="flask-durable",
-            parameter_validation=False,
-            max_pool_connections=32,
-            **_patient() if answer_within is None else _impatient(answer_within),
-        ),
-    )
-
-
-def _patient() -> dict[str, t.Any]:
-    return {
-        "retries": {"mode": "standard", "max_attempts": 3},
+    _botocore()
+    calls: dict[str, t.Any] = {
+        "tries": 4,
         "connect_timeout": 5,
         "read_timeout": LONGEST_POLL + 10,
     }
-
-
-def _impatient(seconds: float) -> dict[str, t.Any]:
-    return {
-        "retries": {"mode": "standard", "total_max_attempts": 1},
-        "connect_timeout": seconds,
-        "read_timeout": seconds,
-    }
+    if answer_within is not None:
+        calls = {
+            "tries": 1,
+            "connect_timeout": answer_within,
+            "read_timeout": answer_within,
+        }
+    return aws.new_client(
+        "sqs",
+        address.region,
+        address.endpoint,
+        parameter_validation=False,
+        max_pool_connections=32,
+        **calls,
+    )
 
 
 def needs_boto3() -> ConfigurationError:
     """Return the error that names the missing extra."""
-    return ConfigurationError(
-        "DURABLE_QUEUE_URL names SQS, and boto3 is not installed.",
-        hint='Run `pip install "flask-durable[sqs]"`.',
-    )
+    return aws.needs_boto3("A DURABLE_QUEUE_URL of SQS", "sqs")
+
+
+def _botocore() -> t.Any:
+    """Return the exceptions of botocore.
+
+    :raises ConfigurationError: boto3 is not installed.
+    """
+    return aws.load_boto3("A DURABLE_QUEUE_URL of SQS", "sqs")
 
 
 def error_code(error: Exception) -> str:
@@ -211,9 +203,9 @@ def is_transient(error: Exception) -> bool:
     There is no connection, SQS asks for fewer calls or failed itself, or credentials
     are missing or have ended, which an operator mends.
     """
-    exceptions = importlib.import_module("botocore.exceptions")
     if isinstance(error, NotAnswered):
         return True
+    exceptions = _botocore()
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
         return True
     response = getattr(error, "response", None) or {}
