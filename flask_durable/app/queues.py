@@ -16,6 +16,9 @@ from ..queue.transport import Transport
 from ..redis import client as redis_client
 from ..redis.client import ClientFactory
 
+if t.TYPE_CHECKING:
+    from .state import AppState
+
 
 def make_transport(
     settings: Settings,
@@ -47,6 +50,34 @@ def make_transport(
     if connect is None or url not in (None, settings.redis_url):
         connect = client_factory(url or settings.redis_url)
     return RedisTransport(connect, **options)
+
+
+class StateBehindQueues:
+    """The state of an app, as its broker depends on it.
+
+    :param state: The services of the app.
+    """
+
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        waits = state.settings.fsync != "off"
+        self._barrier = state.barrier.follower() if waits else None
+
+    @property
+    def reachable(self) -> bool:
+        """True while the state server answers."""
+        return self._state.reachable
+
+    def wait_durable(self) -> bool:
+        """Wait for the barrier, except with ``DURABLE_FSYNC="off"``.
+
+        :returns: False if some state written since the last call may be lost.
+        """
+        return self._barrier is None or self._barrier()
+
+    def note_failures(self, failed: t.Mapping[str, str]) -> None:
+        """Keep the errors of messages, by their subjects."""
+        self._state.failures.note(failed)
 
 
 def client_factory(url: str | None) -> ClientFactory:

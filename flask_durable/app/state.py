@@ -151,14 +151,10 @@ class AppState(Stores):
     def broker(self) -> DurableBroker:
         """The queues, for a process that receives."""
         from ..queue.broker import DurableBroker
+        from .queues import StateBehindQueues
 
-        waits = self.settings.fsync != "off"
         return DurableBroker(
-            self.message_sender,
-            window=self.window,
-            barrier=self.barrier.follower() if waits else _no_barrier,
-            healthy=lambda: self.reachable,
-            on_failed=self.failures.note,
+            self.message_sender, window=self.window, state=StateBehindQueues(self)
         )
 
     @functools.cached_property
@@ -323,11 +319,6 @@ def _confidential_of(settings: Settings, functions: FunctionRegistry) -> Confide
 
     prefix, namespace = settings.url_prefix or "", settings.namespace
     return Confidential(Redaction(settings.redact_keys), secrets, prefix, namespace)
-
-
-def _no_barrier() -> bool:
-    """A barrier that waits for nothing: ``DURABLE_FSYNC="off"``."""
-    return True
 
 
 _states: weakref.WeakSet[AppState] = weakref.WeakSet()

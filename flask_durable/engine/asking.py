@@ -85,7 +85,7 @@ class Asker:
 
     def _ask(self, questions: t.Sequence[Question]) -> list[Answer]:
         """Return the answers up to the first question that was left alone."""
-        round = _Round(questions, self._answer, self._came_back)
+        round = _Round(questions, self)
         try:
             inbox = self._idle.pop()
         except IndexError:
@@ -99,7 +99,8 @@ class Asker:
         self._idle.append(inbox)
         return round.answers
 
-    def _answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> Answer:
+        """Ask *question* in the calling thread, which is one of this object's."""
         if time.monotonic() < self._resting.get(question.key, 0.0):
             return Answer(rests=True)
         body = Body(ANSWER_WITHIN)
@@ -117,26 +118,21 @@ class Asker:
         self._resting.pop(question.key, None)
         return Answer(value)
 
-    def _came_back(self, question: Question) -> None:
+    def came_back(self, question: Question) -> None:
+        """Note that the call for *question*, which was left alone, has ended."""
         self._resting[question.key] = time.monotonic() + REST
 
 
 class _Round:
     """A list of questions that one thread asks, until it is done or left alone."""
 
-    def __init__(
-        self,
-        questions: t.Sequence[Question],
-        answer: t.Callable[[Question], Answer],
-        came_back: t.Callable[[Question], None],
-    ) -> None:
+    def __init__(self, questions: t.Sequence[Question], asker: Asker) -> None:
         self.answers: list[Answer] = []
         self.done = threading.Event()
         #: Set once a question was left alone and rests.
         self.left_alone = threading.Event()
         self._questions = questions
-        self._answer = answer
-        self._came_back = came_back
+        self._asker = asker
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._is_left = False
@@ -145,7 +141,7 @@ class _Round:
         """Ask all questions; return whether the thread is to serve further rounds."""
         for question in self._questions:
             self._began = time.monotonic()
-            answer = self._answer(question)
+            answer = self._asker.answer(question)
             with self._lock:
                 # Closes the race with leave_alone(): the answer counts or is late.
                 if not self._is_left:
@@ -153,7 +149,7 @@ class _Round:
                     self._began = time.monotonic()
                     continue
             self.left_alone.wait()
-            self._came_back(question)
+            self._asker.came_back(question)
             return False
         self.done.set()
         return True

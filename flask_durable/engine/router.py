@@ -59,7 +59,7 @@ logger = get_logger(__name__)
 _ADMITTED = Answer(True)
 
 
-class Delivery(t.Protocol):
+class EventDelivery(t.Protocol):
     """An event message in hand."""
 
     @property
@@ -98,7 +98,7 @@ class RunSlots(t.Protocol):
 class _Routing:
     """The state of one delivery while it is routed."""
 
-    delivery: Delivery
+    delivery: EventDelivery
     message: EventMessage
     text: str = field(repr=False)
     #: The description of the routing for middleware.
@@ -121,7 +121,7 @@ class Router:
         self._index = (Published(-1, {}), TriggerIndex())
 
     def route(
-        self, deliveries: t.Sequence[Delivery], *, until: float = math.inf
+        self, deliveries: t.Sequence[EventDelivery], *, until: float = math.inf
     ) -> None:
         """Route the events in hand, in as few round trips as one event needs.
 
@@ -159,7 +159,7 @@ class Router:
             else:
                 routing.delivery.done()
 
-    def _open(self, delivery: Delivery) -> _Routing | None:
+    def _open(self, delivery: EventDelivery) -> _Routing | None:
         message = delivery.message
         if not isinstance(message, EventMessage):
             delivery.dead("not an event")

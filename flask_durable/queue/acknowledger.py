@@ -23,12 +23,13 @@ from ..common.safe_logging import get_logger
 from .delivery import DeadLetter
 from .delivery import Delete
 from .delivery import Failed
-from .delivery import Held
+from .delivery import InFlightMessage
 from .delivery import kept
 from .delivery import Release
 from .delivery import Repeat
 from .delivery import Settlement
-from .heartbeat import Hand
+from .heartbeat import InFlight
+from .receiver import Intake
 from .settling import Batch
 from .settling import FIRST_BACKOFF
 from .settling import IDLE
@@ -45,6 +46,27 @@ LINGER = 0.02
 TURN = 0.1
 
 
+class MessageState(t.Protocol):
+    """The state that messages lead to, as far as the queues depend on it."""
+
+    @property
+    def reachable(self) -> bool:
+        """True while the state server answers; nothing is received otherwise."""
+
+    def wait_durable(self) -> bool:
+        """Return once all state written so far is durable.
+
+        :returns: False if some that was written since the last call may be lost.
+        :raises Exception: It is not known yet.
+        """
+
+    def note_failures(self, failed: t.Mapping[str, str]) -> None:
+        """Keep the errors of messages that were handed back or dead-lettered for them.
+
+        :param failed: The errors by the subjects of the messages.
+        """
+
+
 class Acknowledger:
     """A buffer of settled messages, and the thread that empties it.
 
@@ -54,39 +76,32 @@ class Acknowledger:
     it closer to the dead letters. Calls that failed are kept and repeated.
 
     :param transport: The queues of the messages.
-    :param hand: The messages in hand; a message leaves once it is carried out.
-    :param barrier: Returns once all state written so far is durable: ``True``, or
-        ``False`` if some that was written since its last call may be lost. Raises if it
-        is not known yet.
-    :param repeat: Takes messages to be processed once more, and returns those it does
-        not take, which are released.
-    :param on_failed: Called with the errors of messages, by what the messages are
-        about, once they are handed back or dead-lettered for them.
+    :param in_flight: The messages in flight; one leaves once it is carried out.
+    :param state: The state that messages lead to.
+    :param intake: The way of messages that are processed once more.
     """
 
     def __init__(
         self,
         transport: Transport,
-        hand: Hand,
-        barrier: t.Callable[[], bool],
-        repeat: t.Callable[[list[Held]], list[Held]],
-        on_failed: t.Callable[[t.Mapping[str, str]], None],
+        in_flight: InFlight,
+        state: MessageState,
+        intake: Intake,
     ) -> None:
         self._transport = transport
-        self._hand = hand
-        self._barrier = barrier
-        self._repeat = repeat
-        self._on_failed = on_failed
-        self._lock = threading.RLock()
+        self._in_flight = in_flight
+        self._state = state
+        self._intake = intake
+        self.lock = threading.RLock()
         #: Notified when there may be something to take, and when all is carried out.
         #: A run settles a message each time, so the thread is woken only if it can act.
-        self._takable = threading.Condition(self._lock)
-        self._empty = threading.Condition(self._lock)
+        self.takable = threading.Condition(self.lock)
+        self._empty = threading.Condition(self.lock)
         #: By queue: the settled messages that are not carried out, nor being so.
-        self._settled: dict[str, list[Held]] = defaultdict(list)
+        self._settled: dict[str, list[InFlightMessage]] = defaultdict(list)
         self._settlers: dict[str, QueueSettler] = {}
         #: Messages taken from there that no queue's thread has yet.
-        self._taken: list[Held] = []
+        self._taken: list[InFlightMessage] = []
         self._count = 0
         self._size = 0
         self._backoff = FIRST_BACKOFF
@@ -108,15 +123,15 @@ class Acknowledger:
         """The bytes of their bodies."""
         return self._size
 
-    def put(self, held: Held) -> None:
-        """Take over *held*, whose settlement is set."""
-        with self._lock:
-            settled = self._settled[held.queue]
-            settled.append(held)
+    def put(self, message: InFlightMessage) -> None:
+        """Take over *message*, whose settlement is set."""
+        with self.lock:
+            settled = self._settled[message.queue]
+            settled.append(message)
             self._count += 1
-            self._size += len(held.received.body)
+            self._size += len(message.received.body)
             if len(settled) == 1:
-                self._takable.notify()
+                self.takable.notify()
             if not self.loop.started and not self._closing.is_set():
                 self.loop.start()
 
@@ -136,8 +151,8 @@ class Acknowledger:
     def stop(self) -> None:
         """Carry out the batches that were begun, and end the threads."""
         self._closing.set()
-        with self._takable:
-            self._takable.notify()
+        with self.takable:
+            self.takable.notify()
 
     def _turn(self) -> float:
         self._take()
@@ -161,16 +176,16 @@ class Acknowledger:
 
     def _take(self) -> None:
         """Take all that is settled about queues that are not busy."""
-        with self._takable:
+        with self.takable:
             wait = self._soonest()
             if wait > 0:
-                self._takable.wait_for(
+                self.takable.wait_for(
                     lambda: not self._soonest() or self._closing.is_set(), wait
                 )
             if self._soonest():
                 return
         self._closing.wait(LINGER)
-        with self._lock:
+        with self.lock:
             for queue in [*self._settled]:
                 if not self._busy_for(queue):
                     self._taken += self._settled.pop(queue)
@@ -178,7 +193,7 @@ class Acknowledger:
     def _soonest(self) -> float:
         """Return the seconds until there may be something to take; 0 if there is."""
         return min(
-            (self._busy_for(queue) for queue, held in self._settled.items() if held),
+            (self._busy_for(queue) for queue, waits in self._settled.items() if waits),
             default=IDLE,
         )
 
@@ -188,29 +203,37 @@ class Acknowledger:
 
     def _begin(self) -> None:
         """Give the messages that were taken to their queues' threads."""
-        refused = self._pass_barrier([h for h in self._taken if _is_delete(h)])
-        again = [held for held in self._taken if isinstance(held.settlement, Repeat)]
+        refused = self._pass_barrier(
+            [message for message in self._taken if _is_delete(message)]
+        )
+        again = [
+            message for message in self._taken if isinstance(message.settlement, Repeat)
+        ]
         # A lost message is for another consumer to process.
-        unrepeated = set(self._repeat([held for held in again if not held.lost]))
+        unrepeated = set(
+            self._intake.repeat([message for message in again if not message.lost])
+        )
         batches: dict[str, Batch] = defaultdict(Batch)
-        over: list[Held] = []
+        over: list[InFlightMessage] = []
         kept = set(refused)
-        for held in self._taken:
-            if held in kept:
+        for message in self._taken:
+            if message in kept:
                 continue
-            batch, due = batches[held.queue], self._due(held)
-            if isinstance(due, Release) or held in unrepeated:
+            batch, due = batches[message.queue], self._due(message)
+            if isinstance(due, Release) or message in unrepeated:
                 delay = due.delay if isinstance(due, Release) else 0.0
-                batch.released[delay].append(held)
+                batch.released[delay].append(message)
             elif isinstance(due, DeadLetter):
-                batch.dead.append((held, due.reason))
+                batch.dead.append((message, due.reason))
             elif isinstance(due, Delete):
-                batch.deleted.append(held)
+                batch.deleted.append(message)
             else:
-                over.append(held)
-        self._ended(over, [])
+                over.append(message)
+        self.ended(over, [])
         self._put_back(refused)
-        self._taken = [h for each in batches.values() for h in each.messages]
+        self._taken = [
+            message for each in batches.values() for message in each.messages
+        ]
         for queue, batch in batches.items():
             self._hand_over(queue, batch)
         if refused:
@@ -227,25 +250,23 @@ class Acknowledger:
             settler = self._settlers[queue] = QueueSettler(
                 queue,
                 self._transport,
-                self._hand,
-                self._ended,
-                self._takable,
-                self._lock,
+                self._in_flight,
+                self,
             )
         settler.begin(batch)
-        self._taken = [held for held in self._taken if held not in messages]
+        self._taken = [message for message in self._taken if message not in messages]
         settler.wait(TURN)
 
-    def _pass_barrier(self, deletes: list[Held]) -> list[Held]:
+    def _pass_barrier(self, deletes: list[InFlightMessage]) -> list[InFlightMessage]:
         """Pass the barrier for *deletes*; return them if its result is not known.
 
-        Where state may be lost no message in hand is deleted; these are to be processed
-        once more instead.
+        Where state may be lost no message in flight is deleted; these are to be
+        processed once more instead.
         """
         if not deletes:
             return []
         try:
-            durable = self._barrier()
+            durable = self._state.wait_durable()
         except Exception as error:
             logger.warning(
                 "%d messages are kept: %s",
@@ -262,27 +283,29 @@ class Acknowledger:
             )
             # Also messages not settled yet: their state may have been written before
             # the loss, and the next barrier would pass.
-            self._hand.doubt()
-            for held in deletes:
-                held.doubt()
+            self._in_flight.doubt()
+            for message in deletes:
+                message.doubt()
         return []
 
-    def _ended(self, messages: list[Held], left: list[Held]) -> None:
+    def ended(
+        self, messages: list[InFlightMessage], left: list[InFlightMessage]
+    ) -> None:
         """Note that *messages* are carried out, except those in *left*."""
         done = set(messages).difference(left)
-        self._hand.remove(done)
+        self._in_flight.remove(done)
         self._note(done)
-        with self._lock:
+        with self.lock:
             self._count -= len(done)
-            self._size -= sum(len(held.received.body) for held in done)
+            self._size -= sum(len(message.received.body) for message in done)
             self._put_back(left)
             if not self._count:
                 self._empty.notify_all()
 
-    def _put_back(self, left: list[Held]) -> None:
-        with self._lock:
-            for held in reversed(left):
-                self._settled[held.queue].insert(0, held)
+    def _put_back(self, left: list[InFlightMessage]) -> None:
+        with self.lock:
+            for message in reversed(left):
+                self._settled[message.queue].insert(0, message)
 
     def _end_loops(self) -> None:
         for settler in self._settlers.values():
@@ -294,29 +317,29 @@ class Acknowledger:
             self._end_loops()
         self._backoff = min(self._backoff * 2, MAX_BACKOFF)
 
-    def _due(self, held: Held) -> Settlement | None:
-        """Return the settlement of *held* that is to be carried out now."""
-        settlement = held.settlement
+    def _due(self, message: InFlightMessage) -> Settlement | None:
+        """Return the settlement of *message* that is to be carried out now."""
+        settlement = message.settlement
         if not isinstance(settlement, Failed):
             return settlement
-        if held.receive_count < self._transport.max_receives(held.queue):
+        if message.receive_count < self._transport.max_receives(message.queue):
             return Release(settlement.delay)
-        reason = f"received {held.receive_count} times, at last {settlement.error}"
+        reason = f"received {message.receive_count} times, at last {settlement.error}"
         return DeadLetter(kept(reason))
 
-    def _note(self, messages: t.Iterable[Held]) -> None:
+    def _note(self, messages: t.Iterable[InFlightMessage]) -> None:
         """Report the errors of messages; nothing depends on it, or waits for it."""
         failed = {}
-        for held in messages:
-            settlement = held.settlement
+        for message in messages:
+            settlement = message.settlement
             if isinstance(settlement, Failed) and settlement.about:
-                due = self._due(held)
+                due = self._due(message)
                 why = due.reason if isinstance(due, DeadLetter) else settlement.error
                 failed[settlement.about] = why
         if not failed:
             return
         try:
-            self._on_failed(failed)
+            self._state.note_failures(failed)
         except Exception as error:
             logger.warning(
                 "Why %d messages failed is not noted: %s",
@@ -326,5 +349,5 @@ class Acknowledger:
             )
 
 
-def _is_delete(held: Held) -> bool:
-    return isinstance(held.settlement, Delete)
+def _is_delete(message: InFlightMessage) -> bool:
+    return isinstance(message.settlement, Delete)

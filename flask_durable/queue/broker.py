@@ -1,4 +1,12 @@
-"""One Dramatiq broker for every kind of queue."""
+"""One Dramatiq broker for every kind of queue.
+
+The parts that surround it know it by one role each::
+
+    receivers ───── Intake ──────────► broker ◄── Processing ─── threads of Dramatiq
+    acknowledger ── Intake.repeat ───►  │  │
+    heartbeats ──── WaitingMessages ─►  │  └───── BrokerWorker ─► worker process
+                                        └──────── MessageState ─► state server
+"""
 
 from __future__ import annotations
 
@@ -23,13 +31,14 @@ from ..messages import ForeignMessage
 from ..messages import UndecodableMessage
 from ..messages import UnknownForm
 from .acknowledger import Acknowledger
+from .acknowledger import MessageState
 from .consumer import Inbox
 from .consumer import LocalMessage
 from .consumer import ProcessingMiddleware
 from .consumer import QueueConsumer
 from .delivery import Delivery
-from .delivery import Held
-from .heartbeat import Hand
+from .delivery import InFlightMessage
+from .heartbeat import InFlight
 from .receiver import PAUSE
 from .receiver import Receiver
 from .sending import Sender
@@ -57,6 +66,16 @@ EMPTY_INTERVAL = 1.0
 FLUSH_TIMEOUT = 2.0
 
 
+class BrokerWorker(t.Protocol):
+    """The worker process whose run threads a broker feeds."""
+
+    def found_empty(self, queue: str) -> None:
+        """Note, at most once a second, that *queue* was seen empty."""
+
+    def take_back(self, payloads: list[t.Any]) -> None:
+        """Take back payloads that were handed over and will not be started."""
+
+
 class DurableBroker(dramatiq.Broker):
     """Gives Dramatiq's worker the messages of any :class:`Transport`.
 
@@ -66,13 +85,9 @@ class DurableBroker(dramatiq.Broker):
 
     :param sender: The queues, and how this process sends to them.
     :param window: The free run threads of this process.
-    :param barrier: Returns once all state written so far is durable: ``True``, or
-        ``False`` if some of it may be lost. Raises if it is not known yet.
-        Called before messages are deleted.
-    :param healthy: Returns True while the state server answers; nothing is received
-        while it does not.
+    :param state: The state that messages lead to. It is made durable before messages
+        are deleted, and nothing is received while it cannot be reached.
     :param middleware: Further Dramatiq middleware.
-    :param on_failed: Called with the errors of messages, by what they are about.
     """
 
     def __init__(
@@ -80,30 +95,21 @@ class DurableBroker(dramatiq.Broker):
         sender: Sender,
         *,
         window: Window,
-        barrier: t.Callable[[], bool],
-        healthy: t.Callable[[], bool] | None = None,
+        state: MessageState,
         middleware: t.Sequence[dramatiq.Middleware] = (),
-        on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None,
     ) -> None:
-        self._processing = ProcessingMiddleware(
-            self._begin, self._ended, self.stop_receiving
-        )
+        self._processing = ProcessingMiddleware(self)
         super().__init__(middleware=[self._processing, *middleware])
         self.logger = t.cast(logging.Logger, SafeLogger(self.logger))
         self.queues: set[str] = set()
         self.sender = sender
         self.transport = transport = sender.transport
         self.window = window
-        #: Called with a queue's name, at most once a second, when it was seen empty.
-        self.on_empty: t.Callable[[str], None] | None = None
-        #: Called with payloads that were handed over and will not be started.
-        self.on_unstarted: t.Callable[[list[t.Any]], None] | None = None
-        self._healthy = healthy
-        self._hand = Hand(transport, each_beat=self._give_back_overdue)
+        self._worker: BrokerWorker | None = None
+        self._state = state
+        self._in_flight = InFlight(transport, self)
         self._service_times = ServiceTimes()
-        self._acknowledger = Acknowledger(
-            transport, self._hand, barrier, self._repeat, on_failed
-        )
+        self._acknowledger = Acknowledger(transport, self._in_flight, state, self)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._receivers: list[Receiver] = []
@@ -116,6 +122,10 @@ class DurableBroker(dramatiq.Broker):
         self._stopping = threading.Event()
         self._flush_until = math.inf
         self._seen_empty: dict[str, float] = {}
+
+    def attach(self, worker: BrokerWorker) -> None:
+        """Work for *worker* from now on: tell it of empty queues and unstarted runs."""
+        self._worker = worker
 
     def declare_queue(self, queue_name: str) -> None:
         """Note that *queue_name* is used. It is made when it is first needed."""
@@ -148,7 +158,7 @@ class DurableBroker(dramatiq.Broker):
     ) -> QueueConsumer:
         """Return a consumer of *queue_name*; its receiver starts with the first one.
 
-        :param prefetch: An unused number: the window limits the messages in hand.
+        :param prefetch: An unused number: the window limits the messages in flight.
         :param timeout: Milliseconds that the consumer waits for a message.
         """
         with self._lock:
@@ -156,12 +166,7 @@ class DurableBroker(dramatiq.Broker):
                 thread = self._processing.consumer_threads.get(queue_name)
                 self._inboxes[queue_name] = Inbox(thread)
                 self._start_receiver(queue_name)
-        return QueueConsumer(
-            self._inboxes[queue_name],
-            timeout / 1000,
-            give_back=self._give_back,
-            flush=self._flush_a_moment,
-        )
+        return QueueConsumer(self._inboxes[queue_name], timeout / 1000, self)
 
     def serves(self, queue_name: str) -> bool:
         """Return whether this process consumes *queue_name* and is not stopping."""
@@ -171,7 +176,7 @@ class DurableBroker(dramatiq.Broker):
         """Give *payload* to a run thread, past the queue and without I/O.
 
         The caller has reserved a slot of the window for it. If the process stops first,
-        :attr:`on_unstarted` is called with it.
+        the worker takes it back, see :class:`BrokerWorker`.
 
         :raises dramatiq.errors.QueueNotFound: *queue_name* is not consumed here.
         """
@@ -186,16 +191,16 @@ class DurableBroker(dramatiq.Broker):
         :param wait: Seconds to wait for the first; the queue may wait less.
         :raises QueueAway: The queue cannot be reached.
         """
-        if not self._may_receive():
+        if not self.may_receive():
             self._stopping.wait(min(wait, PAUSE))
             return []
         with self._lock:
             if repeated := self._repeated.pop(queue, []):
                 return repeated
-        self._declare(queue)
+        self.prepare(queue)
         received = self.transport.receive(queue, limit, wait)
         if not received:
-            self._found_empty(queue)
+            self.found_empty(queue)
         deliveries = self._open(queue, received)
         if self._stopping.is_set():
             for delivery in deliveries:
@@ -203,7 +208,7 @@ class DurableBroker(dramatiq.Broker):
             return []
         return deliveries
 
-    def _declare(self, queue: str) -> None:
+    def prepare(self, queue: str) -> None:
         """Have *queue* made, and its options read, before its first receive."""
         if queue in self._declared:
             return
@@ -228,7 +233,7 @@ class DurableBroker(dramatiq.Broker):
             waiting = list(self._waiting)
             repeated = list(itertools.chain(*self._repeated.values()))
             self._repeated.clear()
-        self._give_back(waiting)
+        self.give_back(waiting)
         for delivery in repeated:
             delivery.release()
 
@@ -240,7 +245,8 @@ class DurableBroker(dramatiq.Broker):
         """
         return self._acknowledger.flush(timeout)
 
-    def _flush_a_moment(self) -> None:
+    def flush_a_moment(self) -> None:
+        """Wait a moment until settled messages are carried out."""
         left = self._flush_until - time.monotonic()
         self.flush_settled(max(0.0, min(FLUSH_TIMEOUT, left)))
 
@@ -257,7 +263,7 @@ class DurableBroker(dramatiq.Broker):
             for receiver in self._receivers:
                 receiver.loop.join(max(0.0, deadline - time.monotonic()))
         self._acknowledger.close(timeout)
-        self._hand.close()
+        self._in_flight.close()
         self.transport.close()
 
     def _start_receiver(self, queue: str) -> None:
@@ -265,25 +271,22 @@ class DurableBroker(dramatiq.Broker):
             queue,
             self.transport,
             self.window,
-            declare=self._declare,
-            ahead=self._ahead,
-            allowed=self._may_receive,
-            accept=self._accept,
-            empty=self._found_empty,
-            stopping=self._stopping,
+            self,
+            self._stopping,
         )
         self._receivers.append(receiver)
         receiver.loop.start()
 
-    def _may_receive(self) -> bool:
+    def may_receive(self) -> bool:
+        """Return whether receiving is allowed now."""
         if self._stopping.is_set():
             return False
         settled = self._acknowledger
         if settled.backlog > MAX_BACKLOG or settled.backlog_size > MAX_BACKLOG_SIZE:
             return False
-        return self._healthy is None or self._healthy()
+        return self._state.reachable
 
-    def _accept(self, queue: str, received: list[Received]) -> None:
+    def accept(self, queue: str, received: list[Received]) -> None:
         """Give received messages to run threads; their slots are taken, and freed here.
 
         A message frees its own slot when it leaves, so that none is freed twice.
@@ -298,8 +301,8 @@ class DurableBroker(dramatiq.Broker):
             for message in messages:
                 self._put(message)
         except Exception:
-            # They are in hand, and would stay hidden there.
-            self._give_back(messages)
+            # They are in flight here, and would stay hidden.
+            self.give_back(messages)
             raise
 
     def _open(self, queue: str, received: list[Received]) -> list[Delivery]:
@@ -308,16 +311,16 @@ class DurableBroker(dramatiq.Broker):
         Those of another release go back; other undecodable ones are dead letters.
         """
         deliveries = []
-        put = self._acknowledger.put
+        settlements = self._acknowledger
         for item in received:
             try:
                 message = decode(item.body)
                 self.sender.marks.check(queue, message)
             except UndecodableMessage as error:
-                held = Held(queue, item, put)
-                self._hand.add([held])
+                refused = InFlightMessage(queue, item, settlements)
+                self._in_flight.add([refused])
                 if isinstance(error, ForeignMessage):
-                    held.unknown(str(error))
+                    refused.unknown(str(error))
                 elif isinstance(error, UnknownForm):
                     logger.warning(
                         "A message of %s is of another release, and goes back: %s",
@@ -325,9 +328,9 @@ class DurableBroker(dramatiq.Broker):
                         error,
                         extra={"action": "message_unknown"},
                     )
-                    held.unknown(str(error))
+                    refused.unknown(str(error))
                 else:
-                    held.dead(str(error))
+                    refused.dead(str(error))
             except UnavailableError as error:
                 logger.warning(
                     "A message of %s goes back: %s",
@@ -335,19 +338,19 @@ class DurableBroker(dramatiq.Broker):
                     error,
                     extra={"action": "installation_unknown"},
                 )
-                held = Held(queue, item, put)
-                self._hand.add([held])
-                held.release(pause_before(item.receive_count))
+                refused = InFlightMessage(queue, item, settlements)
+                self._in_flight.add([refused])
+                refused.release(pause_before(item.receive_count))
             else:
-                deliveries.append(Delivery(queue, item, put, message))
-        self._hand.add(deliveries)
+                deliveries.append(Delivery(queue, item, settlements, message))
+        self._in_flight.add(deliveries)
         return deliveries
 
-    def _repeat(self, messages: list[Held]) -> list[Held]:
-        """Process *messages*, which stay in hand, once more; return those left over."""
+    def repeat(self, messages: list[InFlightMessage]) -> list[InFlightMessage]:
+        """Process *messages* once more; return those left over. They stay in flight."""
         queues: dict[str, list[Received]] = defaultdict(list)
-        for held in messages:
-            queues[held.queue].append(held.received)
+        for message in messages:
+            queues[message.queue].append(message.received)
         with self._lock:
             if self._stopping.is_set():
                 return messages
@@ -356,7 +359,7 @@ class DurableBroker(dramatiq.Broker):
                 self._repeated[queue] += self._open(queue, queues[queue])
         for queue in queues.keys() & self._inboxes.keys():
             self.window.take(len(queues[queue]))
-            self._accept(queue, queues[queue])
+            self.accept(queue, queues[queue])
         return []
 
     def _put(self, message: LocalMessage) -> None:
@@ -365,34 +368,35 @@ class DurableBroker(dramatiq.Broker):
         self._inboxes[message.queue_name].put(message)
         if self._stopping.is_set():
             # It came after stop_receiving() looked at the waiting messages.
-            self._give_back([message])
+            self.give_back([message])
 
-    def _begin(self, message: LocalMessage) -> bool:
+    def begin(self, message: LocalMessage) -> bool:
         """Return True if *message* may be processed now."""
         if self._stopping.is_set():
             # A thread that just became free must not begin what other workers could.
-            self._give_back([message])
+            self.give_back([message])
         return message.start()
 
-    def _ended(self, message: LocalMessage) -> None:
+    def ended(self, message: LocalMessage) -> None:
+        """Note how long *message* kept its thread, and with it others like it."""
         if message.began is not None:
             seconds = time.monotonic() - message.began
             self._service_times.took(message.queue_name, seconds)
 
-    def _ahead(self, queue: str) -> int:
+    def ahead(self, queue: str) -> int:
         """Return the number of messages of *queue* to fetch beyond free threads."""
         return self._service_times.ahead(
             queue, self.window.size, self.transport.prefetch
         )
 
-    def _give_back_overdue(self) -> None:
+    def give_back_overdue(self) -> None:
         """Hand back messages that have waited longer than expected for a thread.
 
         A message that comes back again and again stays: no other worker has a thread
         for it either, and the queue counts its receives. While the state server is away
         nothing is handed back: no other worker could do more.
         """
-        if self._healthy is not None and not self._healthy():
+        if not self._state.reachable:
             return
         before = time.monotonic() - MAX_WAIT
         with self._lock:
@@ -407,13 +411,14 @@ class DurableBroker(dramatiq.Broker):
         ]
         if overdue:
             self._service_times.forget()
-            self._give_back(overdue)
+            self.give_back(overdue)
 
     def _given_back(self, queue: str) -> int:
         """Return the receive from which on a message of *queue* is not handed back."""
         return min(GIVEN_BACK, self.transport.max_receives(queue))
 
-    def _give_back(self, messages: t.Iterable[LocalMessage]) -> None:
+    def give_back(self, messages: t.Iterable[LocalMessage]) -> None:
+        """Hand back those of *messages* that no thread has begun."""
         unstarted = []
         for message in messages:
             if not message.withdraw():
@@ -423,13 +428,14 @@ class DurableBroker(dramatiq.Broker):
                 message.delivery.release()
             else:
                 unstarted.append(message.payload)
-        if unstarted and self.on_unstarted is not None:
-            self.on_unstarted(unstarted)
+        if unstarted and self._worker is not None:
+            self._worker.take_back(unstarted)
 
-    def _found_empty(self, queue: str) -> None:
+    def found_empty(self, queue: str) -> None:
+        """Tell the worker, at most once a second, that *queue* was seen empty."""
         now = time.monotonic()
-        if self.on_empty is None:
+        if self._worker is None:
             return
         if now - self._seen_empty.get(queue, -EMPTY_INTERVAL) >= EMPTY_INTERVAL:
             self._seen_empty[queue] = now
-            self.on_empty(queue)
+            self._worker.found_empty(queue)

@@ -136,6 +136,25 @@ class Inbox:
             return None
 
 
+class Processing(t.Protocol):
+    """The broker, as Dramatiq's threads call it through the classes below."""
+
+    def begin(self, message: LocalMessage) -> bool:
+        """Return whether *message* may be processed now."""
+
+    def ended(self, message: LocalMessage) -> None:
+        """Note that the processing of *message* ended, however it did."""
+
+    def give_back(self, messages: t.Iterable[LocalMessage]) -> None:
+        """Hand back those of *messages* that no thread has begun."""
+
+    def flush_a_moment(self) -> None:
+        """Wait a moment until settled messages are carried out."""
+
+    def stop_receiving(self) -> None:
+        """Fetch nothing more, and hand back messages that were not started."""
+
+
 class QueueConsumer(Consumer):
     """Reads one queue's inbox, which lives on the broker.
 
@@ -144,22 +163,13 @@ class QueueConsumer(Consumer):
 
     :param inbox: The messages of the queue.
     :param timeout: Seconds to wait for a message.
-    :param give_back: Called with messages that are not going to be started.
-    :param flush: Called to carry out settlements.
+    :param processing: The broker, which hands back and settles messages.
     """
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        timeout: float,
-        *,
-        give_back: t.Callable[[t.Iterable[LocalMessage]], None],
-        flush: t.Callable[[], object],
-    ) -> None:
+    def __init__(self, inbox: Inbox, timeout: float, processing: Processing) -> None:
         self._inbox = inbox
         self._timeout = timeout
-        self._give_back = give_back
-        self._flush = flush
+        self._processing = processing
 
     def __next__(self) -> LocalMessage | None:
         return self._inbox.get(self._timeout)
@@ -185,25 +195,21 @@ class QueueConsumer(Consumer):
                 local.delivery.failed(local.error, delay)
 
     def requeue(self, messages: t.Iterable[MessageProxy]) -> None:
-        self._give_back(t.cast("t.Iterable[LocalMessage]", messages))
-        self._flush()
+        self._processing.give_back(t.cast("t.Iterable[LocalMessage]", messages))
+        self._processing.flush_a_moment()
 
     def close(self) -> None:
-        self._flush()
+        self._processing.flush_a_moment()
 
 
 class ProcessingMiddleware(Middleware):
-    """Starts messages, hands back those that raised, and stops receiving in time."""
+    """Starts messages, hands back those that raised, and stops receiving in time.
 
-    def __init__(
-        self,
-        begin: t.Callable[[LocalMessage], bool],
-        ended: t.Callable[[LocalMessage], None],
-        stop_receiving: t.Callable[[], None],
-    ) -> None:
-        self._begin = begin
-        self._ended = ended
-        self._stop_receiving = stop_receiving
+    :param processing: The broker, which decides and takes note.
+    """
+
+    def __init__(self, processing: Processing) -> None:
+        self._processing = processing
         #: Dramatiq's consumer threads by the names of their queues.
         self.consumer_threads: dict[str, ConsumerThread] = {}
 
@@ -218,7 +224,7 @@ class ProcessingMiddleware(Middleware):
         self.consumer_threads[thread.queue_name] = thread
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        if not self._begin(t.cast(LocalMessage, message)):
+        if not self._processing.begin(t.cast(LocalMessage, message)):
             raise SkipMessage("It was given back, or another consumer has it.")
 
     def after_process_message(
@@ -229,7 +235,7 @@ class ProcessingMiddleware(Middleware):
         result: t.Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        self._ended(t.cast(LocalMessage, message))
+        self._processing.ended(t.cast(LocalMessage, message))
         # Without this Dramatiq acknowledges a message whose actor raised.
         if exception is not None:
             # Otherwise it was interrupted, and nothing is wrong with it.
@@ -239,4 +245,4 @@ class ProcessingMiddleware(Middleware):
 
     def before_worker_shutdown(self, broker: Broker, worker: t.Any) -> None:
         # Dramatiq's consumers go on fetching until its last worker thread is done.
-        self._stop_receiving()
+        self._processing.stop_receiving()

@@ -29,7 +29,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Leave:
-    """The message is left where it is: it is no longer in hand."""
+    """The message is left where it is: it is no longer in flight here."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,14 @@ def kept(reason: str) -> str:
     return reason[:MAX_REASON].encode("utf-8", "replace").decode()
 
 
-class Held:
+class Settlements(t.Protocol):
+    """The settled messages that are not carried out yet: the acknowledger."""
+
+    def put(self, message: InFlightMessage) -> None:
+        """Take over *message*, whose settlement is set. Does no I/O, cannot fail."""
+
+
+class InFlightMessage:
     """A received message that this process answers for until it is settled.
 
     Settling it does no I/O and cannot fail: the acknowledger carries it out. The first
@@ -75,11 +82,11 @@ class Held:
 
     :param queue: The queue that it came from.
     :param received: The message as the transport gave it.
-    :param settle: Called once with this object when it was settled.
+    :param settlements: The taker of this object once it is settled.
     """
 
     def __init__(
-        self, queue: str, received: Received, settle: t.Callable[[Held], None]
+        self, queue: str, received: Received, settlements: Settlements
     ) -> None:
         self.queue = queue
         self.received = received
@@ -88,7 +95,7 @@ class Held:
         self.lost = False
         #: The time when it was received or extended last, on the monotonic clock.
         self.renewed = time.monotonic()
-        self._settle = settle
+        self._settlements = settlements
         self._doubted = False
         self._lock = threading.Lock()
 
@@ -140,7 +147,7 @@ class Held:
             if self.lost and isinstance(settlement, (Release, Failed)):
                 settlement = Leave()
             self.settlement = self._undoubted(settlement)
-        self._settle(self)
+        self._settlements.put(self)
 
     def _undoubted(self, settlement: Settlement | None) -> Settlement | None:
         if self._doubted and settlement == Delete():
@@ -148,7 +155,7 @@ class Held:
         return settlement
 
 
-class Delivery(Held):
+class Delivery(InFlightMessage):
     """A received message of ours, decoded.
 
     :param message: The decoded message.
@@ -158,10 +165,10 @@ class Delivery(Held):
         self,
         queue: str,
         received: Received,
-        settle: t.Callable[[Held], None],
+        settlements: Settlements,
         message: Message,
     ) -> None:
-        super().__init__(queue, received, settle)
+        super().__init__(queue, received, settlements)
         self.message = message
 
     @property

@@ -1,4 +1,4 @@
-"""The messages in hand, and the threads that keep them hidden from others.
+"""The messages in flight, and the threads that keep them hidden from others.
 
 Each queue has a thread of its own: a call about one queue that is not answered delays
 the extensions of no other.
@@ -13,7 +13,7 @@ import typing as t
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
 from .delivery import Delete
-from .delivery import Held
+from .delivery import InFlightMessage
 from .transport import ReceiptLost
 from .transport import Transport
 
@@ -23,27 +23,32 @@ logger = get_logger(__name__)
 MAX_PAUSE = 0.5
 
 
-class Hand:
+class WaitingMessages(t.Protocol):
+    """The messages in flight that no run thread has begun: those of the broker."""
+
+    def give_back_overdue(self) -> None:
+        """Hand back messages that wait for too long. Called about twice a second."""
+
+
+class InFlight:
     """The messages that this process received and has not deleted or handed back yet.
 
     A message is extended after a third of its visibility, also while it waits to be
     deleted. One whose visibility has run out by then is marked lost.
 
     :param transport: The queues of the messages.
-    :param each_beat: Called about once a second while any message is held.
+    :param waiting: The messages in flight that no run thread has begun.
     """
 
-    def __init__(
-        self, transport: Transport, each_beat: t.Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, transport: Transport, waiting: WaitingMessages) -> None:
         self._transport = transport
-        self._each_beat = each_beat
+        self._waiting = waiting
         self._lock = threading.Lock()
-        self._queues: dict[str, _QueueHand] = {}
+        self._queues: dict[str, _QueueInFlight] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(len(each.held) for each in [*self._queues.values()])
+        return sum(len(each.messages) for each in [*self._queues.values()])
 
     def changing(self, queue: str) -> threading.Lock:
         """Return the lock that is held while visibilities of *queue* change.
@@ -52,21 +57,21 @@ class Hand:
         """
         return self._of(queue).changing
 
-    def add(self, held: t.Iterable[Held]) -> None:
-        """Answer for *held* from now on."""
-        for one in held:
-            self._of(one.queue).add(one)
+    def add(self, messages: t.Iterable[InFlightMessage]) -> None:
+        """Answer for *messages* from now on."""
+        for message in messages:
+            self._of(message.queue).add(message)
 
-    def remove(self, held: t.Iterable[Held]) -> None:
-        """Stop answering for *held*."""
-        for one in held:
-            self._of(one.queue).remove(one)
+    def remove(self, messages: t.Iterable[InFlightMessage]) -> None:
+        """Stop answering for *messages*."""
+        for message in messages:
+            self._of(message.queue).remove(message)
 
     def doubt(self) -> None:
-        """Doubt all messages held now: none is deleted, each is processed once more."""
+        """Doubt all messages in flight: none is deleted, each is processed again."""
         for each in [*self._queues.values()]:
-            for one in each.snapshot():
-                one.doubt()
+            for message in each.snapshot():
+                message.doubt()
 
     def extend(self) -> None:
         """Extend messages received or extended a third of their visibility ago."""
@@ -84,74 +89,74 @@ class Hand:
         for loop in loops:
             loop.join(max(deadline - time.monotonic(), 0))
 
-    def _of(self, queue: str) -> _QueueHand:
+    def _of(self, queue: str) -> _QueueInFlight:
         # Read without the lock: an entry is never removed.
         found = self._queues.get(queue)
         if found is None:
             with self._lock:
                 found = self._queues.get(queue)
                 if found is None:
-                    found = _QueueHand(queue, self._transport, self._each_beat)
+                    found = _QueueInFlight(queue, self._transport, self._waiting)
                     if self._closed:
                         found.loop.stopping.set()
                     self._queues[queue] = found
         return found
 
 
-class _QueueHand:
+class _QueueInFlight:
     """The messages of one queue."""
 
     def __init__(
-        self, queue: str, transport: Transport, each_beat: t.Callable[[], None]
+        self, queue: str, transport: Transport, waiting: WaitingMessages
     ) -> None:
         self.changing = threading.Lock()
-        self.held: set[Held] = set()
+        self.messages: set[InFlightMessage] = set()
         self._queue = queue
         self._transport = transport
-        self._each_beat = each_beat
+        self._waiting = waiting
         self._lock = threading.Lock()
         # Half of the age at which a message is due: a message that just missed a beat
         # is extended at half of its visibility, and twice more before it runs out.
         self._pause = min(MAX_PAUSE, transport.visibility(queue) / 6)
         self.loop = Loop(f"durable-heartbeat-{queue}", self._turn, self._failed)
 
-    def add(self, held: Held) -> None:
+    def add(self, message: InFlightMessage) -> None:
         with self._lock:
-            self.held.add(held)
+            self.messages.add(message)
             if not self.loop.started:
                 self.loop.start(self._pause)
 
-    def remove(self, held: Held) -> None:
+    def remove(self, message: InFlightMessage) -> None:
         with self._lock:
-            self.held.discard(held)
+            self.messages.discard(message)
 
-    def snapshot(self) -> list[Held]:
+    def snapshot(self) -> list[InFlightMessage]:
         with self._lock:
-            return list(self.held)
+            return list(self.messages)
 
     def extend(self) -> None:
         visibility = self._transport.visibility(self._queue)
         with self.changing:
             before = time.monotonic() - visibility / 3
             due = [
-                held
-                for held in self.snapshot()
-                if held.renewed <= before and held.settlement in (None, Delete())
+                message
+                for message in self.snapshot()
+                if message.renewed <= before and message.settlement in (None, Delete())
             ]
             if due:
                 self._extend(due, visibility)
 
-    def _extend(self, messages: list[Held], visibility: float) -> None:
+    def _extend(self, messages: list[InFlightMessage], visibility: float) -> None:
         now = time.monotonic()
-        receipts = [held.received.receipt for held in messages]
+        receipts = [message.received.receipt for message in messages]
         outcomes = self._transport.extend(self._queue, receipts, visibility)
-        for held, error in zip(messages, outcomes, strict=True):
+        for message, error in zip(messages, outcomes, strict=True):
             if error is None:
-                held.renewed = now
+                message.renewed = now
             elif isinstance(error, ReceiptLost):
                 # A message deleted since then is not there, which is no loss.
-                held.lost = held.settlement is None
-                self.remove(held)
+                message.lost = message.settlement is None
+                self.remove(message)
             else:
                 logger.warning(
                     "A message of %s was not extended: %s",
@@ -164,12 +169,12 @@ class _QueueHand:
         try:
             self.extend()
         finally:
-            self._each_beat()
+            self._waiting.give_back_overdue()
         return self._pause
 
     def _failed(self, error: BaseException) -> float:
         logger.error(
-            "A beat over the messages in hand failed",
+            "A beat over the messages in flight failed",
             exc_info=error,
             extra={"action": "heartbeat_failed"},
         )

@@ -7,6 +7,7 @@ import typing as t
 
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
+from .delivery import InFlightMessage
 from .transport import Received
 from .transport import Transport
 from .window import Window
@@ -24,6 +25,34 @@ MAX_BACKOFF = 5.0
 MOST = 10
 
 
+class Intake(t.Protocol):
+    """The way of messages from the queues to the run threads: the broker's."""
+
+    def ahead(self, queue: str) -> int:
+        """Return the number of messages of *queue* to fetch beyond free threads."""
+
+    def may_receive(self) -> bool:
+        """Return whether receiving is allowed now."""
+
+    def prepare(self, queue: str) -> None:
+        """Have *queue* made, and its options read, before its first receive."""
+
+    def accept(self, queue: str, received: list[Received]) -> None:
+        """Give received messages to run threads.
+
+        Their slots of the window are taken. They are freed here, whatever happens.
+        """
+
+    def found_empty(self, queue: str) -> None:
+        """Note that there was nothing to receive from *queue*."""
+
+    def repeat(self, messages: list[InFlightMessage]) -> list[InFlightMessage]:
+        """Have *messages*, which stay in flight, processed once more.
+
+        :returns: The messages that are not taken, to be released.
+        """
+
+
 class Receiver:
     """Receives as many messages as the window has room for.
 
@@ -31,13 +60,8 @@ class Receiver:
 
     :param queue: The queue's name.
     :param transport: The transport of the queue.
-    :param declare: Has a queue made before its first receive.
     :param window: The free run threads.
-    :param ahead: Returns the number of messages to fetch beyond free threads.
-    :param allowed: Returns True while receiving is allowed.
-    :param accept: Called with received messages whose slots are taken. It frees the
-        slots, whatever happens.
-    :param empty: Called when there was nothing to receive.
+    :param intake: The way of messages to the run threads.
     :param stopping: Set when the thread is to end.
     """
 
@@ -46,12 +70,7 @@ class Receiver:
         queue: str,
         transport: Transport,
         window: Window,
-        *,
-        declare: t.Callable[[str], None],
-        ahead: t.Callable[[str], int],
-        allowed: t.Callable[[], bool],
-        accept: t.Callable[[str, list[Received]], None],
-        empty: t.Callable[[str], None],
+        intake: Intake,
         stopping: threading.Event,
     ) -> None:
         name = f"durable-receiver-{queue}"
@@ -59,20 +78,16 @@ class Receiver:
         self._queue = queue
         self._transport = transport
         self._window = window
-        self._ahead = ahead
-        self._allowed = allowed
-        self._accept = accept
-        self._empty = empty
-        self._declare = declare
+        self._intake = intake
         self._backoff = FIRST_BACKOFF
 
     def _turn(self) -> float:
-        ahead = self._ahead(self._queue)
+        ahead = self._intake.ahead(self._queue)
         if not self._window.wait_free(PAUSE, ahead):
             return 0
-        if not self._allowed():
+        if not self._intake.may_receive():
             return PAUSE
-        self._declare(self._queue)
+        self._intake.prepare(self._queue)
         self._receive(ahead)
         self._backoff = FIRST_BACKOFF
         return 0
@@ -95,10 +110,10 @@ class Receiver:
             self._queue, limit, self._transport.longest_wait
         )
         if not received:
-            self._empty(self._queue)
+            self._intake.found_empty(self._queue)
             return
         self._window.take(len(received))
-        self._accept(self._queue, received)
+        self._intake.accept(self._queue, received)
         if self._transport.waiting_limit == 1:
             self._receive_more()
 
@@ -113,4 +128,4 @@ class Receiver:
         finally:
             self._window.release(room - len(received))
         if received:
-            self._accept(self._queue, received)
+            self._intake.accept(self._queue, received)

@@ -18,8 +18,8 @@ from ..common.loops import Loop
 from ..common.loops import moved
 from ..common.safe_logging import get_logger
 from ..messages import MessageRefused
-from .delivery import Held
-from .heartbeat import Hand
+from .delivery import InFlightMessage
+from .heartbeat import InFlight
 from .transport import Outcome
 from .transport import ReceiptLost
 from .transport import Transport
@@ -46,15 +46,31 @@ class Batch:
     :param deleted: Messages to be deleted: the state that they led to is durable.
     """
 
-    released: dict[float, list[Held]] = field(default_factory=lambda: defaultdict(list))
-    dead: list[tuple[Held, str]] = field(default_factory=list)
-    deleted: list[Held] = field(default_factory=list)
+    released: dict[float, list[InFlightMessage]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    dead: list[tuple[InFlightMessage, str]] = field(default_factory=list)
+    deleted: list[InFlightMessage] = field(default_factory=list)
 
     @property
-    def messages(self) -> list[Held]:
+    def messages(self) -> list[InFlightMessage]:
         """All messages of the batch."""
-        released = [held for group in self.released.values() for held in group]
-        return [*released, *(held for held, _ in self.dead), *self.deleted]
+        released = [message for group in self.released.values() for message in group]
+        return [*released, *(message for message, _ in self.dead), *self.deleted]
+
+
+class BatchGiver(t.Protocol):
+    """The one thread that gives batches to those of the queues: the acknowledger."""
+
+    #: The lock of the batches that were given and are not ended.
+    lock: threading.RLock
+    #: A condition of :attr:`lock`, notified when a queue's thread is free again.
+    takable: threading.Condition
+
+    def ended(
+        self, messages: list[InFlightMessage], left: list[InFlightMessage]
+    ) -> None:
+        """Note that *messages* are carried out, except those in *left*."""
 
 
 class QueueSettler:
@@ -62,29 +78,22 @@ class QueueSettler:
 
     :param queue: The queue's name.
     :param transport: The transport of the queue.
-    :param hand: The messages in hand.
-    :param settled: Called with the messages of a batch, and with those of them that
-        have to be settled again.
-    :param free: Notified when the thread is free again, for the one thread that gives
-        it batches.
-    :param lock: The lock of that condition.
+    :param in_flight: The messages in flight.
+    :param giver: The thread that gives it batches.
     """
 
     def __init__(
         self,
         queue: str,
         transport: Transport,
-        hand: Hand,
-        settled: t.Callable[[list[Held], list[Held]], None],
-        free: threading.Condition,
-        lock: threading.RLock,
+        in_flight: InFlight,
+        giver: BatchGiver,
     ) -> None:
         self._queue = queue
         self._transport = transport
-        self._hand = hand
-        self._settled = settled
-        self._free = free
-        self._given = threading.Condition(lock)
+        self._in_flight = in_flight
+        self._giver = giver
+        self._given = threading.Condition(giver.lock)
         self._batch: Batch | None = None
         self._rests_until = 0.0
         self._backoff = FIRST_BACKOFF
@@ -107,8 +116,8 @@ class QueueSettler:
 
     def wait(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for the end of the batch."""
-        with self._free:
-            self._free.wait_for(lambda: self._batch is None, timeout)
+        with self._giver.takable:
+            self._giver.takable.wait_for(lambda: self._batch is None, timeout)
 
     def close(self) -> None:
         """Take no further batch."""
@@ -139,81 +148,87 @@ class QueueSettler:
             self._end(batch, messages)
         return 0
 
-    def _end(self, batch: Batch, left: list[Held]) -> None:
+    def _end(self, batch: Batch, left: list[InFlightMessage]) -> None:
         if left:
             self._rests_until = time.monotonic() + self._backoff
             self._backoff = min(self._backoff * 2, MAX_BACKOFF)
         else:
             self._backoff = FIRST_BACKOFF
-        self._settled(batch.messages, left)
-        with self._free:
+        self._giver.ended(batch.messages, left)
+        with self._giver.takable:
             self._batch = None
-            self._free.notify()
+            self._giver.takable.notify()
 
-    def _carry_out(self, batch: Batch) -> list[Held]:
+    def _carry_out(self, batch: Batch) -> list[InFlightMessage]:
         """Carry out *batch*; return the messages to be settled again."""
-        left: list[Held] = []
+        left: list[InFlightMessage] = []
         for delay, released in batch.released.items():
             release = functools.partial(self._release, delay)
             left += self._in_steps(released, release)
-        for held, reason in batch.dead:
+        for message, reason in batch.dead:
             moved()
-            left += [] if self._dead_letter(held, reason) else [held]
+            left += [] if self._dead_letter(message, reason) else [message]
         return left + self._in_steps(batch.deleted, self._delete)
 
     def _in_steps(
-        self, messages: list[Held], call: t.Callable[[list[str]], list[Outcome]]
-    ) -> list[Held]:
-        left: list[Held] = []
+        self,
+        messages: list[InFlightMessage],
+        call: t.Callable[[list[str]], list[Outcome]],
+    ) -> list[InFlightMessage]:
+        left: list[InFlightMessage] = []
         for start in range(0, len(messages), STEP):
             moved()
             group = messages[start : start + STEP]
-            failed = _failed(group, call([held.received.receipt for held in group]))
+            failed = _failed(
+                group, call([message.received.receipt for message in group])
+            )
             left += failed
             if len(failed) == len(group):
                 return left + messages[start + STEP :]
         return left
 
     def _release(self, delay: float, receipts: list[str]) -> list[Outcome]:
-        with self._hand.changing(self._queue):
+        with self._in_flight.changing(self._queue):
             return self._transport.release(self._queue, receipts, delay)
 
     def _delete(self, receipts: list[str]) -> list[Outcome]:
         return self._transport.delete(self._queue, receipts)
 
-    def _dead_letter(self, held: Held, reason: str) -> bool:
+    def _dead_letter(self, message: InFlightMessage, reason: str) -> bool:
         try:
-            self._transport.dead_letter(held.queue, held.received, reason)
+            self._transport.dead_letter(message.queue, message.received, reason)
         except MessageRefused as error:
             logger.error(
                 "A message of %s is left to its queue, since the dead letters never "
                 "take it (%s): %s",
-                held.queue,
+                message.queue,
                 error,
                 reason,
                 extra={"action": "message_not_settled"},
             )
             return True
         except Exception as error:
-            return not _failed([held], [error])
+            return not _failed([message], [error])
         logger.warning(
             "A message of %s was dead-lettered: %s",
-            held.queue,
+            message.queue,
             reason,
             extra={"action": "message_dead"},
         )
         return True
 
 
-def _failed(messages: list[Held], outcomes: list[Outcome]) -> list[Held]:
+def _failed(
+    messages: list[InFlightMessage], outcomes: list[Outcome]
+) -> list[InFlightMessage]:
     """Return the messages to be settled again, by the outcomes of a call."""
-    left: list[Held] = []
+    left: list[InFlightMessage] = []
     why: Outcome = None
-    for held, error in zip(messages, outcomes, strict=True):
+    for message, error in zip(messages, outcomes, strict=True):
         # A message that another consumer has is for that one to settle.
         if error is not None and not isinstance(error, ReceiptLost):
             why = error
-            left.append(held)
+            left.append(message)
     if left:
         logger.warning(
             "%d message(s) of %s were not settled: %s",

@@ -48,7 +48,7 @@ class ReceiptLost(Exception):
 
 @dataclass(frozen=True)
 class Received:
-    """A message in hand.
+    """A message in flight, as its queue gave it.
 
     :param body: The text as it was sent; bytes where a queue does not promise text.
     :param receipt: The proof of this one receive, and of its receiver.
@@ -195,7 +195,7 @@ class Transport(t.Protocol):
     def extend(
         self, queue: str, receipts: t.Sequence[str], seconds: float
     ) -> list[Outcome]:
-        """Hide messages in hand for *seconds* from now."""
+        """Hide messages in flight for *seconds* from now."""
 
     def release(
         self, queue: str, receipts: t.Sequence[str], delay: float = 0

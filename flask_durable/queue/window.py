@@ -40,7 +40,7 @@ class Window:
             return count
 
     def take(self, count: int) -> None:
-        """Take *count* slots for messages that are in hand already, free or not."""
+        """Take *count* slots for messages that are in flight already, free or not."""
         with self._condition:
             self._free -= count
 

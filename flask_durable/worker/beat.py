@@ -19,6 +19,7 @@ from ..redis.errors import log_failure
 from ..store.directory import names_of
 
 if t.TYPE_CHECKING:
+    from .strays import Strays
     from .task_protection import TaskProtection
 
 #: Seconds between two beats.
@@ -39,7 +40,7 @@ class Beat:
     :param queues: The queues whose runs this process executes.
     :param threads: The number of runs that it executes at once.
     :param protection: The protection of the ECS task, if the process asks for one.
-    :param look: Called before each beat; it may add to *queues*.
+    :param strays: The look before each beat that may add to *queues*.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class Beat:
         queues: t.Sequence[str],
         threads: int,
         protection: TaskProtection | None = None,
-        look: t.Callable[[], None] | None = None,
+        strays: Strays | None = None,
     ) -> None:
         self._state = state
         self._worker = worker
         self._threads = threads
         self._queues = queues
-        self._look = look
+        self._strays = strays
         self._unit = os.environ.get(UNIT) or worker
         self._protection = protection
         self._ready_at = time.time()
@@ -144,8 +145,8 @@ class Beat:
 
     def _turn(self) -> float:
         self._publish_again_if_forgotten()
-        if self._look is not None:
-            self._look()
+        if self._strays is not None:
+            self._strays.look()
         self._beat()
         self._state.directory.forget_stale()
         self._state.reachable = True

@@ -102,14 +102,13 @@ class WorkerProcess:
         )
         self._sweeper = Sweeper(services, state.outbox, state.admin)
         self._protection = self._task_protection()
-        strays = Strays(state, self.queues, self._threads.serve if adopts else None)
+        strays = Strays(state, self.queues, self._threads if adopts else None)
         self._beat = Beat(
-            state, self.id, self.queues, threads, self._protection, strays.look
+            state, self.id, self.queues, threads, self._protection, strays
         )
         statsd = state.statsd
         self._gauges = Gauges(state, statsd) if statsd is not None else None
-        state.broker.on_empty = self._sweeper.saw_empty
-        state.broker.on_unstarted = self._hand_back_unstarted
+        state.broker.attach(self)
 
     def start(self) -> None:
         """Publish this process's functions, and start to work.
@@ -239,7 +238,14 @@ class WorkerProcess:
         held = self._leases.held
         hand_back_attempts(services, outbox, held, gone_in, self._deadline)
 
-    def _hand_back_unstarted(self, payloads: list[t.Any]) -> None:
+    def found_empty(self, queue: str) -> None:
+        """Note that *queue* was seen empty: runs whose messages are lost get new ones.
+
+        The broker's receivers call this, see :class:`~.queue.broker.BrokerWorker`.
+        """
+        self._sweeper.saw_empty(queue)
+
+    def take_back(self, payloads: list[t.Any]) -> None:
         """Hand back runs that were claimed for threads that never took them."""
         runs: list[ClaimedRun] = payloads
         services, outbox = self.state.services, self.state.outbox

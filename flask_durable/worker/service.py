@@ -82,7 +82,7 @@ def run_worker(
     )
     process.start()
     logger.info("Worker %s is ready.", process.id, extra={"action": "worker_ready"})
-    ailment = _wait_for(signals, Vitals(process.ailing), process.worn_out)
+    ailment = _wait_for(signals, Vitals(process))
     if ailment and not process.worn_out():
         grace = min(grace, URGENT_GRACE)
     last_resort = call_later(grace + LAST_RESORT, os._exit, 1)
@@ -125,10 +125,8 @@ def leave(code: int) -> t.NoReturn:
     os._exit(code)
 
 
-def _wait_for(
-    signals: queue.SimpleQueue[int], vitals: Vitals, worn_out: t.Callable[[], str]
-) -> str:
-    """Return ``""`` at a signal, or the ailment of the threads that is there for good.
+def _wait_for(signals: queue.SimpleQueue[int], vitals: Vitals) -> str:
+    """Return ``""`` at a signal, or the reason to renew the process without one.
 
     A signal's handler runs in this thread, between two instructions. A signal that
     comes after the last instruction before the wait, or that the system gives to
@@ -138,5 +136,5 @@ def _wait_for(
         with contextlib.suppress(queue.Empty):
             signals.get(timeout=_LOOK_INTERVAL)
             return ""
-        if ailment := vitals.look() or worn_out():
+        if ailment := vitals.look():
             return ailment

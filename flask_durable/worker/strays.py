@@ -33,23 +33,30 @@ INTERVAL = 10.0
 logger = get_logger(__name__)
 
 
+class Adopter(t.Protocol):
+    """The threads of a process that execute runs, and may serve further queues."""
+
+    def serve(self, queue: str) -> bool:
+        """Serve *queue* as well; return whether it is served."""
+
+
 class Strays:
     """Looks for stray queues on behalf of one worker process.
 
     :param queues: The queues that the process serves; adopted ones are added.
-    :param serve: Called with a queue to serve it as well; returns whether it is served.
-        ``None`` for a process that was told its queues.
+    :param adopter: The threads that may serve further queues; ``None`` for a process
+        that was told its queues.
     """
 
     def __init__(
         self,
         state: AppState,
         queues: list[str],
-        serve: t.Callable[[str], bool] | None,
+        adopter: Adopter | None,
     ) -> None:
         self._state = state
         self._queues = queues
-        self._serve = serve
+        self._adopter = adopter
         self._named = {*state.functions.queues(), *queues}
         #: The queues that were warned of.
         self._told: set[str] = set()
@@ -87,12 +94,12 @@ class Strays:
 
     def _found(self, queue: str, strays: Counter[tuple[str, str]]) -> None:
         waiting = {job: n for job, n in strays.items() if job[0] == queue}
-        if self._serve is None:
+        if self._adopter is None:
             if queue not in self._told:
                 self._told.add(queue)
                 detail = told_strays(waiting)
                 logger.warning("%s.", detail, extra={"action": "queue_unserved"})
-        elif self._serve(queue):
+        elif self._adopter.serve(queue):
             self._queues.append(queue)
             logger.warning(
                 "%d run(s) wait on %r, which no worker serves: this one does so now.",

@@ -28,19 +28,32 @@ LOOKS_GONE = 2
 LOOKS_STILL = 60
 
 
+class Watched(t.Protocol):
+    """A worker process, as far as its threads are watched."""
+
+    def ailing(self) -> t.Mapping[str, str]:
+        """Return the threads that should run and do not, each with its ailment."""
+
+    def worn_out(self) -> str:
+        """Return the reason to renew the process, or an empty text."""
+
+
 class Vitals:
     """Counts the looks in a row that find a thread ailing.
 
-    :param ailing: Returns the ailing threads, each with its ailment.
+    :param process: The process whose threads are watched.
     """
 
-    def __init__(self, ailing: t.Callable[[], t.Mapping[str, str]]) -> None:
-        self._ailing = ailing
+    def __init__(self, process: Watched) -> None:
+        self._process = process
         self._looks: Counter[tuple[str, bool]] = Counter()
 
     def look(self) -> str:
-        """Look once; return an ailment that lasts, or an empty text."""
-        found = self._ailing()
+        """Look once; return a reason to renew the process, or an empty text."""
+        return self._ailment() or self._process.worn_out()
+
+    def _ailment(self) -> str:
+        found = self._process.ailing()
         late = {(name, what.startswith(STILL)) for name, what in found.items()}
         self._looks = Counter({key: self._looks[key] + 1 for key in late})
         for (name, is_late), looks in self._looks.items():

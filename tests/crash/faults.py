@@ -21,7 +21,7 @@ from flask_durable.errors import PayloadUnavailable
 from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
 from flask_durable.queue.acknowledger import Acknowledger
-from flask_durable.queue.heartbeat import _QueueHand
+from flask_durable.queue.heartbeat import _QueueInFlight
 from flask_durable.queue.settling import IDLE
 from flask_durable.redis import scripts
 from flask_durable.redis.exchange import RoundTrip
@@ -179,7 +179,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
     """Send everything that goes to a server through *operations*."""
     with contextlib.ExitStack() as stack:
         # Heartbeats come by the clock: two lives would not have the same.
-        stack.enter_context(mock.patch.object(_QueueHand, "extend"))
+        stack.enter_context(mock.patch.object(_QueueInFlight, "extend"))
         stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),

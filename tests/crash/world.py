@@ -198,8 +198,8 @@ class World:
         assert process is not None
         broker = process.state.broker
         with self.operations.others():
-            with broker._acknowledger._takable:
-                broker._acknowledger._takable.notify_all()  # it is its turn
+            with broker._acknowledger.takable:
+                broker._acknowledger.takable.notify_all()  # it is its turn
             for _ in range(1000):
                 if self.operations.dead:
                     raise SimulatedDeath
@@ -224,7 +224,7 @@ class World:
         with self.operations.burial():
             for loop in acknowledger.loops:
                 loop.join()
-        broker._hand.close()
+        broker._in_flight.close()
         broker.transport.close()
         process.state.server.close()
 

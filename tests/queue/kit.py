@@ -7,6 +7,7 @@ import threading
 import typing as t
 import uuid
 from dataclasses import dataclass
+from dataclasses import field
 
 import boto3
 import dramatiq
@@ -34,6 +35,43 @@ class DeadLetter:
     body: str
     reason: str | None
     receives: int
+
+
+@dataclass
+class State:
+    """The state that messages lead to: always durable, if a test has no other."""
+
+    barrier: t.Callable[[], bool] = lambda: True
+    healthy: t.Callable[[], bool] = lambda: True
+    on_failed: t.Callable[[t.Mapping[str, str]], None] = lambda failed: None
+
+    @property
+    def reachable(self) -> bool:
+        return self.healthy()
+
+    def wait_durable(self) -> bool:
+        return self.barrier()
+
+    def note_failures(self, failed: t.Mapping[str, str]) -> None:
+        self.on_failed(failed)
+
+
+#: The options of a kit's broker that are those of its state.
+STATE = {"barrier", "healthy", "on_failed"}
+
+
+@dataclass
+class Worker:
+    """A worker that notes what its broker tells it."""
+
+    empty: list[str] = field(default_factory=list)
+    unstarted: list[t.Any] = field(default_factory=list)
+
+    def found_empty(self, queue: str) -> None:
+        self.empty.append(queue)
+
+    def take_back(self, payloads: list[t.Any]) -> None:
+        self.unstarted += payloads
 
 
 class Kit:
@@ -68,14 +106,14 @@ class Kit:
 
     def broker(self, *, size: int = 8, **options: t.Any) -> DurableBroker:
         visibility = options.pop("visibility", self.visibility)
-        options.setdefault("barrier", lambda: True)
+        state = {name: options.pop(name) for name in STATE & options.keys()}
         options.setdefault("window", Window(size))
         transport = options.pop("transport", None)
         if transport is None:
             transport = self.transport(visibility=visibility)
         patience = options.pop("patience", PATIENCE)
         sender = Sender(transport, patience, options.pop("home", None))
-        made = DurableBroker(sender, **options)
+        made = DurableBroker(sender, state=State(**state), **options)
         self._closers.append(made.close)
         return made
 

@@ -33,6 +33,8 @@ from .kit import collect
 from .kit import Log
 from .kit import QUEUE
 from .kit import RedisKit
+from .kit import State
+from .kit import Worker
 from .kit import working
 
 EMPTY = QueueCounts(0, 0, 0, 0)
@@ -251,7 +253,7 @@ def test_a_message_at_its_last_receive_is_not_given_back(
 
     with working(broker, run, threads=1):
         wait_until(lambda: len(broker._waiting) == 3)
-        broker._give_back_overdue()
+        broker.give_back_overdue()
         going.set()
         wait_until(lambda: broker.transport.counts(QUEUE) == EMPTY)
     assert sorted(log.runs) == ["run-0", "run-1", "run-2"]
@@ -281,8 +283,8 @@ def test_payloads_that_nobody_started_are_reported_when_stopping(
     redis_kit: RedisKit,
 ) -> None:
     broker = redis_kit.broker(size=4)
-    returned: list[t.Any] = []
-    broker.on_unstarted = returned.extend
+    worker = Worker()
+    broker.attach(worker)
     started, finish = threading.Event(), threading.Event()
 
     def blocked(payload: t.Any) -> None:
@@ -296,11 +298,11 @@ def test_payloads_that_nobody_started_are_reported_when_stopping(
             broker.hand_over(QUEUE, number)
         assert started.wait(20)
         broker.stop_receiving()
-        assert sorted(returned) == [1, 2]
+        assert sorted(worker.unstarted) == [1, 2]
         broker.hand_over(QUEUE, 3)
-        assert sorted(returned) == [1, 2, 3]
+        assert sorted(worker.unstarted) == [1, 2, 3]
         finish.set()
-    assert sorted(returned) == [1, 2, 3]
+    assert sorted(worker.unstarted) == [1, 2, 3]
     assert broker.window.free == 4
 
 
@@ -322,7 +324,7 @@ def test_a_message_is_either_started_or_given_back() -> None:
 def test_a_message_lost_before_it_was_started_is_skipped(redis_kit: RedisKit) -> None:
     # Two run threads would be free, but only one exists: the second message waits.
     broker, other = redis_kit.broker(size=2), redis_kit.transport()
-    broker._hand.close()  # no heartbeat: as if this process had been stopped
+    broker._in_flight.close()  # no heartbeat: as if this process had been stopped
     started, finish = threading.Event(), threading.Event()
     log = Log()
 
@@ -336,7 +338,7 @@ def test_a_message_lost_before_it_was_started_is_skipped(redis_kit: RedisKit) ->
         assert started.wait(20)
         wait_until(lambda: broker.window.free == 0)
         taken = collect(other, 2)
-        broker._hand.extend()
+        broker._in_flight.extend()
         assert other.delete(QUEUE, [item.receipt for item in taken]) == [None] * 2
         finish.set()
         wait_until(lambda: broker.window.free == 2)
@@ -375,7 +377,7 @@ def test_interrupted_actors_give_their_message_back(redis_kit: RedisKit) -> None
 def test_a_failed_enqueue_raises() -> None:
     settings = _settings(redis_url="redis://localhost:1")
     sender = Sender(make_transport(settings))
-    broker = DurableBroker(sender, window=Window(1), barrier=lambda: True)
+    broker = DurableBroker(sender, window=Window(1), state=State())
     message: dramatiq.Message[t.Any] = dramatiq.Message(
         QUEUE, "execute", (RunMessage("r", "f", 1),), {}, {}
     )

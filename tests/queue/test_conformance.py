@@ -30,6 +30,7 @@ from .kit import Log
 from .kit import QUEUE
 from .kit import send
 from .kit import text
+from .kit import Worker
 from .kit import working
 
 
@@ -582,11 +583,11 @@ def test_nothing_is_received_while_the_state_server_is_away(kit: Kit) -> None:
 
 def test_an_empty_queue_is_reported(kit: Kit) -> None:
     broker = kit.broker()
-    empty: list[str] = []
-    broker.on_empty = empty.append
+    worker = Worker()
+    broker.attach(worker)
     for _ in range(3):
         assert broker.deliveries(QUEUE, 10, 0) == []
-    assert empty == [QUEUE]
+    assert worker.empty == [QUEUE]
 
 
 def test_a_router_receives_without_taking_slots(kit: Kit) -> None:

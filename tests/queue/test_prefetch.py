@@ -54,7 +54,7 @@ def test_one_long_job_does_not_sit_on_others(sqs_kit: SQSKit) -> None:
     send(busy.transport, bodies(20))
     with working(busy, run, threads=1):
         wait_until(lambda: len(log) == 20, "20 runs")
-        assert busy._ahead("media") > 0
+        assert busy.ahead("media") > 0
         send(busy.transport, [body(99)])
         assert started.wait(10)
         send(busy.transport, bodies(10))

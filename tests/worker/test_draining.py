@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import subprocess
@@ -286,9 +287,23 @@ def test_readiness_and_health_name_a_thread_that_stands_still(
         process.stop()
 
 
+@dataclasses.dataclass
+class Patient:
+    """A worker process with the ailments that a test gives it."""
+
+    ails: dict[str, str]
+    worn: str = ""
+
+    def ailing(self) -> dict[str, str]:
+        return self.ails
+
+    def worn_out(self) -> str:
+        return self.worn
+
+
 def test_a_worker_ends_for_a_thread_that_is_gone_but_not_for_one_that_is_late() -> None:
     ails: dict[str, str] = {}
-    vitals = Vitals(lambda: ails)
+    vitals = Vitals(Patient(ails))
     assert not vitals.look()
     ails["durable-leases"] = "stands still for 70 s"
     assert not any(vitals.look() for _ in range(LOOKS_STILL - 1))
@@ -300,6 +315,14 @@ def test_a_worker_ends_for_a_thread_that_is_gone_but_not_for_one_that_is_late() 
     ails["durable-leases"] = "is gone"
     assert not any(vitals.look() for _ in range(LOOKS_GONE - 1))
     assert vitals.look() == "its thread durable-leases is gone"
+
+
+def test_a_worker_ends_at_the_first_look_that_finds_it_worn_out() -> None:
+    patient = Patient({})
+    vitals = Vitals(patient)
+    assert not vitals.look()
+    patient.worn = "5 threads are lost"
+    assert vitals.look() == "5 threads are lost"
 
 
 def test_a_run_thread_that_has_no_file_descriptors_to_reach_the_server_is_seen(
@@ -323,7 +346,7 @@ def test_a_run_thread_that_has_no_file_descriptors_to_reach_the_server_is_seen(
 
 
 def test_a_worker_ends_for_a_thread_that_has_no_file_descriptors_left() -> None:
-    vitals = Vitals(lambda: {"durable-beat": "has no file descriptors left"})
+    vitals = Vitals(Patient({"durable-beat": "has no file descriptors left"}))
     assert not any(vitals.look() for _ in range(LOOKS_GONE - 1))
     assert vitals.look() == "its thread durable-beat has no file descriptors left"
 

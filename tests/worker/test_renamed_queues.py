@@ -134,19 +134,20 @@ def test_a_queue_is_left_to_those_who_serve_it_and_runs_to_those_who_have_their_
     releases.leave("asleep")
     taken: list[str] = []
 
-    def serve(queue: str) -> bool:
-        taken.append(queue)
-        return True
+    class Taker:
+        def serve(self, queue: str) -> bool:
+            taken.append(queue)
+            return True
 
     state = releases.new.state
     beat = {"id": "w1", "queues": ["old"], "threads": 1}
     state.directory.beat("w1", beat, [])
-    Strays(state, ["new"], serve).look()
+    Strays(state, ["new"], Taker()).look()
     assert taken == []
     state.directory.leave("w1")
     other = Harness(valkey.url, namespace)
-    Strays(other.state, ["new"], serve).look()
+    Strays(other.state, ["new"], Taker()).look()
     assert taken == []
     other.close()
-    Strays(state, ["new"], serve).look()
+    Strays(state, ["new"], Taker()).look()
     assert taken == ["old"]

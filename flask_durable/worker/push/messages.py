@@ -40,6 +40,7 @@ from ...messages import RunMessage
 from ...messages import UndecodableMessage
 from ...messages import UnknownForm
 from ...queue.transport import MAX_RECEIVES
+from ...queue.transport import Transport
 from ...redis.errors import is_transient
 
 #: Receives from which on a copy of a message is sent while a server is away.
@@ -181,7 +182,7 @@ class PushedMessages:
     def _route(
         self, read: _Read, event: EventMessage, until: float, *, late: bool
     ) -> bool:
-        place = _Place(self._state.transport.is_ordered, free=0 if late else 1)
+        place = _Place(self._state.transport, free=0 if late else 1)
         message = read.message
         delivery = _Delivery(event, message.text, message.receive_count)
         try:
@@ -307,14 +308,14 @@ class _FailedAlone(Exception):
 class _Place:
     """The place that the router fills: the thread that serves the message."""
 
-    def __init__(self, is_ordered: t.Callable[[str], bool], free: int) -> None:
+    def __init__(self, transport: Transport, free: int) -> None:
         self.runs: list[ClaimedRun] = []
-        self._is_ordered = is_ordered
+        self._transport = transport
         self._free = free
 
     def serves(self, queue: str) -> bool:
         # A FIFO queue orders the starts of its runs: none of them may go past it.
-        return not self._is_ordered(queue)
+        return not self._transport.is_ordered(queue)
 
     def reserve(self) -> bool:
         free, self._free = self._free, 0

@@ -258,7 +258,7 @@ def test_a_call_that_hangs_keeps_the_messages_of_no_other_queue_from_being_hidde
     wait_until(lambda: held["two"].renewed >= began["two"], "the other one's turn")
     # Its settlement waits for nothing of the other queue either.
     held["two"].release()
-    wait_until(lambda: len(broker._hand) == 1, "the other one's settlement")
+    wait_until(lambda: len(broker._in_flight) == 1, "the other one's settlement")
     assert held["one"].renewed < began["one"]
 
 
@@ -298,7 +298,7 @@ def test_a_message_whose_visibility_ran_out_before_it_was_begun_is_not_deleted(
 ) -> None:
     # Nobody else has it, so its receipt would still delete it.
     broker = proxied.broker(size=2, visibility=30)
-    broker._hand.close()
+    broker._in_flight.close()
     send(broker.transport, bodies(2))
     started, finish = threading.Event(), threading.Event()
     log = Log()
@@ -311,19 +311,19 @@ def test_a_message_whose_visibility_ran_out_before_it_was_begun_is_not_deleted(
     with working(broker, blocked, threads=1):
         assert started.wait(20)
         wait_until(lambda: broker.window.free == 0)
-        for held in broker._hand._of(QUEUE).held:
-            held.renewed = 0.0
+        for message in broker._in_flight._of(QUEUE).messages:
+            message.renewed = 0.0
         proxy.meets(
             "ChangeMessageVisibilityBatch", Refuse((0, 1), "MessageNotInflight", True)
         )
-        broker._hand.extend()
+        broker._in_flight.extend()
         assert proxy.left == 0
         broker.window.take(8)  # it is not to be received again
         finish.set()
         wait_until(lambda: broker.window.free == -6)
         assert broker.flush_settled(10)
     assert len(log) == 1
-    assert len(broker._hand) == 0
+    assert len(broker._in_flight) == 0
     counts = broker.transport.counts(QUEUE)
     assert counts.waiting + counts.in_flight == 1
 
