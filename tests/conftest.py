@@ -106,6 +106,22 @@ def harness(valkey: ValkeyServer, namespace: str) -> t.Iterator[Harness]:
     harness.close()
 
 
+@pytest.fixture
+def make_harness(
+    valkey: ValkeyServer, namespace: str
+) -> t.Iterator[t.Callable[..., Harness]]:
+    """Make apps, or processes of one app, in one namespace; all are closed."""
+    made: list[Harness] = []
+
+    def make(url: str = valkey.url, **options: t.Any) -> Harness:
+        made.append(Harness(url, namespace, **options))
+        return made[-1]
+
+    yield make
+    for harness in made:
+        harness.close()
+
+
 @pytest.fixture(params=["redis", "sqs"])
 def any_harness(
     request: pytest.FixtureRequest, valkey: ValkeyServer, namespace: str

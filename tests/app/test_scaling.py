@@ -20,33 +20,30 @@ from flask_durable.worker.beat import Beat
 from flask_durable.worker.beat import UNIT
 
 from ..support.harness import Harness
-from ..support.servers import ValkeyServer
 
 HOST = socket.gethostname()
 THREADS = 2
 
 
 @pytest.fixture
-def make_harness(
-    valkey: ValkeyServer, namespace: str
-) -> t.Iterator[t.Callable[..., Harness]]:
-    made = []
+def make_pool(
+    make_harness: t.Callable[..., Harness],
+) -> t.Callable[[int, list[str]], Harness]:
+    """Return a function that makes an app with a pool."""
 
     def make(asked: int, apply: list[str]) -> Harness:
         platform = {"platform": "command", "apply": apply}
         platform["read"] = [sys.executable, "-c", f"print({asked}, {asked})"]
         pool = {"desired_wait": "60s", "minimum": 1, "platform": platform}
-        made.append(Harness(valkey.url, namespace, DURABLE_SCALE={"work": pool}))
-        made[-1].state.window.add(THREADS)
+        harness = make_harness(DURABLE_SCALE={"work": pool})
+        harness.state.window.add(THREADS)
 
-        @made[-1].durable.function(on="go", queue="work")
+        @harness.durable.function(on="go", queue="work")
         def go(event: Event[t.Any], step: Step) -> None: ...
 
-        return made[-1]
+        return harness
 
-    yield make
-    for harness in made:
-        harness.close()
+    return make
 
 
 def beat(harness: Harness, *ids: str) -> None:
@@ -62,18 +59,18 @@ def run(harness: Harness) -> dict[str, t.Any]:
 
 
 def test_workers_on_one_host_are_counted_one_by_one(
-    make_harness: t.Callable[..., Harness],
+    make_pool: t.Callable[..., Harness],
 ) -> None:
-    harness = make_harness(3, ["true", "{n}"])
+    harness = make_pool(3, ["true", "{n}"])
     beat(harness, "one", "two", "three")
     seen = run(harness)
     assert (seen["ready"], seen["booting"], seen["slots"]) == (3, 0, 2)
 
 
 def test_processes_of_one_supervisor_count_as_one_worker(
-    make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+    make_pool: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = make_harness(2, ["true", "{n}"])
+    harness = make_pool(2, ["true", "{n}"])
     for supervisor in ("left", "right"):
         monkeypatch.setenv(UNIT, supervisor)
         beat(harness, f"{supervisor}-1", f"{supervisor}-2")
@@ -82,12 +79,12 @@ def test_processes_of_one_supervisor_count_as_one_worker(
 
 
 def test_where_workers_are_chosen_by_host_name_all_on_a_host_count_as_one(
-    make_harness: t.Callable[..., Harness], tmp_path: Path
+    make_pool: t.Callable[..., Harness], tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
     script = f"import sys; open({str(told)!r}, 'w').write(sys.argv[1])"
     # Of its two workers one is on another host, and not heard of.
-    harness = make_harness(2, [sys.executable, "-c", script, "{victims}", "{n}"])
+    harness = make_pool(2, [sys.executable, "-c", script, "{victims}", "{n}"])
     beat(harness, "one", "two")
     pool_state_of(harness.state, "work").order(Hold(1, "a test"), 60)
     seen = run(harness)

@@ -17,7 +17,6 @@ from flask_durable.store.run_store import Swept
 from flask_durable.store.server import StateServer
 
 from ..support.harness import Harness
-from ..support.servers import ValkeyServer
 
 NODES = {"a0": "a", "a1": "a", "b0": "b", "b1": "b", "c0": "c"}
 
@@ -86,21 +85,6 @@ def test_an_error_of_one_partition_is_not_that_of_its_server() -> None:
     assert len(failures) == len(NODES)
 
 
-@pytest.fixture
-def make_harness(
-    valkey: ValkeyServer, namespace: str
-) -> t.Iterator[t.Callable[..., Harness]]:
-    made: list[Harness] = []
-
-    def make(partitions: int) -> Harness:
-        made.append(Harness(valkey.url, namespace, DURABLE_PARTITIONS=partitions))
-        return made[-1]
-
-    yield make
-    for harness in made:
-        harness.close()
-
-
 def silence(
     monkeypatch: pytest.MonkeyPatch, method: str, away: str
 ) -> t.Callable[[], None]:
@@ -132,7 +116,7 @@ def sleepers(harness: Harness, number: int = 24) -> list[str]:
 def test_runs_wake_up_although_a_partition_does_not_answer(
     make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
-    harness = make_harness(4)
+    harness = make_harness(DURABLE_PARTITIONS=4)
     events = sleepers(harness)
     keys = harness.state.store.keys
     away = keys.tags[place]
@@ -153,7 +137,7 @@ def test_runs_wake_up_although_a_partition_does_not_answer(
 def test_partitions_are_swept_in_turns(
     make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = make_harness(3)
+    harness = make_harness(DURABLE_PARTITIONS=3)
     harness.start()
     swept: list[str] = []
 
@@ -173,7 +157,7 @@ def test_partitions_are_swept_in_turns(
 def test_leases_are_renewed_although_a_partition_does_not_answer(
     make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = make_harness(4)
+    harness = make_harness(DURABLE_PARTITIONS=4)
     renewed: list[str] = []
     plain = RunStore.renew
 

@@ -10,7 +10,6 @@ import pytest
 
 from ..support.harness import Harness
 from ..support.servers import SQSServer
-from ..support.servers import ValkeyServer
 
 #: More than the inline limit that the apps have here.
 LARGE = 40_000
@@ -112,15 +111,10 @@ Make = t.Callable[..., Harness]
 
 
 @pytest.fixture
-def make(valkey: ValkeyServer, namespace: str) -> t.Iterator[Make]:
-    """Make apps, or processes of one app, in one namespace."""
-    made: list[Harness] = []
+def make(make_harness: Make) -> Make:
+    """Make apps, or processes of one app, that keep little inline."""
 
     def new(**config: t.Any) -> Harness:
-        config.setdefault("DURABLE_INLINE_LIMIT", INLINE)
-        made.append(Harness(valkey.url, namespace, **config))
-        return made[-1]
+        return make_harness(**{"DURABLE_INLINE_LIMIT": INLINE, **config})
 
-    yield new
-    for harness in made:
-        harness.close()
+    return new

@@ -34,20 +34,13 @@ def queues(request: pytest.FixtureRequest) -> t.Iterator[str]:
 
 
 @pytest.fixture
-def make(
-    valkey: ValkeyServer,
-    namespace: str,
-    queues: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> t.Iterator[Make]:
+def make(make_harness: Make, queues: str, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes a process of a deployment; all share namespace and queues."""
     monkeypatch.setattr("flask_durable.store.installation.ASKED_AGAIN", 0.0)
     monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.0)
-    made: list[Harness] = []
 
-    def make_one(url: str = valkey.url, **settings: t.Any) -> Harness:
-        harness = Harness(url, namespace, DURABLE_QUEUE_URL=queues, **settings)
-        made.append(harness)
+    def make_one(*url: str, **settings: t.Any) -> Harness:
+        harness = make_harness(*url, DURABLE_QUEUE_URL=queues, **settings)
 
         @harness.durable.function(on="a/b")
         def work(event: Event[t.Any], step: Step) -> str:
@@ -55,9 +48,7 @@ def make(
 
         return harness
 
-    yield make_one
-    for harness in made:
-        harness.close()
+    return make_one
 
 
 def route(harness: Harness) -> int:

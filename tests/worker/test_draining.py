@@ -37,13 +37,7 @@ from flask_durable.worker.vitals import Vitals
 from ..support.hanging import hanging
 from ..support.hanging import HangingHandler
 from ..support.harness import Harness
-from ..support.servers import ValkeyServer
 from ..support.servers import wait_until
-
-
-@pytest.fixture
-def harness(valkey: ValkeyServer, namespace: str) -> Harness:
-    return Harness(valkey.url, namespace)
 
 
 def status(harness: Harness, event: str) -> str:
@@ -82,9 +76,9 @@ def test_a_step_has_the_whole_drain_however_many_threads_there_are(
 
 
 def test_runs_whose_bodies_do_not_end_are_handed_back_with_one_barrier(
-    valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+    make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = Harness(valkey.url, namespace, in_place=8, DURABLE_FSYNC="step")
+    harness = make_harness(DURABLE_FSYNC="step")
 
     @harness.durable.function(on="work/slow")
     def slow(event: Event[t.Any], step: Step) -> None: ...
@@ -96,7 +90,7 @@ def test_runs_whose_bodies_do_not_end_are_handed_back_with_one_barrier(
     attempts = [
         Attempt(services, outbox, slow, run, {}) for run in harness.threads.runs
     ]
-    # One of them was cancelled by somebody else.
+    # One of them was cancelled from outside.
     with harness.app.app_context():
         harness.durable.runs.cancel(attempts[0].run_id)
     waits: list[int] = []

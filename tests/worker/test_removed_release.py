@@ -20,15 +20,9 @@ from flask_durable.redis import scripts
 from flask_durable.worker.process import WorkerProcess
 
 from ..support.harness import Harness
-from ..support.servers import ValkeyServer
 from ..support.servers import wait_until
 
 ROOT = pathlib.Path(flask_durable.__file__).parent
-
-
-@pytest.fixture
-def harness(valkey: ValkeyServer, namespace: str) -> Harness:
-    return Harness(valkey.url, namespace)
 
 
 @pytest.fixture
