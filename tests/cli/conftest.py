@@ -91,7 +91,8 @@ class Dev:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
+        # A child that outlives it may keep its output open.
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @property
@@ -140,11 +141,11 @@ class Dev:
         """End it, with all that a failed test left of it."""
         left = self.running()
         self.process.kill()
-        self.process.wait()
+        self.process.wait(TIMEOUT)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._reader.join()
+        self._reader.join(TIMEOUT)
 
 
 StartDev = t.Callable[..., Dev]

@@ -100,7 +100,8 @@ def working(harness: Harness) -> t.Iterator[None]:
         yield
     finally:
         stopping.set()
-        thread.join()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def rows(result: Result) -> list[list[str]]:

@@ -460,7 +460,7 @@ def test_a_worker_process_works_through_the_restart_of_a_server(
         assert process.wait(20) == 0
     finally:
         process.kill()
-        output, _ = process.communicate()
+        output, _ = process.communicate(timeout=30)
         print(output)  # pytest shows it when the test failed
         durable.state_of(app).broker.close()
         durable.state_of(app).server.close()

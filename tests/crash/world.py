@@ -223,7 +223,7 @@ class World:
         acknowledger.stop()
         with self.operations.burial():
             for loop in acknowledger.loops:
-                loop.join()
+                assert loop.join(30)
         broker._in_flight.close()
         broker.transport.close()
         process.state.server.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import typing as t
 
@@ -27,6 +26,7 @@ from flask_durable.security.keys import new_event_key
 from flask_durable.store.barrier import Barrier
 from flask_durable.store.spool import Spool
 
+from ..support.forks import in_child
 from ..support.harness import Harness
 from ..support.proxy import MARKS
 from ..support.proxy import Moment
@@ -358,13 +358,8 @@ def test_a_child_forked_while_others_send_can_send(
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        child = os.fork()
-        if not child:
-            signal.alarm(10)
-            harness.send("a/b")
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        assert in_child(lambda: harness.send("a/b")) == 0
     finally:
         stopping.set()
-        sender.join()
+        sender.join(30)
         harness.close()

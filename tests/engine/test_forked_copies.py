@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import typing as t
 
@@ -19,6 +18,8 @@ from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable.middleware import Middleware
 
+from ..support.forks import exit_code
+from ..support.forks import limit_child
 from ..support.harness import Harness
 
 pytestmark = [
@@ -43,12 +44,8 @@ def fork() -> int:
     """Fork; a child that does not end by itself is ended after some seconds."""
     child = os.fork()
     if not child:
-        signal.alarm(20)
+        limit_child()
     return child
-
-
-def code_of(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def settle(harness: Harness) -> None:
@@ -86,7 +83,7 @@ def test_a_child_that_comes_back_out_of_the_code_that_forked_it_ends_there(
             child = fork()
             if not child:
                 return child_does()
-            codes.append(code_of(child))
+            codes.append(exit_code(child))
         return "parent"
 
     @harness.durable.function(on="a/b", where=lambda event: bool(forks("where")))
@@ -122,7 +119,7 @@ def test_a_child_writes_nothing_with_its_parents_token(harness: Harness) -> None
                     write()
                     os._exit(NOT_REFUSED)
             os._exit(NOT_REFUSED if harness.leases.held else 0)
-        refused.append(code_of(child))
+        refused.append(exit_code(child))
         return "parent"
 
     event = harness.send("a/b")
@@ -143,7 +140,7 @@ def test_a_child_that_a_hook_forks_ends_before_it_has_an_effect_on_the_run(
         def forking(self, info: t.Any) -> t.Iterator[None]:
             child = 0 if codes else fork()
             if not codes and child:
-                codes.append(code_of(child))
+                codes.append(exit_code(child))
             yield
 
     setattr(Forks, hook, Forks.forking)
@@ -179,7 +176,7 @@ def test_processes_of_a_pool_work_and_a_forked_child_can_send_events(
             if not child:
                 harness.send("b/c", id="told")
                 os._exit(0)
-            return code_of(child)
+            return exit_code(child)
 
         return [*step.run("compute", compute), step.run("tell", tell)]
 

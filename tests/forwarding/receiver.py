@@ -127,7 +127,7 @@ class Receiver:
 
     def close(self) -> None:
         self._server.shutdown()
-        self._thread.join()
+        self._thread.join(30)
         self._server.server_close()
 
 

@@ -162,7 +162,7 @@ def serving(app: Flask) -> t.Iterator[int]:
         yield server.port
     finally:
         server.shutdown()
-        thread.join()
+        thread.join(30)
         server.server_close()
 
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 import pytest
 
 from .sites import Site
+from .sites import TIMEOUT
 
 #: Deploys, by default and with ``--long``.
 SHORT = 4
@@ -64,4 +65,5 @@ def load(site: Site) -> t.Iterator[list[str]]:
         yield events
     finally:
         over.set()
-        sender.join()
+        sender.join(TIMEOUT)
+        assert not sender.is_alive()

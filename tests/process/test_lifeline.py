@@ -62,7 +62,7 @@ def test_a_child_that_ended_is_started_again(lifeline: Lifeline) -> None:
     first = lifeline._child
     assert first is not None
     first.kill()
-    first.wait()
+    first.wait(PATIENCE)
 
     lifeline._turn()
 
@@ -107,7 +107,7 @@ def test_a_process_that_is_stopped_or_gone_does_not_run() -> None:
         poll(lambda: lifeline_child.runs(process.pid))
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=PATIENCE)
     assert not lifeline_child.runs(process.pid)
 
 

@@ -16,6 +16,7 @@ from ..support.servers import wait_until
 from ..worker.push.sqsd import Daemon
 from ..worker.push.sqsd import to_address
 from .sites import Site
+from .sites import TIMEOUT
 
 #: Seconds that a message is hidden which nobody has answered for.
 VISIBILITY = 2
@@ -89,7 +90,7 @@ def test_runs_of_a_killed_instance_go_on_with_another(platform: Platform) -> Non
     try:
         platform.delivers(*events)
     finally:
-        killer.join()
+        killer.join(2 * TIMEOUT)
     site.no_committed_step_ran_again()
     assert None in platform.answers
 

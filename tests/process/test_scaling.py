@@ -123,7 +123,7 @@ def call(
         yield call
         for process in running:
             process.kill()
-            process.wait()
+            process.wait(60)
 
 
 # Its own waits may take longer together than a test may usually.

@@ -110,7 +110,7 @@ class Proxy:
         self.heals()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(30)
 
     def carry_out(
         self, path: str, headers: dict[str, str], body: bytes
@@ -123,7 +123,7 @@ class Proxy:
         if (healed := self._hanging.get(operation)) is not None:
             only = self._hung_queue[operation]
             if not only or request.get("QueueUrl") == only:
-                healed.wait()
+                healed.wait(120)
                 return None
         fault = self._next_fault(operation)
         if isinstance(fault, Answer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import typing as t
 
@@ -15,6 +14,8 @@ from flask_durable.queue.sqs.transport import SQSTransport
 from flask_durable.queue.transport import Outcome
 from flask_durable.queue.transport import SendLimits
 
+from ..support.forks import exit_code
+from ..support.forks import start_child
 from ..support.servers import wait_until
 from .kit import body
 from .kit import collect
@@ -318,13 +319,12 @@ def test_a_forked_process_does_not_wait_for_calls_of_its_parent(
     sender = Sender(transport, 30)
     assert sender.send(QUEUE, [body(1)]) == [None]
     coalescer = sender._coalescer(QUEUE)
+
+    def send_another() -> None:
+        assert sender.send(QUEUE, [body(2)]) == [None]
+
     with coalescer._lock:  # as another thread has it at any time
-        child = os.fork()
-        if child == 0:
-            try:
-                os._exit(0 if sender.send(QUEUE, [body(2)]) == [None] else 1)
-            finally:
-                os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+        child = start_child(send_another)
+    assert exit_code(child) == 0
 
     assert sorted(map(text, collect(transport, 2))) == [body(1), body(2)]

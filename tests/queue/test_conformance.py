@@ -250,8 +250,10 @@ def test_nothing_is_lost_when_a_process_dies_with_messages_in_hand(kit: Kit) -> 
     command += [kit.namespace, str(kit.visibility), "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"5 {QUEUE}\n"
-        process.kill()
+        try:
+            assert process.stdout.readline() == f"5 {QUEUE}\n"
+        finally:
+            process.kill()
     received = collect(transport, 5)
     assert sorted(map(text, received)) == bodies(5)
     assert {item.receive_count for item in received} == {2}

@@ -258,9 +258,11 @@ def test_a_redrive_that_is_killed_loses_nothing(kit: Kit) -> None:
         [*command, kit.namespace], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
-        process.kill()
+        try:
+            for _ in range(3):
+                process.stdout.readline()
+        finally:
+            process.kill()
     left: set[str] = set()
 
     def all_there() -> bool:

@@ -214,10 +214,12 @@ def test_the_server_ends_when_its_parent_is_killed(directory: pathlib.Path) -> N
     )
     assert parent.stdout is not None
     with parent.stdout:
-        pid = int(parent.stdout.readline())
-        assert not gone(pid)
-        parent.kill()
-        parent.wait()
+        try:
+            pid = int(parent.stdout.readline())
+            assert not gone(pid)
+        finally:
+            parent.kill()
+        parent.wait(30)
     wait_until(lambda: gone(pid), "the server's end")
     # It ended in an orderly way, with everything on disk.
     assert "bye bye" in (directory / embedded.LOG_FILE).read_text()
@@ -308,9 +310,11 @@ def test_where_the_kernel_does_not_tell_the_guard_stays_and_looks(
     )
     assert parent.stdout is not None
     with parent.stdout:
-        pid = int(parent.stdout.readline())
-        parent.kill()
-        parent.wait()
+        try:
+            pid = int(parent.stdout.readline())
+        finally:
+            parent.kill()
+        parent.wait(30)
     wait_until(lambda: gone(pid), "the child's end")
 
 
@@ -332,9 +336,12 @@ def test_a_guard_that_stays_passes_signals_and_exit_codes_on() -> None:
     )
     assert process.stdout is not None
     with process.stdout:
-        process.stdout.readline()
-        process.terminate()
-        assert process.wait(30) == 7
+        try:
+            process.stdout.readline()
+            process.terminate()
+            assert process.wait(30) == 7
+        finally:
+            process.kill()
 
 
 def test_the_port_file_is_replaced_in_one_go(server: EmbeddedServer) -> None:

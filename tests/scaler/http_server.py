@@ -102,5 +102,5 @@ def serving(fake: _Fake) -> t.Iterator[_Fake]:
         yield fake
     finally:
         server.shutdown()
-        thread.join()
+        thread.join(30)
         server.server_close()

@@ -83,11 +83,11 @@ def _wait(barrier: Barrier, threads: ThreadPoolExecutor, count: int) -> list[t.A
     entered = threading.Barrier(count + 1)
 
     def wait() -> None:
-        entered.wait()
+        entered.wait(30)
         barrier.wait()
 
     found = [threads.submit(wait) for _ in range(count)]
-    entered.wait()
+    entered.wait(30)
     return found
 
 

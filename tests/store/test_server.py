@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import signal
 import threading
 import time
 import typing as t
@@ -23,6 +23,9 @@ from flask_durable.store.replies import Deferred
 from flask_durable.store.run_store import RunStore
 from flask_durable.store.server import StateServer
 
+from ..support.forks import exit_code
+from ..support.forks import in_child
+from ..support.forks import start_child
 from ..support.servers import valkey_server
 from ..support.servers import ValkeyServer
 from .kit import Kit
@@ -238,21 +241,6 @@ def test_a_closed_connection_is_opened_anew(kit: Kit) -> None:
 # -- Forks ----------------------------------------------------------------------------
 
 
-def in_child(work: t.Callable[[], object]) -> int:
-    """Run *work* in a forked process; return its exit code, 0 if nothing was raised."""
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        code = 1
-        try:
-            signal.alarm(30)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_has_connections_of_its_own(kit: Kit) -> None:
     run_id = kit.running()
@@ -283,24 +271,17 @@ def test_processes_that_were_forked_work_side_by_side(kit: Kit) -> None:
     runs = [kit.running(token="t1") for _ in range(4)]
     store: RunStore = kit.store
     children = []
+
+    def commit_steps(run_id: str) -> None:
+        for number in range(100):
+            reply = store.commit(run_id, "t1", f"s{number}", "done", 1, run_id)
+            assert reply == Committed()
+
     for run_id in runs:
-        child = os.fork()
-        if child == 0:  # pragma: no cover
-            code = 1
-            try:
-                signal.alarm(30)
-                for number in range(100):
-                    reply = store.commit(run_id, "t1", f"s{number}", "done", 1, run_id)
-                    assert reply == Committed()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
+        children.append(start_child(functools.partial(commit_steps, run_id)))
         assert kit.commit(run_id, "parent", payload=run_id) == Committed()
 
-    codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
-
-    assert codes == [0, 0, 0, 0]
+    assert [exit_code(child) for child in children] == [0, 0, 0, 0]
     for run_id in runs:
         memos = kit.store.read(run_id)[1]
         assert len(memos) == 101

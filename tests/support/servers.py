@@ -313,4 +313,4 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
         process.wait(10)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        process.wait(10)

@@ -27,6 +27,7 @@ from flask_durable.store.measurements import metric_totals
 from flask_durable.store.measurements.metric_totals import MetricTotals
 from flask_durable.store.measurements.metric_totals import Total
 
+from ..support.forks import in_child
 from ..support.harness import Harness
 from ..support.servers import free_port
 from ..support.servers import ValkeyServer
@@ -253,12 +254,12 @@ def test_a_child_writes_what_it_counts_and_not_what_its_parent_did(
 ) -> None:
     totals = Totals(harness.state.metric_totals.add)
     totals.count("step.failed", function="parent")
-    child = os.fork()
-    if not child:
+
+    def count() -> None:
         totals.count("step.failed", function="child")
         totals.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
+
+    assert in_child(count) == 0
     totals.flush()
     found = samples(harness.app)
     for function in ("child", "parent"):

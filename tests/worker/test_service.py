@@ -50,9 +50,14 @@ def test_a_worker_survives_a_storm_of_signals(
             # It waits for a signal of the storm; the last one may be this.
             last = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
             last.start()
-            service.run_worker(harness.state, queues=["default"], threads=1, grace=60)
-            last.cancel()
+            try:
+                service.run_worker(
+                    harness.state, queues=["default"], threads=1, grace=60
+                )
+            finally:
+                last.cancel()
     finally:
-        sender.wait()
+        sender.kill()
+        sender.wait(10)
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])

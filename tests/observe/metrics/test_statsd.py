@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -28,6 +27,7 @@ from flask_durable.observe.metrics.statsd import Statsd
 
 from ...process.packets import Packets
 from ...process.packets import receiving
+from ...support.forks import in_child
 from ...support.harness import Harness
 from ...support.servers import ValkeyServer
 from ...support.servers import wait_until
@@ -134,13 +134,13 @@ def test_a_child_does_not_send_what_its_parent_gathered(
     statsd = make("", None)
     statsd.count("parents")
     count = statsd.series("childs", "c").append
-    child = os.fork()
-    if not child:
+
+    def flush_twice() -> None:
         statsd.flush()
         count(1)
         statsd.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
+
+    assert in_child(flush_twice) == 0
     statsd.flush()
     wait_until(lambda: packets.total("childs") == packets.total("parents") == 1)
 
@@ -168,16 +168,16 @@ def test_what_a_child_counts_is_flushed_by_the_child(
     packets: Packets, valkey: ValkeyServer, namespace: str
 ) -> None:
     harness = Harness(valkey.url, namespace, DURABLE_STATSD_URL=packets.url)
-    child = os.fork()
-    if not child:
+
+    def route() -> None:
         event = EventInfo("a/b", "id", 0, {})
         routing = RouteInfo([RoutedInfo(event, 1, 0)])
         with harness.state.middleware.around_route(routing):
             pass
         for metrics in harness.state.metrics:
             metrics.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
+
+    assert in_child(route) == 0
     wait_until(lambda: packets.total("event.routed.a_b") == 1)
     assert harness.state.statsd is not None
     harness.state.statsd.close()

@@ -72,7 +72,7 @@ def a_worker(
             yield said
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(30)
 
 
 @pytest.fixture

@@ -158,4 +158,4 @@ def test_a_worker_is_seen_idle_and_busy(
         assert not seen.functions
     finally:
         os.killpg(worker.pid, signal.SIGKILL)  # with the process of the job
-        worker.wait()
+        worker.wait(30)
