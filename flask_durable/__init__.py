@@ -3,7 +3,6 @@
 from .common.durations import Duration as Duration
 from .current import current_run as current_run
 from .dead_letters.model import DeadLetter as DeadLetter
-from .errors import CommitUnknown as CommitUnknown
 from .errors import ConfigurationError as ConfigurationError
 from .errors import DeadLetterNotFound as DeadLetterNotFound
 from .errors import DefinitionError as DefinitionError
@@ -44,6 +43,7 @@ from .middleware import Middleware as Middleware
 from .observe.run_logs import LogLine as LogLine
 from .runs.model import Claim as Claim
 from .runs.model import Run as Run
+from .runs.model import RunProgress as RunProgress
 from .runs.model import StepAttempt as StepAttempt
 from .runs.model import StepRecord as StepRecord
 from .store.status import RunStatus as RunStatus

@@ -19,6 +19,24 @@ if t.TYPE_CHECKING:
 T = t.TypeVar("T")
 
 
+class StepBody(t.Protocol):
+    """Keeps the checkpoints of the step's body that is running."""
+
+    @property
+    def resumed_from(self) -> t.Any:
+        """The checkpoint that the body goes on from, ``None`` if there is none."""
+
+    def checkpoint(self, value: t.Any, *, force: bool) -> None:
+        """Keep *value* for the body's next call."""
+
+
+class ProgressBoard(t.Protocol):
+    """Shows how far a run has come."""
+
+    def report(self, fraction: float, message: str) -> None:
+        """Show *fraction* and *message* with the run."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StepContext:
     """The step whose body is running.
@@ -32,6 +50,7 @@ class StepContext:
     attempt: int
     is_final_attempt: bool
     _run_id: str
+    _body: StepBody = dataclasses.field(repr=False)
 
     @functools.cached_property
     def idempotency_key(self) -> str:
@@ -41,6 +60,35 @@ class StepContext:
         of all other steps.
         """
         return derived_id("step", self._run_id, self.name)
+
+    @property
+    def resumed_from(self) -> t.Any:
+        """The newest checkpoint of an earlier call of the body; ``None`` at first.
+
+        It is what JSON gave back of the value. One that was stored by a worker that
+        died may be a second older than the last one that it was given.
+        """
+        return self._body.resumed_from
+
+    def checkpoint(self, value: t.Any, force: bool = False) -> None:
+        """Store where the body is, so that its next call can go on from there.
+
+        A call within a second of the last write writes nothing: the value is kept, and
+        stored by a later call, or when the body ends by an error or an interrupt. When
+        the step ends, its checkpoint is removed.
+
+        A worker that drains interrupts the body here, after *value* is stored, and
+        another one calls it again; that counts as no attempt. The body of an
+        ``at_most_once`` step is not interrupted so. A body whose run was cancelled or
+        lost is always ended here.
+
+        :param value: The place, as a value that JSON gives back equal, of at most
+            64 KiB.
+        :param force: True to store it now in any case.
+        :raises StepUsageError: The value cannot be stored, or the step has ended. A
+            body that does not catch it fails for good.
+        """
+        self._body.checkpoint(value, force=force)
 
 
 @dataclasses.dataclass
@@ -54,6 +102,7 @@ class RunContext:
     version: str
     started_at: datetime
     log: logging.LoggerAdapter[logging.Logger]
+    progress: ProgressBoard = dataclasses.field(repr=False)
     #: True while a step's body is running, for other threads. The step itself is in a
     #: variable of its own: a copied context keeps the step that it was copied in.
     in_step: bool = False
@@ -136,6 +185,19 @@ class CurrentRun:
         """The step whose body is running, or ``None`` between steps."""
         self._get()
         return _step.get()
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Show with the run how far it has come.
+
+        At most one value a second is written; the last one always is when the step
+        ends. Nothing is shown while a body is replayed.
+
+        :param fraction: The part that is done, from 0 to 1. A number outside is taken
+            as the nearer of the two.
+        :param message: A few words, of which the first 200 characters are shown.
+        :raises StepUsageError: The fraction is no number.
+        """
+        self._get().progress.report(fraction, message)
 
     def _get(self) -> RunContext:
         context = _context.get()

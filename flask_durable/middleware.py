@@ -161,6 +161,8 @@ class StepInfo:
     number: int
     #: The failure of the attempt before this one, if it can be read.
     previous: Failure | None = None
+    #: True if its body goes on from a checkpoint of an earlier call.
+    resumed: bool = False
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
     #: to be another attempt, ``"interrupted"`` if the attempt of the run ended before.
     outcome: StepOutcome = "interrupted"

@@ -19,6 +19,7 @@ from .output import style
 if t.TYPE_CHECKING:
     from ..runs.model import Claim
     from ..runs.model import Run
+    from ..runs.model import RunProgress
     from ..runs.model import StepRecord
 
 T = t.TypeVar("T")
@@ -37,6 +38,7 @@ _COLOURS = {
     "retrying": "yellow",
     "tried": "yellow",
     "intent": "yellow",
+    "begun": "cyan",
     "running": "cyan",
     "waiting": "cyan",
 }
@@ -72,6 +74,7 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
         "version": run.version,
         "message_error": run.message_error,
         "changed_step": run.changed_step,
+        "progress": _progress_as_json(run.progress, reader),
     }
     if steps:
         found["steps"] = [_step_as_json(step, reader) for step in run.steps]
@@ -127,6 +130,8 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     yield "function", f"{run.function}, version {run.version}"
     yield "status", status
     yield "event", f"{run.event_name} {run.event_id}"
+    if run.progress is not None:
+        yield "progress", _progress(run.progress)
     yield "queue", run.queue
     if run.message_error is not None:
         yield "message", style(f"failed: {_cut(run.message_error)}", fg="yellow")
@@ -145,6 +150,15 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
         except PayloadError as error:
             result = _unreadable("It", error)
         yield "result", _cut(result)
+
+
+def _progress(progress: RunProgress) -> str:
+    try:
+        message = progress.message
+    except PayloadError as error:
+        message = _unreadable("Its message", error)
+    told = f"{progress.fraction:.0%} at {clock(progress.at)} UTC"
+    return f"{told}: {message}" if message else told
 
 
 def _claim_row(claim: Claim) -> list[str]:
@@ -173,8 +187,11 @@ def _timeline(run: Run, now: datetime) -> list[str]:
         try:
             if step.failure is not None:
                 lines.append(f"{'':10}{_one_line(step.failure)}")
+            if step.checkpoint is not None:
+                text = json.dumps(step.checkpoint, ensure_ascii=False)
+                lines.append(_cut(f"{'':10}checkpoint: {text}"))
         except PayloadError as error:
-            lines.append(f"{'':10}{_unreadable('Its failure', error)}")
+            lines.append(f"{'':10}{_unreadable('It', error)}")
     return lines
 
 
@@ -207,8 +224,8 @@ def _bars_of(step: StepRecord, now: datetime) -> t.Iterator[_Bar]:
                 attempt.started + took,
                 last=False,
             )
-    # An attempt of an at-most-once step that is under way has left no time yet.
-    known = step.started is not None and step.status != "intent"
+    # An attempt that is under way has left no time yet.
+    known = step.started is not None and step.status not in ("intent", "begun")
     yield _Bar(
         step,
         step.attempt,
@@ -291,6 +308,19 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
         ],
         "value": reader.read(f"{place}.value", lambda: step.value),
         "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
+        "checkpoint": reader.read(f"{place}.checkpoint", lambda: step.checkpoint),
+    }
+
+
+def _progress_as_json(
+    progress: RunProgress | None, reader: _Reader
+) -> dict[str, t.Any] | None:
+    if progress is None:
+        return None
+    return {
+        "fraction": progress.fraction,
+        "message": reader.read("progress.message", lambda: progress.message),
+        "at": iso(progress.at),
     }
 
 

@@ -48,13 +48,17 @@ from .control import Signal
 from .control import Suspended
 from .endings import ending_of
 from .outbox import Outbox
-from .replay import changed_call
+from .progress import Progress
 from .replay import check_use
 from .replay import limit_reached
+from .replay import replay_differs
 from .replay import Uses
 from .run_payloads import RunPayloads
 from .seal import Seal
 from .services import EngineServices
+
+if t.TYPE_CHECKING:
+    from .steps.checkpoint import Checkpoint
 
 #: The part of a lease that has to be over before a commit renews it. Otherwise a run of
 #: many short steps would renew it hundreds of times a second.
@@ -100,6 +104,10 @@ class Attempt:
         self.context: RunContext | None = None
         #: The step body that is running, so that another thread can interrupt it.
         self.body: Body | None = None
+        #: The checkpoint of that body, once it has one.
+        self.checkpoint: Checkpoint | None = None
+        #: Shows how far the run has come.
+        self.progress = Progress(self)
         #: The whole attempt as a body, which is interrupted between steps.
         self.whole: WholeAttempt | None = None
         #: True once this attempt committed a step: then a failure of the body is the
@@ -122,6 +130,11 @@ class Attempt:
         self.thread = threading.get_ident()
 
     # -- Steps ask ----------------------------------------------------------------
+
+    @property
+    def replays(self) -> bool:
+        """True while the body only gets what earlier attempts have stored."""
+        return self._context.replaying
 
     @property
     def server_time(self) -> int:
@@ -176,7 +189,7 @@ class Attempt:
         # A memo without an outcome has no result that could be given to a wrong call.
         compared = sketch and memo.final and memo.digest
         if compared and self.services.payloads.differs(memo.digest, sketch):
-            self._replay_differs(key)
+            replay_differs(self, key, repeats=self._uses.repeats(key))
         return memo
 
     def check(self) -> None:
@@ -217,7 +230,7 @@ class Attempt:
             self.lease = max(lease, self.services.store.lease)  # renewed no more often
         elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
             return
-        self.services.retry_until_answered(self.renew)
+        self.services.retry_until_answered(self._renew)
         self.check()
 
     def commit(
@@ -231,7 +244,7 @@ class Attempt:
         """
         sent = time.monotonic()
         lease = 0.0 if status == "intent" else self._lease_after_step(sent)
-        reply = self._own(
+        reply = self.own(
             lambda: self.services.store.commit(
                 self.run_id, self.token, key, status, number, payload, lease
             ),
@@ -247,7 +260,7 @@ class Attempt:
             case Interrupted():
                 return reply
             case Full():
-                self._fail_over_limit(reply.limit)
+                self.fail_over_limit(reply.limit)
         if memo.final:
             self.committed = True
             if self.services.replay_eagerly:
@@ -277,7 +290,8 @@ class Attempt:
         :returns: The awaited memo, if it is there already and the run is still ours.
         :raises Signal: The run is suspended, or is not ours any more.
         """
-        reply = self._own(
+        self.progress.flush()
+        reply = self.own(
             lambda: self.services.store.suspend(
                 self.run_id,
                 self.token,
@@ -291,7 +305,7 @@ class Attempt:
         )
         match reply:
             case Full():
-                self._fail_over_limit(reply.limit)
+                self.fail_over_limit(reply.limit)
             case Resolved():
                 self.committed = True
                 return Memo.parse(reply.memo)
@@ -307,6 +321,8 @@ class Attempt:
 
         :param delay: Seconds until another worker may start it.
         """
+        if self.checkpoint is not None:
+            self.checkpoint.save()
         self.suspend("handback", after(delay), reason=reason)
         raise AssertionError("a run that is handed back has nothing to resolve")
 
@@ -337,7 +353,7 @@ class Attempt:
 
         :raises Signal: The run is not ours any more.
         """
-        self._own(lambda: self.services.store.hold(self.run_id, self.token))
+        self.own(lambda: self.services.store.hold(self.run_id, self.token))
         self.record["blobs"] = "1"
 
     def finish(
@@ -348,6 +364,7 @@ class Attempt:
         :param outcome: The result or the failure, as JSON text.
         :raises Signal: The run is not ours any more, or waits for the blob store.
         """
+        self.progress.flush()
         handler = self.function.failure_handler if failed else None
         handler_run = ("", "", "")
         if handler is not None:
@@ -364,7 +381,7 @@ class Attempt:
             self.payloads.opened_event,
         )
         sealed, events = self.payloads.seal_end(outcome, failed=failed, events=told)
-        queued = self._own(
+        queued = self.own(
             lambda: self.services.store.finish(
                 self.run_id,
                 self.token,
@@ -409,25 +426,6 @@ class Attempt:
         assert self.context is not None, "steps are used inside the body only"
         return self.context
 
-    def _replay_differs(self, key: str) -> None:
-        """Pause the run, or warn once that a memo was made by another call.
-
-        Several uses of one name are told apart by their count alone: where one use is
-        left out, all that follow get the results of others.
-        """
-        if self._uses.repeats(key) or f"{key}#2" in self.memos:
-            self.pause(changed_call(key), key)
-        if "changed_step" in self.record:
-            return
-        self._own(lambda: self.services.store.note_change(self.run_id, self.token, key))
-        self.record["changed_step"] = key
-        logger.warning(
-            "Step %r gets its stored result, but was called with other arguments when "
-            "that was stored.",
-            key,
-            extra={"action": "step_call_changed"},
-        )
-
     def _lease_after_step(self, now: float) -> float:
         """Return the seconds that a commit renews the lease to; 0 leaves it."""
         usual = self.services.store.lease
@@ -437,8 +435,7 @@ class Attempt:
         self.lease = usual
         return usual
 
-    def renew(self) -> None:
-        """Renew the lease now, or note that the run is not ours any more."""
+    def _renew(self) -> None:
         sent = time.monotonic()
         tag = self.services.store.keys.tag_of(self.run_id)
         (reply,) = self.services.store.renew(
@@ -449,7 +446,7 @@ class Attempt:
         else:
             self.renewed(sent)
 
-    def _own(self, call: t.Callable[[], T], *, size: int = 0) -> T:
+    def own(self, call: t.Callable[[], T], *, size: int = 0) -> T:
         """Write, and wait for the disk where that is asked for.
 
         :param size: Characters of the text that is written.
@@ -458,7 +455,7 @@ class Attempt:
         """
         self.check()
         if size >= LARGE:
-            call = guarded(call, self.renew)
+            call = guarded(call, self._renew)
         try:
             mark = self.services.barrier_mark()
             reply = self.services.retry_until_answered(call)
@@ -493,7 +490,7 @@ class Attempt:
         self.check()
         raise AssertionError("a lost attempt is sealed")
 
-    def _fail_over_limit(self, what: str) -> t.NoReturn:
+    def fail_over_limit(self, what: str) -> t.NoReturn:
         error = limit_reached(what)
         self.info.error = error
         self.finish(failed=True, outcome=Failure.of(error).to_json())

@@ -440,6 +440,7 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
         version=attempt.function.version,
         started_at=datetime.fromtimestamp(started, timezone.utc),
         log=run_logger(attempt.function.id),
+        progress=attempt.progress,
         replaying=bool(attempt.memos),
     )
 

@@ -1,4 +1,7 @@
-"""Checks that a step is used where it may be; each error explains a misuse."""
+"""Checks that a step is used where it may be, and as its memo was made.
+
+Each error explains a misuse.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,30 @@ class Uses:
             )
 
 
-def changed_call(key: str) -> ReplayMismatch:
+def replay_differs(attempt: Attempt, key: str, *, repeats: bool) -> None:
+    """Pause the run, or warn once that a memo was made by another call.
+
+    Several uses of one name are told apart by their count alone: where one use is left
+    out, all that follow get the results of others.
+
+    :param repeats: True if *key* is that of a second or later use of its name.
+    """
+    if repeats or f"{key}#2" in attempt.memos:
+        attempt.pause(_changed_call(key), key)
+    if "changed_step" in attempt.record:
+        return
+    store = attempt.services.store
+    attempt.own(lambda: store.note_change(attempt.run_id, attempt.token, key))
+    attempt.record["changed_step"] = key
+    logger.warning(
+        "Step %r gets its stored result, but was called with other arguments when that "
+        "was stored.",
+        key,
+        extra={"action": "step_call_changed"},
+    )
+
+
+def _changed_call(key: str) -> ReplayMismatch:
     """Return the error of a replay that asks for another call's result."""
     return ReplayMismatch(
         f"Step {key!r} is called with other arguments than when its result was stored, "

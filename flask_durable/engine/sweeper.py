@@ -74,7 +74,7 @@ class Sweeper:
             self._outbox.confirm()
         except Exception as error:
             logger.warning(
-                "Sent messages are not confirmed: %s",
+                "What was sent is not confirmed: %s",
                 error,
                 extra={"action": "send_unconfirmed"},
             )

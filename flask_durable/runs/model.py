@@ -34,12 +34,13 @@ class StepAttempt:
 class StepRecord:
     """One step of a run, as it is stored.
 
-    ``value`` and ``failure`` are opened when they are read, which raises
-    :class:`~flask_durable.PayloadError` if this process cannot open them.
+    ``value``, ``failure`` and ``checkpoint`` are opened when they are read, which
+    raises :class:`~flask_durable.PayloadError` if this process cannot open them.
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
     :param kind: The kind of step: ``run``, ``sleep`` or ``send_event``.
-    :param status: ``done``, ``failed``, ``retrying``, ``waiting`` or ``intent``.
+    :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
+        ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
     :param started: The moment that attempt began, by the state server's clock.
     :param duration: Seconds that it took; ``None`` while a sleep goes on.
@@ -48,6 +49,8 @@ class StepRecord:
     :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
         first; empty for a sleep.
+    :param checkpoint: The place that its body had come to, as JSON gives it back;
+        ``None`` if there is none, and once the step has ended.
     """
 
     name: str
@@ -59,10 +62,31 @@ class StepRecord:
     due: datetime | None
     value: Stored[t.Any] = Stored()
     failure: Stored[Failure | None] = Stored()
+    checkpoint: Stored[t.Any] = Stored()
     attempts: tuple[StepAttempt, ...] = ()
 
     def __repr__(self) -> str:
         return f"<StepRecord {self.name!r}, {self.status}>"
+
+
+@dataclass(frozen=True, repr=False)
+class RunProgress:
+    """The newest progress that a run has shown, see ``current_run.progress``.
+
+    ``message`` is opened when it is read, which raises
+    :class:`~flask_durable.PayloadError` if this process cannot open it.
+
+    :param fraction: The part that is done, from 0 to 1.
+    :param at: The moment it was shown, by the state server's clock.
+    :param message: The words that were given with it; may be empty.
+    """
+
+    fraction: float
+    at: datetime
+    message: Stored[str] = Stored()
+
+    def __repr__(self) -> str:
+        return f"<RunProgress {self.fraction:.0%}>"
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +121,7 @@ class Run:
         dead, the sweeper sends another in time.
     :param changed_step: The first step that was given its stored result although a
         later execution of the body called it with other arguments.
+    :param progress: The newest progress that it has shown; it stays when the run ends.
     """
 
     id: str
@@ -120,6 +145,7 @@ class Run:
     claims: tuple[Claim, ...] = ()
     message_error: str | None = None
     changed_step: str | None = None
+    progress: RunProgress | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.function!r}, {self.status}>"

@@ -17,6 +17,7 @@ from ..store.run_reader import Record
 from ..store.status import RunStatus
 from .model import Claim
 from .model import Run
+from .model import RunProgress
 from .model import StepAttempt
 from .model import StepRecord
 
@@ -52,6 +53,7 @@ class Reader:
             version=record.get("version", ""),
             message_error=message_error,
             changed_step=record.get("changed_step"),
+            progress=self._progress(record.get("progress")),
             event=Deferred(lambda: self._event(record)),
             result=self._value(record.get("result")),
             failure=self._failure(record.get("failure")),
@@ -77,12 +79,20 @@ class Reader:
             value=self._value(memo.body if memo.status == "done" else None),
             failure=self._failure(memo.body if failed else None),
             attempts=() if sleeps else _attempts(memo),
+            checkpoint=self._value(memo.checkpoint or None),
         )
 
     def _event(self, record: Record) -> Event[dict[str, t.Any]]:
         message = self.payloads.open_event_of_run(record["id"], record)
         at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
         return Event(message.name, message.opened, id=message.id, at=at)
+
+    def _progress(self, text: str | None) -> RunProgress | None:
+        if text is None:
+            return None
+        at, fraction, sealed = text.split(" ", 2)
+        message = Deferred(lambda: self.payloads.open(sealed))
+        return RunProgress(float(fraction), t.cast(datetime, _moment(at)), message)
 
     def _value(self, sealed: str | None) -> t.Any:
         if sealed is None:
@@ -96,8 +106,8 @@ class Reader:
 
 
 def _attempts(memo: Memo) -> tuple[StepAttempt, ...]:
-    # An intent has no time of its own: it was written before the body was called.
-    last = memo.number - (memo.status == "intent")
+    # These have no time of their own: they are written before the body ends.
+    last = memo.number - (memo.status in ("intent", "begun"))
     return tuple(
         [
             StepAttempt(number, t.cast(datetime, _moment(began)), took / 1000)

@@ -27,8 +27,8 @@ class Try(t.NamedTuple):
 class Memo:
     """The stored record of one step.
 
-    :param status: ``done``, ``failed``, ``tried`` (it will be retried), ``intent`` or
-        ``waiting``.
+    :param status: ``done``, ``failed``, ``tried`` (it will be retried), ``begun`` (it
+        has a checkpoint only), ``intent`` or ``waiting``.
     :param token: The fencing token of the attempt that wrote it.
     :param number: The number of the step's attempt; of a sleep, the time when it ends
         (milliseconds since 1970).
@@ -84,7 +84,13 @@ class Memo:
     @property
     def body(self) -> str:
         """The result or the failure, as JSON text."""
-        return self._parts[4]
+        text = self._parts[4]
+        return text if self.final else text.partition("\n")[0]
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint as it is stored; empty if there is none."""
+        return "" if self.final else self.payload.partition("\n")[2]
 
     @property
     def _parts(self) -> list[str]:
@@ -98,12 +104,22 @@ def payload(
     tries: t.Sequence[Try] = (),
     digest: str = "",
     path: str = "",
+    checkpoint: str = "",
 ) -> str:
     """Return a memo's payload: the operation, its times, and its JSON text.
+
+    A checkpoint is on a line of its own behind them: JSON text has no line break.
 
     :param tries: The calls of the step's body, oldest first.
     :param digest: The digest of the call that made it.
     :param path: The place in the result of a value that could not be kept.
+    :param checkpoint: The checkpoint of a step without an outcome, as it is stored.
     """
     times = ",".join([f"{began}+{took}" for began, took in tries[-MAX_TRIES:]])
-    return f"{kind} {times} {digest} {quote(path) if path else ''} {body}"
+    text = f"{kind} {times} {digest} {quote(path) if path else ''} {body}"
+    return with_checkpoint(text, checkpoint) if checkpoint else text
+
+
+def with_checkpoint(payload: str, checkpoint: str) -> str:
+    """Return the payload of a memo without an outcome, with another checkpoint."""
+    return f"{payload.partition(chr(10))[0]}\n{checkpoint}"

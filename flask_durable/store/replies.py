@@ -4,6 +4,7 @@ A script replies with a word and what belongs to it, see the header of each. The
 are read here and nowhere else::
 
     step_commit   Committed | Exists | Interrupted | Full
+    step_checkpoint: Committed | StepEnded | Full
     run_suspend   Suspension: Queued | Delayed | Paused | Resolved | Full
     run_create    Creation: Started | Queued | Scheduled | Known
     run_claim     Claimed | Paused | NotQueued
@@ -60,6 +61,11 @@ class Exists:
 @dataclass(frozen=True, slots=True)
 class Interrupted:
     """An intent of another attempt is there without an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """The step has an outcome already, so it keeps no checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,7 @@ class Lost:
 
 
 Commit = Committed | Exists | Interrupted | Full
+Checkpointed = Committed | StepEnded | Full
 Suspension = Queued | Delayed | Paused | Resolved | Full
 Creation = Started | Queued | Scheduled | Known
 Parking = Deferred | Paused | NotQueued
@@ -223,6 +230,21 @@ def commit_of(reply: t.Any) -> Commit:
         case ["full", limit]:
             return Full(limit)
     raise refusal("step_commit", reply)
+
+
+def checkpoint_of(reply: t.Any) -> Checkpointed:
+    """Return the reply of ``step_checkpoint``.
+
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    match reply:
+        case ["ok"]:
+            return COMMITTED
+        case ["ended"]:
+            return StepEnded()
+        case ["full", limit]:
+            return Full(limit)
+    raise refusal("step_checkpoint", reply)
 
 
 def suspension_of(reply: t.Any) -> Suspension:

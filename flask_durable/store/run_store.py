@@ -15,6 +15,8 @@ from ..redis.exchange import Argument
 from .keys import Keys
 from .replies import Change
 from .replies import change_of
+from .replies import checkpoint_of
+from .replies import Checkpointed
 from .replies import claim_of
 from .replies import Claimed
 from .replies import Commit
@@ -205,6 +207,17 @@ class RunStore(RunReader):
         # The usual reply, once a step: before the others are looked at.
         return COMMITTED if reply == ["ok"] else commit_of(reply)
 
+    def checkpoint(
+        self, run_id: str, token: str, step: str, number: int, payload: str
+    ) -> Checkpointed:
+        """Keep the place that a step's body has come to.
+
+        :param payload: The payload of the step's memo, the checkpoint in it.
+        :raises NotOwner: The run is no longer the caller's.
+        """
+        args = (run_id, token, step, number, payload, MAX_STEPS, MAX_MEMO_BYTES)
+        return checkpoint_of(self._call("step_checkpoint", *args))
+
     def suspend(
         self,
         run_id: str,
@@ -352,6 +365,13 @@ class RunStore(RunReader):
         :raises NotOwner: The run is no longer the caller's.
         """
         self._note("run_note", run_id, token, step)
+
+    def note_progress(self, run_id: str, token: str, progress: str) -> None:
+        """Note how far a run has come.
+
+        :raises NotOwner: The run is no longer the caller's.
+        """
+        self._note("run_progress", run_id, token, progress)
 
     def expire(self, run_id: str) -> bool:
         """Remove a finished run whose objects are gone from the blob store.

@@ -17,6 +17,7 @@ from flask_durable import Claim
 from flask_durable import Event
 from flask_durable import Failure
 from flask_durable import Run
+from flask_durable import RunProgress
 from flask_durable import RunStatus
 from flask_durable import StepAttempt
 from flask_durable import StepRecord
@@ -61,6 +62,7 @@ def step(name: str, **changes: t.Any) -> StepRecord:
         due=None,
         value=None,
         failure=None,
+        checkpoint=None,
     )
     return dataclasses.replace(plain, **changes)
 
@@ -199,6 +201,23 @@ def test_each_attempt_of_a_step_has_a_line_and_a_bar() -> None:
 def test_a_replay_that_asks_for_another_call_is_told_of() -> None:
     lines = timeline.describe(run(changed_step="load"))
     assert "replay    'load' was stored for a call with other arguments" in lines
+
+
+def test_progress_and_a_checkpoint_are_shown() -> None:
+    shown = run(
+        step("long", status="begun", started=None, checkpoint={"chunk": 3}),
+        progress=RunProgress(0.25, BEGIN, "chunk 3 of 12"),
+    )
+
+    lines = timeline.describe(shown)
+
+    told = f"progress  25% at {timeline.clock(BEGIN)} UTC: chunk 3 of 12"
+    assert told in lines
+    assert f'{"":10}checkpoint: {{"chunk": 3}}' in lines
+    found = timeline.run_as_json(shown)
+    assert found["progress"]["fraction"] == 0.25
+    assert found["progress"]["message"] == "chunk 3 of 12"
+    assert found["steps"][0]["checkpoint"] == {"chunk": 3}
 
 
 def test_claims_are_lines_with_what_they_waited_for_and_came_to() -> None:

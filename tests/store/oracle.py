@@ -11,6 +11,7 @@ from collections import Counter
 from collections import defaultdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 RESEND = 5_000
 DOUBT = 60_000
@@ -79,6 +80,7 @@ class Run:
     #: For each claim its time and the time queued before; then the time until it was
     #: given up, and how it ended.
     claimed: list[list[t.Any]] = field(default_factory=list)
+    progress: str | None = None
     memos: dict[str, Memo] = field(default_factory=dict)
     #: Memos that retries removed.
     removed: int = 0
@@ -293,6 +295,37 @@ class Oracle:
         run.dispatches = run.attempt = 0
         if lease:
             self.leases[id] = self.now + lease
+        return ["ok"]
+
+    def step_checkpoint(
+        self,
+        id: str,
+        token: str,
+        step: str,
+        number: int,
+        payload: str,
+        most_steps: int,
+        most_bytes: int,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        memo = Memo("begun", token, number, run.order_of(step), payload)
+        existing = run.memos.get(step)
+        if existing is not None:
+            if existing.status not in ("begun", "tried", "intent"):
+                return ["ended"]
+            memo = replace(existing, payload=payload)
+        if full := self._full(run, step, memo, most_steps, most_bytes):
+            return ["full", full]
+        run.memos[step] = memo
+        return ["ok"]
+
+    def run_progress(self, id: str, token: str, progress: str) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        run.progress = progress
         return ["ok"]
 
     def run_suspend(

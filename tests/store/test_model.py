@@ -42,7 +42,10 @@ MOST_DISPATCHES = 3
 DEFER = (30_000, 120_000)
 
 #: What a script answers where it must not have changed anything.
-REFUSALS = ("lost", "cancelled", "no", "state", "missing", "exists", "interrupted")
+REFUSALS = (
+    *("lost", "cancelled", "no", "state", "missing", "exists", "interrupted"),
+    "ended",
+)
 
 RUNS = [f"r{number}" for number in range(4)]
 #: Which of the runs in a fitting state; from :data:`ANY` on, any run at all.
@@ -250,6 +253,18 @@ class Model(RuleBasedStateMachine):
         args = (given["step"], given["status"], given["number"], given["payload"])
         limits = (MOST_STEPS, MOST_BYTES)
         self.do("step_commit", id, self.owner(id, age), lease, *args, *limits)
+
+    @rule(run=choices, age=ages, step=steps, number=numbers, payload=payloads)
+    def checkpoint(self, run: int, age: int, **given: t.Any) -> None:
+        id = self.pick(run, "running")
+        args = (given["step"], given["number"], given["payload"])
+        limits = (MOST_STEPS, MOST_BYTES)
+        self.do("step_checkpoint", id, self.owner(id, age), *args, *limits)
+
+    @rule(run=choices, age=ages, progress=payloads)
+    def show_progress(self, run: int, age: int, progress: str) -> None:
+        id = self.pick(run, "running")
+        self.do("run_progress", id, self.owner(id, age), progress)
 
     @rule(
         run=choices,
@@ -514,6 +529,7 @@ FIELDS = (
     "failure",
     "result",
     "failed_step",
+    "progress",
     "kind",
     "failed_run",
     "failed_generation",

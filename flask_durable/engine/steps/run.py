@@ -5,6 +5,7 @@ memo found  effect
 ==========  ======================================================================
 none        the body is called as attempt 1
 tried       the body is called as the next attempt
+begun       the body is called again as the same attempt, see ``checkpoint``
 done        the stored result is returned
 failed      the stored failure is raised
 intent      an at-most-once body started and left no outcome: ``StepInterrupted``
@@ -19,6 +20,7 @@ is the step's any more; it breaks the attempt off.
 from __future__ import annotations
 
 import copy
+import threading
 import typing as t
 
 from ...common.interruption import Body
@@ -53,6 +55,8 @@ from ..control import Signal
 from ..process_end import hand_back_if_ending
 from ..replay import check_function
 from ..sketch import sketch_of
+from .checkpoint import Checkpoint
+from .checkpoint import refuse_late
 from .outcome import check_size
 from .outcome import error_of
 from .outcome import failure_of
@@ -61,6 +65,9 @@ from .outcome import refused_by_server
 KIND = "run"
 
 logger = get_logger(__name__)
+
+#: Held while a checkpoint is made: several threads of one body may be the first.
+_making = threading.Lock()
 
 
 def run(
@@ -105,6 +112,11 @@ class Execution:
         self._started = 0
         #: The calls of the body before this one.
         self._tries: tuple[Try, ...] = ()
+        #: The payload of the memo before this call; empty if there is no memo.
+        self._before = ""
+        self._checkpoint: Checkpoint | None = None
+        #: True while the body is called.
+        self._running = False
 
     def resolve(
         self,
@@ -117,17 +129,24 @@ class Execution:
             return self._outcome(memo)
         previous = None
         if memo is not None:
-            self._tries = memo.tries
-        if memo is not None and memo.status == "intent":
+            self._tries, self._before = memo.tries, memo.payload
+        if memo is not None and memo.status in ("intent", "begun"):
             self._number = memo.number  # the attempt that left no outcome
         if memo is not None and memo.status == "tried":
             self._number = memo.number + 1
             previous = self._attempt.services.payloads.readable_failure(memo.body)
+        if memo is not None and memo.checkpoint:
+            self._go_on_from(memo.checkpoint)
         check_arguments(args, kwargs)
         self._attempt.services.release()
         self._attempt.before_body(self._options.lease)
         info = StepInfo(
-            self._attempt.info, self._key, self._kind, self._number, previous
+            self._attempt.info,
+            self._key,
+            self._kind,
+            self._number,
+            previous,
+            self._checkpoint is not None,
         )
         try:
             with self._attempt.services.middleware.around_step(info):
@@ -179,7 +198,8 @@ class Execution:
         assert context is not None
         body = attempt.body = Body(self._options.timeout, self._give_up)
         final = self._number > self._retries
-        step = StepContext(self._key, self._number, final, attempt.run_id)
+        step = StepContext(self._key, self._number, final, attempt.run_id, self)
+        attempt.checkpoint, self._running = self._checkpoint, True
         try:
             result = call_in_step(context, step, self._inside, body, fn, args, kwargs)
         except BaseException as error:
@@ -189,11 +209,60 @@ class Execution:
             self._interrupted(error, body)
             raise
         finally:
-            attempt.body = None
+            self._running = False
+            attempt.body = attempt.checkpoint = None
         check_size(result[0], attempt.services.max_value)
         if body.interrupted is TimeoutInterrupt:
             raise body.interrupted  # the body swallowed it
         return result
+
+    # -- The body asks --------------------------------------------------------------
+
+    @property
+    def resumed_from(self) -> t.Any:
+        """See :attr:`flask_durable.current.StepContext.resumed_from`."""
+        return None if self._checkpoint is None else self._checkpoint.resumed_from
+
+    def checkpoint(self, value: t.Any, *, force: bool) -> None:
+        """Carry out :meth:`flask_durable.current.StepContext.checkpoint`."""
+        if not self._running:
+            refuse_late(self._key)
+        with _making:
+            if self._checkpoint is None:
+                self._checkpoint = self._checkpoint_of("")
+            self._attempt.checkpoint = self._checkpoint
+        self._checkpoint.take(value, force=force)
+
+    def _go_on_from(self, sealed: str) -> None:
+        """Give the body the checkpoint of an earlier call.
+
+        :raises Signal: The checkpoint cannot be read: the run is set aside, or waits.
+        """
+        text = self._attempt.payloads.open(sealed, self._key)
+        self._checkpoint = self._checkpoint_of(text)
+        logger.info(
+            "Step %r goes on from its checkpoint.",
+            self._key,
+            extra={"action": "step_resumed"},
+        )
+
+    def _checkpoint_of(self, stored: str) -> Checkpoint:
+        digest = self._attempt.services.payloads.digest(self._sketch)
+        return Checkpoint(
+            self._attempt,
+            self._key,
+            self._number,
+            self._before or payload(self._kind, "null", digest=digest),
+            stored=stored,
+            interruptible=not self._options.at_most_once,
+        )
+
+    @property
+    def _kept(self) -> str:
+        """The checkpoint for the next call, as it is stored; empty if there is none."""
+        return "" if self._checkpoint is None else self._checkpoint.sealed
+
+    # -- The body is called --------------------------------------------------------
 
     def _inside(
         self,
@@ -257,7 +326,9 @@ class Execution:
         old = self._attempt
         if old.seal(signal) is not signal:
             return None
-        return Attempt(old.services, old.outbox, old.function, old.run, old.memos)
+        new = Attempt(old.services, old.outbox, old.function, old.run, old.memos)
+        new.progress.adopt(old.progress)
+        return new
 
     def _time_out(self) -> None:
         """Store that the time of a body was over, and let the run go on elsewhere."""
@@ -278,7 +349,8 @@ class Execution:
 
         :returns: The memo of the outcome, if the step has one or started before.
         """
-        text = payload(self._kind, "null", tries=self._tries)
+        text = payload(self._kind, "null", tries=self._tries, checkpoint=self._kept)
+        self._before = text
         reply = self._attempt.commit(self._key, "intent", self._number, text)
         if isinstance(reply, Memo):
             return reply if reply.final else None
@@ -335,7 +407,9 @@ class Execution:
             reason="retry",
             step=self._key,
             number=self._number,
-            payload=self._payload(payloads.seal_failure(failure), started),
+            payload=self._payload(
+                payloads.seal_failure(failure), started, checkpoint=self._kept
+            ),
         )
 
     def _commit_result(self, text: str, started: int, info: StepInfo) -> Memo:
@@ -354,27 +428,29 @@ class Execution:
         return self._commit("failed", payloads.seal_failure(failure), started, path)
 
     def _commit(self, status: str, body: str, started: int, path: str = "") -> Memo:
+        self._attempt.progress.flush()
         text = self._payload(body, started, path)
         memo = self._attempt.commit(self._key, status, self._number, text)
         assert isinstance(memo, Memo), "only an intent is interrupted"
         return memo
 
-    def _payload(self, body: str, started: int, path: str = "") -> str:
+    def _payload(
+        self, body: str, started: int, path: str = "", checkpoint: str = ""
+    ) -> str:
         return payload(
             self._kind,
             body,
             tries=(*self._tries, Try(started, self._attempt.server_time - started)),
             digest=self._attempt.services.payloads.digest(self._sketch),
             path=path,
+            checkpoint=checkpoint,
         )
 
     def _outcome(self, memo: Memo) -> t.Any:
         if memo.status == "failed":
             raise self._error(memo)
         # Only now: a text that is not returned to the body is not fetched.
-        return self._load(self._attempt.payloads.open(memo.body, self._key))
-
-    def _load(self, text: str) -> t.Any:
+        text = self._attempt.payloads.open(memo.body, self._key)
         try:
             return self._codec.load(text)
         except UnreadableValue as error:

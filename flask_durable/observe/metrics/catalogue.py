@@ -101,6 +101,13 @@ METRICS = (
         "An attempt of a step failed, and there will be another one.",
     ),
     Metric(
+        "step.resumed",
+        "counter",
+        "steps",
+        ("function",),
+        "The body of a step went on from a checkpoint.",
+    ),
+    Metric(
         "step.memoized",
         "counter",
         "steps",

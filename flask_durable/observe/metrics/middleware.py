@@ -70,6 +70,8 @@ class Metrics(Middleware):
             self._step(function, outcome, took)
         elif measure == "run":
             self._sink.timing("run.duration", took, function=function)
+        elif measure == "resumed":
+            self._sink.count("step.resumed", function=function)
         else:
             self._claimed(attempt, took)
 

@@ -12,8 +12,8 @@ from ...middleware import Middleware
 from ...middleware import StepInfo
 
 #: ``wait``: from queueing to a claim. ``run``: from creation to end. ``step``: one
-#: attempt of a step.
-Measure = t.Literal["wait", "run", "step"]
+#: attempt of a step. ``resumed``: one that went on from a checkpoint; it has no time.
+Measure = t.Literal["wait", "run", "step", "resumed"]
 
 
 class Listener(t.Protocol):
@@ -67,6 +67,8 @@ class _Step:
 
     def __exit__(self, *_: object) -> None:
         step = self._step
+        if step.resumed:
+            self._tell("resumed", step.attempt, 0.0, step.outcome)
         if step.outcome != "interrupted":
             seconds = time.monotonic() - self._began
             self._tell("step", step.attempt, seconds, step.outcome)

@@ -5,7 +5,8 @@
 --
 --   <tag>:run:<id>        hash   the run
 --   <tag>:steps:<id>      hash   step key -> memo,
---                                "<status> <token> <number> <order>\n<opaque text>"
+--                                "<status> <token> <number> <order>\n<opaque text>";
+--                                a checkpoint is in the text of an unfinished one
 --   <tag>:log:<id>        list   its newest log lines, "<number> <token> <opaque text>"
 --   <tag>:runs            zset   every run by the time it was created
 --   <tag>:status:<s>      zset   the same, by status
