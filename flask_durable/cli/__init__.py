@@ -53,9 +53,9 @@ def _module(name: str) -> str:
 
 durable_cli = _DurableCommands(
     "durable",
-    help="Run durable functions, send events, look after runs.",
+    help="Run workers, send events, and inspect runs and dead letters.",
     epilog=(
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a server that is needed "
-        "cannot be reached."
+        "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a required server cannot "
+        "be reached."
     ),
 )

@@ -23,41 +23,41 @@ __all__ = ["DevStack", "dev"]
 
 @click.command("dev")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address of the web app."
+    "--host", default="127.0.0.1", show_default=True, help="The address of the web app."
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=5000,
     show_default=True,
-    help="Port of the web app; 0: a free one.",
+    help="The port of the web app; 0 takes a free one.",
 )
 @click.option(
     "--queue",
     type=click.Choice(["redis", "sqs"]),
     default="redis",
     show_default=True,
-    help="sqs: a local SQS endpoint, in memory.",
+    help="The kind of queue; sqs runs a local SQS endpoint, in memory.",
 )
 @click.option(
     "--reload/--no-reload",
     default=True,
     show_default=True,
-    help="Start web app and worker again when the source changes.",
+    help="Restart the web app and the worker when the source code changes.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes of the worker.",
+    help="The number of worker processes.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
     default=8,
     show_default=True,
-    help="Threads of each process.",
+    help="The number of runs that a process executes at once.",
 )
 @log_format_option
 @with_appcontext
@@ -70,7 +70,7 @@ def dev(
     threads: int,
     log_format: LogFormat | None,
 ) -> None:
-    """Start the app with everything that its runs need. Not for production.
+    """Run the app for development, with a worker and its servers.
 
     One command starts an embedded Valkey server, whose data stays in the instance
     folder, the web app, and a worker. The endpoint for events is open on loopback

@@ -35,28 +35,36 @@ if t.TYPE_CHECKING:
 #: The number of letters from which on a progress bar is shown.
 MANY = 50
 
-dlq = AppGroup("dlq", help="Look at dead letters, move them back, delete them.")
+dlq = AppGroup("dlq", help="List, show, redrive and purge dead letters.")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-_all_option = click.option("--all", "every", is_flag=True, help="All of them.")
+_yes_option = click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
+)
+_all_option = click.option(
+    "--all", "every", is_flag=True, help="Select every dead letter of the app."
+)
 _ids_argument = click.argument("ids", metavar="[LETTER]...", nargs=-1)
 
 _FILTERS = [
-    click.option("--queue", metavar="NAME", help="Only those of this queue."),
-    click.option("--event", metavar="NAME", help="Only events of this name."),
+    click.option("--queue", metavar="NAME", help="Only letters of this queue."),
     click.option(
-        "--function", metavar="ID", help="Only messages about runs of this function."
+        "--event", metavar="NAME", help="Only letters with an event of this name."
     ),
-    click.option("--run", metavar="RUN", help="Only messages about this run."),
     click.option(
-        "--reason", metavar="TEXT", help="Only those with this in the reason."
+        "--function", metavar="ID", help="Only letters about runs of this function."
+    ),
+    click.option("--run", metavar="RUN", help="Only letters about this run."),
+    click.option(
+        "--reason",
+        metavar="TEXT",
+        help="Only letters with this text in the reason or the last error.",
     ),
     click.option(
         "--older-than",
         type=Seconds(),
         metavar="DURATION",
-        help="Only those that have been dead for this long, such as 2h.",
+        help="Only letters that died at least this long ago, such as 2h.",
     ),
 ]
 
@@ -76,14 +84,15 @@ def _filters(command: F) -> F:
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="Letters.",
+    help="The most letters to list.",
 )
 @_json_option
 def list_command(limit: int, as_json: bool, **which: t.Any) -> None:
-    """List dead letters: their subject, and why they died.
+    """List dead letters and why they died.
 
-    If stdout is not a terminal there is one line a letter, with tabs between id, event
-    or function, receives, time of death (or of sending) and reason.
+    On a terminal the columns are aligned. Otherwise each letter is one line, with tabs
+    between id, event or function, receive count, time of death (or of sending) and
+    reason.
 
     \b
     Examples:
@@ -108,7 +117,7 @@ def list_command(limit: int, as_json: bool, **which: t.Any) -> None:
 @click.argument("id", metavar="LETTER", callback=check_text)
 @_json_option
 def show_command(id: str, as_json: bool) -> None:
-    """Show a dead letter: why it died, its subject, and its body.
+    """Show a dead letter: its message, and why it died.
 
     \b
     Examples:
@@ -130,9 +139,9 @@ def show_command(id: str, as_json: bool) -> None:
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="Messages a second, at most.",
+    help="The most messages to move per second.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Letters, at most.")
+@click.option("--limit", type=click.IntRange(min=1), help="The most letters to move.")
 @_yes_option
 @_json_option
 def redrive_command(
@@ -146,8 +155,8 @@ def redrive_command(
 ) -> None:
     """Move dead letters back into their queues, to be processed again.
 
-    Name some, or give a filter, or --all. A repeat or an interruption is harmless: an
-    event starts each function once.
+    Give ids of letters, a filter, or --all. A repeat or an interruption is harmless:
+    an event starts each function once.
 
     \b
     Examples:
@@ -180,7 +189,7 @@ def purge_command(
 ) -> None:
     """Delete dead letters for good.
 
-    Name some, or give a filter, or --all.
+    Give ids of letters, a filter, or --all.
 
     \b
     Examples:
@@ -203,10 +212,11 @@ def purge_command(
 @dlq.command("adopt")
 @click.argument("installation")
 def adopt_command(installation: str) -> None:
-    """Take the messages of another INSTALLATION for this one's.
+    """Accept messages that another INSTALLATION sent.
 
-    Use it for messages sent before the state server was emptied: the reason of their
-    dead letters names the installation. Move them back afterwards.
+    An installation is one state server's data. Use this for messages sent before the
+    state server was emptied: the reason of their dead letters names the installation.
+    Redrive them afterwards.
 
     \b
     Examples:
@@ -217,7 +227,7 @@ def adopt_command(installation: str) -> None:
         current_state().installation.adopt(installation)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    echo(f"What the installation {installation} has sent is this one's from now on.")
+    echo(f"Messages of the installation {installation} are accepted from now on.")
 
 
 def letter_as_json(letter: DeadLetter) -> dict[str, t.Any]:

@@ -27,13 +27,13 @@ from .problems import is_unreachable
 @click.pass_context
 @with_appcontext
 def functions(ctx: click.Context, as_json: bool) -> None:
-    """List the functions: what starts them, queue, retries, where their code is.
+    """List the functions and what starts them.
 
-    Code is "here" when the app of this command has it, and "published" when a worker
-    has it. It is with "nobody" when only workers of the last hour had it: events then
-    start runs that are not executed, until the function is forgotten. Without the state
-    server only functions that are here are listed. For a function with schedules the
-    next instant is shown, without its jitter.
+    The last column says where a function's code is: "here" in the app of this command,
+    "published" by a worker, or with "nobody" if only workers of the last hour had it.
+    In the last case events still start runs, which nobody executes, until the function
+    is forgotten. If the state server cannot be reached, only functions that are here
+    are listed. A schedule is shown with its next instant, without jitter.
 
     \b
     Examples:
@@ -48,11 +48,11 @@ def functions(ctx: click.Context, as_json: bool) -> None:
 @functions.command("forget")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 def forget_command(ids: tuple[str, ...]) -> None:
-    """Forget the functions ID that no worker has any more.
+    """Forget functions that no worker has any more.
 
-    Their events start no further runs. If they come back, their schedules start over. A
-    function that a worker has is not forgotten: the exit code is then 1. Existing runs
-    stay as they are: "flask durable runs list --function ID".
+    Events start no further runs of them. Existing runs stay as they are: list them with
+    `flask durable runs list --function ID`. If a function comes back, its schedules
+    start over. A function that a worker has is not forgotten, and the exit code is 1.
 
     \b
     Examples:

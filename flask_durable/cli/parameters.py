@@ -16,8 +16,9 @@ if t.TYPE_CHECKING:
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
-    help="Form of log records, on stderr: lines for a person, or JSON objects, instead "
-    "of the app's own handlers. Default: those, or console where there are none.",
+    help="Format of log records on stderr: console prints lines for people, json "
+    "prints JSON objects. Default: the app's own logging handlers, or console if it "
+    "has none.",
 )
 
 

@@ -46,25 +46,26 @@ logger = get_logger(__name__)
     type=click.IntRange(1, 1000),
     default=8,
     show_default=True,
-    help="Runs that a process executes at once.",
+    help="The number of runs that a process executes at once.",
 )
 @click.option(
     "--drain-timeout",
     type=Seconds(),
     default="1h",
     show_default=True,
-    help="Time that a worker which has to go gets for the steps it is at.",
+    help="The time that a worker gets to end its current steps when it has to stop.",
 )
 @log_format_option
 @with_appcontext
 def pool(
     name: str, threads: int, drain_timeout: float, log_format: LogFormat | None
 ) -> None:
-    """Keep the worker processes of the pool NAME of DURABLE_SCALE on this host.
+    """Run the workers of a pool on this host.
 
-    `flask durable scale` sets how many there are. Processes that die are started again;
-    if all of them keep dying, the command ends with exit code 1. Those that are not
-    needed end their steps and go, idle ones first.
+    NAME is a pool of DURABLE_SCALE. `flask durable scale` sets the number of worker
+    processes. Processes that die are started again; if all of them keep dying, the
+    command ends with exit code 1. Processes that are not needed end their current steps
+    and stop, idle ones first.
 
     \b
     Examples:

@@ -40,13 +40,17 @@ _ids_argument = click.argument(
 @click.option(
     "--status",
     type=click.Choice([str(s) for s in RunStatus]),
-    help="Only in this state.",
+    help="Only runs with this status.",
 )
 @click.option(
-    "--function", metavar="ID", callback=check_text, help="Only of this function."
+    "--function", metavar="ID", callback=check_text, help="Only runs of this function."
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="The most runs to list.",
 )
 @_json_option
 def list_command(
@@ -54,7 +58,7 @@ def list_command(
 ) -> None:
     """List runs, the newest first.
 
-    On a terminal the columns are aligned; elsewhere there is one line a run, with tabs
+    On a terminal the columns are aligned. Otherwise each run is one line, with tabs
     between id, function, status, event, time of creation and duration.
 
     \b
@@ -89,16 +93,18 @@ def list_command(
 
 @runs.command("show")
 @click.argument("id", metavar="RUN", callback=check_text)
-@click.option("--logs", is_flag=True, help="Print its newest log lines too.")
+@click.option("--logs", is_flag=True, help="Also print its newest log lines.")
 @click.option(
-    "--follow", "-f", is_flag=True, help="Print its log lines until it is finished."
+    "--follow",
+    "-f",
+    is_flag=True,
+    help="Print only its log lines, until it is finished.",
 )
 @_json_option
 def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
-    """Show a run: its event, its steps over time, its result or failure.
+    """Show a run: its event, its steps, and its result or failure.
 
-    With --follow only its log lines, until it is finished; with --json as one object a
-    line.
+    With --follow and --json each log line is printed as one JSON object.
 
     \b
     Examples:
@@ -132,11 +138,13 @@ def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
     show_default=True,
     metavar="TEXT",
     callback=check_text,
-    help="Kept with the run.",
+    help="The reason, which is kept with the run.",
 )
 @_json_option
 def cancel_command(ids: tuple[str, ...], reason: str, as_json: bool) -> None:
-    """Cancel runs that are not finished. The result of a running step is refused.
+    """Cancel runs that are not finished.
+
+    A step that is running is not stopped, but its result is refused.
 
     \b
     Example:
@@ -154,14 +162,14 @@ def cancel_command(ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     multiple=True,
     metavar="NAME",
     callback=check_text,
-    help="Run this failed step again too. Repeat it for several.",
+    help="Also run this failed step again. Repeat the option for several steps.",
 )
 @_json_option
 def retry_command(ids: tuple[str, ...], steps: tuple[str, ...], as_json: bool) -> None:
-    """Run failed or cancelled runs again, from the step that failed.
+    """Retry failed or cancelled runs, from the step that failed.
 
-    A step that runs at most once, and was begun without an outcome, runs again only if
-    --step names it.
+    A step that may run at most once, and began but has no known outcome, runs again
+    only if --step names it.
 
     \b
     Examples:
@@ -176,7 +184,7 @@ def retry_command(ids: tuple[str, ...], steps: tuple[str, ...], as_json: bool) -
 @_ids_argument
 @_json_option
 def resume_command(ids: tuple[str, ...], as_json: bool) -> None:
-    """Let paused runs go on.
+    """Resume paused runs.
 
     \b
     Example:

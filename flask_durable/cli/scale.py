@@ -47,19 +47,32 @@ _EMPTY_PERIOD = 1.0
 
 
 @click.group("scale", cls=AppGroup, invoke_without_command=True)
-@click.option("--queue", "-q", "name", metavar="NAME", help="A pool, or a queue of it.")
-@click.option("--all", "every", is_flag=True, help="Every pool of DURABLE_SCALE.")
-@click.option("--dry-run", is_flag=True, help="Decide, and change nothing.")
+@click.option(
+    "--queue",
+    "-q",
+    "name",
+    metavar="NAME",
+    help="The pool to scale, by its name or one of its queues.",
+)
+@click.option("--all", "every", is_flag=True, help="Scale every pool of DURABLE_SCALE.")
+@click.option("--dry-run", is_flag=True, help="Print the decision and change nothing.")
 @click.option("--explain", is_flag=True, help="Print the reasons of the decision.")
 @click.option("--quiet", is_flag=True, help="Print changes and problems only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a decision.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print each decision as a line of JSON."
+)
 @click.option(
     "--loop",
     type=Seconds(above_zero=True),
     metavar="EVERY",
-    help="Repeat at this interval instead of the pool's own.",
+    help="Repeat at this interval until SIGTERM or Ctrl-C.",
 )
-@click.option("--history", type=click.IntRange(1), metavar="N", help="Past decisions.")
+@click.option(
+    "--history",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Print the last N decisions and change nothing.",
+)
 @click.option(
     "--set",
     "order",
@@ -67,15 +80,15 @@ _EMPTY_PERIOD = 1.0
     metavar="N",
     help="Fix the pool at N workers.",
 )
-@click.option("--pause", is_flag=True, help="Leave the size as it is.")
-@click.option("--resume", is_flag=True, help="End --set or --pause.")
+@click.option("--pause", is_flag=True, help="Keep the pool at its present size.")
+@click.option("--resume", is_flag=True, help="End an earlier --set or --pause.")
 @click.option(
     "--for",
     "seconds",
     type=Seconds(above_zero=True),
     default="1h",
     show_default=True,
-    help="Time for which --set or --pause holds.",
+    help="The time for which --set or --pause holds.",
 )
 @log_format_option
 @click.pass_context
@@ -94,10 +107,10 @@ def scale(
     log_format: LogFormat | None,
     **how: bool,
 ) -> None:
-    """Give each queue the workers that it needs, once or in a loop.
+    """Give each pool the workers that it needs, once or in a loop.
 
-    Workers = jobs × mean service time / desired wait, corrected for running jobs, boot
-    times and ages. DURABLE_SCALE names the pools.
+    Workers ≈ jobs × mean service time / desired wait, corrected for running jobs, the
+    boot times of workers and the ages of jobs. DURABLE_SCALE names the pools.
 
     \b
     Exit codes: 0 done or held, 2 wrong configuration, 3 the platform refused, 4 the

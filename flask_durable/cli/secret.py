@@ -28,17 +28,18 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     default="event-key",
     show_default=True,
-    help="A bearer key for POST events, a Standard Webhooks signing secret, a bearer "
-    "secret for POST worker or for GET metrics, or a key that encrypts what is stored.",
+    help="event-key: a bearer key for POST events. signing: a Standard Webhooks "
+    "signing secret. push, metrics: a bearer secret for POST worker or GET metrics. "
+    "encryption: a key that encrypts stored data.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def secret(kind: str, as_json: bool) -> None:
     """Print a new event key, secret or encryption key.
 
-    It is stored nowhere: configure it in the app, and give a key or secret to the
-    client. To rotate, list the new one beside the old one with a comma between, move
-    the clients over, then remove the old one. An encryption key goes in front of the
-    old ones. Those stay until nothing that they encrypted is stored any more.
+    It is not stored: configure it in the app, and give a key or secret to the client.
+    To rotate a key or secret, configure the new and the old one, separated by a comma,
+    move the clients to the new one, then remove the old one. A new encryption key goes
+    in front of the old ones, which stay as long as data that they encrypted is stored.
 
     \b
     Examples:

@@ -59,14 +59,20 @@ def _read_data(
 @click.argument("event")
 @click.argument("data", callback=_read_data, default="{}")
 @click.option(
-    "--id", metavar="ID", help="Id of the event; two with one id start a function once."
+    "--id",
+    metavar="ID",
+    help="The event's id. Events with the same id start each function once.",
 )
-@click.option("--wait", is_flag=True, help="Wait until its runs are finished.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until the runs that it starts are finished, and print them.",
+)
 @click.option(
     "--timeout",
     type=Seconds(),
     metavar="DURATION",
-    help="The longest --wait, such as 90s; default: until they are finished.",
+    help="The longest time for --wait, such as 90s. Default: no limit.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
@@ -80,10 +86,10 @@ def send(
 ) -> None:
     """Send EVENT with DATA and print its id.
 
-    DATA is a JSON object, @FILE or - for standard input. With --wait the runs it
-    started are printed when they are finished; the exit code is 1 if one of them did
-    not complete. A run of a function whose code no worker has, such as one that was
-    renamed, is not waited for.
+    DATA is a JSON object, @FILE to read it from a file, or - to read it from standard
+    input; {} if it is missing. With --wait the exit code is 1 if one of the runs did
+    not complete. A run of a function whose code no worker has, such as a renamed one,
+    is not waited for.
 
     \b
     Examples:

@@ -28,46 +28,66 @@ _COLUMNS = (
 
 
 @click.command("simulate")
-@click.option("--queue", "-q", "name", metavar="NAME", help="A pool, or a queue of it.")
-@click.option("--workload", metavar="NAME", help="Made-up jobs; by default mixed.")
+@click.option(
+    "--queue",
+    "-q",
+    "name",
+    metavar="NAME",
+    help="The pool, by its name or one of its queues.",
+)
+@click.option("--workload", metavar="NAME", help="Generated jobs. Default: mixed.")
 @click.option(
     "--trace",
     type=click.File(encoding="utf-8"),
     metavar="FILE",
-    help="Recorded jobs instead.",
+    help="Recorded jobs instead of generated ones.",
 )
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     metavar="NAME",
-    help="Policy to compare; may be repeated.",
+    help="A policy to compare. Repeat it for several.",
 )
 @click.option(
     "--what-if",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Also change the pool: wait, min, max, boot, period, threads, window, margin.",
+    help="Also simulate the pool with this change, such as wait=15s. Keys: wait, min, "
+    "max, boot, period, threads, window, margin.",
 )
-@click.option("--lag", type=Seconds(), default="0s", help="Age of the counts.")
-@click.option("--noise", type=click.IntRange(0), default=0, help="Error of the counts.")
 @click.option(
-    "--prefetch", type=click.IntRange(0), default=0, help="Jobs that a worker fetches."
+    "--lag",
+    type=Seconds(),
+    default="0s",
+    help="The age of the job counts that the policy sees.",
+)
+@click.option(
+    "--noise",
+    type=click.IntRange(0),
+    default=0,
+    help="The largest error of those counts, in jobs.",
+)
+@click.option(
+    "--prefetch",
+    type=click.IntRange(0),
+    default=0,
+    help="The number of jobs that a worker fetches ahead.",
 )
 @click.option(
     "--seed",
     type=int,
     default=1,
     show_default=True,
-    help="Seed of all chance.",
+    help="The seed of the random numbers.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--svg",
     type=click.File("w", encoding="utf-8", lazy=True),
     metavar="FILE",
-    help="Plot waits and workers over time.",
+    help="Write a plot of waits and workers over time.",
 )
 def simulate(
     name: str | None,
@@ -79,10 +99,11 @@ def simulate(
     svg: t.TextIO | None,
     **chance: t.Any,
 ) -> None:
-    """Compare policies, or sizes of a pool, on made-up or recorded jobs.
+    """Compare scaling policies or pool sizes in a simulation.
 
-    No server is needed. The pool is one of DURABLE_SCALE. Without --queue, it has any
-    number of workers of one thread, which boot in 30 s, and a look every 15 s.
+    The jobs are generated or recorded. No server is needed. The pool is one of
+    DURABLE_SCALE. Without --queue it has any number of workers of one thread, which
+    boot in 30 s, and the policy decides every 15 s.
 
     \b
     Examples:

@@ -37,22 +37,23 @@ _COUNTS = ("started", "completed", "failed", "cancelled")
 
 @click.command("stats")
 @click.option(
-    "--function", metavar="ID", callback=check_text, help="Only of this function."
+    "--function", metavar="ID", callback=check_text, help="Only runs of this function."
 )
 @click.option(
     "--since",
     type=Seconds(),
     default="24h",
     show_default=True,
-    help="Time to look back, at most 191h. Rounded up to whole hours of the clock.",
+    help="The period to show, at most 191h, rounded up to whole hours of the clock.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
 def stats(function: str | None, since: float, as_json: bool) -> None:
-    """Show how many runs began and ended, what share failed, and how long they took.
+    """Show counts, failure rates and durations of runs.
 
-    Times are p50/p95/p99: of runs from creation to end, of attempts of steps, of the
-    wait in the queue before each claim, and of the time a delivery held its run thread.
+    Durations are p50/p95/p99. "run" is a run from creation to end, "step" is one
+    attempt of a step, "queue wait" is the wait in the queue before each claim, and
+    "service" is the time for which a delivery held its run thread.
 
     \b
     Examples:

@@ -37,9 +37,9 @@ _LOOK_INTERVAL = 1.0
     "--queues",
     "-q",
     metavar="NAMES",
-    help="Queues whose runs are executed here, with commas between; default: all that "
-    "the app's functions name, and those that they named once, while runs wait there "
-    "and no worker serves them. Events are routed by every worker.",
+    help="Comma-separated queues whose runs this worker executes. Default: all queues "
+    "of the app's functions, and their former queues while runs wait there that no "
+    "other worker serves. Every worker routes events.",
 )
 @click.option(
     "--processes",
@@ -47,7 +47,7 @@ _LOOK_INTERVAL = 1.0
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Worker processes, kept by this one.",
+    help="The number of worker processes; dead ones are started again.",
 )
 @click.option(
     "--threads",
@@ -55,14 +55,14 @@ _LOOK_INTERVAL = 1.0
     type=click.IntRange(1, 1000),
     default=8,
     show_default=True,
-    help="Runs that a process executes at once.",
+    help="The number of runs that a process executes at once.",
 )
 @click.option(
     "--drain-timeout",
     type=Seconds(),
-    help="Time for SIGTERM to reach step boundaries; default: DURABLE_DRAIN_TIMEOUT.",
+    help="The longest time from SIGTERM to the end. Default: DURABLE_DRAIN_TIMEOUT.",
 )
-@click.option("--watch", is_flag=True, help="Start again when the source changes.")
+@click.option("--watch", is_flag=True, help="Restart when the source code changes.")
 @log_format_option
 @with_appcontext
 def worker(
@@ -75,9 +75,10 @@ def worker(
 ) -> None:
     """Execute runs until SIGTERM or Ctrl-C.
 
-    On SIGTERM each run goes on to its next step boundary and is handed back; the next
-    worker continues there. Runs that have not got there 3 seconds before the end of the
-    drain are interrupted and repeated elsewhere.
+    On SIGTERM the worker drains: each run goes on to its next step boundary and is
+    handed back, and another worker continues it there. Three seconds before the drain
+    timeout, runs that have not reached a boundary are interrupted; another worker
+    repeats their current step.
 
     \b
     Examples:

@@ -115,7 +115,7 @@ def rows(result: Result) -> list[list[str]]:
 def test_every_command_has_help_with_examples(run: Run) -> None:
     commands = run("--help")
     assert commands.exit_code == 0
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3" in commands.output
+    assert "Exit codes: 0 success, 1 failure, 2 wrong usage, 3" in commands.output
     for name in ("dev", "worker", "send", "functions", "health", "secret"):
         assert f"  {name} " in commands.output
         shown = run(name, "--help")
