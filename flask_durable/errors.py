@@ -202,6 +202,16 @@ class StepUsageError(DurableError):
     code = "step.usage"
 
 
+class CommitUnknown(DurableError):
+    """Raised when a database did not say if it committed a step's transaction.
+
+    It ends the attempt of the run. The next one finds out, so the function of the step
+    still takes effect exactly once.
+    """
+
+    code = "transaction.unknown"
+
+
 class ReplayMismatch(DurableError):
     """Raised when a stored step is replayed as another kind of step.
 

@@ -40,6 +40,7 @@ HOMES = {
         "store",
     },
     "sentry_sdk": {"observe.sentry"},
+    "sqlalchemy": {"app.body_session", "sql"},
     "urllib3": {"clients.http"},
     "prometheus_client": set(),
 }
@@ -225,6 +226,7 @@ def test_importing_the_package_imports_no_queue_and_no_extra() -> None:
     code = (
         "import sys, flask_durable; names = ['boto3', 'botocore', 'sentry_sdk', "
         "'cryptography.fernet', 'statsd', 'prometheus_client', 'moto', 'dramatiq', "
+        "'sqlalchemy', "
         "'dramatiq.cli', 'urllib3']; print([n for n in names if n in sys.modules])"
     )
     assert _python(code) == "[]"

@@ -109,7 +109,7 @@ class RunAdmin:
         except PayloadError as error:
             # A run whose data cannot be read can be cancelled all the same.
             logger.warning(
-                "The end of run %s is told without data: %s",
+                "The event of the end of run %s is sent without data: %s",
                 run_id,
                 error,
                 extra={"action": "run_told_without_data"},
@@ -169,7 +169,7 @@ class RunAdmin:
             self._outbox.confirm()
         except TRANSIENT as error:
             logger.warning(
-                "What was sent is not confirmed: %s",
+                "Sent messages are not confirmed: %s",
                 error,
                 extra={"action": "send_unconfirmed"},
             )

@@ -230,7 +230,7 @@ class Attempt:
             self.lease = max(lease, self.services.store.lease)  # renewed no more often
         elif time.monotonic() - self._renewed <= self.lease * 2 / 3:
             return
-        self.services.retry_until_answered(self._renew)
+        self.services.retry_until_answered(self.renew)
         self.check()
 
     def commit(
@@ -435,7 +435,8 @@ class Attempt:
         self.lease = usual
         return usual
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Renew the lease now, or note that the run is not ours any more."""
         sent = time.monotonic()
         tag = self.services.store.keys.tag_of(self.run_id)
         (reply,) = self.services.store.renew(
@@ -455,7 +456,7 @@ class Attempt:
         """
         self.check()
         if size >= LARGE:
-            call = guarded(call, self._renew)
+            call = guarded(call, self.renew)
         try:
             mark = self.services.barrier_mark()
             reply = self.services.retry_until_answered(call)

@@ -84,7 +84,7 @@ def revive(
         case NotFailed():
             raise AssertionError("a letter names no steps")
     logger.info(
-        "The dead letter of run %s finds it %s.",
+        "The dead letter of run %s changes nothing: the run is %s.",
         run_id,
         state,
         extra={"action": "dead_letter_stale"},

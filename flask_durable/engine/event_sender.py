@@ -139,7 +139,7 @@ class EventSender:
         for number, failure in zip(refused, kept, strict=True):
             outcomes[number] = _unowned(errors[number], failure) or "spooled"
         logger.warning(
-            "The queue did not take %d event(s), of which %d are spooled: %s",
+            "The queue did not take %d event(s), and %d are kept in the outbox: %s",
             len(refused),
             outcomes.count("spooled"),
             errors[refused[0]],

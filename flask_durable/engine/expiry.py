@@ -78,7 +78,7 @@ class ObjectRemover:
             self._waiting.put_nowait((run_id, time.monotonic()))
         except queue.Full:
             logger.info(
-                "Run %s is removed later: many are.",
+                "Run %s is removed later: many others wait.",
                 run_id,
                 extra={"action": "run_removal_deferred"},
             )

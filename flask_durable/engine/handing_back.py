@@ -100,7 +100,7 @@ def _hand_back(
         if isinstance(reply, Exception):
             # Its lease runs out, and the sweeper of another process takes it.
             logger.warning(
-                "It is not known whether run %s is handed back: %s",
+                "Run %s may not be handed back: %s",
                 run.run_id,
                 reply,
                 extra={"action": "run_not_handed_back"},

@@ -65,6 +65,29 @@ class MessageQueue(t.Protocol):
         """Return whether *queue* hands out the messages of a group in their order."""
 
 
+class DatabaseSteps(t.Protocol):
+    """The application's database, as far as the engine sees it."""
+
+    def once(
+        self,
+        run: str,
+        created: str,
+        step: str,
+        at: int,
+        call: t.Callable[[], str],
+        confirm: t.Callable[[], None],
+    ) -> tuple[str, bool]:
+        """Return the text of *call*, which is committed once, and if it is new.
+
+        :param created: The time when the run was created, as its record has it.
+        :param at: The state server's time, milliseconds since 1970.
+        :param call: The function: what it does in the session is committed with its
+            text.
+        :param confirm: A check before the commit; it raises if the run is not ours.
+        :raises CommitUnknown: The commit failed, and may have taken effect.
+        """
+
+
 @dataclass
 class EngineServices:
     """The collaborators of router, executor and sweeper in one process.
@@ -81,6 +104,8 @@ class EngineServices:
     :param service_times: The record of how long each delivery took.
     :param middleware: The hooks around routings, attempts and steps.
     :param run_logs: The store of the lines that runs log.
+    :param database_steps: A factory of what ``step.transaction`` needs; it raises
+        :class:`ConfigurationError` if the app has no database.
     :param max_value: Bytes of JSON that are kept of one result.
     :param write_through: True to answer a state change only when it is durable
         (``DURABLE_FSYNC="step"``).
@@ -101,6 +126,7 @@ class EngineServices:
     service_times: ServiceTimes
     middleware: MiddlewareChain
     run_logs: RunLogs
+    database_steps: t.Callable[[], DatabaseSteps]
     max_value: int = 4 * 1024 * 1024
     write_through: bool = False
     replay_eagerly: bool = False

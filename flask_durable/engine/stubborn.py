@@ -50,7 +50,7 @@ def stop_body(signal: Signal, catches: int) -> None:
         return
     innermost = frames[0]
     logger.error(
-        "A body goes on after its run was given up: what is around line %d of %s "
+        "A body goes on after its run was given up: the code around line %d of %s "
         'catches everything. Write "except Exception:".',
         innermost.f_lineno,
         innermost.f_code.co_filename,

@@ -74,7 +74,7 @@ class Sweeper:
             self._outbox.confirm()
         except Exception as error:
             logger.warning(
-                "What was sent is not confirmed: %s",
+                "Sent messages are not confirmed: %s",
                 error,
                 extra={"action": "send_unconfirmed"},
             )

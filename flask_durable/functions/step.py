@@ -46,6 +46,25 @@ class Step(abc.ABC):
         """
 
     @abc.abstractmethod
+    def transaction(
+        self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call *fn*, and commit its result with what it did in ``db.session``.
+
+        *fn* takes effect exactly once, whatever dies: a later attempt finds the result
+        in the database and does not call it again. It uses the session of
+        Flask-SQLAlchemy, on the default bind, and leaves the commit to the step. If it
+        raises, all is rolled back, and it is tried again as with :meth:`run`.
+
+        :param id: The step's name.
+        :param fn: Any callable, as for :meth:`run`.
+        :returns: The result as a replay will return it.
+        :raises StepError: The last attempt failed, and nothing was committed.
+        :raises StepUsageError: The step is used where it cannot be durable, or *fn*
+            commits.
+        """
+
+    @abc.abstractmethod
     def options(
         self,
         *,

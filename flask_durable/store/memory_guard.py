@@ -67,7 +67,7 @@ class MemoryGuard:
         except redis.RedisError as error:
             # It cannot be asked, or forbids the question: it may have room.
             logger.warning(
-                "The state server does not say what is used: %s",
+                "The state server does not say how much memory it uses: %s",
                 error,
                 extra={"action": "memory_unknown"},
             )

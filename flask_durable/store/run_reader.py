@@ -125,7 +125,7 @@ def told_strays(waiting: t.Mapping[tuple[str, str], int]) -> str:
     for (queue, _), count in waiting.items():
         by_queue[queue] += count
     found = [f"{count} run(s) wait on {q!r}" for q, count in sorted(by_queue.items())]
-    which = "which" if len(found) == 1 else "each of which"
+    which = "which" if len(found) == 1 else "queues that"
     return (
         f"{', '.join(found)}, {which} no worker serves: start one with "
         f"--queues {','.join(sorted(by_queue))}"

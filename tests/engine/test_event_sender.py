@@ -89,8 +89,7 @@ def make(
                 url,
                 namespace,
                 DURABLE_QUEUE_URL=queue_url(kind, made.port),
-                DURABLE_ACCEPT_TIMEOUT=1,
-                **config,
+                **{"DURABLE_ACCEPT_TIMEOUT": 1, **config},
             )
             gates.append(Gate(harness, made))
             return gates[-1]
@@ -101,7 +100,7 @@ def make(
 
 
 def test_send_rides_out_what_the_queue_does_not_take_at_first(make: Make) -> None:
-    gate = make()
+    gate = make(DURABLE_ACCEPT_TIMEOUT=30)  # two calls have to fail in it
     gate.send_many(1)
     gate.proxy.cut_next(Moment.BEFORE_REQUEST, Moment.BEFORE_REPLY)
 

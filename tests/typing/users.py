@@ -88,6 +88,7 @@ def transcribe(event: Event[Requested], step: Step) -> dict[str, int]:
     t.assert_type(text, str)
     t.assert_type(step.run("length", lambda: len(text)), int)
     t.assert_type(step.options(retries=1, lease="1m").run("l", len, text), int)
+    t.assert_type(step.transaction("save", fetch_metadata, "x"), Meta)
     step.sleep("cool-off", "10m")
     step.sleep("more", timedelta(minutes=1))
     step.sleep_until("later", datetime.now(timezone.utc))

@@ -450,7 +450,9 @@ class Execution:
         if memo.status == "failed":
             raise self._error(memo)
         # Only now: a text that is not returned to the body is not fetched.
-        text = self._attempt.payloads.open(memo.body, self._key)
+        return self._load(self._attempt.payloads.open(memo.body, self._key))
+
+    def _load(self, text: str) -> t.Any:
         try:
             return self._codec.load(text)
         except UnreadableValue as error:

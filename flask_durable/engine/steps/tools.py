@@ -12,6 +12,7 @@ from ...functions.step import Step
 from . import run
 from . import send_event
 from . import sleep
+from . import transaction
 
 if t.TYPE_CHECKING:
     from ...events.model import EventLike
@@ -40,6 +41,14 @@ class AttemptStep(Step):
         self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         value: R = run.run(self.attempt, self._options, id, fn, args, kwargs)
+        return value
+
+    def transaction(
+        self, id: str, fn: t.Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        value: R = transaction.transaction(
+            self.attempt, self._options, id, fn, args, kwargs
+        )
         return value
 
     def options(

@@ -1,0 +1,457 @@
+"""Sentence 3.5: database steps take effect exactly once, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+
+import pytest
+from sqlalchemy import event as events
+from sqlalchemy import text
+from sqlalchemy import update
+
+from flask_durable import Event
+from flask_durable import RunStatus
+from flask_durable import Step
+from flask_durable import StepError
+from flask_durable.sql.tables import OWN
+
+from ..support.harness import Harness
+from ..support.postgres import postgres_server
+from ..support.postgres import url_of
+from ..support.proxy import Moment
+from ..support.proxy import Proxy
+from ..support.servers import ValkeyServer
+from ..support.servers import wait_until
+from .books import Books
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def postgres() -> t.Iterator[int]:
+    with postgres_server() as port:
+        yield port
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/books.db"
+    return url_of(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def books(harness: Harness, url: str) -> t.Iterator[Books]:
+    with contextlib.closing(Books(harness, url)) as books:
+        books.create()
+        yield books
+
+
+@pytest.fixture
+def pg_books(harness: Harness, postgres: int) -> t.Iterator[Books]:
+    with contextlib.closing(Books(harness, url_of(postgres))) as books:
+        books.create()
+        yield books
+
+
+@pytest.fixture
+def proxy(postgres: int) -> t.Iterator[Proxy]:
+    with contextlib.closing(Proxy(postgres, b"COMMIT")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far_books(harness: Harness, postgres: int, proxy: Proxy) -> t.Iterator[Books]:
+    """A PostgreSQL behind a proxy, which can cut off its commits."""
+    books = Books(harness, url_of(proxy.port), url_of(postgres))
+    with contextlib.closing(books):
+        books.create()
+        yield books
+
+
+def test_3_5_a_result_is_committed_with_what_the_step_did(
+    harness: Harness, books: Books
+) -> None:
+    books.declare()
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.status == RunStatus.COMPLETED
+    assert [(step.name, step.kind) for step in run.steps] == [("save", "transaction")]
+    assert books.notes == ["note"]
+    assert [(row.run, row.step) for row in books.rows] == [(run.id, "save")]
+
+
+@pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
+def test_3_5_a_death_around_the_databases_commit_changes_nothing(
+    harness: Harness, books: Books, url: str, valkey: ValkeyServer, moment: str
+) -> None:
+    books.declare()
+    harness.publish()
+    event_id = harness.send("note/asked")
+    worker = [sys.executable, "-m", "tests.model.books", valkey.url]
+    ended = subprocess.run(
+        [*worker, harness.state.settings.namespace, url, moment], cwd=ROOT, check=False
+    )
+    assert ended.returncode == 9
+    done = moment == "after_commit"
+    assert len(books.notes) == len(books.rows) == done
+
+    harness.expire_leases()
+    run = harness.run_of_settled(event_id)
+
+    assert run.status == RunStatus.COMPLETED
+    assert books.calls == (0 if done else 1)
+    assert books.notes == ["note"]
+    assert f'"{run.result}"' == books.rows[0].result
+
+
+def test_3_5_of_two_workers_with_one_step_one_commits(
+    harness: Harness, books: Books
+) -> None:
+    """The first one loses its run before it has written anything."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def add() -> str:
+        if not inside.is_set():
+            inside.set()
+            assert go_on.wait(30)
+        return books.add()
+
+    @harness.durable.function(on="note/asked")
+    def keep(event: Event[t.Any], step: Step) -> str:
+        return step.transaction("save", add)
+
+    event_id = harness.send("note/asked")
+    harness.route()
+    first = threading.Thread(target=harness.execute)
+    first.start()
+    assert inside.wait(30)
+    harness.expire_leases()
+    run = harness.run_of_settled(event_id)
+    go_on.set()
+    first.join(30)
+
+    assert run.status == RunStatus.COMPLETED
+    assert books.calls == 2
+    assert books.notes == ["note"]
+    assert f'"{run.result}"' == books.rows[0].result
+
+
+def test_3_5_the_second_worker_waits_for_the_first_ones_commit(
+    harness: Harness, pg_books: Books
+) -> None:
+    """The first one loses its run after it has looked for it the last time."""
+    books = pg_books
+    books.declare()
+    inside = threading.Event()
+
+    def wait_for_other(session: object) -> None:
+        with books.engine.connect() as connection:
+            inside.set()
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: connection.scalar(waiting))
+
+    def first_only() -> None:
+        if books.calls == 1:
+            events.listen(books.session, "before_commit", wait_for_other)
+
+    books.then = first_only
+    event_id = harness.send("note/asked")
+    harness.route()
+    first = threading.Thread(target=harness.execute)
+    first.start()
+    assert inside.wait(30)
+    harness.expire_leases()
+    run = harness.run_of_settled(event_id)
+    first.join(30)
+
+    assert run.status == RunStatus.COMPLETED
+    assert books.calls == 2
+    assert books.notes == ["note"]
+    assert f'"{run.result}"' == books.rows[0].result
+
+
+def test_3_5_a_worker_that_lost_its_run_rolls_back(
+    harness: Harness, books: Books
+) -> None:
+    books.declare()
+    event_id = harness.send("note/asked")
+    books.then = lambda: harness.state.admin.cancel(
+        harness.run_of(event_id).id, "not wanted"
+    )
+
+    run = harness.run_of_settled(event_id)
+
+    assert run.status == RunStatus.CANCELLED
+    assert books.calls == 1
+    assert books.notes == books.rows == []
+
+
+def test_3_5_an_error_rolls_back_and_is_tried_again(
+    harness: Harness, books: Books
+) -> None:
+    def fail_once() -> None:
+        if books.calls == 1:
+            raise ValueError("no")
+
+    books.then = fail_once
+    books.declare()
+
+    run = harness.send_and_settle("note/asked")
+    assert books.notes == books.rows == []
+    harness.advance(60)
+
+    assert harness.runs.get(run.id).status == RunStatus.COMPLETED
+    assert books.calls == 2
+    assert books.notes == ["note"]
+
+
+def test_3_5_the_last_error_is_the_steps_and_nothing_is_committed(
+    harness: Harness, books: Books
+) -> None:
+    @harness.durable.function(on="note/asked", retries=0)
+    def keep(event: Event[t.Any], step: Step) -> str:
+        try:
+            return step.transaction("save", lambda: (books.add(), object())[0:0])
+        except StepError as error:
+            return error.failure.type
+
+    books.then = lambda: 1 / 0
+    run = harness.send_and_settle("note/asked")
+
+    assert run.result == "ZeroDivisionError"
+    assert books.notes == books.rows == []
+
+
+def test_3_5_a_result_that_cannot_be_stored_commits_nothing(
+    harness: Harness, books: Books
+) -> None:
+    @harness.durable.function(on="note/asked", retries=0)
+    def keep(event: Event[t.Any], step: Step) -> t.Any:
+        return step.transaction("save", lambda: [books.add(), object()])
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert run.failure.code == "step.unserializable"
+    assert books.notes == books.rows == []
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_3_5_a_function_that_commits_by_itself_is_refused(
+    harness: Harness, books: Books, caught: bool
+) -> None:
+    def commit() -> None:
+        with contextlib.suppress(Exception if caught else KeyError):
+            books.session.commit()
+
+    books.then = commit
+    books.declare()
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert "commits by itself" in run.failure.message
+    assert books.notes == books.rows == []
+
+
+def test_3_5_a_function_that_removes_its_session_is_refused(
+    harness: Harness, books: Books
+) -> None:
+    books.then = lambda: books.db.session.remove()
+    books.declare()
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert "removed its session" in run.failure.message
+    assert books.notes == books.rows == []
+
+
+def test_3_5_savepoints_are_the_functions_own(harness: Harness, books: Books) -> None:
+    def inner() -> None:
+        with books.session.begin_nested():
+            books.session.add(books.note(text="kept"))
+        with contextlib.suppress(ValueError), books.session.begin_nested():
+            books.session.add(books.note(text="dropped"))
+            books.session.flush()
+            raise ValueError
+
+    books.then = inner
+    books.declare()
+    run = harness.send_and_settle("note/asked")
+
+    assert run.status == RunStatus.COMPLETED, run.failure
+    assert books.notes == ["note", "kept"]
+
+
+def test_3_5_a_function_whose_time_is_over_commits_nothing(
+    harness: Harness, books: Books
+) -> None:
+    def swallow() -> None:
+        deadline = time.monotonic() + 30
+        with contextlib.suppress(BaseException):
+            while time.monotonic() < deadline:
+                pass
+
+    books.then = swallow
+
+    @harness.durable.function(on="note/asked", retries=0)
+    def keep(event: Event[t.Any], step: Step) -> str:
+        return step.options(timeout=0.05).transaction("save", books.add)
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert run.failure.code == "step.timeout"
+    assert books.notes == books.rows == []
+
+
+def test_3_5_at_most_once_is_refused(harness: Harness, books: Books) -> None:
+    @harness.durable.function(on="note/asked", retries=0)
+    def keep(event: Event[t.Any], step: Step) -> str:
+        return step.options(at_most_once=True).transaction("save", books.add)
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert run.failure.code == "step.usage"
+
+
+def test_3_5_a_serialization_failure_is_an_attempt_of_the_step(
+    harness: Harness, pg_books: Books
+) -> None:
+    books = pg_books
+    with books.engine.begin() as connection:
+        connection.execute(books.note.__table__.insert().values(id=1, text="old"))
+
+    def change() -> str:
+        books.calls += 1
+        session = books.session
+        session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        note = session.get(books.note, 1)
+        if books.calls == 1:
+            with books.engine.begin() as other:
+                other.execute(update(books.note).values(text="other"))
+        note.text += "+"
+        return str(note.text)
+
+    @harness.durable.function(on="note/asked")
+    def keep(event: Event[t.Any], step: Step) -> str:
+        return step.transaction("save", change)
+
+    run = harness.send_and_settle("note/asked")
+    assert run.steps[0].attempts[-1] is not None
+    harness.advance(60)
+
+    run = harness.runs.get(run.id)
+    assert run.result == "other+", run.failure
+    assert books.notes == ["other+"]
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE_REQUEST, Moment.BEFORE_REPLY])
+def test_3_5_a_commit_without_an_answer_is_looked_up(
+    harness: Harness, far_books: Books, proxy: Proxy, moment: Moment
+) -> None:
+    far_books.declare(retries=0)
+    proxy.cut_next(moment)
+    run = harness.send_and_settle("note/asked")
+
+    assert proxy.cut == 1
+    done = moment is Moment.BEFORE_REPLY
+    assert run.status == (RunStatus.COMPLETED if done else RunStatus.FAILED)
+    assert far_books.calls == 1
+    assert len(far_books.notes) == len(far_books.rows) == done
+
+
+def test_3_5_a_commit_that_cannot_be_looked_up_is_no_failure_of_the_step(
+    harness: Harness, far_books: Books, proxy: Proxy
+) -> None:
+    """The retry of the run is another generation of it, and finds the row as well."""
+    far_books.declare(retries=0)
+
+    def no_way_back(session: object) -> None:
+        proxy.down = True
+
+    far_books.then = lambda: events.listen(
+        far_books.session, "before_commit", no_way_back
+    )
+    proxy.cut_next(Moment.BEFORE_REPLY)
+    run = harness.send_and_settle("note/asked")
+
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert run.failure.code == "transaction.unknown"
+    assert run.steps == ()
+    assert far_books.notes == ["note"]
+    proxy.bring_up()
+    harness.runs.retry(run.id)
+    harness.settle()
+
+    again = harness.runs.get(run.id)
+    assert again.status == RunStatus.COMPLETED
+    assert far_books.calls == 1
+    assert far_books.notes == ["note"]
+    assert f'"{again.result}"' == far_books.rows[0].result
+
+
+def test_3_5_an_event_id_that_comes_again_after_its_run_was_removed_is_another_run(
+    harness: Harness, books: Books
+) -> None:
+    books.declare()
+    for _ in range(2):
+        run = harness.send_and_settle("note/asked", id="one")
+        assert run.status == RunStatus.COMPLETED
+        harness.move_clock(harness.state.settings.retention + 60)
+        harness.sweep()
+        assert harness.runs.of_event("one") == []
+
+    assert books.calls == 2
+    assert books.notes == ["note", "note"]
+
+
+def test_3_5_a_missing_table_is_named_with_the_way_to_make_it(
+    harness: Harness, books: Books
+) -> None:
+    OWN.steps.drop(books.engine)
+    books.declare(retries=0)
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert "no table durable_steps" in run.failure.message
+    assert "flask db migrate" in run.failure.message
+    assert books.calls == 0
+
+
+def test_3_5_an_app_without_a_database_is_told_what_it_needs(harness: Harness) -> None:
+    @harness.durable.function(on="note/asked", retries=0)
+    def keep(event: Event[t.Any], step: Step) -> str:
+        return step.transaction("save", str)
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert "needs Flask-SQLAlchemy" in run.failure.message
+
+
+def test_3_5_the_result_in_the_database_is_encrypted_like_others(
+    valkey: ValkeyServer, namespace: str, tmp_path: pathlib.Path
+) -> None:
+    key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    harness = Harness(valkey.url, namespace, DURABLE_ENCRYPTION_KEYS=key)
+    books = Books(harness, f"sqlite:///{tmp_path}/books.db")
+    books.create()
+    books.declare()
+    run = harness.send_and_settle("note/asked")
+    stored = books.rows[0].result
+    books.close()
+    harness.close()
+
+    assert run.status == RunStatus.COMPLETED, run.failure
+    assert run.result not in stored
