@@ -1,4 +1,4 @@
-"""What is no message of ours, although it looks like one."""
+"""Messages that look like ours, and are not."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_sizes_are_told_of_what_is_sent_routed_and_stored(
     assert send.size == route.events[0].size > 100
 
 
-def test_a_run_that_is_cancelled_meanwhile_is_lost_to_its_attempt(
+def test_a_run_that_is_cancelled_in_between_is_lost_to_its_attempt(
     watched: Harness, recorder: Recorder
 ) -> None:
     @watched.durable.function(on="a/b")
@@ -419,7 +419,7 @@ def test_a_receiver_that_raises_loses_nothing(harness: Harness) -> None:
     assert harness.send_and_settle("a/b").status is RunStatus.COMPLETED
 
 
-def test_an_error_is_let_go_of_when_its_hooks_were_left(
+def test_an_error_is_released_when_its_hooks_were_left(
     watched: Harness, recorder: Recorder
 ) -> None:
     told: list[StepInfo | AttemptInfo] = []

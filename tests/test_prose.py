@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 import typing as t
@@ -11,7 +12,8 @@ import flask_durable
 
 from .support.parsing import parsed
 
-ROOT = pathlib.Path(flask_durable.__path__[0])
+PACKAGE = pathlib.Path(flask_durable.__path__[0])
+TESTS = pathlib.Path(__file__).parent
 
 #: Openings that have to be decoded: the reader learns a question, and not a thing.
 RIDDLE = re.compile(r"(What|Whether|How|Who|Whoever)\b")
@@ -23,25 +25,36 @@ BARE = re.compile(
 )
 
 
-def docstrings() -> t.Iterator[tuple[str, str]]:
-    """Yield the place and the text of each docstring."""
-    for path in sorted(ROOT.rglob("*.py")):
+def modules() -> t.Iterator[pathlib.Path]:
+    """Yield the files of the package and of its tests."""
+    for folder in (PACKAGE, TESTS):
+        yield from sorted(folder.rglob("*.py"))
+
+
+@functools.cache
+def docstrings() -> list[tuple[str, str]]:
+    """Return the place and the text of each docstring."""
+    return list(_docstrings())
+
+
+def _docstrings() -> t.Iterator[tuple[str, str]]:
+    for path in modules():
         for node in ast.walk(parsed(path.read_text("utf-8"))):
             if isinstance(
                 node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             ) and (text := ast.get_docstring(node)):
                 line = getattr(node, "lineno", 1)
-                yield f"{path.relative_to(ROOT)}:{line}", text
+                yield f"{path}:{line}", text
 
 
 def comments() -> t.Iterator[tuple[str, str]]:
     """Yield the place and the text of each first line of a comment on a name."""
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in modules():
         before = ""
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             text = line.strip()
             if text.startswith("#: ") and not before.startswith("#: "):
-                yield f"{path.relative_to(ROOT)}:{number}", text[3:]
+                yield f"{path}:{number}", text[3:]
             before = text
 
 

@@ -1,4 +1,4 @@
-"""What README tells a reader to type does what README says."""
+"""The commands that README tells a reader to type do what README says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of the package may import which, as the architecture page says."""
+"""Imports between the parts of the package, as the architecture page allows them."""
 
 from __future__ import annotations
 

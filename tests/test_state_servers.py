@@ -1,4 +1,4 @@
-"""What the page on state servers says of accounts and of TLS."""
+"""Accounts and TLS, as the page on state servers tells them."""
 
 from __future__ import annotations
 

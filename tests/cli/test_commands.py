@@ -87,7 +87,7 @@ def run(driven: Harness) -> Run:
 
 @contextlib.contextmanager
 def working(harness: Harness) -> t.Iterator[None]:
-    """Execute what comes in, as a worker would, meanwhile."""
+    """Execute what comes in, as a worker would, inside the block."""
     stopping = threading.Event()
 
     def work() -> None:

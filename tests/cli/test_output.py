@@ -1,4 +1,4 @@
-"""How data is printed: for a person on a terminal, for a program elsewhere."""
+"""Printed data: for a person on a terminal, for a program elsewhere."""
 
 from __future__ import annotations
 

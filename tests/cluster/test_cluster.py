@@ -1,4 +1,4 @@
-"""State and queues on a cluster: partitions on all servers, each of which may fail."""
+"""State and queues on a cluster: partitions on all servers, any may fail."""
 
 from __future__ import annotations
 
@@ -472,7 +472,7 @@ def _ask_for_work(durable: Durable, number: int) -> str:
 
 
 def test_the_scripts_are_not_known_to_a_server_that_was_restarted() -> None:
-    """What the tests above rest on: a digest is forgotten with the process."""
+    """A digest is forgotten with the process: the tests above rest on that."""
     with valkey_server() as server:
         digest = load("flask_durable.store", "sweep").digest
         StateServer(server.url).call("sweep", "{a:0}", 10_000, 10)

@@ -25,7 +25,7 @@ def test_a_value_is_made_once_however_many_threads_ask() -> None:
     assert made == [holder.get()]
 
 
-def test_a_value_taken_out_is_made_anew() -> None:
+def test_a_value_taken_out_is_made_again() -> None:
     holder = PerProcess(object)
     first = holder.get()
     assert holder.pop() is first

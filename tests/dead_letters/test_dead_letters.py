@@ -334,7 +334,7 @@ def test_a_queued_run_shows_why_its_message_died(
     assert calls == [1]
 
 
-def test_a_run_that_was_queued_anew_shows_nothing_of_its_earlier_messages(
+def test_a_run_that_was_queued_again_shows_nothing_of_its_earlier_messages(
     harness: Harness,
 ) -> None:
     @harness.durable.function(on="order/placed")

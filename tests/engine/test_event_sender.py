@@ -1,4 +1,4 @@
-"""Who owns an event that was sent, while the queue does not take it."""
+"""The owner of an event that was sent, while the queue does not take it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is owed to queues: an entry that a queue never takes is not sent for ever."""
+"""The outbox of the queues: an entry that a queue never takes is not sent for ever."""
 
 from __future__ import annotations
 

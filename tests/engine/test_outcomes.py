@@ -1,4 +1,4 @@
-"""How runs end, are stopped, and are started again."""
+"""Runs end, are stopped, and are started again."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_an_attempt_past_two_thirds_of_its_lease_asks_before_a_body(
             calls.append("first")
 
         step.run("first", first)
-        # Stopped between two steps: the run is taken away meanwhile.
+        # Stopped between two steps: the run is taken away in between.
         (attempt,) = harness.leases.held
         attempt._renewed = time.monotonic() - harness.state.settings.lease
         harness.expire_leases()

@@ -85,7 +85,7 @@ def fleet(harness: Harness) -> t.Iterator[Fleet]:
 
 
 def all_claimed(fleet: Fleet, *ids: str) -> dict[str, ClaimedRun]:
-    """Claim the runs of all these events anew, by their messages."""
+    """Claim the runs of all these events again, by their messages."""
     found = {}
     for delivery in fleet.harness.state.broker.deliveries("default", 10, 0):
         run = fleet.harness.executor.claim(t.cast(t.Any, delivery.message))

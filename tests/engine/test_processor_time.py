@@ -1,4 +1,4 @@
-"""How long a delivery computes."""
+"""The processor time of a delivery."""
 
 from __future__ import annotations
 

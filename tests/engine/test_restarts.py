@@ -120,7 +120,7 @@ def test_a_message_is_not_deleted_when_the_run_that_it_led_to_is_lost(
     mains.fail()
     assert harness.runs.of_event(event_id) == []
     if harness.state.services.write_through:
-        # Somebody else's barrier notices it first.
+        # Another thread's barrier notices it first.
         with pytest.raises(UnavailableError):
             barrier.wait()
     for delivery in deliveries:

@@ -1,4 +1,4 @@
-"""Routing: which runs an event has, whoever routes it and however often."""
+"""Routing: which runs an event has, by any router and however often."""
 
 from __future__ import annotations
 
@@ -415,7 +415,7 @@ def test_a_filter_that_raises_where_the_run_is_executed_fails_it_at_once(
     assert reports == ["KeyError"]
 
 
-def test_a_directory_that_a_failover_changed_is_matched_anew(harness: Harness) -> None:
+def test_a_directory_that_a_failover_changed_is_matched_again(harness: Harness) -> None:
     @harness.durable.function(on="a/b")
     def work(event: Event[t.Any], step: Step) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Schedules: one run for each instant, whoever looks and however often.
+"""Schedules: one run for each instant, by any worker and however often.
 
 The clock is moved by moving the marks of the schedules: an hour later is a mark that
 was set an hour ago.
@@ -355,7 +355,7 @@ def test_a_published_schedule_that_is_not_understood_is_said_and_skipped(
     assert "The schedule of report" in caplog.text
 
 
-# -- A task that somebody else schedules ------------------------------------------
+# -- A task that another scheduler calls ------------------------------------------
 
 
 def test_a_task_at_an_instant_of_the_schedule_is_that_instants_tick(

@@ -1,4 +1,4 @@
-"""What a receiver gets, and what becomes of its answers."""
+"""Deliveries to a receiver, and what becomes of its answers."""
 
 from __future__ import annotations
 

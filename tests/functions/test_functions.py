@@ -52,7 +52,7 @@ class Fields(t.TypedDict):
 
 
 class App(Decorators):
-    """What an extension is, as far as declaring goes."""
+    """An extension, as far as declaring goes."""
 
     def __init__(self) -> None:
         self.functions = FunctionRegistry()

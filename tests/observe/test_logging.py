@@ -1,4 +1,4 @@
-"""What is logged: as the page on logging says, and never over the app's own set-up."""
+"""Log lines are as the page on logging says, and never over the app's own set-up."""
 
 from __future__ import annotations
 

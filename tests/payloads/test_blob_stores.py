@@ -171,7 +171,7 @@ def test_a_reference_is_read_as_it_was_written() -> None:
 
 
 class _Refusal(t.NamedTuple):
-    """What is in the body of an answer, as botocore reads it."""
+    """The body of an answer, as botocore reads it."""
 
     body: bytes
 

@@ -1,4 +1,4 @@
-"""With keys, nothing that an app stores can be read by whoever has the servers."""
+"""With keys, nothing that an app stores can be read by those who have the servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator sees of values that this process cannot read."""
+"""The view that an operator has of values that this process cannot read."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .chaos import RECOVERY
 from .sites import Process
 from .sites import Site
 
-#: What ends the process each time: one at a time, or nothing else would ever go on.
+#: The way the process ends each time: one at a time, or nothing else would ever go on.
 DEADLY = ("filter dies", "run dies")
 
 #: Each kind of poison: name, data, and what may have come of it in the end. What is

@@ -58,7 +58,7 @@ def test_while_workers_of_a_newer_release_start_last_nothing_is_lost_or_repeated
 
 
 class Releases(Chaos):
-    """Takes workers of both releases down and up, and adds to the app meanwhile.
+    """Takes workers of both releases down and up, while it adds to the app.
 
     :param older: The environment of the older release.
     :param last: The release that a worker of is started last, before only those of

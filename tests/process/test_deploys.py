@@ -49,7 +49,7 @@ def test_deploys_in_a_row_under_load_lose_repeat_and_dead_letter_nothing(
 
 @contextlib.contextmanager
 def load(site: Site) -> t.Iterator[list[str]]:
-    """Send events meanwhile; return their ids, which become more."""
+    """Send events inside the block; yield their ids, which become more."""
     events: list[str] = []
     over = threading.Event()
 

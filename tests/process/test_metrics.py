@@ -1,4 +1,4 @@
-"""What real processes tell statsd and Prometheus, and what the page says of it."""
+"""Metrics that real processes send to statsd and Prometheus are those of the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .test_sentry import APP
 from .test_sentry import begun
 from .test_sentry import post
 
-#: What takes a queue that is down, or a broken schema; see test_metrics.py above.
+#: Metrics of a queue that is down, or a broken schema; see test_metrics.py above.
 ELSEWHERE = {"event.spooled", "event.refused", "event.failed"}
 
 

@@ -26,7 +26,7 @@ LONG = 10_000
 #: One of so many is bad, in one of three ways.
 ONE_IN = 20
 
-#: What the reason of each kind begins with.
+#: The beginning of the reason of each kind.
 REASONS = {
     "garbled": "not JSON",
     "unfit": "The data of 'meal/served'",

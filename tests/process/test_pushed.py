@@ -21,7 +21,7 @@ from .sites import TIMEOUT
 #: Seconds that a message is hidden which nobody has answered for.
 VISIBILITY = 2
 
-#: What makes a web process a push worker.
+#: The settings that make a web process a push worker.
 PUSHED = {"FLASK_DURABLE_PUSH_LOOPBACK": "1", "FLASK_DURABLE_PUSH_BUDGET": "300ms"}
 
 

@@ -59,7 +59,7 @@ def long_work(event, step):
 @app.cli.command("burst")
 @click.argument("count", type=int)
 def burst(count):
-    \"\"\"Send jobs of which most are short, some long, and few very long.\"\"\"
+    \"\"\"Send jobs: most are short, some long, and few very long.\"\"\"
     for start in range(0, count, 100):
         events = []
         for number in range(start, min(count, start + 100)):

@@ -1,4 +1,4 @@
-"""What Sentry is told by real processes, and what its page says that it is told."""
+"""Reports that real processes send to Sentry are those of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real processes ask of SQS, against the policies that the page tells to allow."""
+"""Calls of SQS by real processes, against the policies that the page tells to allow."""
 
 from __future__ import annotations
 

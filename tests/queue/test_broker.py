@@ -1,4 +1,4 @@
-"""What the broker adds to a transport, on the Redis one: slots, settling, stopping."""
+"""The broker adds slots, settling and stopping to a transport, here that on Redis."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_reason_may_be_any_text(redis_kit: RedisKit) -> None:
 def test_what_is_settled_while_its_queue_is_busy_follows_at_once(
     redis_kit: RedisKit, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Whoever waits without being told would wait for longer than the test does.
+    # One that waits without being told would wait for longer than the test does.
     for module in ("acknowledger", "settling"):
         monkeypatch.setattr(f"flask_durable.queue.{module}.IDLE", 600)
     flaky._failures = 0

@@ -245,7 +245,7 @@ def test_an_interrupt_before_the_call_leaves_nobody_waiting(
 
 
 def test_a_slow_queue_takes_what_an_impatient_sender_sends(sqs_kit: SQSKit) -> None:
-    """Whoever shares another thread's call waits for it as for one of his own."""
+    """A sender that shares another thread's call waits for it as for its own."""
     transport = sqs_kit.transport(visibility=30)
     assert isinstance(transport, SQSTransport)
     client = transport._sender.get()

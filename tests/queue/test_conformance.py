@@ -1,4 +1,4 @@
-"""What every kind of queue must do: one suite, run on Redis Streams and on SQS."""
+"""Promises of every kind of queue: one suite, run on Redis Streams and on SQS."""
 
 from __future__ import annotations
 

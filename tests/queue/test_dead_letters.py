@@ -114,7 +114,7 @@ def test_what_was_looked_at_can_be_looked_at_again_at_once(kit: Kit) -> None:
     assert transport.counts(QUEUE) == QueueCounts(0, 0, 0, 1)
 
 
-def test_letters_that_somebody_looks_at_are_counted_as_dead(kit: Kit) -> None:
+def test_letters_that_are_looked_at_are_counted_as_dead(kit: Kit) -> None:
     transport = kit.transport()
     transport.send_dead(QUEUE, body(1), "because")
     with looking(transport) as cursor:

@@ -1,4 +1,4 @@
-"""How much is fetched beyond free threads, and what becomes of it behind a long job."""
+"""Messages fetched beyond free threads, and what becomes of them behind a long job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a queue does not take is sent again, for a bounded time."""
+"""Messages that a queue does not take are sent again, for a bounded time."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_killed_server_comes_back_on_the_same_port_with_its_data(
         assert client.get("key") == "value"
 
 
-def test_a_port_that_was_taken_meanwhile_is_given_up(
+def test_a_port_that_was_taken_in_between_is_given_up(
     server: EmbeddedServer, directory: pathlib.Path
 ) -> None:
     port = t.cast(str, server.url).rpartition(":")[2].partition("/")[0]

@@ -1,4 +1,4 @@
-"""What the URL of a server may say, and what it is told where it may not."""
+"""The URL of a server: what it may say, and the error where it may not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long functions take: own measurements first, then sources, then the others."""
+"""Service times of functions: own measurements, then sources, then the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .http_server import serving
 
 
 class Measured:
-    """What the workers measured: how often which time, by function."""
+    """The workers' measurements: how often which time, by function."""
 
     def __init__(self, **times: tuple[int, float]) -> None:
         self.times = times
@@ -134,7 +134,7 @@ def test_estimates_of_all_kinds_are_drawn_to_the_mean_of_the_queue() -> None:
     measured = Measured(often=(980, 1.0), seldom=(10, 5.0))
     functions = ["often", "seldom", "elsewhere"]
     found = Estimator(measured, SourceChain([source])).read(functions)
-    # The mean of 1000 deliveries, 20 of which take 5 s, is 1.08 s.
+    # The mean of 1000 deliveries is 1.08 s if 20 of them take 5 s.
     for name in ("seldom", "elsewhere"):
         assert found[name].mean == pytest.approx((10 * 5 + 10 * 1.08) / 20)
 
@@ -210,7 +210,7 @@ def test_a_source_that_is_wrong_is_refused_before_anything_is_asked(kit: Kit) ->
 def harness(
     valkey: ValkeyServer, namespace: str, prometheus: Prometheus
 ) -> t.Iterator[Harness]:
-    """An app of which one run of ``job`` and one of ``fresh`` wait."""
+    """An app with one run of ``job`` and one of ``fresh`` that wait."""
     source = {"source": "prometheus", "url": prometheus.url, "token": "s3cret"}
     pool = {
         "desired_wait": "5s",

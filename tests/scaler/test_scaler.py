@@ -63,7 +63,7 @@ class Stage:
         draining: bool = False,
         name: str = "unit",
     ) -> None:
-        """Have *count* workers, the first *busy* of which say that they have a run."""
+        """Have *count* workers, of whom the first *busy* say that they have a run."""
         self.asked = count
         self.workers_up = [
             {
@@ -371,7 +371,7 @@ def test_a_platform_that_said_its_limit_is_not_asked_for_more_each_time(
     assert "platform-limit" in {v.code for v in report.decision.verdicts}
 
     stage.limit, stage.asked = 5, 4
-    assert scaler.run().decision.action == "up", "somebody else was given more"
+    assert scaler.run().decision.action == "up", "another worker was given more"
     stage.limit, stage.asked = 5, 2
     notes = dataclasses.replace(scaler.pool_state.read(), limit=2)
     scaler.pool_state.write(dataclasses.replace(notes, limited=notes.looked - 601))

@@ -1,4 +1,4 @@
-"""What is shown to nobody, by its name."""
+"""Values that are shown to nobody, by their names."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def refusal(function: t.Any, value: t.Any) -> UnserializableValue:
 
 
 def same(value: t.Any, other: t.Any) -> bool:
-    """Whether both have one value and, all the way down, one type."""
+    """True if both have one value and, all the way down, one type."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict):
@@ -701,7 +701,7 @@ def test_a_function_is_not_kept_alive_by_its_codec() -> None:
     assert kept() is None
 
 
-def test_a_function_that_is_made_anew_has_the_codec_of_its_annotation() -> None:
+def test_a_function_that_is_made_again_has_the_codec_of_its_annotation() -> None:
     def body() -> t.Any:
         def inner() -> dict[str, Meta]:
             return {}

@@ -425,7 +425,7 @@ def test_a_restart_during_the_outage_is_noticed_when_the_server_is_back() -> Non
         barrier.wait()
 
 
-def test_who_wrote_before_a_restart_hears_of_it_whoever_noticed() -> None:
+def test_a_writer_before_a_restart_hears_of_it_if_another_noticed() -> None:
     with valkey_server() as server:
         barrier = _of(server)
         mark, told = barrier.mark(), barrier.follower()
@@ -452,7 +452,7 @@ def test_a_mark_is_not_given_before_the_server_said_who_it_is() -> None:
         barrier.wait(0)
 
 
-def test_a_server_that_came_back_without_its_file_is_asked_anew() -> None:
+def test_a_server_that_came_back_without_its_file_is_asked_again() -> None:
     with valkey_server() as server:
         barrier = _of(server)
         barrier.wait()

@@ -91,7 +91,7 @@ def test_what_was_accepted_is_finished_when_no_byte_is_free() -> None:
 
 
 def test_a_server_that_was_full_and_is_gone_is_not_full() -> None:
-    """A queue elsewhere takes events meanwhile."""
+    """A queue elsewhere still takes events."""
     with valkey_server() as server:
         state = StateServer(server.url, retries=0, timeout=1)
         guard = MemoryGuard(state)

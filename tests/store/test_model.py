@@ -41,14 +41,14 @@ MOST_BYTES = 260
 MOST_DISPATCHES = 3
 DEFER = (30_000, 120_000)
 
-#: What a script answers where it must not have changed anything.
+#: The answers of a script that must not have changed anything.
 REFUSALS = (
     *("lost", "cancelled", "no", "state", "missing", "exists", "interrupted"),
     "ended",
 )
 
 RUNS = [f"r{number}" for number in range(4)]
-#: Which of the runs in a fitting state; from :data:`ANY` on, any run at all.
+#: The number of a run in a fitting state; from :data:`ANY` on, any run at all.
 ANY = 14
 choices = st.integers(0, ANY + 1)
 queues = st.sampled_from(["default", "media"])
@@ -57,7 +57,7 @@ payloads = st.sampled_from(
     ["run 1", "", "x\ny z\n", "done t1 1\n", "☃" * 30, "x" * 150]
 )
 numbers = st.integers(0, 3)
-#: How far down the list of known tokens; mostly the newest, which may own the run.
+#: The place in the list of known tokens; mostly the newest, which may own the run.
 ages = st.sampled_from([0] * 12 + [1, 3])
 events = st.lists(st.sampled_from(["e1", "e\n2"]), max_size=2)
 durations = st.sampled_from([0, 1, 1_000, 10_000, 61_000])
@@ -511,7 +511,7 @@ def texts(counts: t.Mapping[str, int]) -> dict[str, str]:
     return {name: str(count) for name, count in counts.items()}
 
 
-#: What a run's record shows to others, by the same name in the oracle.
+#: The part of a run's record that others see, by the same name in the oracle.
 FIELDS = (
     "status",
     "function",

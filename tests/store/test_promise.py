@@ -1,4 +1,4 @@
-"""What a server is able to keep: with few permissions, and where it is too old."""
+"""Promises that a server can keep: with few permissions, and where it is too old."""
 
 from __future__ import annotations
 

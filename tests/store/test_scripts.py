@@ -1,4 +1,4 @@
-"""What holds for every script, whatever it does."""
+"""Rules that hold for every script, whatever it does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = pathlib.Path(flask_durable.store.__file__).parent
 FOLDER = ROOT / "lua"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "common")
 
-#: What has to work although the server's memory is full (DESIGN 5).
+#: The scripts that have to work although the server's memory is full (DESIGN 5).
 FREEING = ("lease_renew", "step_commit", "run_suspend", "run_finish", "barrier")
 
 every_script = pytest.mark.parametrize("name", NAMES)

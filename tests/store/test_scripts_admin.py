@@ -180,7 +180,7 @@ def test_a_retry_of_a_failed_body_keeps_every_step(kit: Kit) -> None:
     assert set(kit.claim(run_id, "t2").memos) == {"a"}
 
 
-def test_a_retried_run_has_its_timeout_anew(kit: Kit) -> None:
+def test_a_retried_run_has_its_whole_timeout_again(kit: Kit) -> None:
     run_id = kit.running(timeout=100)
     kit.finish(run_id, failed=True, outcome="{}")
     kit.advance(500)

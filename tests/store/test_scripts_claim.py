@@ -96,7 +96,7 @@ def test_a_run_that_makes_no_progress_is_paused(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("progress", ["commit", "retry", "sleep", "body"])
-def test_progress_starts_the_count_of_claims_anew(kit: Kit, progress: str) -> None:
+def test_progress_starts_the_count_of_claims_again(kit: Kit, progress: str) -> None:
     run_id = kit.queued()
     for number in range(3):
         kit.claim(run_id, f"t{number}")
@@ -173,7 +173,9 @@ def test_a_claim_ends_the_day_that_a_deferred_run_has(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("action", ["retry", "resume"])
-def test_a_run_that_is_queued_by_hand_has_its_day_anew(kit: Kit, action: str) -> None:
+def test_a_run_that_is_queued_by_hand_has_its_whole_day_again(
+    kit: Kit, action: str
+) -> None:
     run_id = kit.queued()
     kit.store.park(run_id)
     kit.advance(DAY + 1)

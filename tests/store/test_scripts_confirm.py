@@ -35,7 +35,7 @@ def test_a_late_confirmation_leaves_what_is_owed_since(kit: Kit) -> None:
     assert kit.owed() == []
 
 
-def test_a_run_that_is_gone_is_confirmed_in_vain(kit: Kit) -> None:
+def test_confirming_a_run_that_is_gone_changes_nothing(kit: Kit) -> None:
     with kit.unchanged():
         kit.store.confirm_runs(kit.keys.root, [("gone", 1)])
 

@@ -37,7 +37,7 @@ def test_a_mark_ahead_of_the_clock_is_brought_to_now(kit: Kit) -> None:
     assert marks == {"a": now}
 
 
-def test_a_schedule_that_nobody_looked_at_for_a_week_begins_anew(kit: Kit) -> None:
+def test_a_schedule_that_nobody_looked_at_for_a_week_begins_again(kit: Kit) -> None:
     ask(kit, old=0, kept=0)
     kit.advance(WEEK - 60)
     now, _ = ask(kit, kept=0)

@@ -197,7 +197,7 @@ def test_expiry_of_one_run_leaves_the_others(kit: Kit) -> None:
     assert kit.members("runs") == kit.members("function:work") == [kept]
 
 
-def test_a_run_that_was_retried_meanwhile_does_not_expire(kit: Kit) -> None:
+def test_a_run_that_was_retried_in_between_does_not_expire(kit: Kit) -> None:
     run_id = kit.running()
     kit.finish(run_id, failed=True, outcome="{}")
     kit.advance(31 * DAY)

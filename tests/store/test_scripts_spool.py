@@ -58,7 +58,7 @@ def test_a_full_outbox_takes_nothing_more_and_keeps_what_it_has(kit: Kit) -> Non
 
     assert keep(kit, *events, limit=3) == [True, True, True, False, False]
     with kit.unchanged():
-        # Those that are there already are kept, whoever asks again.
+        # Those that are there already are kept when they are asked for again.
         assert keep(kit, *reversed(events), limit=3) == [False, False] + [True] * 3
     [error] = spool_of(kit, 3).keep([("more", "x")])
 

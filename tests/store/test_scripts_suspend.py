@@ -86,7 +86,7 @@ def test_the_end_of_a_sleep_is_fixed_when_it_is_first_reached(kit: Kit) -> None:
     assert kit.score("timers", f"wake:{run_id}") == due
 
 
-def test_a_sleep_that_was_over_meanwhile_is_resolved(kit: Kit) -> None:
+def test_a_sleep_that_was_over_by_then_is_resolved(kit: Kit) -> None:
     run_id = kit.running()
     kit.suspend(run_id, "sleep", after(100), step="nap", payload="sleep null")
     kit.store.admin(run_id, "cancel")

@@ -74,7 +74,7 @@ def test_a_lease_that_was_renewed_between_the_looks_is_not_taken(
     kit.sweep()
     assert kit.status(run_id) == "running"
 
-    # It runs out again: that is a first look anew.
+    # It runs out again: that is a first look again.
     kit.advance(LEASE)
     kit.sweep()
     assert kit.status(run_id) == "running"

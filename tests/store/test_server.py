@@ -232,7 +232,7 @@ def test_an_address_that_cannot_be_used_is_named_without_its_password() -> None:
     assert "secret" not in repr(StateServer("redis://user:secret@localhost:1/0"))
 
 
-def test_a_closed_connection_is_opened_anew(kit: Kit) -> None:
+def test_a_closed_connection_is_opened_again(kit: Kit) -> None:
     run_id = kit.running()
     kit.server.close()
     assert kit.commit(run_id, "a") == Committed()

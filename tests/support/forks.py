@@ -1,4 +1,4 @@
-"""Forked children of a test, none of which goes on as a second test session.
+"""Forked children of a test, and none goes on as a second test session.
 
 A child that raised would run the rest of the tests, and one that hangs would outlive
 the session and keep its pipes open.

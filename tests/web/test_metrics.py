@@ -200,7 +200,7 @@ def test_names_with_signs_arrive_as_they_are(harness: Harness) -> None:
 
 
 class Sums:
-    """What was written, and whether the next write fails."""
+    """The sums that were written, and the error of the next write."""
 
     def __init__(self) -> None:
         self.sums: Counter[Total] = Counter()

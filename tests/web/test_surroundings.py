@@ -1,4 +1,4 @@
-"""What the app's rules for hosts, its hooks and its handlers do to our routes."""
+"""Our routes among the app's rules for hosts, its hooks and its handlers."""
 
 from __future__ import annotations
 

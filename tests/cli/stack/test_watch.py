@@ -1,4 +1,4 @@
-"""Which changes of the source are noticed."""
+"""The changes of the source that are noticed."""
 
 from __future__ import annotations
 

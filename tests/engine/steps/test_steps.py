@@ -508,7 +508,7 @@ def test_a_sleep_keeps_the_end_it_had_when_the_code_changes(harness: Harness) ->
 
     run = run_body(harness, body)
     durations.reverse()
-    # Somebody wakes it early: the sleep goes on to the end that was fixed.
+    # A caller wakes it early: the sleep goes on to the end that was fixed.
     harness.state.server.client.zadd(
         f"{harness.state.store.keys.root}:timers", {f"wake:{run.id}": 0}
     )

@@ -116,7 +116,7 @@ def test_a_counter_is_one_line_however_often_it_was_counted(
     assert len(packets.lines) <= 2
 
 
-def test_what_nobody_sends_is_sent_by_whoever_comes_late(
+def test_what_nobody_sends_is_sent_by_a_thread_that_comes_late(
     packets: Packets, make: t.Callable[..., Statsd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statsd = make("", None)

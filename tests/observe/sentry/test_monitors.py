@@ -1,4 +1,4 @@
-"""Which monitor of Sentry's a run checks in at."""
+"""The monitor of Sentry's that a run checks in at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is taken out of what Sentry's SDK gathers by itself, in any thread."""
+"""Secrets are taken out of what Sentry's SDK gathers by itself, in any thread."""
 
 from __future__ import annotations
 

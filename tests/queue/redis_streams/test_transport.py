@@ -1,4 +1,4 @@
-"""What only the queues on Redis Streams have: a group, consumers, a cursor, scripts."""
+"""The parts that only queues on Redis Streams have: a group, consumers, a cursor."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from ..sqs_proxy import Pretend
 from ..sqs_proxy import Proxy
 from ..sqs_proxy import Refuse
 
-#: What a call may meet that a later one does not.
+#: Faults that a call may meet and a later one does not.
 PASSING = [
     pytest.param(LoseReply(), id="lost reply"),
     pytest.param(Answer("InternalError", 500), id="500"),

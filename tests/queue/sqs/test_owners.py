@@ -81,7 +81,7 @@ def test_the_queue_of_another_deployment_is_told_of(sqs_kit: SQSKit) -> None:
     assert transport(sqs_kit, Home()).owner_problem(QUEUE) is None
     assert transport(sqs_kit, Home()).owner_problem("missing") is None
     assert transport(sqs_kit, None).owner_problem(QUEUE) is None
-    # The state server was emptied since, and somebody said so.
+    # The state server was emptied since, and an operator said so.
     assert transport(sqs_kit, Home(THEIRS, OURS)).owner_problem(QUEUE) is None
     problem = transport(sqs_kit, Home(THEIRS)).owner_problem(QUEUE) or ""
     assert f"{sqs_kit.namespace}-{QUEUE} is that of another deployment" in problem

@@ -1,4 +1,4 @@
-"""What only the queues on SQS have: names, policies, refused entries, a paid API."""
+"""The parts that only queues on SQS have: names, policies, refused entries."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_an_existing_queue_is_left_as_it_is(
     assert [text(item) for item in collect(transport, 1)] == [body(1)]
 
 
-def test_queues_removed_meanwhile_are_made_again(sqs_kit: SQSKit) -> None:
+def test_queues_removed_in_between_are_made_again(sqs_kit: SQSKit) -> None:
     transport = sqs_kit.transport()
     send(transport, [body(1)])
     sqs_kit.client.delete_queue(QueueUrl=sqs_kit.queue_url())

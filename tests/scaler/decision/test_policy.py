@@ -1,4 +1,4 @@
-"""What is decided, from an observation that is written out."""
+"""The decision from an observation that is written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a pool from look to look: what is kept, and what is given back."""
+"""A pool from look to look: what is kept, and what is given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every observation."""
+"""Properties of the decision that hold for every observation."""
 
 from __future__ import annotations
 

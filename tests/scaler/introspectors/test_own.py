@@ -1,4 +1,4 @@
-"""What is counted on the state server: runs that wait, run and are known to come."""
+"""Counts on the state server: runs that wait, run and are known to come."""
 
 from __future__ import annotations
 

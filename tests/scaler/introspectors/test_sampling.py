@@ -1,4 +1,4 @@
-"""What stands for a queue that is too long to be looked at as a whole."""
+"""The sample that stands for a queue too long to be looked at as a whole."""
 
 from __future__ import annotations
 

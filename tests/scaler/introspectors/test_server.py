@@ -1,4 +1,4 @@
-"""Reading from the server of somebody else's queues."""
+"""Reading from the server of another library's queues."""
 
 from __future__ import annotations
 

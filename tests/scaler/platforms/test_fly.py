@@ -24,7 +24,7 @@ TOKEN = "FlyV1 fm2_5ecret"
 class Fly(FakeServer):
     """One app. Machines that are started are starting until :meth:`boot`.
 
-    :ivar held: Ids of Machines that somebody else has a lease of.
+    :ivar held: Ids of Machines that another client has a lease of.
     """
 
     def __init__(self) -> None:

@@ -173,7 +173,7 @@ def test_who_was_idle_last_time_is_forgotten(cluster: Cluster) -> None:
     assert cluster.pods == {"media-0": {}, "media-2": {COST: "50"}}
 
 
-def test_a_pod_that_ends_by_itself_meanwhile_is_no_error(cluster: Cluster) -> None:
+def test_a_pod_that_ends_by_itself_in_between_is_no_error(cluster: Cluster) -> None:
     platform = pool(cluster)
     listed = {"items": [cluster._pod("media-1"), {"metadata": {"name": "media-9"}}]}
     scale = cluster._scale()
@@ -182,7 +182,7 @@ def test_a_pod_that_ends_by_itself_meanwhile_is_no_error(cluster: Cluster) -> No
     assert "media-1" not in cluster.pods
 
 
-def test_pods_that_get_ready_meanwhile_are_no_conflict(cluster: Cluster) -> None:
+def test_pods_that_get_ready_in_between_are_no_conflict(cluster: Cluster) -> None:
     def change() -> None:
         cluster.version += 1
         cluster.before_patch = None
@@ -192,7 +192,7 @@ def test_pods_that_get_ready_meanwhile_are_no_conflict(cluster: Cluster) -> None
     assert len(cluster.pods) == 5
 
 
-def test_who_resizes_it_meanwhile_wins(cluster: Cluster) -> None:
+def test_a_resize_from_outside_wins(cluster: Cluster) -> None:
     def change() -> None:
         cluster.set_replicas(8)
         cluster.before_patch = None
@@ -256,7 +256,7 @@ def test_a_deployment_that_does_not_exist_is_told(cluster: Cluster) -> None:
     assert caught.value.code == "platform.not_found"
 
 
-def test_in_a_pod_all_else_is_found_and_the_token_is_read_anew(
+def test_in_a_pod_all_else_is_found_and_the_token_is_read_again(
     cluster: Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubernetes, "ACCOUNT", tmp_path)

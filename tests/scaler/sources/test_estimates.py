@@ -1,4 +1,4 @@
-"""What numbers of a source say, and which of them are none."""
+"""Numbers of a source, and those that are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of their time deliveries compute, by the size of the worker."""
+"""The share of their time that deliveries compute, by the size of the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long deliveries take: what is kept of it, and what is read back."""
+"""Service times of deliveries: what is kept of them, and what is read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may hand messages to a push worker."""
+"""Access to a push worker: who may hand it messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sqsd import PATH
 
 SECRETS = [new_push_secret(), new_push_secret()]
 
-#: What the daemon sends, and what nginx beside it adds on an instance of Elastic
+#: Headers of the daemon, and of nginx beside it on an instance of Elastic
 #: Beanstalk.
 NGINX = {"X-Real-IP": "127.0.0.1", "X-Forwarded-For": "127.0.0.1"}
 
@@ -173,7 +173,7 @@ def test_a_secret_in_the_path_opens_it_where_no_header_can_be_sent(
         path = f"{PATH}/{secret}"
         response = post(harness, peer=STRANGER, host="app.example", path=path)
         assert response.status_code == 200
-    # Another one is wrong, whoever shows it.
+    # Another one is wrong, from any client.
     for secret in (new_push_secret(), SECRETS[0][:-1]):
         response = post(harness, bearer(SECRETS[0]), path=f"{PATH}/{secret}")
         assert (response.status_code, error_of(response)) == (401, "unauthorized")

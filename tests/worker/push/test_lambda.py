@@ -35,7 +35,7 @@ from .conftest import end
 
 
 class Context:
-    """What Lambda gives the handler: how long it has."""
+    """The context that Lambda gives the handler: how long it has."""
 
     def __init__(self, seconds: float = 60.0) -> None:
         self._end = time.monotonic() + seconds
@@ -439,7 +439,7 @@ def test_while_the_state_server_is_away_the_whole_batch_comes_again(
                 harness.durable.lambda_handler(event, Context(1))
             assert mapping.invoke(messages, seconds=1) == everything
 
-            # Received so often that the queue would give up on one, all begin anew.
+            # Received so often that the queue would give up on one, all begin again.
             messages[1]["Attributes"]["ApproximateReceiveCount"] = str(RENEWED_FROM)
             assert mapping.invoke(messages, seconds=1, fifo=".fifo") == everything
             assert harness.state.transport.counts(EVENT_QUEUE).waiting == 0
@@ -588,7 +588,7 @@ def test_a_run_message_of_nobody_is_done(pushed: Harness, mapping: Mapping) -> N
     assert mapping.failed == []
 
 
-def test_nothing_is_sent_anew_beside_what_has_to_come_again(pushed: Harness) -> None:
+def test_nothing_is_sent_again_beside_what_has_to_come_again(pushed: Harness) -> None:
     pushed.state.transport.declare(EVENT_QUEUE)
     messages = [
         PushedMessage("one", EventMessage("a/b", {}, "e1", 1).encode(), 6),

@@ -207,7 +207,7 @@ def test_messages_that_are_delivered_again_change_nothing(
     assert len(pushed.runs.of_event(id)) == 1
 
 
-def test_a_message_is_done_while_somebody_else_has_its_run(
+def test_a_message_is_done_while_another_worker_has_its_run(
     pushed: Harness, daemon: Daemon
 ) -> None:
     inside, go_on = threading.Event(), threading.Event()
@@ -413,7 +413,7 @@ def test_while_the_state_server_is_away_messages_wait_however_long(
             assert time.monotonic() - before >= 1
             assert daemon.task("tick", "2026-11-25T10:00:00Z") == 503
 
-            # Received so often that the queue would give up on it, it begins anew.
+            # Received so often that the queue would give up on it, it begins again.
             (message,) = daemon.receive(EVENT_QUEUE)
             assert message["Attributes"]["ApproximateReceiveCount"] == "2"
             message["Attributes"]["ApproximateReceiveCount"] = str(RENEWED_FROM)
@@ -655,7 +655,7 @@ def test_a_run_that_its_process_left_goes_on_in_this_one(
 ) -> None:
     done = steps(pushed, 2)
     id = pushed.send("work/asked", {})
-    # Somebody routed and claimed it in place, and was killed.
+    # A worker routed and claimed it in place, and was killed.
     pushed.route()
     pushed.state.broker.flush_settled(5)
     assert run_of(pushed, id).status == "running"
