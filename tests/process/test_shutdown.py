@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flask_durable.scaler.introspectors.own import Sensor
+from flask_durable.scaler.introspectors.own import RunSensor
 
 from ..support.servers import wait_until
 from .sites import Site
@@ -70,7 +70,7 @@ def test_a_worker_says_that_it_drains_and_who_it_is(site: Site) -> None:
     site.has_begun(1)
     workers = site.state.directory.workers
     assert [known["draining"] for known in workers()] == [False]
-    queues = Sensor(site.state.server, site.state.store.keys, ["default"])
+    queues = RunSensor(site.state.server, site.state.store.keys, ["default"])
     [job] = queues.look(0).running
     assert job.process == workers()[0]["process"], "its scaler knows who has the run"
     worker.signal(signal.SIGTERM)
