@@ -293,8 +293,8 @@ def _choose(
     which = _which(given)
     if bool(ids) == (every or bool(which)):
         raise click.UsageError(
-            "Name dead letters, or say which with --queue, --event, --function, --run, "
-            "--reason or --older-than, or say --all."
+            "Give ids of letters, a filter (--queue, --event, --function, --run, "
+            "--reason, --older-than), or --all."
         )
     if ids:
         which["ids"] = ids

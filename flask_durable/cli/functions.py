@@ -69,7 +69,7 @@ def forget_command(ids: tuple[str, ...]) -> None:
         elif directory.forget(id):
             note(f"{id} is forgotten.")
         else:
-            note(f"A worker has the code of {id}: it is not forgotten.")
+            note(f"{id} is not forgotten: a worker has its code.")
             failed = True
     if failed:
         click.get_current_context().exit(FAILURE)
@@ -105,7 +105,7 @@ def _known(*, needed: bool = False) -> dict[str, Known]:
         unset = isinstance(error, ConfigurationError) and not durable.settings.redis_url
         if needed or not (unset or is_unreachable(error)):
             raise
-        note(f"What workers published is not known: {error}")
+        note(f"The functions of the workers are unknown: {error}")
     return {f.id: Known(f.spec(), True, None, False) for f in durable.functions}
 
 

@@ -149,7 +149,9 @@ class Supervisor:
                 next_look = time.monotonic() + _LOOK_INTERVAL
             self._mind()
             if all_keep_dying(self._workers):
-                note(f"{self._name}: the worker processes keep dying: giving up.")
+                note(
+                    f"{self._name}: the worker processes keep dying, so the pool stops."
+                )
                 code = FAILURE
                 break
             time.sleep(_POLL_INTERVAL)

@@ -50,8 +50,8 @@ def explain(error: Exception, ctx: click.Context) -> CommandError | None:
         return kind(error.message, _details(error))
     if _is_forbidden(error):
         return CommandError(
-            f"The account in the server's URL may not do what is needed: {error}.",
-            ["Hint: Allow it, as the page on state servers shows."],
+            f"The account in the server's URL lacks a permission: {error}.",
+            ["Hint: Allow it as the documentation of state servers shows."],
         )
     if is_unreachable(error):
         return Unreachable(
@@ -94,7 +94,7 @@ def check_text(ctx: click.Context, param: click.Parameter, value: T) -> T:
     try:
         "".join(value if value is not None else ()).encode()
     except UnicodeEncodeError:
-        raise click.BadParameter("That is not text.", ctx, param) from None
+        raise click.BadParameter("It is not valid text.", ctx, param) from None
     return value
 
 

@@ -132,7 +132,9 @@ def scale(
     scalers = _scalers(state, name, every, loop)
     if order is not None or pause or resume:
         if how["dry_run"]:
-            raise click.UsageError("--dry-run cannot be used with an order.")
+            raise click.UsageError(
+                "--dry-run cannot be used with --set, --pause or --resume."
+            )
         _order(scalers, order, resume, seconds)
     elif history is not None:
         _show_history(scalers, history, how["as_json"])
@@ -185,13 +187,13 @@ def _run(
     try:
         report = scaler.run(dry=dry_run)
     except Busy:
-        note(f"{name}: another scaler is at it.")
+        note(f"{name}: another scaler is at work.")
         return LOCKED
     except PlatformError as error:
         note(f"{name}: {error}")
         return PLATFORM
     except redis.RedisError as error:
-        note(f"{name}: held, the state server does not answer: {error}")
+        note(f"{name}: unchanged, the state server does not answer: {error}")
         return SENSOR
     hand_over(
         functools.partial(_print, report, explain=explain, quiet=quiet, as_json=as_json)
@@ -265,7 +267,7 @@ def _order(
         name = scaler.options.name
         if resume:
             there = scaler.pool_state.resume()
-            echo(f"{name}: {'resumed' if there else 'nothing was ordered'}")
+            echo(f"{name}: {'resumed' if there else 'there was no --set or --pause'}")
             continue
         what = "paused" if workers is None else f"set to {workers}"
         scaler.pool_state.order(Hold(workers, f"{what} by hand"), seconds)

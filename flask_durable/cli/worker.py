@@ -228,14 +228,14 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
             if message := child.poll():
                 note(message)
         if watcher is None and all_keep_dying(children):
-            note("The worker processes keep dying: giving up.")
+            note("The worker processes keep dying, so the command stops.")
             code = FAILURE
             break
         if watcher is None or time.monotonic() < next_look:
             continue
         next_look = time.monotonic() + _LOOK_INTERVAL
         if files := watcher.changed():
-            note(f"{os.path.relpath(files[0])} changed: starting again.")
+            note(f"{os.path.relpath(files[0])} changed: restarting.")
             for child in children:
                 child.restart()
     for child in children:

@@ -159,7 +159,7 @@ class AWSClient:
             raise PlatformError(
                 f"Amazon's {self._service} cannot be asked: {error}.",
                 code=_code(type(error).__name__),
-                hint="Look at the region and the credentials that boto3 finds.",
+                hint="Check the region and the credentials that boto3 finds.",
             ) from error
         return t.cast("dict[str, t.Any]", reply)
 

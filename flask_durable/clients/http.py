@@ -129,7 +129,7 @@ class HTTPAPI:
             raise self._refusal(reply.status, reply.headers, answer, secrets)
         if answer is None and reply.data:
             raise PlatformError(
-                f"{self._name} answered with something else than JSON.",
+                f"{self._name} did not answer in JSON.",
                 code="platform.unavailable",
             )
         return {} if answer is None else answer

@@ -63,7 +63,7 @@ class EventReceiver:
         secrets = tuple(signing_secrets)
         if not all(map(_is_secret, secrets)):
             raise DefinitionError(
-                "signing_secrets= has what is not a Standard Webhooks secret.",
+                "signing_secrets= holds a text that is no Standard Webhooks secret.",
                 hint='Each is "whsec_" and the base64 of 24 to 64 bytes.',
             )
         found = _parse(to)

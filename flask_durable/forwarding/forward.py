@@ -66,8 +66,8 @@ def define_forward(
     triggers = read_triggers(on)
     if triggers.crons:
         raise DefinitionError(
-            "A forward sends events, and a schedule is none.",
-            hint="Have a function with the schedule send an event, and forward that.",
+            "A forward sends events, and a schedule has no event.",
+            hint="Send an event from a function with the schedule, and forward it.",
         )
     if triggers.schemas:
         raise DefinitionError(

@@ -66,7 +66,7 @@ def _answers(what: str) -> t.Iterator[None]:
         raise PayloadUnavailable(
             f"The directory of DURABLE_BLOB_URL cannot be used for {what}: "
             f"{error.strerror or error}.",
-            hint="See that it exists, has room, and is this process's to write to.",
+            hint="Check that it exists, has room, and is writable for this process.",
         ) from error
 
 

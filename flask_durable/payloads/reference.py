@@ -50,7 +50,7 @@ class Reference:
         found = _REFERENCE.fullmatch(text)
         if found is None:
             raise PayloadMissing(
-                "What stands for an object in the blob store is malformed."
+                "The reference to an object in the blob store is malformed."
             )
         return cls(found[1], int(found[2]))
 

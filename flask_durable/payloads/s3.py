@@ -94,7 +94,7 @@ class S3Store:
             raise PayloadUnavailable(
                 f"The blob store did not remove {failed.get('Key')}: "
                 f"{failed.get('Code')}.",
-                hint="Allow s3:DeleteObject there.",
+                hint="Allow s3:DeleteObject on the bucket.",
             )
 
     def _place(self, key: str) -> dict[str, str]:
@@ -110,7 +110,7 @@ class S3Store:
             raise PayloadUnavailable(
                 f"The blob store s3://{self._address.bucket} cannot be used for "
                 f"{what}: {error}.",
-                hint="See DURABLE_BLOB_URL, the credentials and what they allow.",
+                hint="Check DURABLE_BLOB_URL, the credentials and their permissions.",
             ) from error
 
     @property

@@ -150,7 +150,7 @@ def complaints(record: t.Mapping[str, t.Any]) -> list[str]:
     lines = [verdict["text"] for verdict in record["verdicts"]]
     failure = record["observation"]["failure"]
     if failure is not None:
-        lines.append(f"What waits is not known: {failure}")
+        lines.append(f"The queues could not be read: {failure}")
     if record["error"]:
         lines.append(record["error"]["message"])
     applied = record["applied"]

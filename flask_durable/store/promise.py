@@ -111,7 +111,7 @@ def run_id_of(info: t.Mapping[str, t.Any]) -> str:
 def not_permitted(error: NoPermissionError) -> ConfigurationError:
     """Return the error to raise where an account may not do what *error* names."""
     return ConfigurationError(
-        f"The account in the server's URL may not do what is needed: {error}.",
+        f"The account in the server's URL lacks a permission: {error}.",
         hint="Allow it, as the page on state servers shows.",
     )
 

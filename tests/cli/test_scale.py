@@ -49,7 +49,7 @@ def test_queues_that_cannot_be_looked_at_are_a_failure_that_is_said(
     for how in ([], ["--quiet"], ["--explain"]):
         result = scale("--queue=legacy", *how)
         assert result.exit_code == command.SENSOR
-        assert "What waits is not known" in result.output
+        assert "The queues could not be read" in result.output
     assert scale("--queue=default").exit_code == 0
 
 

@@ -83,7 +83,7 @@ def test_a_pool_whose_workers_all_keep_dying_gives_up(
     assert supervisor.run() == 1
     said = capsys.readouterr().err
     assert said.count("died (exit code 1)") >= 2 * children.MAX_DEATHS
-    assert said.endswith("media: the worker processes keep dying: giving up.\n")
+    assert said.endswith("media: the worker processes keep dying, so the pool stops.\n")
     # The scaler is told that nobody keeps the pool.
     assert not pool_state.supervised()
 
@@ -95,7 +95,7 @@ def test_worker_processes_that_all_keep_dying_end_their_supervisor(
     runner = harness.app.test_cli_runner()
     result = runner.invoke(worker.worker, ["--processes=2", "--queues=default"])
     assert result.exit_code == 1, result.output
-    assert "The worker processes keep dying: giving up." in result.output
+    assert "The worker processes keep dying, so the command stops." in result.output
 
 
 def test_one_that_is_healthy_again_does_not_count_among_those_that_keep_dying(

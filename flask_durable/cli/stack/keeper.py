@@ -141,7 +141,7 @@ class Keeper:
 
     def _mend_server(self) -> None:
         if self.server is not None and not self.server.alive():
-            note("The embedded server is gone. It starts again.")
+            note("The embedded server has died. It is restarted.")
             self.server.start()
 
     def _restart(self, files: list[str]) -> None:

@@ -28,7 +28,7 @@ def check_installed() -> None:
         if importlib.util.find_spec(name) is None:
             raise ConfigurationError(
                 f"The local SQS endpoint needs the package {name!r}.",
-                hint='Run: pip install "flask-durable[dev-sqs]"',
+                hint='Run `pip install "flask-durable[dev-sqs]"`.',
             )
 
 

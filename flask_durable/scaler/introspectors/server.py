@@ -57,7 +57,7 @@ class QueueServer:
             raise PlatformError(
                 "The server of the queues does not accept the password.",
                 code="platform.auth",
-                hint="Look at the url of the introspector.",
+                hint="Check the url of the introspector.",
             ) from None
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise PlatformError(

@@ -111,7 +111,7 @@ class AutoScalingPlatform:
             raise PlatformError(
                 f"There is no Auto Scaling group {self._name}.",
                 code="platform.not_found",
-                hint="Look at the name and the region.",
+                hint="Check the name and the region.",
             )
         group: dict[str, t.Any] = reply["AutoScalingGroups"][0]
         self.traits = Traits(
@@ -133,7 +133,7 @@ class AutoScalingPlatform:
             policy.get("Enabled", True) for policy in reply.get("ScalingPolicies", ())
         ):
             raise PlatformError(
-                f"A scaling policy sets the size of the group {self._name} too.",
+                f"A scaling policy also sets the size of the group {self._name}.",
                 code="platform.conflict",
                 hint="Delete its policies, or suspend its process AlarmNotification.",
             )

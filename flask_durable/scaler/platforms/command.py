@@ -100,7 +100,7 @@ class CommandPlatform:
         with process:
             output, complaint = self._wait(process, command)
         if process.returncode:
-            lines = complaint.strip().splitlines() or ["it says nothing"]
+            lines = complaint.strip().splitlines() or ["no error output"]
             raise PlatformError(
                 f"{command[0]} ended with {process.returncode}: {lines[-1][:_SHOWN]}"
             )

@@ -84,7 +84,7 @@ class ECSPlatform:
             raise PlatformError(
                 f"There is no active service {self._id}.",
                 code="platform.not_found",
-                hint="Look at the service, the cluster and the region.",
+                hint="Check the service, the cluster and the region.",
             )
         if services[0].get("schedulingStrategy") == "DAEMON":
             raise PlatformError(
@@ -103,7 +103,7 @@ class ECSPlatform:
         )
         if any(_is_at_work(target) for target in reply.get("ScalableTargets", ())):
             raise PlatformError(
-                f"Application Auto Scaling sets the size of {self._id} too.",
+                f"Application Auto Scaling also sets the size of {self._id}.",
                 code="platform.conflict",
                 hint="Deregister the scalable target, or suspend its dynamic scaling.",
             )

@@ -95,7 +95,7 @@ class ElasticBeanstalkPlatform:
             raise PlatformError(
                 f"The environment {self._environment} has no Auto Scaling group.",
                 code="platform.not_found",
-                hint="It is being made, or was terminated.",
+                hint="The environment is being created, or was terminated.",
             )
         name = groups[0]["Name"]
         if self._group is None or self._group.describe() != f"asg:{name}":

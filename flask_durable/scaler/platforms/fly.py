@@ -123,7 +123,7 @@ class FlyPlatform:
             raise PlatformError(
                 f"There is no Machine in {self._name}.",
                 code="platform.not_found",
-                hint=f"Make some: `fly scale count {self._process}=5`.",
+                hint=f"Create some: `fly scale count {self._process}=5`.",
             )
         self.traits = dataclasses.replace(self.traits, maximum=len(machines))
         return machines

@@ -121,9 +121,9 @@ class KubernetesPlatform:
             if _replicas(scale) != before:
                 break
         raise PlatformError(
-            f"Somebody else changes {self.describe()} at the same time.",
+            f"Another client changes {self.describe()} at the same time.",
             code="platform.conflict",
-            hint="The next run of the scaler looks again.",
+            hint="The next run of the scaler tries again.",
         )
 
     def _mark(self, selector: str, victims: set[str]) -> None:
@@ -158,7 +158,7 @@ class KubernetesPlatform:
         ours = ("Deployment", self._deployment)
         if any((target["kind"], target["name"]) == ours for target in targets):
             raise PlatformError(
-                f"A HorizontalPodAutoscaler sets the size of {self.describe()} too.",
+                f"A HorizontalPodAutoscaler also sets the size of {self.describe()}.",
                 code="platform.conflict",
                 hint="Delete it, or the ScaledObject that made it.",
             )

@@ -67,7 +67,7 @@ class LocalPlatform:
     def _kept(self) -> int:
         if not self._pool_state.supervised():
             raise PlatformError(
-                f"Nothing keeps the workers of {self._pool}.",
+                f"No supervisor runs the workers of {self._pool}.",
                 hint=f"Start `flask durable pool {self._pool}`.",
             )
         return self._pool_state.wanted() or 0

@@ -28,8 +28,8 @@ def understanding(name: str) -> t.Iterator[None]:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise PlatformError(
-            f"{name} answered in a form that is not understood.",
-            hint="Look at the source's url and its version.",
+            f"{name} answered in an unknown format.",
+            hint="Check the source's url and the server's version.",
         ) from None
 
 

@@ -120,7 +120,7 @@ class _Asker:
         """Return the service times of *functions* that are known now."""
         self._take_up()
         if self._future is not None:
-            self._fails("it takes longer than the scaler waits")
+            self._fails("it did not answer in time")
         name, known = self.source.describe(), self._answers.usable(self._clock())
         return {
             function: dataclasses.replace(known[function], source=name)
@@ -155,7 +155,7 @@ class _Asker:
         if not self._answers.failing:
             name = self.source.describe()
             _log.warning(
-                "%s tells no durations: %s",
+                "%s gives no durations: %s",
                 name,
                 reason,
                 extra={"action": "source_away"},

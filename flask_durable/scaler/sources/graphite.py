@@ -55,7 +55,7 @@ class GraphiteSource:
         before, star, after = metric.partition("*")
         if not star or "*" in after:
             raise ConfigurationError(
-                "The metric of Graphite has not one * for the function."
+                "The metric of Graphite must have exactly one * for the function."
             )
         self._names = dict(names or {})
         self._metric = metric

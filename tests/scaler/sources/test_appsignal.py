@@ -219,7 +219,7 @@ def test_an_answer_of_another_form_is_an_error(
     appsignal: AppSignal, make: t.Callable[..., DurationSource], body: t.Any
 ) -> None:
     appsignal.failures = [Reply(200, body)]
-    with pytest.raises(PlatformError, match="not understood"):
+    with pytest.raises(PlatformError, match="unknown format"):
         make().read(["resize"])
 
 

@@ -121,7 +121,7 @@ def test_a_source_that_fails_is_told_once_an_outage_and_passed_over(
         return means(SourceChain([broken, sound], memory, clock=clock), "x")
 
     assert [ask() for _ in range(3)] == [{"x": 2}] * 3
-    assert caplog.messages == ["a tells no durations: It is on fire."]
+    assert caplog.messages == ["a gives no durations: It is on fire."]
     assert len(broken.asked) == 3
     broken.failure = None
     assert ask() == {"x": 1}
@@ -177,7 +177,7 @@ def test_what_another_error_says_is_not_logged(
     source = Source("a")
     source.failure = ValueError("token=s3cret")
     assert means(SourceChain([source]), "x") == {}
-    assert caplog.messages == ["a tells no durations: ValueError"]
+    assert caplog.messages == ["a gives no durations: ValueError"]
 
 
 def test_a_slow_source_is_waited_for_no_longer_than_the_budget(

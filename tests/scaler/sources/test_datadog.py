@@ -177,8 +177,8 @@ def test_too_many_calls_say_when_to_ask_again(datadog: Datadog) -> None:
     ("body", "text"),
     [
         ({"status": "error", "error": "Invalid query"}, "Invalid query"),
-        ({}, "not understood"),
-        ({"status": "ok", "series": [{"pointlist": []}]}, "not understood"),
+        ({}, "unknown format"),
+        ({"status": "ok", "series": [{"pointlist": []}]}, "unknown format"),
     ],
 )
 def test_an_answer_that_is_none_is_an_error(

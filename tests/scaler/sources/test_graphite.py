@@ -137,13 +137,13 @@ def test_a_token_is_sent_and_never_shown(
 @pytest.mark.parametrize("body", [{"target": []}, [{}], [{"target": "x"}], [7]])
 def test_an_answer_of_another_form_is_an_error(graphite: Graphite, body: t.Any) -> None:
     graphite.failures = [Reply(200, body)]
-    with pytest.raises(PlatformError, match="not understood"):
+    with pytest.raises(PlatformError, match="unknown format"):
         source(graphite).read(["resize"])
 
 
 def test_a_page_of_html_is_an_error(graphite: Graphite) -> None:
     graphite.failures = [Reply(200, b"<html>Sign in</html>")]
-    with pytest.raises(PlatformError, match="something else than JSON"):
+    with pytest.raises(PlatformError, match="did not answer in JSON"):
         source(graphite).read(["resize"])
 
 

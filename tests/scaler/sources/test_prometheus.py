@@ -151,7 +151,7 @@ def test_an_answer_of_another_form_is_an_error(
     prometheus: Prometheus, body: t.Any
 ) -> None:
     prometheus.failures = [Reply(200, body)]
-    with pytest.raises(PlatformError, match="not understood"):
+    with pytest.raises(PlatformError, match="unknown format"):
         source(prometheus).read(["resize"])
 
 

@@ -168,7 +168,7 @@ def test_too_many_calls_say_when_to_ask_again(sentry: Sentry) -> None:
 @pytest.mark.parametrize("body", [[], {}, {"data": [{}], "meta": {}}, {"meta": None}])
 def test_an_answer_of_another_form_is_an_error(sentry: Sentry, body: t.Any) -> None:
     sentry.failures = [Reply(200, body)]
-    with pytest.raises(PlatformError, match="not understood"):
+    with pytest.raises(PlatformError, match="unknown format"):
         source(sentry).read(["resize"])
 
 
