@@ -267,7 +267,7 @@ def test_every_folder_and_every_state_is_described() -> None:
 
 LIMITS = {
     "Events of one HTTP request": [batch.MAX_EVENTS],
-    "Body of one HTTP request": [100, endpoint.MAX_BODY // 2**20],
+    "Body of one HTTP request": [100, endpoint.MAX_EVENTS_BODY // 2**20],
     "An event, a result, in a blob store": [config.MAX_BLOB // 2**20],
     "Depth of an event, of a result": [envelope.MAX_DEPTH],
     "Characters of an event's name, of its id": [names.MAX_NAME, names.MAX_ID],
@@ -283,7 +283,7 @@ LIMITS = {
         failure.MAX_TRACEBACK,
     ],
     "Receives of a message before it is dead-lettered": [transport.MAX_RECEIVES],
-    "Dead letters are kept for": [sqs_queues.DEAD_LETTERS_KEPT // 86400],
+    "Dead letters are kept for": [sqs_queues.DEAD_LETTERS_KEPT_SECONDS // 86400],
 }
 
 
@@ -298,7 +298,10 @@ def test_a_documented_limit_is_the_limit(label: str) -> None:
 
 def test_limits_that_are_documented_as_one_are_the_same() -> None:
     assert envelope.MAX_DEPTH == refusal.MAX_DEPTH
-    assert redis_streams.DEAD_LETTERS_KEPT == sqs_queues.DEAD_LETTERS_KEPT * 1000
+    assert (
+        redis_streams.DEAD_LETTERS_KEPT_MS
+        == sqs_queues.DEAD_LETTERS_KEPT_SECONDS * 1000
+    )
     assert durations.MAX_SECONDS == 10 * 365 * 86400
 
 

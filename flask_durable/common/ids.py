@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import time
 import uuid
 
@@ -54,6 +55,11 @@ def new_token() -> str:
     would make the same token, and both would own the run.
     """
     return f"{_process}.{os.urandom(8).hex()}"
+
+
+def new_process_name() -> str:
+    """Return a name for a worker or consumer: its host, its process id, and chance."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def own_process() -> str:

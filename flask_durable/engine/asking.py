@@ -32,11 +32,11 @@ from ..common.interruption import Body
 from ..common.safe_points import call
 
 #: Seconds that one question may take, and then until it is left alone.
-ANSWER_WITHIN = 5.0
-GRACE = 1.0
+ANSWER_SECONDS = 5.0
+ANSWER_GRACE_SECONDS = 1.0
 
 #: Seconds that a question rests after it was late.
-REST = 60.0
+QUESTION_REST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Asker:
         """Ask *question* in the calling thread, which is one of this object's."""
         if time.monotonic() < self._resting.get(question.key, 0.0):
             return Answer(rests=True)
-        body = Body(ANSWER_WITHIN)
+        body = Body(ANSWER_SECONDS)
         try:
             with body:
                 # In a context of its own: a context variable that the code sets, such
@@ -113,14 +113,14 @@ class Asker:
         except BaseException as error:  # SystemExit would end the thread
             if body.interrupted is None:
                 return Answer(error=error)
-            self._resting[question.key] = time.monotonic() + REST
+            self._resting[question.key] = time.monotonic() + QUESTION_REST_SECONDS
             return Answer(late=True)
         self._resting.pop(question.key, None)
         return Answer(value)
 
     def came_back(self, question: Question) -> None:
         """Note that the call for *question*, which was left alone, has ended."""
-        self._resting[question.key] = time.monotonic() + REST
+        self._resting[question.key] = time.monotonic() + QUESTION_REST_SECONDS
 
 
 class _Round:
@@ -156,7 +156,9 @@ class _Round:
 
     def time_left(self) -> float:
         """Return the seconds until the present question may be left alone."""
-        return max(self._began + ANSWER_WITHIN + GRACE - time.monotonic(), 0.01)
+        return max(
+            self._began + ANSWER_SECONDS + ANSWER_GRACE_SECONDS - time.monotonic(), 0.01
+        )
 
     def leave_alone(self) -> list[Answer] | None:
         """Give up the present question if its time is over.
@@ -164,7 +166,7 @@ class _Round:
         :returns: The answers to those before it; ``None`` if it still has time.
         """
         with self._lock:
-            due = self._began + ANSWER_WITHIN + GRACE
+            due = self._began + ANSWER_SECONDS + ANSWER_GRACE_SECONDS
             if len(self.answers) == len(self._questions) or time.monotonic() < due:
                 return None
             self._is_left = True

@@ -29,6 +29,8 @@ from datetime import timezone
 
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
+from ..common.times import datetime_of
+from ..common.times import milliseconds_of
 from ..payloads.sealing import Payloads
 from ..redis.errors import log_failure
 from ..store.run_logs import RunLogStore
@@ -251,7 +253,7 @@ class LogLine:
 
     def dump(self) -> str:
         """Return the line as it is stored, without its number."""
-        milliseconds = round(self.at.timestamp() * 1000)
+        milliseconds = milliseconds_of(self.at)
         fields = [milliseconds, self.level, self.logger, self.step, self.attempt]
         return json.dumps(
             [*fields, self.message], ensure_ascii=False, separators=(",", ":")
@@ -261,5 +263,5 @@ class LogLine:
     def load(cls, number: int, text: str) -> LogLine:
         """Return the line that was stored as *text*."""
         milliseconds, *fields = json.loads(text)
-        at = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+        at = datetime_of(milliseconds)
         return cls(number, at, *fields)

@@ -31,19 +31,19 @@ from .delivery import Settlement
 from .heartbeat import InFlight
 from .receiver import Intake
 from .settling import Batch
-from .settling import FIRST_BACKOFF
-from .settling import IDLE
-from .settling import MAX_BACKOFF
+from .settling import FIRST_SETTLE_PAUSE_SECONDS
+from .settling import MAX_SETTLE_PAUSE_SECONDS
 from .settling import QueueSettler
+from .settling import SETTLER_IDLE_SECONDS
 from .transport import Transport
 
 logger = get_logger(__name__)
 
 #: Seconds that a settled message waits for others that share its call.
-LINGER = 0.02
+SHARED_CALL_WAIT_SECONDS = 0.02
 
 #: Seconds of waiting for the calls about one queue, before the turn of the next.
-TURN = 0.1
+QUEUE_TURN_SECONDS = 0.1
 
 
 class MessageState(t.Protocol):
@@ -104,7 +104,7 @@ class Acknowledger:
         self._taken: list[InFlightMessage] = []
         self._count = 0
         self._size = 0
-        self._backoff = FIRST_BACKOFF
+        self._backoff = FIRST_SETTLE_PAUSE_SECONDS
         self._closing = threading.Event()
         self.loop = Loop("durable-acknowledger", self._turn, self._failed)
 
@@ -184,7 +184,7 @@ class Acknowledger:
                 )
             if self._soonest():
                 return
-        self._closing.wait(LINGER)
+        self._closing.wait(SHARED_CALL_WAIT_SECONDS)
         with self.lock:
             for queue in [*self._settled]:
                 if not self._busy_for(queue):
@@ -194,7 +194,7 @@ class Acknowledger:
         """Return the seconds until there may be something to take; 0 if there is."""
         return min(
             (self._busy_for(queue) for queue, waits in self._settled.items() if waits),
-            default=IDLE,
+            default=SETTLER_IDLE_SECONDS,
         )
 
     def _busy_for(self, queue: str) -> float:
@@ -239,7 +239,7 @@ class Acknowledger:
         if refused:
             self._pause()
         else:
-            self._backoff = FIRST_BACKOFF
+            self._backoff = FIRST_SETTLE_PAUSE_SECONDS
 
     def _hand_over(self, queue: str, batch: Batch) -> None:
         messages = set(batch.messages)
@@ -255,7 +255,7 @@ class Acknowledger:
             )
         settler.begin(batch)
         self._taken = [message for message in self._taken if message not in messages]
-        settler.wait(TURN)
+        settler.wait(QUEUE_TURN_SECONDS)
 
     def _pass_barrier(self, deletes: list[InFlightMessage]) -> list[InFlightMessage]:
         """Pass the barrier for *deletes*; return them if its result is not known.
@@ -315,7 +315,7 @@ class Acknowledger:
     def _pause(self) -> None:
         if self._closing.wait(self._backoff):
             self._end_loops()
-        self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+        self._backoff = min(self._backoff * 2, MAX_SETTLE_PAUSE_SECONDS)
 
     def _due(self, message: InFlightMessage) -> Settlement | None:
         """Return the settlement of *message* that is to be carried out now."""

@@ -39,7 +39,7 @@ from .consumer import QueueConsumer
 from .delivery import Delivery
 from .delivery import InFlightMessage
 from .heartbeat import InFlight
-from .receiver import PAUSE
+from .receiver import RECEIVE_PAUSE_SECONDS
 from .receiver import Receiver
 from .sending import Sender
 from .transport import QueueAway
@@ -56,14 +56,14 @@ MAX_BACKLOG_SIZE = 8 * 1024 * 1024
 
 #: Seconds that a message waits here for a run thread before it is handed back, and the
 #: receive from which on it is no longer handed back.
-MAX_WAIT = 2.0
-GIVEN_BACK = 5
+MAX_THREAD_WAIT_SECONDS = 2.0
+KEPT_FROM_RECEIVE = 5
 
 #: Seconds between two reports that a queue is empty.
-EMPTY_INTERVAL = 1.0
+EMPTY_REPORT_SECONDS = 1.0
 
 #: Seconds that Dramatiq's calls wait until settled messages are carried out.
-FLUSH_TIMEOUT = 2.0
+FLUSH_SECONDS = 2.0
 
 
 class BrokerWorker(t.Protocol):
@@ -192,7 +192,7 @@ class DurableBroker(dramatiq.Broker):
         :raises QueueAway: The queue cannot be reached.
         """
         if not self.may_receive():
-            self._stopping.wait(min(wait, PAUSE))
+            self._stopping.wait(min(wait, RECEIVE_PAUSE_SECONDS))
             return []
         with self._lock:
             if repeated := self._repeated.pop(queue, []):
@@ -248,16 +248,16 @@ class DurableBroker(dramatiq.Broker):
     def flush_a_moment(self) -> None:
         """Wait a moment until settled messages are carried out."""
         left = self._flush_until - time.monotonic()
-        self.flush_settled(max(0.0, min(FLUSH_TIMEOUT, left)))
+        self.flush_settled(max(0.0, min(FLUSH_SECONDS, left)))
 
-    def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
+    def close(self, timeout: float = FLUSH_SECONDS) -> None:
         """Stop receiving, carry out settlements, and close the connections.
 
         :param timeout: Seconds to wait for the settlements.
         """
         self.stop_receiving()
         deadline = time.monotonic() + timeout + 0.5
-        if self.transport.longest_wait <= FLUSH_TIMEOUT:
+        if self.transport.longest_wait <= FLUSH_SECONDS:
             # So that messages of a read that ends now are handed back. A longer read is
             # left alone: its messages become visible again by themselves.
             for receiver in self._receivers:
@@ -398,7 +398,7 @@ class DurableBroker(dramatiq.Broker):
         """
         if not self._state.reachable:
             return
-        before = time.monotonic() - MAX_WAIT
+        before = time.monotonic() - MAX_THREAD_WAIT_SECONDS
         with self._lock:
             waiting = list(self._waiting)
         overdue = [
@@ -415,7 +415,7 @@ class DurableBroker(dramatiq.Broker):
 
     def _given_back(self, queue: str) -> int:
         """Return the receive from which on a message of *queue* is not handed back."""
-        return min(GIVEN_BACK, self.transport.max_receives(queue))
+        return min(KEPT_FROM_RECEIVE, self.transport.max_receives(queue))
 
     def give_back(self, messages: t.Iterable[LocalMessage]) -> None:
         """Hand back those of *messages* that no thread has begun."""
@@ -436,6 +436,9 @@ class DurableBroker(dramatiq.Broker):
         now = time.monotonic()
         if self._worker is None:
             return
-        if now - self._seen_empty.get(queue, -EMPTY_INTERVAL) >= EMPTY_INTERVAL:
+        if (
+            now - self._seen_empty.get(queue, -EMPTY_REPORT_SECONDS)
+            >= EMPTY_REPORT_SECONDS
+        ):
             self._seen_empty[queue] = now
             self._worker.found_empty(queue)

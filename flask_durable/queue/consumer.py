@@ -29,8 +29,8 @@ ACTOR = "execute"
 
 #: Seconds after which a message whose processing raised is received again: this number
 #: times two to the power of its earlier receives.
-FIRST_BACKOFF = 1.0
-MAX_BACKOFF = 30.0
+FIRST_REDELIVERY_SECONDS = 1.0
+MAX_REDELIVERY_SECONDS = 30.0
 
 #: Numbers of messages. Dramatiq's own ids are random: asking the system for random
 #: bytes releases the interpreter's lock, which a busy process gets back late.
@@ -188,7 +188,7 @@ class QueueConsumer(Consumer):
         local.leave()
         if local.delivery is not None:
             earlier = min(local.delivery.receive_count - 1, 10)
-            delay = min(FIRST_BACKOFF * 2**earlier, MAX_BACKOFF)
+            delay = min(FIRST_REDELIVERY_SECONDS * 2**earlier, MAX_REDELIVERY_SECONDS)
             if local.error is None:
                 local.delivery.release(delay)
             else:

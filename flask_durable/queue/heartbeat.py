@@ -20,7 +20,7 @@ from .transport import Transport
 logger = get_logger(__name__)
 
 #: Seconds between two beats, at most.
-MAX_PAUSE = 0.5
+MAX_BEAT_SECONDS = 0.5
 
 
 class WaitingMessages(t.Protocol):
@@ -117,7 +117,7 @@ class _QueueInFlight:
         self._lock = threading.Lock()
         # Half of the age at which a message is due: a message that just missed a beat
         # is extended at half of its visibility, and twice more before it runs out.
-        self._pause = min(MAX_PAUSE, transport.visibility(queue) / 6)
+        self._pause = min(MAX_BEAT_SECONDS, transport.visibility(queue) / 6)
         self.loop = Loop(f"durable-heartbeat-{queue}", self._turn, self._failed)
 
     def add(self, message: InFlightMessage) -> None:

@@ -15,14 +15,14 @@ from .window import Window
 logger = get_logger(__name__)
 
 #: Seconds between two looks at whether receiving is allowed again.
-PAUSE = 0.25
+RECEIVE_PAUSE_SECONDS = 0.25
 
 #: Seconds before the first repetition of a failed receive, and the longest such pause.
-FIRST_BACKOFF = 0.1
-MAX_BACKOFF = 5.0
+FIRST_RECEIVE_BACKOFF_SECONDS = 0.1
+MAX_RECEIVE_BACKOFF_SECONDS = 5.0
 
 #: The largest number of messages of one receive.
-MOST = 10
+RECEIVE_LIMIT = 10
 
 
 class Intake(t.Protocol):
@@ -79,17 +79,17 @@ class Receiver:
         self._transport = transport
         self._window = window
         self._intake = intake
-        self._backoff = FIRST_BACKOFF
+        self._backoff = FIRST_RECEIVE_BACKOFF_SECONDS
 
     def _turn(self) -> float:
         ahead = self._intake.ahead(self._queue)
-        if not self._window.wait_free(PAUSE, ahead):
+        if not self._window.wait_free(RECEIVE_PAUSE_SECONDS, ahead):
             return 0
         if not self._intake.may_receive():
-            return PAUSE
+            return RECEIVE_PAUSE_SECONDS
         self._intake.prepare(self._queue)
         self._receive(ahead)
-        self._backoff = FIRST_BACKOFF
+        self._backoff = FIRST_RECEIVE_BACKOFF_SECONDS
         return 0
 
     def _failed(self, error: BaseException) -> float:
@@ -100,7 +100,7 @@ class Receiver:
             extra={"action": "queue_away"},
         )
         pause = self._backoff
-        self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+        self._backoff = min(self._backoff * 2, MAX_RECEIVE_BACKOFF_SECONDS)
         return pause
 
     def _receive(self, ahead: int) -> None:
@@ -119,7 +119,7 @@ class Receiver:
 
     def _receive_more(self) -> None:
         """Fill the window, without waiting for messages."""
-        room = self._window.reserve(MOST)
+        room = self._window.reserve(RECEIVE_LIMIT)
         if not room:
             return
         received: list[Received] = []

@@ -17,7 +17,7 @@ is no thread, and nothing to stop.
 
     no call ── send ──► under way ── call ends ──► no call
                           │  ▲
-                    send  ▼  │  full, a call ended, or LONGEST_HOLD
+                    send  ▼  │  full, a call ended, or LONGEST_HOLD_SECONDS
                          open batch
 
 A batch is closed under the lock before its call is made, so no caller joins one that
@@ -44,11 +44,11 @@ from .transport import SendLimits
 from .transport import Transport
 
 #: Seconds before the second try, and the longest such pause; with jitter.
-FIRST_PAUSE = 0.02
-LONGEST_PAUSE = 1.0
+FIRST_SEND_PAUSE_SECONDS = 0.02
+LONGEST_SEND_PAUSE_SECONDS = 1.0
 
 #: Seconds that a send goes on while the queue takes nothing, unless told otherwise.
-PATIENCE = 5.0
+SEND_PATIENCE_SECONDS = 5.0
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Patience:
     """
 
     left: float
-    pause: float = FIRST_PAUSE
+    pause: float = FIRST_SEND_PAUSE_SECONDS
     #: The reason why no time is left.
     error: Exception | None = None
 
@@ -75,7 +75,7 @@ class _Patience:
             self.error = error
             return False
         time.sleep(pause)
-        self.pause = min(self.pause * 2, LONGEST_PAUSE)
+        self.pause = min(self.pause * 2, LONGEST_SEND_PAUSE_SECONDS)
         return True
 
 
@@ -91,7 +91,7 @@ class Sender:
     def __init__(
         self,
         transport: Transport,
-        patience: float = PATIENCE,
+        patience: float = SEND_PATIENCE_SECONDS,
         home: Home | None = None,
     ) -> None:
         self.transport = transport
@@ -194,7 +194,7 @@ class Sender:
 
 
 #: Seconds that a batch waits for the call that is under way.
-LONGEST_HOLD = 0.1
+LONGEST_HOLD_SECONDS = 0.1
 
 
 class Unanswered(Exception):
@@ -236,7 +236,7 @@ class Coalescer:
         self._lock = threading.Lock()
         self._open: _Batch | None = None
         #: The number of calls under way. If an interrupt spoiled it, batches would wait
-        #: for LONGEST_HOLD, or not at all.
+        #: for LONGEST_HOLD_SECONDS, or not at all.
         self._under_way = 0
 
     def send(self, bodies: t.Sequence[str]) -> list[Outcome]:
@@ -262,7 +262,7 @@ class Coalescer:
             if leads and batch is not None:
                 self._end(batch, outcomes)
         # Twice the limit, since the batch's leader may come to run late.
-        longest = LONGEST_HOLD + 2 * self._longest
+        longest = LONGEST_HOLD_SECONDS + 2 * self._longest
         try:
             return batch.outcomes.result(longest)[own]
         except TimeoutError:
@@ -295,7 +295,7 @@ class Coalescer:
 
     def _lead(self, batch: _Batch) -> list[Outcome]:
         """Make the call of *batch* for all that wait for it."""
-        batch.goes.wait(LONGEST_HOLD)
+        batch.goes.wait(LONGEST_HOLD_SECONDS)
         with self._lock:
             self._close(batch)
         try:

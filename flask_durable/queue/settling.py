@@ -27,14 +27,14 @@ from .transport import Transport
 logger = get_logger(__name__)
 
 #: Seconds that the thread waits for a batch before it shows that it is alive.
-IDLE = 5.0
+SETTLER_IDLE_SECONDS = 5.0
 
 #: Messages of one step. If a whole step fails, the rest waits for the next batch.
-STEP = 100
+SETTLED_TOGETHER = 100
 
 #: Seconds before the first repetition of a failed call, and the longest such pause.
-FIRST_BACKOFF = 0.1
-MAX_BACKOFF = 5.0
+FIRST_SETTLE_PAUSE_SECONDS = 0.1
+MAX_SETTLE_PAUSE_SECONDS = 5.0
 
 
 @dataclass
@@ -96,14 +96,14 @@ class QueueSettler:
         self._given = threading.Condition(giver.lock)
         self._batch: Batch | None = None
         self._rests_until = 0.0
-        self._backoff = FIRST_BACKOFF
+        self._backoff = FIRST_SETTLE_PAUSE_SECONDS
         self.loop = Loop(f"durable-acknowledger-{queue}", self._turn, self._failed)
 
     @property
     def busy_for(self) -> float:
         """Seconds until a batch is taken; more than 0 while one is carried out."""
         if self._batch is not None:
-            return IDLE
+            return SETTLER_IDLE_SECONDS
         return max(self._rests_until - time.monotonic(), 0.0)
 
     def begin(self, batch: Batch) -> None:
@@ -128,7 +128,8 @@ class QueueSettler:
     def _turn(self) -> float:
         with self._given:
             self._given.wait_for(
-                lambda: self._batch is not None or self.loop.stopping.is_set(), IDLE
+                lambda: self._batch is not None or self.loop.stopping.is_set(),
+                SETTLER_IDLE_SECONDS,
             )
             batch = self._batch
         if batch is not None:
@@ -151,9 +152,9 @@ class QueueSettler:
     def _end(self, batch: Batch, left: list[InFlightMessage]) -> None:
         if left:
             self._rests_until = time.monotonic() + self._backoff
-            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+            self._backoff = min(self._backoff * 2, MAX_SETTLE_PAUSE_SECONDS)
         else:
-            self._backoff = FIRST_BACKOFF
+            self._backoff = FIRST_SETTLE_PAUSE_SECONDS
         self._giver.ended(batch.messages, left)
         with self._giver.takable:
             self._batch = None
@@ -176,15 +177,15 @@ class QueueSettler:
         call: t.Callable[[list[str]], list[Outcome]],
     ) -> list[InFlightMessage]:
         left: list[InFlightMessage] = []
-        for start in range(0, len(messages), STEP):
+        for start in range(0, len(messages), SETTLED_TOGETHER):
             moved()
-            group = messages[start : start + STEP]
+            group = messages[start : start + SETTLED_TOGETHER]
             failed = _failed(
                 group, call([message.received.receipt for message in group])
             )
             left += failed
             if len(failed) == len(group):
-                return left + messages[start + STEP :]
+                return left + messages[start + SETTLED_TOGETHER :]
         return left
 
     def _release(self, delay: float, receipts: list[str]) -> list[Outcome]:

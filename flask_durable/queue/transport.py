@@ -32,7 +32,7 @@ from ..errors import UnavailableError
 MAX_RECEIVES = 10
 
 #: Seconds that a send waits for the queue's server, by default.
-ANSWER_WITHIN = 2.0
+SEND_ANSWER_SECONDS = 2.0
 
 #: The outcome of one entry of a call: ``None`` if it was done, otherwise the error.
 Outcome = Exception | None

@@ -65,10 +65,10 @@ class Window:
 
 
 #: The most messages beyond free threads: they are held in memory.
-MOST = 50
+PREFETCH_LIMIT = 50
 
 #: The weight of the latest time in the mean.
-WEIGHT = 0.2
+LATEST_TIME_WEIGHT = 0.2
 
 
 class ServiceTimes:
@@ -82,14 +82,14 @@ class ServiceTimes:
         """Note that a message of *queue* kept its thread for *seconds*."""
         with self._lock:
             mean = self._means.get(queue, seconds)
-            self._means[queue] = mean + (seconds - mean) * WEIGHT
+            self._means[queue] = mean + (seconds - mean) * LATEST_TIME_WEIGHT
 
     def ahead(self, queue: str, threads: int, seconds: float) -> int:
         """Return how many messages of *queue* fill *threads* for *seconds*."""
         mean = self._means.get(queue)
         if mean is None or not seconds:
             return 0
-        return int(min(MOST, threads * seconds / max(mean, 1e-6)))
+        return int(min(PREFETCH_LIMIT, threads * seconds / max(mean, 1e-6)))
 
     def forget(self) -> None:
         """Drop all times: they have proved wrong."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime
-from datetime import timezone
 
+from ..common.times import datetime_of
 from ..errors import Failure
 from ..events.model import Event
 from ..payloads.deferred import Stored
@@ -187,7 +187,7 @@ class Claim:
     ) -> Claim:
         return cls(
             number=int(number),
-            at=datetime.fromtimestamp(int(at) / 1000, timezone.utc),
+            at=datetime_of(int(at)),
             queued=int(queued) / 1000,
             lasted=None if lasted is None else int(lasted) / 1000,
             ended=ended,

@@ -6,8 +6,8 @@ import json
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime
-from datetime import timezone
 
+from ..common.times import datetime_of
 from ..errors import Failure
 from ..events.model import Event
 from ..payloads.deferred import Deferred
@@ -84,7 +84,7 @@ class Reader:
 
     def _event(self, record: Record) -> Event[dict[str, t.Any]]:
         message = self.payloads.open_event_of_run(record["id"], record)
-        at = datetime.fromtimestamp(message.at / 1000, timezone.utc)
+        at = datetime_of(message.at)
         return Event(message.name, message.opened, id=message.id, at=at)
 
     def _progress(self, text: str | None) -> RunProgress | None:
@@ -130,4 +130,4 @@ def _duration(memo: Memo) -> float | None:
 def _moment(milliseconds: str | int | None) -> datetime | None:
     if milliseconds is None:
         return None
-    return datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)
+    return datetime_of(int(milliseconds))

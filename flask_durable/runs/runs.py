@@ -9,6 +9,7 @@ from datetime import datetime
 
 from ..common.ids import run_id
 from ..common.interruption import shielded
+from ..common.times import milliseconds_of
 from ..engine.admin import RunAdmin
 from ..errors import RunNotFound
 from ..messages import RunMessage
@@ -105,7 +106,7 @@ class Runs:
             index = f"function:{function}"
         elif wanted is not None:
             index = f"status:{wanted}"
-        edge = None if before is None else int(before.timestamp() * 1000)
+        edge = None if before is None else milliseconds_of(before)
         found: builtins.list[Run] = []
         # Bounded: a filter that matches little stops after some thousands of runs.
         for page in range(MAX_PAGES):

@@ -30,10 +30,10 @@ from .access import is_local
 from .batch import BatchReader
 from .http import json_response
 from .http import log_refusal
-from .http import MAX_BODY
+from .http import MAX_EVENTS_BODY
 from .http import read_body
 from .http import Refused
-from .http import RETRY_AFTER
+from .http import RETRY_AFTER_SECONDS
 from .http import trace_headers
 
 logger = get_logger(__name__)
@@ -48,7 +48,7 @@ class EventRoutes:
         self.open_ingest = open_ingest
         self.credentials = Credentials.of(state.settings)
         limit = state.settings.event_limit
-        self.max_body = min(100 * limit, MAX_BODY)
+        self.max_body = min(100 * limit, MAX_EVENTS_BODY)
         self.reader = BatchReader(state.schemas, limit)
         #: The problems of the last readiness check that were logged.
         self.told: t.Sequence[str] = ()
@@ -129,7 +129,7 @@ class EventRoutes:
             "unavailable", "Send the failed events again with the same ids."
         )
         response = json_response({**body, "events": events}, 503)
-        response.headers["Retry-After"] = str(RETRY_AFTER)
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 
 

@@ -19,10 +19,10 @@ from ..common.safe_logging import SafeLogger
 logger = get_logger(__name__)
 
 #: Most bytes of a body.
-MAX_BODY = 10 * 2**20
+MAX_EVENTS_BODY = 10 * 2**20
 
 #: Seconds until a client may repeat a request that was not served.
-RETRY_AFTER = 2
+RETRY_AFTER_SECONDS = 2
 
 #: Request headers that travel with each event, and the most characters of one.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")

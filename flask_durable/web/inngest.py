@@ -50,10 +50,10 @@ from .batch import items_of
 from .batch import parse
 from .http import json_response
 from .http import log_refusal
-from .http import MAX_BODY
+from .http import MAX_EVENTS_BODY
 from .http import read_body
 from .http import Refused
-from .http import RETRY_AFTER
+from .http import RETRY_AFTER_SECONDS
 from .http import trace_headers
 from .http import with_headers_of
 from .surroundings import Surroundings
@@ -64,7 +64,7 @@ logger = get_logger(__name__)
 PATH = "/e/"
 
 #: Most events of one request. The SDKs do not split a list.
-MAX_EVENTS = 5000
+MAX_SDK_EVENTS = 5000
 
 #: Most invalid events of one request that are reported.
 MAX_TOLD = 10
@@ -72,7 +72,7 @@ MAX_TOLD = 10
 #: Milliseconds that a run may start before the ``ts`` of its event. The SDKs stamp each
 #: event with a clock that is not ours: an event that is due at once is not to wait for
 #: a sweep.
-STAMP_LEAD = 2000
+STAMP_LEAD_MS = 2000
 
 #: Prefix of the names that a client may not send there.
 _RESERVED = "inngest/"
@@ -101,10 +101,10 @@ class _EventAPI:
         self.reader = InngestReader(state.schemas, state.settings.event_limit)
 
     def accept(self, key: str) -> Response:
-        request.max_content_length = MAX_BODY
+        request.max_content_length = MAX_EVENTS_BODY
         self._authorize(key)
         messages = self.reader.read(
-            read_body(MAX_BODY),
+            read_body(MAX_EVENTS_BODY),
             seed=Seed.parse(request.headers.get(SEED_HEADER, "")),
             headers=trace_headers(),
         )
@@ -118,7 +118,7 @@ class _EventAPI:
             return _error(413, f"Not all was accepted: {failed[0]}", ids)
         log_refusal(logger, failed[0])
         response = _error(503, "The queue did not take all events: send again.", ids)
-        response.headers["Retry-After"] = str(RETRY_AFTER)
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 
     def _authorize(self, key: str) -> None:
@@ -160,7 +160,7 @@ class InngestReader:
         """
         messages: list[EventMessage] = []
         problems: list[str] = []
-        for index, item in enumerate(items_of(parse(body), MAX_EVENTS)):
+        for index, item in enumerate(items_of(parse(body), MAX_SDK_EVENTS)):
             default_id = new_event_id() if seed is None else seed.event_id(index)
             try:
                 messages.append(self._message(item, default_id, headers))
@@ -192,7 +192,7 @@ class InngestReader:
             schemas=self.schemas,
             limit=self.limit,
             headers=headers,
-            lead=STAMP_LEAD,
+            lead=STAMP_LEAD_MS,
         )
 
 

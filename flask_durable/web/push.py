@@ -31,6 +31,7 @@ from flask import Response
 
 from ..app.state import AppState
 from ..common.safe_logging import get_logger
+from ..common.times import datetime_of
 from ..events.acceptance import read_time
 from ..security.keys import bearer_of
 from ..security.keys import hash_event_key
@@ -39,13 +40,13 @@ from .access import is_local
 from .http import json_response
 from .http import read_body
 from .http import Refused
-from .http import RETRY_AFTER
+from .http import RETRY_AFTER_SECONDS
 
 if t.TYPE_CHECKING:
     from ..worker.push.worker import PushWorker
 
 #: Bytes that a body may have: the limit of a message of SQS.
-MAX_BODY = 2**20
+MAX_MESSAGE_BODY = 2**20
 
 logger = get_logger(__name__)
 
@@ -65,7 +66,7 @@ class _Route:
         self.loopback = settings.push_loopback
 
     def serve(self, secret: str = "") -> Response:
-        request.max_content_length = MAX_BODY
+        request.max_content_length = MAX_MESSAGE_BODY
         self._authorize(secret)
         until = time.monotonic() + self.state.settings.push_budget
         task = request.headers.get("X-Aws-Sqsd-Taskname", "")
@@ -77,7 +78,7 @@ class _Route:
 
         message = PushedMessage(
             request.headers.get("X-Aws-Sqsd-Msgid", ""),
-            read_body(MAX_BODY),
+            read_body(MAX_MESSAGE_BODY),
             _receive_count(request.headers.get("X-Aws-Sqsd-Receive-Count", "")),
             source=request.headers.get("X-Aws-Sqsd-Queue", ""),
         )
@@ -143,11 +144,11 @@ def _instant(text: str) -> datetime | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     milliseconds, problem = read_time(moment.isoformat())
-    return None if problem else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return None if problem else datetime_of(milliseconds)
 
 
 def _unavailable() -> Response:
     body = {"code": "unavailable", "message": "Deliver it again."}
     response = json_response(body, 503)
-    response.headers["Retry-After"] = str(RETRY_AFTER)
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -35,7 +35,7 @@ from werkzeug.routing import Rule
 
 from ..common.safe_logging import get_logger
 from ..errors import ConfigurationError
-from .http import RETRY_AFTER
+from .http import RETRY_AFTER_SECONDS
 
 #: The key of a request's WSGI environment with the status of the route, 0 at first.
 _STATUS = "flask_durable.status"
@@ -121,7 +121,9 @@ class Surroundings:
             error,
             extra={"action": "not_configured"},
         )
-        away = ServiceUnavailable("Send it again later.", retry_after=RETRY_AFTER)
+        away = ServiceUnavailable(
+            "Send it again later.", retry_after=RETRY_AFTER_SECONDS
+        )
         return self._answer(away)
 
     def _begin(self, app: Flask) -> None:

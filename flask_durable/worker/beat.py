@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from .task_protection import TaskProtection
 
 #: Seconds between two beats.
-INTERVAL = 3.0
+BEAT_SECONDS = 3.0
 
 #: The name that a supervisor gives all processes it keeps, set in their environment.
 #: A process without a supervisor is a unit of its own.
@@ -80,7 +80,7 @@ class Beat:
 
     def start(self) -> None:
         """Beat on a thread of its own."""
-        self._loop.start(INTERVAL)
+        self._loop.start(BEAT_SECONDS)
 
     def stop(self, timeout: float | None = None) -> None:
         """End the thread, and sign the worker off.
@@ -151,11 +151,11 @@ class Beat:
         self._state.directory.forget_stale()
         self._state.reachable = True
         self._flush()
-        return INTERVAL
+        return BEAT_SECONDS
 
     def _failed(self, error: BaseException) -> float:
         # A queue elsewhere goes on; what it delivers could not be kept now. A server
         # whose memory is full is no reason to stop: what was accepted goes on.
         self._state.reachable = not is_transient(error) or is_full(error)
         log_failure(logger, "beat", error)
-        return INTERVAL
+        return BEAT_SECONDS

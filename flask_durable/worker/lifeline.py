@@ -47,13 +47,13 @@ from ..store.run_store import RunStore
 
 #: Leases of silence after which the child stops writing "alive": a process that stands
 #: still for good must not keep its runs.
-LIMIT = 20
+LIFELINE_LEASES = 20
 
 #: Beats in the time of a lease.
-BEATS = 4
+LIFELINE_BEATS = 4
 
 #: Seconds until a child that could not be started, or has ended, is started again.
-RESTART = 5.0
+LIFELINE_RESTART_SECONDS = 5.0
 
 #: Seconds that the child has to end by itself.
 _END_PATIENCE = 0.5
@@ -104,18 +104,18 @@ class Lifeline:
         if self._child is None or self._child.poll() is not None:
             self._end()
             if not self._begin():
-                return RESTART
+                return LIFELINE_RESTART_SECONDS
         assert self._child is not None
         assert self._child.stdin is not None
         self._child.stdin.write(b".")
-        return self._store.lease / BEATS
+        return self._store.lease / LIFELINE_BEATS
 
     def _failed(self, error: BaseException) -> float:
         logger.debug(
             "There is no lifeline: %s", error, extra={"action": "lifeline_failed"}
         )
         self._end()
-        return RESTART
+        return LIFELINE_RESTART_SECONDS
 
     def _begin(self) -> bool:
         signs = []
@@ -137,8 +137,8 @@ class Lifeline:
         lease = self._store.lease
         told = {
             "after": lease / 2,
-            "every": lease / BEATS,
-            "limit": lease * LIMIT,
+            "every": lease / LIFELINE_BEATS,
+            "limit": lease * LIFELINE_LEASES,
             "parent": os.getpid(),
             "signs": signs,
         }

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import threading
 import time
 import typing as t
-import uuid
 
 from ..app.state import AppState
+from ..common.ids import new_process_name
 from ..common.interruption import ShutdownInterrupt
 from ..common.loops import ailing
 from ..common.safe_logging import get_logger
@@ -33,7 +32,7 @@ from ..engine.handing_back import hand_back_unstarted
 from ..engine.leases import Leases
 from ..engine.router import Router
 from ..engine.sweeper import Sweeper
-from ..queue.broker import FLUSH_TIMEOUT
+from ..queue.broker import FLUSH_SECONDS
 from ..redis.errors import log_failure
 from .beat import Beat
 from .lifeline import Lifeline
@@ -58,7 +57,7 @@ LAST_RESORT = 2.0
 EXIT_PATIENCE = 1.0
 
 #: Seconds that each thread gets to end, however little time is left.
-LEAST = 0.1
+LEAST_END_SECONDS = 0.1
 
 logger = get_logger(__name__)
 
@@ -83,7 +82,7 @@ class WorkerProcess:
         grace: float,
         adopts: bool = False,
     ) -> None:
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.id = new_process_name()
         self.state = state
         self.queues = list(queues)
         self.grace = grace
@@ -253,11 +252,11 @@ class WorkerProcess:
 
 
 def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), LEAST)
+    return max(deadline - time.monotonic(), LEAST_END_SECONDS)
 
 
 def _flush_time(deadline: float) -> float:
-    return min(_left(deadline), FLUSH_TIMEOUT)
+    return min(_left(deadline), FLUSH_SECONDS)
 
 
 def call_later(

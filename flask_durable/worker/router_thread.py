@@ -35,19 +35,19 @@ from ..redis.errors import TRANSIENT
 from ..store.message_failures import MessageFailures
 
 #: Events that are routed together, in one round trip.
-BATCH = 32
+ROUTED_TOGETHER = 32
 
 #: Seconds that routing waits for a free thread. Short runs free one in that time; for
 #: longer ones the round trips of a run message weigh little.
-PATIENCE = 0.05
+THREAD_PATIENCE_SECONDS = 0.05
 
 #: Seconds that one receive waits for an event, and that routing pauses if a queue is
 #: out of reach.
-WAIT = 1.0
-PAUSE = 1.0
+EVENT_WAIT_SECONDS = 1.0
+ROUTING_PAUSE_SECONDS = 1.0
 
 #: Seconds within which routed messages have to be deleted before an event goes alone.
-FLUSH = 1.0
+ROUTED_FLUSH_SECONDS = 1.0
 
 #: The note on an event before it goes alone. It stays if the process ends.
 SUSPECTED = "The process that routed it ended, or was cut off from the state server."
@@ -89,8 +89,12 @@ class RouterThread:
 
         :raises Exception: The queue cannot be read.
         """
-        limit = max(self._free() or BATCH, self._broker.transport.waiting_limit)
-        deliveries = self._broker.deliveries(EVENT_QUEUE, min(limit, BATCH), wait)
+        limit = max(
+            self._free() or ROUTED_TOGETHER, self._broker.transport.waiting_limit
+        )
+        deliveries = self._broker.deliveries(
+            EVENT_QUEUE, min(limit, ROUTED_TOGETHER), wait
+        )
         try:
             self._route_all(deliveries)
         except BaseException:
@@ -98,13 +102,13 @@ class RouterThread:
             # workers for as long as this process lives. A second settlement of events
             # that were routed does nothing.
             for delivery in deliveries:
-                delivery.release(PAUSE)
+                delivery.release(ROUTING_PAUSE_SECONDS)
             raise
         return len(deliveries)
 
     def _route_all(self, deliveries: list[Delivery]) -> None:
         if all(delivery.receive_count == 1 for delivery in deliveries):
-            return self._route_in_batches(deliveries, BATCH)
+            return self._route_in_batches(deliveries, ROUTED_TOGETHER)
         for size, group in itertools.groupby(self._in_order(deliveries), self._size):
             if size > 1:
                 self._route_in_batches(list(group), size)
@@ -115,7 +119,7 @@ class RouterThread:
     def _route_in_batches(self, deliveries: list[Delivery], most: int) -> None:
         routed = 0
         while routed < len(deliveries):
-            size = min(self._free() or BATCH, most)
+            size = min(self._free() or ROUTED_TOGETHER, most)
             self._route_together(deliveries[routed : routed + size])
             routed += size
             moved()
@@ -128,7 +132,7 @@ class RouterThread:
         receives = delivery.receive_count
         if receives >= max(self._broker.transport.max_receives(EVENT_QUEUE) // 2, 2):
             return 1
-        return max(BATCH >> 2 * (receives - 1), 1)
+        return max(ROUTED_TOGETHER >> 2 * (receives - 1), 1)
 
     def _in_order(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Return *deliveries* with those last that may end the process.
@@ -158,7 +162,7 @@ class RouterThread:
         return {key for key, failure in found.items() if failure.error == SUSPECTED}
 
     def _route_suspect(self, delivery: Delivery) -> None:
-        self._broker.flush_settled(FLUSH)
+        self._broker.flush_settled(ROUTED_FLUSH_SECONDS)
         if self._failures is not None:
             # Refused or lost, it costs the good events behind this one some receives.
             with contextlib.suppress(Exception):
@@ -174,7 +178,9 @@ class RouterThread:
         routing does not wait again before a thread was free.
         """
         window = self._broker.window
-        self._patient = window.wait_free(PATIENCE if self._patient else 0)
+        self._patient = window.wait_free(
+            THREAD_PATIENCE_SECONDS if self._patient else 0
+        )
         return max(window.free, 0) if self._patient else 0
 
     def _route_together(self, deliveries: list[Delivery]) -> None:
@@ -201,7 +207,7 @@ class RouterThread:
             delivery.failed(error, pause_before(delivery.receive_count))
 
     def _turn(self) -> float:
-        self.route(WAIT)
+        self.route(EVENT_WAIT_SECONDS)
         return 0
 
     def _failed(self, error: BaseException) -> float:
@@ -217,4 +223,4 @@ class RouterThread:
                 exc_info=error,
                 extra={"action": "routing_failed"},
             )
-        return PAUSE
+        return ROUTING_PAUSE_SECONDS

@@ -2,7 +2,7 @@
 
 ::
 
-    every INTERVAL: the counts  ─► the counts ─► lead ──► another worker leads, or
+    every REPORT_SECONDS: the counts  ─► the counts ─► lead ──► another worker leads, or
     or without a leader sent last   now             │     the counts sent have changed
                                                     └───► the lease is this worker's:
                                                           it sends the change
@@ -11,8 +11,8 @@ One script takes or renews the lease and replaces the counts sent last by those 
 It does so only if no other worker replaced them since they were read. So no two workers
 send the same change, even if one stood still between reading and replacing, or repeats
 the call after a lost reply. If a leader dies between the script and the packet, that
-interval's change is lost; another worker leads after :data:`LEASE`. Counts from before
-the first leader are not sent.
+interval's change is lost; another worker leads after :data:`REPORT_LEASE_SECONDS`.
+Counts from before the first leader are not sent.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from ..app.gauges import readings
 from ..app.state import AppState
 from ..common.loops import Loop
 from ..common.safe_logging import get_logger
+from ..common.times import to_milliseconds
 from ..observe.metrics.statsd import LONGEST
 from ..observe.metrics.statsd import Statsd
 from ..redis.errors import log_failure
 
 #: Seconds between two rounds, and seconds until a silent leader is replaced.
-INTERVAL = 10.0
-LEASE = 12.0
+REPORT_SECONDS = 10.0
+REPORT_LEASE_SECONDS = 12.0
 
 # KEYS: the lease, the counts sent last. ARGV: token, milliseconds, the counts sent last
 # as they were read ("" if there are none), the counts now. Returns 1 if the caller
@@ -71,7 +72,7 @@ class Gauges:
     def start(self) -> None:
         """Try to lead at once, so that the first run is counted; go on in a thread."""
         self._try()
-        self._next_look = time.monotonic() + INTERVAL
+        self._next_look = time.monotonic() + REPORT_SECONDS
         self._loop.start(LONGEST)
 
     def stop(self, timeout: float) -> None:
@@ -89,7 +90,7 @@ class Gauges:
 
     def _turn(self) -> float:
         if time.monotonic() >= self._next_look or self._nobody_leads():
-            self._next_look = time.monotonic() + INTERVAL
+            self._next_look = time.monotonic() + REPORT_SECONDS
             self._try()
         self._statsd.flush()
         return LONGEST
@@ -121,7 +122,7 @@ class Gauges:
         client = self._state.server.client
         sent = t.cast("str | None", client.get(self._keys[1])) or ""
         counts = self._state.run_counts.totals()
-        lease = str(int(LEASE * 1000))
+        lease = str(to_milliseconds(REPORT_LEASE_SECONDS))
         now = json.dumps(counts, sort_keys=True)
         self._leads = bool(
             client.eval(_LEAD, 2, *self._keys, self._token, lease, sent, now)

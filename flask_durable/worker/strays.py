@@ -28,7 +28,7 @@ from ..redis.errors import log_failure
 from ..store.run_reader import told_strays
 
 #: Seconds between two looks.
-INTERVAL = 10.0
+STRAYS_LOOK_SECONDS = 10.0
 
 logger = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Strays:
 
     def look(self) -> None:
         """Look, if the last look is some seconds ago. Errors are logged."""
-        if time.monotonic() - self._looked < INTERVAL:
+        if time.monotonic() - self._looked < STRAYS_LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         try:

@@ -37,7 +37,7 @@ LOOK_INTERVAL = 0.25
 LEAST_LOST = 4
 
 #: Milliseconds of Dramatiq's own wait for its threads, after ours.
-REST = 100
+DRAMATIQ_STOP_MS = 100
 
 logger = get_logger(__name__)
 
@@ -111,7 +111,7 @@ class RunThreads:
             if left <= 0:
                 break
             alive[0].join(min(left, LOOK_INTERVAL))
-        self._worker.stop(timeout=REST)
+        self._worker.stop(timeout=DRAMATIQ_STOP_MS)
         return not alive
 
     def ailing(self) -> dict[str, str]:

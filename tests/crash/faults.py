@@ -22,7 +22,7 @@ from flask_durable.payloads.files import FileStore
 from flask_durable.queue import acknowledger
 from flask_durable.queue.acknowledger import Acknowledger
 from flask_durable.queue.heartbeat import _QueueInFlight
-from flask_durable.queue.settling import IDLE
+from flask_durable.queue.settling import SETTLER_IDLE_SECONDS
 from flask_durable.redis import scripts
 from flask_durable.redis.exchange import RoundTrip
 
@@ -180,7 +180,9 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
     with contextlib.ExitStack() as stack:
         # Heartbeats come by the clock: two lives would not have the same.
         stack.enter_context(mock.patch.object(_QueueInFlight, "extend"))
-        stack.enter_context(mock.patch.object(acknowledger, "LINGER", 0))
+        stack.enter_context(
+            mock.patch.object(acknowledger, "SHARED_CALL_WAIT_SECONDS", 0)
+        )
         for target, name, wrapper in (
             (redis.Redis, "_send_command_parse_response", _command),
             (RoundTrip, "_directly", _exchange),
@@ -271,7 +273,7 @@ def _put(operations: Operations, original: t.Any) -> t.Any:
 def _busy_for(operations: Operations, original: t.Any) -> t.Any:
     # Otherwise it is chance how many messages are settled at once.
     def busy_for(self: t.Any, queue: str) -> float:
-        return original(self, queue) if operations.others_act else IDLE
+        return original(self, queue) if operations.others_act else SETTLER_IDLE_SECONDS
 
     return busy_for
 

@@ -33,8 +33,8 @@ RESTS = Answer(rests=True)
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for what hangs."""
-    monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)
-    monkeypatch.setattr(asking, "GRACE", 0.1)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "ANSWER_GRACE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_what_a_question_sets_of_context_variables_ends_with_it() -> None:
 def test_what_was_left_alone_is_asked_again_some_time_after_it_came_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "REST", 0.0)
+    monkeypatch.setattr(asking, "QUESTION_REST_SECONDS", 0.0)
     asker, lock = Asker(), threading.Lock()
     with lock:
         assert ask(asker, ("slow", lambda: hang(lock))) == [LATE]
@@ -181,7 +181,7 @@ def test_a_filter_that_hangs_fails_its_own_run_and_holds_up_no_other(
 def test_a_filter_that_hangs_for_one_event_fails_no_other_one(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "REST", 0.0)
+    monkeypatch.setattr(asking, "QUESTION_REST_SECONDS", 0.0)
     monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.2)
     lock = threading.Lock()
 
@@ -215,7 +215,7 @@ def test_a_filter_that_hangs_for_one_event_fails_no_other_one(
 def test_a_filter_that_goes_on_for_ever_is_asked_of_later_events(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, stopping: threading.Event
 ) -> None:
-    monkeypatch.setattr(asking, "REST", 0.0)
+    monkeypatch.setattr(asking, "QUESTION_REST_SECONDS", 0.0)
 
     @harness.durable.function(on="a/b", where=lambda event: loop_if_bad(event.data))
     def picky(event: Event[t.Any], step: Step) -> str:
@@ -238,7 +238,7 @@ def test_a_filter_that_goes_on_for_ever_is_asked_of_later_events(
 def test_a_validator_that_goes_on_for_ever_is_asked_of_later_events(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, stopping: threading.Event
 ) -> None:
-    monkeypatch.setattr(asking, "REST", 0.0)
+    monkeypatch.setattr(asking, "QUESTION_REST_SECONDS", 0.0)
 
     class Slow(EventData, name="slow/sent"):
         path: str

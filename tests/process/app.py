@@ -183,7 +183,7 @@ def panic() -> None:
 filtered_by("dies", lambda: os._exit(1))
 # In C: no interrupt reaches it. What hung is soon asked about other events again.
 filtered_by("hangs", lambda: time.sleep(15))
-asking.REST = 1.0
+asking.QUESTION_REST_SECONDS = 1.0
 filtered_by("panics", panic)
 
 

@@ -17,7 +17,7 @@ from flask_durable.app.queues import client_factory
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.redis_streams.transport import RedisTransport
-from flask_durable.queue.sending import PATIENCE
+from flask_durable.queue.sending import SEND_PATIENCE_SECONDS
 from flask_durable.queue.sending import Sender
 from flask_durable.queue.sqs.options import SQSAddress
 from flask_durable.queue.sqs.transport import SQSTransport
@@ -111,7 +111,7 @@ class Kit:
         transport = options.pop("transport", None)
         if transport is None:
             transport = self.transport(visibility=visibility)
-        patience = options.pop("patience", PATIENCE)
+        patience = options.pop("patience", SEND_PATIENCE_SECONDS)
         sender = Sender(transport, patience, options.pop("home", None))
         made = DurableBroker(sender, state=State(**state), **options)
         self._closers.append(made.close)

@@ -239,7 +239,7 @@ def test_slots_are_freed_once_when_messages_cannot_be_handed_in(
 def test_a_message_at_its_last_receive_is_not_given_back(
     redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.broker.MAX_WAIT", -1.0)
+    monkeypatch.setattr("flask_durable.queue.broker.MAX_THREAD_WAIT_SECONDS", -1.0)
     broker = redis_kit.broker(
         transport=redis_kit.transport(visibility=30, max_receives=1), size=3
     )

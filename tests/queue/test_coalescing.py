@@ -29,7 +29,7 @@ LIMITS = SendLimits(entries=10, size=1000, coalesced=True)
 @pytest.fixture(autouse=True)
 def held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow machine it could run out before a test looks."""
-    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD", 60.0)
+    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD_SECONDS", 60.0)
 
 
 class Calls:
@@ -77,7 +77,7 @@ class Senders:
 @pytest.fixture(autouse=True)
 def long_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no batch go because of the time, unless a test says so."""
-    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD", 60)
+    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD_SECONDS", 60)
 
 
 def under_way(calls: Calls, senders: Senders) -> None:
@@ -156,7 +156,7 @@ def test_what_does_not_fit_goes_with_the_next_batch() -> None:
 def test_a_call_that_hangs_holds_nobody_else_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD", 0.01)
+    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD_SECONDS", 0.01)
     calls = Calls(held=[0])
     coalescer = Coalescer(calls, LIMITS)
     senders = Senders(coalescer)
@@ -172,7 +172,7 @@ def test_a_call_that_hangs_holds_nobody_else_up(
 def test_nobody_waits_for_another_ones_call_longer_than_a_call_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD", 0.2)
+    monkeypatch.setattr("flask_durable.queue.sending.LONGEST_HOLD_SECONDS", 0.2)
     calls = Calls(held=[0, 1])
     coalescer = Coalescer(calls, LIMITS, longest=0.01)
     senders = Senders(coalescer)

@@ -73,14 +73,14 @@ def test_putting_a_dead_letter_again_after_a_lost_reply_puts_one(
     redis_kit: RedisKit,
 ) -> None:
     transport = redis_kit.transport()
-    run = transport._run  # type: ignore[attr-defined]
+    run = transport.run  # type: ignore[attr-defined]
 
     def twice(*call: object) -> object:
         first = run(*call)
         assert run(*call) == first
         return first
 
-    transport._run = twice  # type: ignore[attr-defined]
+    transport.run = twice  # type: ignore[attr-defined]
     transport.send_dead(QUEUE, body(1), "because")
     transport.send_dead(QUEUE, body(1), "because")
     assert len(redis_kit.dead_letters()) == 2

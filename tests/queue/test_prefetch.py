@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import typing as t
 
-from flask_durable.queue.window import MOST
+from flask_durable.queue.window import PREFETCH_LIMIT
 from flask_durable.queue.window import ServiceTimes
 
 from ..support.servers import wait_until
@@ -21,7 +21,7 @@ def test_nothing_is_fetched_ahead_before_service_times_are_known() -> None:
     times = ServiceTimes()
     assert times.ahead("media", 8, 1.0) == 0
     times.took("media", 0.1)
-    assert times.ahead("media", 8, 1.0) == MOST
+    assert times.ahead("media", 8, 1.0) == PREFETCH_LIMIT
     assert times.ahead("other", 8, 1.0) == 0
     times.forget()
     assert times.ahead("media", 8, 1.0) == 0

@@ -25,8 +25,8 @@ from flask_durable.messages import EventMessage
 from flask_durable.security.keys import new_event_key
 from flask_durable.security.keys import new_signing_secret
 from flask_durable.web.inngest import inngest_blueprint
-from flask_durable.web.inngest import MAX_EVENTS
-from flask_durable.web.inngest import STAMP_LEAD
+from flask_durable.web.inngest import MAX_SDK_EVENTS
+from flask_durable.web.inngest import STAMP_LEAD_MS
 
 from ..support.ingest import Csrf
 from ..support.ingest import Recorder
@@ -100,7 +100,7 @@ def test_one_event_or_a_list_is_accepted_in_order(site: Site) -> None:
     assert two[0] == "first"
     assert one + two == [message.id for message in site.sent]
     assert site.sent[0] == EventMessage(
-        "a/b", {"x": 1}, one[0], 1700000000000, due=1700000000000 - STAMP_LEAD
+        "a/b", {"x": 1}, one[0], 1700000000000, due=1700000000000 - STAMP_LEAD_MS
     )
 
 
@@ -126,9 +126,11 @@ def test_no_events_are_accepted_without_asking_the_queue(site: Site) -> None:
 
 
 def test_a_request_may_have_as_many_events_as_with_inngest(site: Site) -> None:
-    assert len(ids_of(site.post([{"name": "a/b"}] * MAX_EVENTS))) == MAX_EVENTS
+    assert len(ids_of(site.post([{"name": "a/b"}] * MAX_SDK_EVENTS))) == MAX_SDK_EVENTS
     assert site.recorder.calls == 1
-    assert f"{MAX_EVENTS}" in error_of(site.post([EVENT] * (MAX_EVENTS + 1)), 413)
+    assert f"{MAX_SDK_EVENTS}" in error_of(
+        site.post([EVENT] * (MAX_SDK_EVENTS + 1)), 413
+    )
 
 
 def test_the_content_type_does_not_matter_to_who_knows_the_key(site: Site) -> None:
@@ -243,7 +245,7 @@ def test_what_is_no_event_is_refused(site: Site, body: bytes) -> None:
 
 
 def test_many_invalid_events_are_told_about_in_short(site: Site) -> None:
-    text = error_of(site.post([{"name": "x" * 300, "data": 7}] * MAX_EVENTS), 400)
+    text = error_of(site.post([{"name": "x" * 300, "data": 7}] * MAX_SDK_EVENTS), 400)
     assert "event 9: " in text
     assert len(text) < 5000
 

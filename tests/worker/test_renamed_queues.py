@@ -87,7 +87,7 @@ def releases(valkey: ValkeyServer, namespace: str) -> t.Iterator[Releases]:
 def test_runs_left_on_an_old_queue_go_on_in_a_worker_that_was_told_no_queues(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strays, "INTERVAL", 0)
+    monkeypatch.setattr(strays, "STRAYS_LOOK_SECONDS", 0)
     runs = releases.leave("asleep", "tried", "failed", "lost")
     new = releases.new
     worker = WorkerProcess(new.state, queues=["new"], threads=2, grace=5, adopts=True)
@@ -113,7 +113,7 @@ def test_a_worker_that_was_told_its_queues_takes_no_other_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(strays, "INTERVAL", 0)
+    monkeypatch.setattr(strays, "STRAYS_LOOK_SECONDS", 0)
     releases.leave("asleep")
     queues = ["new"]
     found = Strays(releases.new.state, queues, None)

@@ -16,7 +16,7 @@ from flask_durable.engine.router import Router
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.worker import router_thread
-from flask_durable.worker.router_thread import BATCH
+from flask_durable.worker.router_thread import ROUTED_TOGETHER
 from flask_durable.worker.router_thread import RouterThread
 
 from ..support.harness import Harness
@@ -40,7 +40,7 @@ def router(harness: Harness) -> Watched:
     def work(event: Event[t.Any], step: Step) -> None: ...
 
     harness.start()
-    harness.state.window.add(BATCH)
+    harness.state.window.add(ROUTED_TOGETHER)
     return Watched(harness)
 
 
@@ -79,7 +79,7 @@ def test_the_more_often_events_came_the_fewer_are_routed_together(
 def test_an_event_that_was_routed_when_a_process_ended_comes_after_the_others(
     harness: Harness, router: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router_thread, "PAUSE", 0)
+    monkeypatch.setattr(router_thread, "ROUTING_PAUSE_SECONDS", 0)
     sent = send(harness, 4, receives=4)
     broker = harness.state.broker
 

@@ -14,36 +14,40 @@ from ..transport import reaching
 from ..transport import StoredLetter
 
 #: The number of letters in one call.
-BATCH = 100
+LETTER_BATCH = 100
 
 Entry = tuple[bytes, dict[bytes, bytes]]
-Run = t.Callable[[str, list[str], t.Sequence[str]], t.Any]
+
+
+class Streams(t.Protocol):
+    """The streams of all queues: the transport's."""
+
+    @property
+    def client(self) -> redis.Redis:
+        """This process's client, whose replies are bytes."""
+
+    def run(self, name: str, keys: list[str], arguments: t.Sequence[str]) -> t.Any:
+        """Run one of the queues' scripts."""
+
+    def keys(self, queue: str) -> tuple[str, str]:
+        """Return the keys of the stream of *queue* and of that of its dead letters."""
 
 
 class RedisDeadLetters:
     """The dead letters of all queues of one transport.
 
-    :param client: Returns this process's client, whose replies are bytes.
-    :param run: Runs one of the queue's scripts: name, keys, arguments.
-    :param keys: Returns the keys of a queue: its stream, and that of its dead letters.
+    :param streams: The streams of the queues.
     """
 
-    def __init__(
-        self,
-        client: t.Callable[[], redis.Redis],
-        run: Run,
-        keys: t.Callable[[str], tuple[str, str]],
-    ) -> None:
-        self._client = client
-        self._run = run
-        self._keys = keys
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
 
     def count(self, queue: str) -> int:
         with reaching(queue, redis.RedisError):
-            return int(self._client().xlen(self._keys(queue)[1]))
+            return int(self._streams.client.xlen(self._streams.keys(queue)[1]))
 
     def open_cursor(self, queue: str, hold: float) -> RedisDeadLetterCursor:
-        return RedisDeadLetterCursor(self._client, self._run, queue, self._keys(queue))
+        return RedisDeadLetterCursor(self._streams, queue)
 
     def purge(self, queue: str) -> bool:
         # Otherwise letters would go too that came since the caller counted.
@@ -53,21 +57,14 @@ class RedisDeadLetters:
 class RedisDeadLetterCursor:
     """One pass, from the oldest letter to the one that was newest when it began."""
 
-    def __init__(
-        self,
-        client: t.Callable[[], redis.Redis],
-        run: Run,
-        queue: str,
-        keys: tuple[str, str],
-    ) -> None:
+    def __init__(self, streams: Streams, queue: str) -> None:
         self.complete = False
-        self._client = client
-        self._run = run
+        self._streams = streams
         self._queue = queue
-        self._keys = keys
+        self._keys = keys = streams.keys(queue)
         self._next = "-"
         with reaching(queue, redis.RedisError):
-            newest = t.cast("list[Entry]", client().xrevrange(keys[1], count=1))
+            newest = t.cast("list[Entry]", streams.client.xrevrange(keys[1], count=1))
         self._last = newest[0][0].decode() if newest else None
 
     def next(self, limit: int) -> list[StoredLetter]:
@@ -77,8 +74,8 @@ class RedisDeadLetterCursor:
         with reaching(self._queue, redis.RedisError):
             found = t.cast(
                 "list[Entry]",
-                self._client().xrange(
-                    self._keys[1], self._next, self._last, min(limit, BATCH)
+                self._streams.client.xrange(
+                    self._keys[1], self._next, self._last, min(limit, LETTER_BATCH)
                 ),
             )
         if not found:
@@ -89,11 +86,13 @@ class RedisDeadLetterCursor:
 
     def move_back(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         return self._each(
-            letters, lambda ids: self._run("q_redrive", [*self._keys], ids)
+            letters, lambda ids: self._streams.run("q_redrive", [*self._keys], ids)
         )
 
     def delete(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
-        return self._each(letters, lambda ids: self._client().xdel(self._keys[1], *ids))
+        return self._each(
+            letters, lambda ids: self._streams.client.xdel(self._keys[1], *ids)
+        )
 
     def close(self) -> None:
         pass
@@ -102,8 +101,8 @@ class RedisDeadLetterCursor:
         self, letters: t.Sequence[StoredLetter], call: t.Callable[[list[str]], object]
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for start in range(0, len(letters), BATCH):
-            ids = [letter.id for letter in letters[start : start + BATCH]]
+        for start in range(0, len(letters), LETTER_BATCH):
+            ids = [letter.id for letter in letters[start : start + LETTER_BATCH]]
             error: Outcome = None
             try:
                 call(ids)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import socket
 import time
 import typing as t
 import uuid
@@ -24,16 +22,17 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
+from ...common.ids import new_process_name
 from ...common.processes import PerProcess
 from ...common.redelivery import MAX_DELAY
 from ...common.safe_logging import get_logger
+from ...common.times import to_milliseconds
 from ...messages import EVENT_QUEUE
 from ...redis.client import ClientFactory
 from ...redis.errors import is_full
 from ...redis.errors import is_transient
 from ...redis.exchange import RoundTrip
 from ...redis.scripts import all_scripts
-from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
 from ..transport import MAX_RECEIVES
 from ..transport import Outcome
@@ -41,6 +40,7 @@ from ..transport import QueueAway
 from ..transport import QueueCounts
 from ..transport import ReceiptLost
 from ..transport import Received
+from ..transport import SEND_ANSWER_SECONDS
 from ..transport import SendLimits
 from .dead_letters import RedisDeadLetters
 from .keys import queue_tag
@@ -50,16 +50,16 @@ logger = get_logger(__name__)
 GROUP = "workers"
 
 #: Seconds that a command may take, and that a blocking read may last past its block.
-SOCKET_TIMEOUT = 5.0
+SOCKET_TIMEOUT_SECONDS = 5.0
 
 #: The number of entries in one script call.
-BATCH = 100
+SCRIPT_BATCH = 100
 
 #: Milliseconds that dead letters are kept: the longest time of SQS.
-DEAD_LETTERS_KEPT = 14 * 86400 * 1000
+DEAD_LETTERS_KEPT_MS = 14 * 86400 * 1000
 
 #: Milliseconds after which a consumer that no longer reads is removed.
-CONSUMER_IDLE = 3600 * 1000
+CONSUMER_IDLE_MS = 3600 * 1000
 
 
 @dataclass
@@ -108,7 +108,7 @@ class RedisTransport:
     longest_wait = 2.0
     waiting_limit = 1
     #: A round trip costs less here than the threads' waiting for one another.
-    send_limits = SendLimits(BATCH, 16 * 2**20, coalesced=False)
+    send_limits = SendLimits(SCRIPT_BATCH, 16 * 2**20, coalesced=False)
     prefetch = 0.0
 
     def __init__(
@@ -118,7 +118,7 @@ class RedisTransport:
         namespace: str,
         visibility: float,
         max_receives: int = MAX_RECEIVES,
-        answer_within: float = ANSWER_WITHIN,
+        answer_within: float = SEND_ANSWER_SECONDS,
     ) -> None:
         self._connect = connect
         self._namespace = namespace
@@ -128,15 +128,11 @@ class RedisTransport:
         #: Read before they are needed, see ``redis/scripts.py``.
         self._scripts = all_scripts(__package__)
         self._process = PerProcess(self._start)
-        self.dead_letters = RedisDeadLetters(
-            lambda: self._process.get().client,
-            self._run,
-            lambda queue: (self._stream(queue), self._dead(queue)),
-        )
+        self.dead_letters = RedisDeadLetters(self)
 
     def declare(self, queue: str) -> None:
         self._make_group_beyond(queue)
-        self._run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE])
+        self.run("q_retire", [self._stream(queue)], ["", CONSUMER_IDLE_MS])
 
     def name(self, queue: str) -> str:
         return queue
@@ -177,7 +173,7 @@ class RedisTransport:
         """
         refused = [n for n, reply in enumerate(replies) if is_full(reply)]
         sender = self._process.get().sender
-        self._run("q_send", [stream], [bodies[n] for n in refused], sender)
+        self.run("q_send", [stream], [bodies[n] for n in refused], sender)
         return [None if n in refused else reply for n, reply in enumerate(replies)]
 
     def problem(self, body: str) -> Exception | None:
@@ -209,21 +205,21 @@ class RedisTransport:
     def extend(
         self, queue: str, receipts: t.Sequence[str], seconds: float
     ) -> list[Outcome]:
-        idle = max(0, round((self._visibility - seconds) * 1000))
+        idle = max(0, to_milliseconds(self._visibility - seconds))
         return self._for_each("q_extend", [self._stream(queue)], [idle], receipts)
 
     def release(
         self, queue: str, receipts: t.Sequence[str], delay: float = 0
     ) -> list[Outcome]:
         keys = [self._stream(queue), self._delayed(queue)]
-        milliseconds = round(min(delay, MAX_DELAY) * 1000)
+        milliseconds = to_milliseconds(min(delay, MAX_DELAY))
         return self._for_each("q_release", keys, [milliseconds], receipts)
 
     def dead_letter(self, queue: str, received: Received, reason: str) -> None:
         [error] = self._for_each(
             "q_dead",
             [self._stream(queue), self._dead(queue)],
-            [reason, DEAD_LETTERS_KEPT, received.receive_count],
+            [reason, DEAD_LETTERS_KEPT_MS, received.receive_count],
             [received.receipt],
         )
         if error is not None:
@@ -233,10 +229,10 @@ class RedisTransport:
         self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
     ) -> None:
         token = uuid.uuid4().hex
-        self._run(
+        self.run(
             "q_send_dead",
             [self._dead(queue)],
-            [token, DEAD_LETTERS_KEPT, reason, receives, body],
+            [token, DEAD_LETTERS_KEPT_MS, reason, receives, body],
         )
 
     def counts(self, queue: str) -> QueueCounts:
@@ -264,7 +260,7 @@ class RedisTransport:
         try:
             for queue in process.mendings:
                 script = self._script(process, "q_retire")
-                script([self._stream(queue)], [process.consumer, CONSUMER_IDLE])
+                script([self._stream(queue)], [process.consumer, CONSUMER_IDLE_MS])
         except redis.RedisError:
             logger.debug(
                 "The consumer %s was not removed",
@@ -293,12 +289,13 @@ class RedisTransport:
     ) -> list[Received]:
         stream = self._stream(queue)
         promote = self._script(process, "q_promote", process.reader)
-        due = int(promote([stream, self._delayed(queue)], [BATCH]))
+        due = int(promote([stream, self._delayed(queue)], [SCRIPT_BATCH]))
         mending.next_due = math.inf if due < 0 else time.monotonic() + due / 1000
         reclaim = self._script(process, "q_reclaim", process.reader)
         visibility = round(self._visibility * 1000)
         cursor, *taken = reclaim(
-            [stream], [process.consumer, visibility, mending.cursor, min(limit, BATCH)]
+            [stream],
+            [process.consumer, visibility, mending.cursor, min(limit, SCRIPT_BATCH)],
         )
         mending.cursor = cursor.decode()
         return [
@@ -353,11 +350,11 @@ class RedisTransport:
     def _send_delayed(
         self, queue: str, bodies: t.Sequence[str], delay: float
     ) -> list[Outcome]:
-        for start in range(0, len(bodies), BATCH):
-            arguments: list[str | int] = [round(delay * 1000)]
-            for body in bodies[start : start + BATCH]:
+        for start in range(0, len(bodies), SCRIPT_BATCH):
+            arguments: list[str | int] = [to_milliseconds(delay)]
+            for body in bodies[start : start + SCRIPT_BATCH]:
                 arguments += [uuid.uuid4().hex, body]
-            self._run(
+            self.run(
                 "q_delay", [self._delayed(queue)], arguments, self._process.get().sender
             )
         return [None] * len(bodies)
@@ -370,25 +367,35 @@ class RedisTransport:
         receipts: t.Sequence[str],
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for start in range(0, len(receipts), BATCH):
-            batch = receipts[start : start + BATCH]
+        for start in range(0, len(receipts), SCRIPT_BATCH):
+            batch = receipts[start : start + SCRIPT_BATCH]
             parts = [part for receipt in batch for part in receipt.split(" ")]
             try:
-                replies = self._run(script, keys, [*arguments, *parts])
+                replies = self.run(script, keys, [*arguments, *parts])
             except redis.RedisError as error:
                 outcomes += [error] * len(batch)
             else:
                 outcomes += [None if reply else ReceiptLost() for reply in replies]
         return outcomes
 
-    def _run(
+    def run(
         self,
         name: str,
         keys: list[str],
         arguments: t.Sequence[str | bytes | int],
         client: redis.Redis | None = None,
     ) -> t.Any:
+        """Run one of the queues' scripts, by *client* if not by that for commands."""
         return self._script(self._process.get(), name, client)(keys, arguments)
+
+    @property
+    def client(self) -> redis.Redis:
+        """This process's client for commands, whose replies are bytes."""
+        return self._process.get().client
+
+    def keys(self, queue: str) -> tuple[str, str]:
+        """Return the keys of the stream of *queue* and of that of its dead letters."""
+        return self._stream(queue), self._dead(queue)
 
     def _script(
         self, process: _Process, name: str, client: redis.Redis | None = None
@@ -417,13 +424,13 @@ class RedisTransport:
             if not is_full(error):
                 raise
             # Accepted messages are received although nothing new is accepted.
-            self._run("q_group", [self._stream(queue)], [])
+            self.run("q_group", [self._stream(queue)], [])
 
     def _start(self) -> _Process:
         options = {
             "decode_responses": False,
-            "socket_timeout": SOCKET_TIMEOUT,
-            "socket_connect_timeout": SOCKET_TIMEOUT,
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
         }
         client = self._connect(
             **options, retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 3)
@@ -431,10 +438,10 @@ class RedisTransport:
         seconds = self.answer_within
         once = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         sender = self._connect(**{**options, **once}, retry=Retry(NoBackoff(), 0))
-        options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT
+        options["socket_timeout"] = self.longest_wait + SOCKET_TIMEOUT_SECONDS
         reader = self._connect(**options, retry=Retry(NoBackoff(), 0))
         # A new name for each start: a former process's messages are not this one's.
-        consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        consumer = new_process_name()
         return _Process(client, sender, reader, consumer.replace(" ", "-"))
 
     def _stream(self, queue: str) -> str:

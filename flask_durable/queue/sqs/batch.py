@@ -13,13 +13,13 @@ from .client import error_code
 from .client import THROTTLED
 
 #: The most entries of one batch call, and the most bytes.
-BATCH = 10
+SQS_BATCH = 10
 MAX_BYTES = 2**20
 
 #: The text of a dead letter whose message had none.
 EMPTY = "(an empty message)"
 
-LIMITS = SendLimits(BATCH, MAX_BYTES, coalesced=True)
+LIMITS = SendLimits(SQS_BATCH, MAX_BYTES, coalesced=True)
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOST = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}

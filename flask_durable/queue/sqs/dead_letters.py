@@ -20,19 +20,20 @@ from ...common.safe_logging import get_logger
 from ..transport import Outcome
 from ..transport import reaching
 from ..transport import StoredLetter
-from .batch import BATCH
 from .batch import Entry
 from .batch import LIMITS
 from .batch import MAX_BYTES
 from .batch import refusals
+from .batch import SQS_BATCH
 from .client import DENIED
 from .client import error_code
+from .queues import SQSQueues
 
 #: The most letters that one cursor holds; it ends there.
 MAX_HELD = 10_000
 
 #: The number of receives in a row without a new letter, after which a cursor ends.
-PATIENCE = 20
+EMPTY_RECEIVES = 20
 
 #: Bytes of a letter from which on there may have been no room for a reason beside it.
 LARGEST_WITH_REASON = MAX_BYTES - 4096
@@ -54,44 +55,33 @@ logger = get_logger(__name__)
 class SQSDeadLetters:
     """The dead letters of all queues of one transport.
 
-    :param client: Returns this process's client.
-    :param url: Returns the URL of a queue.
-    :param dead_url: Returns the URL of a queue's dead-letter queue, or ``None``.
+    :param queues: The queues, and the client that calls them.
     """
 
-    def __init__(
-        self,
-        client: t.Callable[[], t.Any],
-        url: t.Callable[[str], str],
-        dead_url: t.Callable[[str], str | None],
-    ) -> None:
-        self._client = client
-        self._url = url
-        self._dead_url = dead_url
+    def __init__(self, queues: SQSQueues) -> None:
+        self._queues = queues
 
     def count(self, queue: str) -> int:
         with reaching(queue, Exception, HINT):
-            url = self._dead_url(queue)
+            url = self._queues.find_dead(queue)
             if url is None:
                 return 0
-            found = self._client().get_queue_attributes(
+            found = self._queues.client.get().get_queue_attributes(
                 QueueUrl=url, AttributeNames=_COUNTS
             )
             return sum(int(found["Attributes"][name]) for name in _COUNTS)
 
     def open_cursor(self, queue: str, hold: float) -> SQSDeadLetterCursor:
         with reaching(queue, Exception, HINT):
-            return SQSDeadLetterCursor(
-                self._client(), queue, self._url, self._dead_url(queue), hold
-            )
+            return SQSDeadLetterCursor(self._queues, queue, hold)
 
     def purge(self, queue: str) -> bool:
         with reaching(queue, Exception, HINT):
-            url = self._dead_url(queue)
+            url = self._queues.find_dead(queue)
             if url is None:
                 return False
             try:
-                self._client().purge_queue(QueueUrl=url)
+                self._queues.client.get().purge_queue(QueueUrl=url)
             except Exception as error:
                 if error_code(error) in NOT_NOW | DENIED:
                     return False
@@ -110,23 +100,16 @@ class _Hold:
 class SQSDeadLetterCursor:
     """One pass through the letters of one queue, in the order of SQS."""
 
-    def __init__(
-        self,
-        client: t.Any,
-        queue: str,
-        url: t.Callable[[str], str],
-        dead_url: str | None,
-        hold: float,
-    ) -> None:
+    def __init__(self, queues: SQSQueues, queue: str, hold: float) -> None:
         self.complete = False
-        self._client = client
+        self._client = queues.client.get()
+        self._queues = queues
         self._queue = queue
-        self._url = url
-        self._dead_url = dead_url
+        self._dead_url = queues.find_dead(queue)
         self._hold = max(1, math.ceil(hold))
         self._held: dict[str, _Hold] = {}
         self._renewed = time.monotonic()
-        if dead_url is not None:
+        if self._dead_url is not None:
             self._max_receives, self._begun = self._ask()
 
     def next(self, limit: int) -> list[StoredLetter]:
@@ -134,7 +117,7 @@ class SQSDeadLetterCursor:
             self.complete = True
             return []
         with reaching(self._queue, Exception, HINT):
-            for _ in range(PATIENCE):
+            for _ in range(EMPTY_RECEIVES):
                 if len(self._held) >= MAX_HELD:
                     return []
                 self._hide_for_longer()
@@ -156,8 +139,8 @@ class SQSDeadLetterCursor:
 
     def delete(self, letters: t.Sequence[StoredLetter]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for start in range(0, len(letters), BATCH):
-            batch = letters[start : start + BATCH]
+        for start in range(0, len(letters), SQS_BATCH):
+            batch = letters[start : start + SQS_BATCH]
             failed = self._delete([letter.id for letter in batch])
             outcomes += [failed.get(letter.id) for letter in batch]
         return outcomes
@@ -170,7 +153,7 @@ class SQSDeadLetterCursor:
     def _ask(self) -> tuple[int | None, float]:
         """Return the number of receives that SQS allows a message, and SQS's time."""
         found = self._client.get_queue_attributes(
-            QueueUrl=self._url(self._queue), AttributeNames=["RedrivePolicy"]
+            QueueUrl=self._queues.url(self._queue), AttributeNames=["RedrivePolicy"]
         )
         policy = json.loads(found.get("Attributes", {}).get("RedrivePolicy", "{}"))
         # The clock that stamps the letters, to the end of its second.
@@ -182,7 +165,7 @@ class SQSDeadLetterCursor:
     def _receive(self, limit: int) -> list[dict[str, t.Any]]:
         reply = self._client.receive_message(
             QueueUrl=self._dead_url,
-            MaxNumberOfMessages=max(1, min(limit, BATCH)),
+            MaxNumberOfMessages=max(1, min(limit, SQS_BATCH)),
             # A wait asks all of SQS's servers; without it a few are asked.
             WaitTimeSeconds=1,
             VisibilityTimeout=self._hold,
@@ -228,7 +211,9 @@ class SQSDeadLetterCursor:
             }
             for number in batch
         ]
-        refused = self._call("send_message_batch", self._url(self._queue), entries)
+        refused = self._call(
+            "send_message_batch", self._queues.url(self._queue), entries
+        )
         failed = {int(id): error for id, error in refused.items()}
         sent = [number for number in batch if number not in failed]
         kept = self._delete([letters[number].id for number in sent])
@@ -266,14 +251,14 @@ class SQSDeadLetterCursor:
 
     def _change_visibility(self, seconds: int) -> None:
         receipts = [held.receipt for held in self._held.values()]
-        for start in range(0, len(receipts), BATCH):
+        for start in range(0, len(receipts), SQS_BATCH):
             entries: list[Entry] = [
                 {
                     "Id": str(number),
                     "ReceiptHandle": receipt,
                     "VisibilityTimeout": seconds,
                 }
-                for number, receipt in enumerate(receipts[start : start + BATCH])
+                for number, receipt in enumerate(receipts[start : start + SQS_BATCH])
             ]
             failed = self._call(
                 "change_message_visibility_batch", str(self._dead_url), entries

@@ -42,8 +42,8 @@ MAX_NAME = 80
 DEAD = "-dlq"
 
 #: Seconds that messages and dead letters are kept.
-RETENTION = 7 * 86400
-DEAD_LETTERS_KEPT = 14 * 86400
+RETENTION_SECONDS = 7 * 86400
+DEAD_LETTERS_KEPT_SECONDS = 14 * 86400
 
 logger = get_logger(__name__)
 
@@ -214,7 +214,7 @@ class SQSQueues:
         }
         url = self._make(
             self.name(queue),
-            MessageRetentionPeriod=math.ceil(options.retention or RETENTION),
+            MessageRetentionPeriod=math.ceil(options.retention or RETENTION_SECONDS),
             ReceiveMessageWaitTimeSeconds=LONGEST_POLL,
             RedrivePolicy=json.dumps(policy),
             VisibilityTimeout=self.visibility(queue),
@@ -224,7 +224,7 @@ class SQSQueues:
 
     def _make_dead(self, queue: str) -> str:
         return self._make(
-            self.name(queue, DEAD), MessageRetentionPeriod=DEAD_LETTERS_KEPT
+            self.name(queue, DEAD), MessageRetentionPeriod=DEAD_LETTERS_KEPT_SECONDS
         )
 
     def _make(self, name: str, **attributes: str | int) -> str:

@@ -8,15 +8,14 @@ message that was received too often, by the queue's redrive policy.
 from __future__ import annotations
 
 import math
-import time
 import typing as t
 import uuid
 
 from ...common.redelivery import MAX_DELAY
+from ...common.times import now_milliseconds
 from ...errors import ConfigurationError
 from ...messages import MessageRefused
 from ..marks import Home
-from ..transport import ANSWER_WITHIN
 from ..transport import bad_delay
 from ..transport import MAX_RECEIVES
 from ..transport import Outcome
@@ -24,8 +23,8 @@ from ..transport import QueueAway
 from ..transport import QueueCounts
 from ..transport import ReceiptLost
 from ..transport import Received
+from ..transport import SEND_ANSWER_SECONDS
 from .batch import attributes_size
-from .batch import BATCH
 from .batch import Entry
 from .batch import is_about_message
 from .batch import is_repeatable
@@ -35,6 +34,7 @@ from .batch import MAX_BYTES
 from .batch import outcome_of_receipt
 from .batch import problem
 from .batch import refusals
+from .batch import SQS_BATCH
 from .batch import storable
 from .client import error_code
 from .client import is_transient
@@ -65,7 +65,7 @@ class SQSTransport:
     """
 
     longest_wait = float(LONGEST_POLL)
-    waiting_limit = BATCH
+    waiting_limit = SQS_BATCH
     send_limits = LIMITS
     prefetch = 1.0
 
@@ -77,7 +77,7 @@ class SQSTransport:
         visibility: float,
         options: Queues | None = None,
         max_receives: int = MAX_RECEIVES,
-        answer_within: float = ANSWER_WITHIN,
+        answer_within: float = SEND_ANSWER_SECONDS,
         home: Home | None = None,
     ) -> None:
         self.answer_within = answer_within
@@ -98,9 +98,7 @@ class SQSTransport:
         self._sending = self.queues.asking(self._sender)
         #: Receipts of messages in hand that are dead letters and not deleted yet.
         self._half_moved: set[str] = set()
-        self.dead_letters = SQSDeadLetters(
-            self._client.get, self.queues.url, self.queues.find_dead
-        )
+        self.dead_letters = SQSDeadLetters(self.queues)
 
     def declare(self, queue: str) -> None:
         try:
@@ -238,7 +236,7 @@ class SQSTransport:
     def send_dead(
         self, queue: str, body: str | bytes, reason: str, *, receives: int = 0
     ) -> None:
-        self._send_dead(queue, body, reason, receives, round(time.time() * 1000))
+        self._send_dead(queue, body, reason, receives, now_milliseconds())
 
     def _send_dead(
         self, queue: str, body: str | bytes, reason: str, receives: int, sent: int
@@ -300,10 +298,10 @@ class SQSTransport:
         self, queue: str, operation: str, receipts: t.Sequence[str], **values: int
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for start in range(0, len(receipts), BATCH):
+        for start in range(0, len(receipts), SQS_BATCH):
             entries: list[Entry] = [
                 {"Id": str(number), "ReceiptHandle": receipt, **values}
-                for number, receipt in enumerate(receipts[start : start + BATCH])
+                for number, receipt in enumerate(receipts[start : start + SQS_BATCH])
             ]
             # The client with a short timeout: callers repeat failed calls, and a call
             # that hangs would delay the next one.
@@ -341,4 +339,4 @@ def _bad_delay(queue: str, delay: float, ordered: bool) -> ValueError | None:
 
 
 def _batch(limit: int) -> int:
-    return max(1, min(limit, BATCH))
+    return max(1, min(limit, SQS_BATCH))

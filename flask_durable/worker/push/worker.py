@@ -21,15 +21,14 @@ from __future__ import annotations
 import atexit
 import contextvars
 import os
-import socket
 import sys
 import threading
 import time
 import typing as t
-import uuid
 from datetime import datetime
 
 from ...app.state import AppState
+from ...common.ids import new_process_name
 from ...common.processes import PerProcess
 from ...common.safe_logging import get_logger
 from ...engine.executor import Executor
@@ -71,7 +70,7 @@ class PushWorker:
         executor = Executor(services, state.outbox, self._leases)
         self._messages = PushedMessages(state, executor)
         self._sweeper = Sweeper(services, state.outbox, state.admin)
-        id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        id = new_process_name()
         self._beat = Beat(state, id, state.functions.queues(), threads=0)
         self._pid = os.getpid()
         self._lock = threading.Lock()

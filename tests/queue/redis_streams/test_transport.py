@@ -152,7 +152,9 @@ def test_a_closed_transport_leaves_no_consumer_behind(redis_kit: RedisKit) -> No
 def test_idle_consumers_of_dead_processes_are_removed(
     redis_kit: RedisKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.queue.redis_streams.transport.CONSUMER_IDLE", 1)
+    monkeypatch.setattr(
+        "flask_durable.queue.redis_streams.transport.CONSUMER_IDLE_MS", 1
+    )
     dead, busy = redis_kit.transport(visibility=30), redis_kit.transport(visibility=30)
     dead.declare(QUEUE)
     assert not _reads(dead)

@@ -229,8 +229,9 @@ def test_runs_of_a_group_start_in_the_order_of_their_events(fifo: Harness) -> No
 def test_a_run_message_that_was_not_taken_holds_its_group_up(
     fifo: Harness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.0)
-    # Otherwise the event is received ten times while the queue rests.
+    # The queue rests for twice the time of the call that it refused. Without any pause
+    # the event would be received ten times in a long rest.
+    monkeypatch.setattr("flask_durable.common.redelivery.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("flask_durable.engine.outbox.FIRST_REST", 0.0)
     begun = []
 

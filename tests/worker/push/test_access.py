@@ -12,7 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
 from flask_durable.security.keys import new_push_secret
-from flask_durable.web.push import MAX_BODY
+from flask_durable.web.push import MAX_MESSAGE_BODY
 
 from ...support.harness import Harness
 from ...support.servers import ValkeyServer
@@ -211,7 +211,9 @@ def test_other_methods_and_bodies_that_are_too_large_are_answered(opened: Open) 
     harness = opened(LOOPBACK=True)
     response = harness.app.test_client().get(PATH)
     assert (response.status_code, error_of(response)) == (405, "method_not_allowed")
-    response = post(harness, {"X-Aws-Sqsd-Taskname": ""}, data=b"x" * (MAX_BODY + 1))
+    response = post(
+        harness, {"X-Aws-Sqsd-Taskname": ""}, data=b"x" * (MAX_MESSAGE_BODY + 1)
+    )
     assert (response.status_code, error_of(response)) == (413, "too_large")
 
 
