@@ -48,6 +48,9 @@ T = t.TypeVar("T")
 #: processes are frozen in between.
 SHORT_REST = 1.0
 
+#: Seconds that the threads have to end in when their process does.
+STOP_SECONDS = 10.0
+
 logger = get_logger(__name__)
 
 
@@ -109,7 +112,12 @@ class PushWorker:
         self._durably(lambda: self._tick(function_id, instant, until), until)
 
     def stop(self) -> None:
-        """Sign off and end the threads, as the end of the process does."""
+        """Sign off and end the threads, as the end of the process does.
+
+        A thread that does not end within ten seconds, as where a log handler hangs, is
+        left to the end of the process.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
         atexit.unregister(self.stop)
         with self._lock:
             started, self._started = self._started, False
@@ -117,10 +125,10 @@ class PushWorker:
         if not started or self._pid != os.getpid():
             return
         if self._lives_on:
-            self._beat.stop()
-            self._sweeper.stop()
+            self._beat.stop(max(0.0, deadline - time.monotonic()))
+            self._sweeper.stop(max(0.0, deadline - time.monotonic()))
             self.state.services.run_logs.close()
-        self._leases.stop()
+        self._leases.stop(max(0.0, deadline - time.monotonic()))
 
     def _durably(self, work: t.Callable[[], T], until: float) -> T:
         """Return the result of *work* once the state that it wrote is durable."""

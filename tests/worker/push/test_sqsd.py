@@ -18,10 +18,12 @@ from flask_durable import EventData
 from flask_durable import Run
 from flask_durable import Step
 from flask_durable.app.health import HealthChecks
+from flask_durable.engine.sweeper import Sweeper
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.messages import RunMessage
 from flask_durable.queue.transport import MAX_RECEIVES
+from flask_durable.worker.push import worker as push_worker
 from flask_durable.worker.push.messages import RENEWED_FROM
 
 from ...process.test_sqs_permissions import actions
@@ -628,6 +630,32 @@ def test_a_process_that_takes_messages_is_seen_as_a_worker(
     assert checks["workers"].ok
     vars(pushed.state)["push_worker"].get().stop()
     assert pushed.state.directory.workers() == []
+
+
+def test_a_process_ends_although_its_sweep_does_not(
+    pushed: Harness, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(sweeper: Sweeper) -> float:
+        begun.set()
+        go_on.wait(60)
+        return 1.0
+
+    monkeypatch.setattr(Sweeper, "_turn", hang)
+    monkeypatch.setattr(push_worker, "STOP_SECONDS", 0.1)
+    steps(pushed, 1)
+    pushed.send("work/asked", {})
+    daemon.drain()
+    stop = threading.Thread(target=vars(pushed.state)["push_worker"].get().stop)
+    try:
+        assert begun.wait(20)
+        stop.start()
+        stop.join(20)
+        assert not stop.is_alive()
+        assert pushed.state.directory.workers() == []
+    finally:
+        go_on.set()
 
 
 def test_log_records_have_the_run_as_in_every_worker(
