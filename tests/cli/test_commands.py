@@ -618,7 +618,7 @@ def test_functions_are_listed_without_the_state_server_too() -> None:
     result = runner_of(app)("functions")
     assert result.exit_code == 0
     assert [row[0] for row in rows(result)] == ["greet", "repair", "nap", "pick"]
-    assert "What workers published is not known" in result.stderr
+    assert "The functions of the workers are unknown" in result.stderr
 
 
 def test_health_is_exit_code_3_until_a_worker_serves_every_queue(

@@ -145,7 +145,7 @@ def test_nothing_is_done_without_saying_to_which(
     for arguments in ((), ("--yes",), ("events/1-0", "--all"), ("x/1", "--run", "a")):
         result = run("dlq", command, *arguments)
         assert result.exit_code == 2
-        assert "or say --all" in result.stderr
+        assert "or --all" in result.stderr
     assert count(buried) == 3
 
 

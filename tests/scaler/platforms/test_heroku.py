@@ -207,7 +207,7 @@ def test_a_server_that_stays_out_of_order_is_told(
 
 def test_an_answer_that_is_no_json_is_an_error_not_a_zero(heroku: Heroku) -> None:
     heroku.failures = [Reply(200, b"<html>maintenance</html>")]
-    with pytest.raises(PlatformError, match="something else than JSON"):
+    with pytest.raises(PlatformError, match="did not answer in JSON"):
         pool(heroku).read()
 
 

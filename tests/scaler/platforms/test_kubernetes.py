@@ -198,7 +198,7 @@ def test_a_resize_from_outside_wins(cluster: Cluster) -> None:
         cluster.before_patch = None
 
     cluster.before_patch = change
-    with pytest.raises(PlatformError, match="Somebody else") as caught:
+    with pytest.raises(PlatformError, match="Another client") as caught:
         pool(cluster).resize(5)
     assert caught.value.code == "platform.conflict"
     assert len(cluster.pods) == 8
