@@ -11,6 +11,7 @@ from .errors import DurableError as DurableError
 from .errors import EventError as EventError
 from .errors import Failure as Failure
 from .errors import FilterTimeout as FilterTimeout
+from .errors import InvokeError as InvokeError
 from .errors import NonRetriable as NonRetriable
 from .errors import PayloadError as PayloadError
 from .errors import PayloadLocked as PayloadLocked

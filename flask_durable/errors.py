@@ -262,6 +262,34 @@ class StepInterrupted(StepError):
     outcome_unknown = True
 
 
+class InvokeError(StepError):
+    """Raised by ``step.invoke`` if the run that it waits for brings no result.
+
+    It failed, was cancelled, or took longer than the step's ``timeout``, for which it
+    is cancelled. The failure is the run's own, or has one of these codes:
+
+    ``run.cancelled``
+        The run was cancelled.
+
+    ``invoke.timeout``
+        It took too long.
+
+    :param run_id: The id of that run.
+    """
+
+    code = "step.invoke"
+
+    def __init__(
+        self, step: str, failure: Failure, *, run_id: str, hint: str | None = None
+    ) -> None:
+        super().__init__(step, failure, hint=hint)
+        self.run_id = run_id
+        self.message = (
+            f"The run {run_id}, which step {step!r} invoked, has no result: "
+            f"{failure.type}: {failure.message}"
+        )
+
+
 class UnserializableResult(StepError):
     """Raised when a step's result would not be the same after a replay.
 

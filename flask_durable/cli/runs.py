@@ -46,6 +46,12 @@ _ids_argument = click.argument(
     "--function", metavar="ID", callback=check_text, help="Only runs of this function."
 )
 @click.option(
+    "--parent",
+    metavar="RUN",
+    callback=check_text,
+    help="Only runs that this run invoked.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(1, 1000),
     default=50,
@@ -54,7 +60,11 @@ _ids_argument = click.argument(
 )
 @_json_option
 def list_command(
-    status: str | None, function: str | None, limit: int, as_json: bool
+    status: str | None,
+    function: str | None,
+    parent: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List runs, the newest first.
 
@@ -65,9 +75,13 @@ def list_command(
     Examples:
       flask durable runs list --status failed
       flask durable runs list --function transcribe_audio --json
+      flask durable runs list --parent 0b5a6v8f3c9e2d7g1h4k0m5n8p
     """
     found = current_durable().runs.list(
-        status=RunStatus(status) if status else None, function=function, limit=limit
+        status=RunStatus(status) if status else None,
+        function=function,
+        parent=parent,
+        limit=limit,
     )
     if as_json:
         echo_json([run_as_json(run, steps=False) for run in found])
@@ -125,7 +139,9 @@ def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
         kept = {"logs": [line_as_json(line) for line in lines]} if logs else {}
         echo_json({**run_as_json(run), **kept})
         return
-    echo("\n".join(describe(run)))
+    waits = any(step.child for step in run.steps)
+    children = runs.list(parent=id, limit=1000) if waits else []
+    echo("\n".join(describe(run, children)))
     if logs:
         echo("\n".join(["", *map(line_as_text, lines)] if lines else ["", "No lines."]))
 

@@ -12,6 +12,7 @@ from datetime import timezone
 from ..common.durations import format_seconds
 from ..errors import Failure
 from ..errors import PayloadError
+from ..store.memo import WAITS
 from .output import aligned
 from .output import bar_characters
 from .output import style
@@ -64,6 +65,7 @@ def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
             "data": event.data if event else None,
         },
         "queue": run.queue,
+        "parent": run.parent,
         "created": iso(run.created),
         "started": iso(run.started),
         "finished": iso(run.finished),
@@ -102,14 +104,17 @@ def clock(at: datetime | None) -> str:
     return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if at else ""
 
 
-def describe(run: Run) -> list[str]:
-    """Return the lines that show *run*: facts, claims, steps as bars, failure."""
+def describe(run: Run, children: t.Sequence[Run] = ()) -> list[str]:
+    """Return the lines that show *run*: facts, claims, steps as bars, failure.
+
+    :param children: The runs that it invoked, whose states are shown with their steps.
+    """
     now = datetime.now(timezone.utc)
     lines = [f"{name:<10}{value}" for name, value in _facts(run, now)]
     if run.claims:
         lines += ["", *aligned([_claim_row(claim) for claim in run.claims])]
     if run.steps:
-        lines += ["", *_timeline(run, now)]
+        lines += ["", *_timeline(run, now, {child.id: child for child in children})]
     try:
         if run.failure is not None:
             lines += ["", *_explain(run.failure, run.status)]
@@ -133,6 +138,8 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     if run.progress is not None:
         yield "progress", _progress(run.progress)
     yield "queue", run.queue
+    if run.parent is not None:
+        yield "parent", run.parent
     if run.message_error is not None:
         yield "message", style(f"failed: {_cut(run.message_error)}", fg="yellow")
     yield "created", f"{clock(run.created)} UTC"
@@ -172,7 +179,7 @@ def _claim_row(claim: Claim) -> list[str]:
     ]
 
 
-def _timeline(run: Run, now: datetime) -> list[str]:
+def _timeline(run: Run, now: datetime, children: t.Mapping[str, Run]) -> list[str]:
     """Return a line for each attempt of each step, counted from the run's creation."""
     bars = [bar for step in run.steps for bar in _bars_of(step, now)]
     end = max([bar.end for bar in bars if bar.end], default=now)
@@ -184,6 +191,8 @@ def _timeline(run: Run, now: datetime) -> list[str]:
         step = bar.step
         if not bar.last:
             continue
+        if step.child is not None:
+            lines.append(f"{'':10}{_child(step.child, children.get(step.child))}")
         try:
             if step.failure is not None:
                 lines.append(f"{'':10}{_one_line(step.failure)}")
@@ -197,7 +206,7 @@ def _timeline(run: Run, now: datetime) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Bar:
-    """One line of the timeline: an attempt of a step, or a sleep.
+    """One line of the timeline: an attempt of a step, or a wait.
 
     :param last: True for the last one of its step, whose state is the step's.
     """
@@ -247,7 +256,7 @@ def _row(bar: _Bar, begin: datetime, span: float) -> list[str]:
     start = min(int(offset / span * BAR_WIDTH), BAR_WIDTH - 1)
     width = max(1, min(round(length / span * BAR_WIDTH), BAR_WIDTH - start))
     full, light = bar_characters()
-    drawn = " " * start + (light if step.kind == "sleep" else full) * width
+    drawn = " " * start + (light if step.kind in WAITS else full) * width
     colour = _COLOURS.get(bar.status)
     return [
         f"{'+' + format_seconds(offset):>8}",
@@ -256,6 +265,13 @@ def _row(bar: _Bar, begin: datetime, span: float) -> list[str]:
         bar.time,
         style(drawn, fg=colour),
     ]
+
+
+def _child(id: str, child: Run | None) -> str:
+    if child is None:
+        return f"run {id}, which was removed"
+    reason = f" ({child.reason})" if child.reason else ""
+    return f"run {id} of {child.function}: {coloured(str(child.status))}{reason}"
 
 
 def _named(step: StepRecord) -> str:
@@ -302,6 +318,7 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
         "started": iso(step.started),
         "duration": step.duration,
         "due": iso(step.due),
+        "child": step.child,
         "attempts": [
             {**dataclasses.asdict(attempt), "started": iso(attempt.started)}
             for attempt in step.attempts

@@ -47,6 +47,18 @@ def failure_run_id(failed_run: str, generation: int) -> str:
     return f"{failed_run}.failure" + (f"-{generation}" if generation else "")
 
 
+def child_run_id(parent: str, created: str, generation: str, step: str) -> str:
+    """Return the id of the run that a step of *parent* starts.
+
+    It lies in the parent's partition, at any depth.
+
+    :param created: The time when the parent was created: its id may come again.
+    :param generation: The number of retries of the parent: each has its own children.
+    """
+    root = parent.partition(".")[0]
+    return f"{root}.{derived_id('child', parent, created, generation, step)}"
+
+
 def new_token() -> str:
     """Return a fencing token: unique by its claimant alone, compared for equality.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import typing as t
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ..messages import EventMessage
 from ..messages import UndecodableMessage
 from ..payloads.sealing import Payloads
 from ..redis.errors import TRANSIENT
+from ..store.children import unfinished_children
 from ..store.directory import Directory
 from ..store.replies import Changed
 from ..store.replies import Missing
@@ -26,9 +28,16 @@ from ..store.run_store import RunStore
 from ..store.status import RunStatus
 from . import run_events
 from .outbox import Outbox
+from .outbox import parent_of
 
 #: The action of ``run_admin`` for each timer.
-_TIMED_OUT = {"timeout": "timeout", "start": "unstarted"}
+_TIMED_OUT = {"timeout": "timeout", "start": "unstarted", "orphan": "orphaned"}
+
+#: The reason of a child that is cancelled because of its parent.
+ORPHANED = "the run that invoked it does not wait any more"
+
+#: Runs whose children one call cancels.
+MAX_PARENTS = 100
 
 logger = get_logger(__name__)
 
@@ -54,20 +63,58 @@ class RunAdmin:
         The worker that executes it is refused from then on; a step's body that is
         running is not interrupted.
 
+        Its unfinished children are cancelled with it, and theirs.
+
         :param timer: ``timeout`` or ``start``, if the run is cancelled because that
             time is over. A run that has started or was paused since is left alone.
+            ``orphan``, if its parent does not wait for it any more.
         :returns: True if the run was cancelled; ``False`` if it had ended already.
         :raises RunNotFound: There is no such run.
         """
+        record = self._cancel(run_id, reason, timer)
+        if record is None:
+            return False
+        if "children" in record:
+            self._cancel_children(run_id)
+        return True
+
+    def _cancel(self, run_id: str, reason: str, timer: str) -> Record | None:
+        """Cancel one run; return its record, or ``None`` if it had ended already."""
         record = self._record(run_id)
         events = self._events(run_id, record)
         action = _TIMED_OUT[timer] if timer else "cancel"
         reply = self._store.admin(run_id, action, reason=reason, events=events)
         if not isinstance(reply, Changed):
-            return False
+            return None
+        if reply.queued:
+            self._outbox.send_runs([parent_of(record, reply.queued)])
         self._outbox.send_events(run_events.entries(run_id, record, events))
         self._confirm()
-        return True
+        return record
+
+    def _cancel_children(self, run_id: str) -> None:
+        """Cancel the children that a cancelled run leaves, and theirs in turn.
+
+        A sweep would cancel them too. It does if this process dies, and where there are
+        too many of them for one call.
+        """
+        parents = [run_id]
+        try:
+            for _ in range(MAX_PARENTS):
+                if not parents:
+                    return
+                for child in unfinished_children(self._store, parents.pop()):
+                    with contextlib.suppress(RunNotFound):
+                        record = self._cancel(child, ORPHANED, "orphan")
+                        if record is not None and "children" in record:
+                            parents.append(child)
+        except TRANSIENT as error:
+            logger.warning(
+                "The children of run %s are cancelled later: %s",
+                run_id,
+                error,
+                extra={"action": "children_deferred"},
+            )
 
     def resume(self, run_id: str) -> None:
         """Queue a PAUSED run again.

@@ -48,6 +48,7 @@ from .control import Signal
 from .control import Suspended
 from .endings import ending_of
 from .outbox import Outbox
+from .outbox import queued_with
 from .progress import Progress
 from .replay import check_use
 from .replay import limit_reached
@@ -381,7 +382,7 @@ class Attempt:
             self.payloads.opened_event,
         )
         sealed, events = self.payloads.seal_end(outcome, failed=failed, events=told)
-        queued = self.own(
+        finished = self.own(
             lambda: self.services.store.finish(
                 self.run_id,
                 self.token,
@@ -395,8 +396,8 @@ class Attempt:
             size=len(sealed),
         )
         self.seal(Ended(status.value))
-        if queued:
-            self.outbox.send_runs([(*handler_run, queued)])
+        if finished.handler or finished.parent:
+            self.outbox.send_runs(queued_with(self.record, handler_run, finished))
         self.outbox.send_events(run_events.entries(self.run_id, self.record, events))
 
     # -- Other threads report -----------------------------------------------------

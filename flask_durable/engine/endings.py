@@ -25,7 +25,7 @@ def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:
     reason = str(sealed)
     if reason == "retry":
         return "failed"
-    return "done" if reason == "sleep" and progress else None
+    return "done" if reason in ("sleep", "child") and progress else None
 
 
 def tell(info: AttemptInfo, sealed: Signal | None, ending: Ending | None) -> None:

@@ -24,6 +24,7 @@ import functools
 import math
 import time
 import typing as t
+from dataclasses import replace
 from datetime import datetime
 from datetime import timezone
 
@@ -411,7 +412,7 @@ class Executor:
         failed_step = attempt.info.failed_step = cause.step if cause else ""
         failure = Failure.of(error, attempt=number)
         if cause is error:
-            failure = cause.failure
+            failure = replace(cause.failure, step=cause.step)
         logger.error(
             "Run %s of %s failed: %s: %s",
             attempt.run_id,

@@ -39,6 +39,8 @@ from ..messages import RunMessage
 from ..messages import UndecodableMessage
 from ..redis.errors import log_failure
 from ..redis.errors import TRANSIENT
+from ..store.replies import Finished
+from ..store.run_reader import Record
 from ..store.run_store import RunStore
 from .services import MessageQueue
 
@@ -292,6 +294,31 @@ class Outbox:
             at_once = min(FIRST_REST * doubled, LONGEST_REST)
             waited = 2 * (now - began) * min(doubled, 4)
             self._resting[queue] = now + max(at_once, waited)
+
+
+def parent_of(record: Record, queued: int) -> tuple[str, str, str, int]:
+    """Return the parent of a run, as :meth:`Outbox.send_runs` takes it.
+
+    :param record: The record of the child.
+    :param queued: The time when the parent was queued.
+    """
+    parent, function, queue = (
+        record[field] for field in ("parent", "parent_function", "parent_queue")
+    )
+    return parent, function, queue, queued
+
+
+def queued_with(
+    record: Record, handler: tuple[str, str, str], finished: Finished
+) -> list[tuple[str, str, str, int]]:
+    """Return the runs that the end of a run queued, as :meth:`Outbox.send_runs` does.
+
+    :param handler: Id, function and queue of the failure handler's run.
+    """
+    queued = [(*handler, finished.handler)] if finished.handler else []
+    if finished.parent:
+        queued.append(parent_of(record, finished.parent))
+    return queued
 
 
 def _taken(outcomes: t.Sequence[Exception | None]) -> list[int]:

@@ -10,11 +10,11 @@ from ..common.ids import derived_id
 from ..events.builtin import FunctionCancelled
 from ..events.builtin import FunctionFailed
 from ..events.builtin import FunctionFinished
-from ..events.model import RESERVED_PREFIX
 from ..messages import EventMessage
 from ..store.directory import Published
 from ..store.run_reader import Record
 from ..store.status import RunStatus
+from .children import is_quiet
 
 #: Most bytes of JSON of a result that travels with its event. A queue would refuse a
 #: larger message again and again.
@@ -43,7 +43,7 @@ def events_of(
     :param opened: A callable that returns the run's event with its data; called only if
         some function listens.
     """
-    if record["event_name"].startswith(RESERVED_PREFIX) or "cause" in record:
+    if is_quiet(record):
         return []
     wanted = {
         trigger

@@ -130,6 +130,16 @@ class RunPayloads:
         with self._reading(step):
             return self._payloads.open(sealed)
 
+    def seal_event(self, message: EventMessage) -> str:
+        """Return the event of a run that this one starts, as it is stored.
+
+        :raises Signal: The run waits for the blob store.
+        """
+        if self._payloads.plain:
+            return message.encode()
+        with self._reading():
+            return self._payloads.seal_event(message)
+
     def seal_end(
         self, outcome: str, *, failed: bool, events: t.Sequence[EventMessage]
     ) -> tuple[str, list[str]]:

@@ -15,6 +15,7 @@ from ..common.loops import moved
 from ..common.safe_logging import get_logger
 from ..errors import RunNotFound
 from ..redis.errors import log_failure
+from .admin import ORPHANED
 from .admin import RunAdmin
 from .expiry import ObjectRemover
 from .outbox import Outbox
@@ -30,6 +31,9 @@ MAX_ROUNDS = 100
 
 #: Most seconds that a state server that does not answer is left alone.
 LONGEST_REST = 10.0
+
+#: Why a run is cancelled that a sweep names, by the kind of its timer.
+_REASONS = {"start": "not started in time", "timeout": "timeout", "orphan": ORPHANED}
 
 logger = get_logger(__name__)
 
@@ -132,7 +136,7 @@ class Sweeper:
 
     def _time_out(self, timer: str) -> None:
         kind, _, run_id = timer.partition(":")
-        reason = "not started in time" if kind == "start" else "timeout"
+        reason = _REASONS[kind]
         try:
             if self._admin.cancel(run_id, reason, timer=kind):
                 logger.warning(

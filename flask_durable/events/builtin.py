@@ -42,6 +42,10 @@ class FunctionCancelled(FunctionFinished, name="durable/function.cancelled"):
     """A run was cancelled. The fields are those of :class:`FunctionFinished`."""
 
 
+#: The name of the event of a run whose function no event starts: it was invoked, or
+#: started by its id.
+INVOKED = "durable/function.invoked"
+
 #: A header of the event: JSON that says which schedule made it, for cron monitors.
 #: ``expression``, ``timezone`` and ``jitter`` are the schedule's; ``number`` counts the
 #: schedules of the function from 1; ``timeout`` is that of the function, or ``null``.

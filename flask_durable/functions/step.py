@@ -10,10 +10,13 @@ from ..common.durations import Duration
 from .retries import Backoff
 
 if t.TYPE_CHECKING:
+    from ..events.model import EventData
     from ..events.model import EventLike
+    from .function import Function
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
+D = t.TypeVar("D")
 
 
 class Step(abc.ABC):
@@ -99,6 +102,59 @@ class Step(abc.ABC):
         """Suspend the run until *when*. A moment in the past is no sleep.
 
         :raises StepUsageError: *when* has no time zone.
+        """
+
+    @t.overload
+    def invoke(
+        self,
+        id: str,
+        function: Function[D, R],
+        data: D | t.Mapping[str, t.Any] | None = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+    ) -> R: ...
+
+    @t.overload
+    def invoke(
+        self,
+        id: str,
+        function: str,
+        data: EventData | t.Mapping[str, t.Any] | None = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+    ) -> t.Any: ...
+
+    @abc.abstractmethod
+    def invoke(
+        self,
+        id: str,
+        function: Function[t.Any, t.Any] | str,
+        data: t.Any = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+    ) -> t.Any:
+        """Start a run of another function, and return its result.
+
+        The run waits on its function's queue, and has that function's retries and
+        timeouts. This run is suspended until it has ended. It is created once; if this
+        run is cancelled, it is cancelled too.
+
+        :param function: A durable function, or the id of one whose code may be in
+            another app's process. Its ``where`` is not asked.
+        :param data: The data of the event that the function gets: its model, or a
+            mapping that fits the model.
+        :param timeout: The longest time to wait for the result, counted from when this
+            is first reached. When it is over the run is cancelled.
+        :returns: The result, by the return annotation of the function; for a function
+            that is given by an id without code here, as JSON gives it back.
+        :raises InvokeError: The run failed, was cancelled, or took too long. The body
+            may catch it.
+        :raises EventError: The data does not fit the function's model.
+        :raises StepUsageError: No process has the function, or *timeout* is no
+            duration.
         """
 
     @abc.abstractmethod

@@ -16,7 +16,9 @@ EVENTS = "events"
 HEALTH = "health"
 
 _REFERENCE = re.compile(
-    BLOB + r"((?:events|runs/[0-9a-v]{1,64}(?:\.failure(?:-[0-9]+)?)?)/[0-9a-f]{64})"
+    BLOB
+    + r"((?:events|runs/[0-9a-v]{1,64}(?:\.[0-9a-v]{26})?(?:\.failure(?:-[0-9]+)?)?)"
+    r"/[0-9a-f]{64})"
     r" ([0-9]{1,12})"
 )
 

@@ -38,13 +38,14 @@ class StepRecord:
     raises :class:`~flask_durable.PayloadError` if this process cannot open them.
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
-    :param kind: The kind of step: ``run``, ``sleep`` or ``send_event``.
+    :param kind: The kind of step: ``run``, ``sleep``, ``send_event`` or ``invoke``.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
     :param started: The moment that attempt began, by the state server's clock.
     :param duration: Seconds that it took; ``None`` while a sleep goes on.
-    :param due: The end of a sleep.
+    :param due: The end of a sleep, or of the wait for an invoked run.
+    :param child: The id of the run that it invoked.
     :param value: The result, as JSON gives it back.
     :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
@@ -64,6 +65,7 @@ class StepRecord:
     failure: Stored[Failure | None] = Stored()
     checkpoint: Stored[t.Any] = Stored()
     attempts: tuple[StepAttempt, ...] = ()
+    child: str | None = None
 
     def __repr__(self) -> str:
         return f"<StepRecord {self.name!r}, {self.status}>"
@@ -122,6 +124,7 @@ class Run:
     :param changed_step: The first step that was given its stored result although a
         later execution of the body called it with other arguments.
     :param progress: The newest progress that it has shown; it stays when the run ends.
+    :param parent: The id of the run that invoked it.
     """
 
     id: str
@@ -146,6 +149,7 @@ class Run:
     message_error: str | None = None
     changed_step: str | None = None
     progress: RunProgress | None = None
+    parent: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.function!r}, {self.status}>"

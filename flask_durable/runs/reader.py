@@ -13,6 +13,7 @@ from ..events.model import Event
 from ..payloads.deferred import Deferred
 from ..payloads.sealing import Payloads
 from ..store.memo import Memo
+from ..store.memo import WAITS
 from ..store.run_reader import Record
 from ..store.status import RunStatus
 from .model import Claim
@@ -51,6 +52,7 @@ class Reader:
             dispatches=int(record["dispatches"]),
             attempt=int(record["attempt"]) + 1,
             version=record.get("version", ""),
+            parent=record.get("parent"),
             message_error=message_error,
             changed_step=record.get("changed_step"),
             progress=self._progress(record.get("progress")),
@@ -66,19 +68,20 @@ class Reader:
         return tuple([self._step(name, memo) for name, memo in in_order])
 
     def _step(self, name: str, memo: Memo) -> StepRecord:
-        sleeps = memo.kind == "sleep"
+        waits = memo.kind in WAITS
         failed = memo.status in ("failed", "tried")
         return StepRecord(
             name=name,
             kind=memo.kind,
             status=_STEP_STATUS.get(memo.status, memo.status),
-            attempt=0 if sleeps else memo.number,
+            attempt=0 if waits else memo.number,
             started=_moment(memo.tries[-1].started) if memo.tries else None,
             duration=_duration(memo),
-            due=_moment(memo.number) if sleeps else None,
+            due=_moment(memo.number or None) if waits else None,
             value=self._value(memo.body if memo.status == "done" else None),
             failure=self._failure(memo.body if failed else None),
-            attempts=() if sleeps else _attempts(memo),
+            child=memo.path if memo.kind == "invoke" else None,
+            attempts=() if waits else _attempts(memo),
             checkpoint=self._value(memo.checkpoint or None),
         )
 
@@ -122,9 +125,9 @@ def _duration(memo: Memo) -> float | None:
     if not memo.tries:
         return None
     began, took = memo.tries[-1]
-    if memo.kind != "sleep":
+    if memo.kind not in WAITS:
         return took / 1000
-    return max(memo.number - began, 0) / 1000 if memo.status == "done" else None
+    return max(memo.number - began, 0) / 1000 if memo.final else None
 
 
 def _moment(milliseconds: str | int | None) -> datetime | None:

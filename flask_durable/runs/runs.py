@@ -88,6 +88,7 @@ class Runs:
         *,
         status: RunStatus | str | None = None,
         function: str | None = None,
+        parent: str | None = None,
         limit: int = 50,
         before: datetime | None = None,
     ) -> list[Run]:
@@ -95,6 +96,7 @@ class Runs:
 
         :param status: The state of the returned runs; ``None`` for any.
         :param function: The function of the returned runs; ``None`` for any.
+        :param parent: The run that invoked the returned runs; ``None`` for any.
         :param limit: The most runs to return, up to 1,000.
         :param before: The moment that all returned runs were created before.
         :raises ValueError: *status* is no state of a run.
@@ -102,7 +104,9 @@ class Runs:
         wanted = None if status is None else RunStatus(status)
         limit = max(1, min(limit, 1000))
         index = "runs"
-        if function is not None:
+        if parent is not None:
+            index = f"children:{parent}"
+        elif function is not None:
             index = f"function:{function}"
         elif wanted is not None:
             index = f"status:{wanted}"
@@ -116,7 +120,11 @@ class Runs:
                 )
                 records = self._store.read_records(ids)
             runs = [self._reader.run(record, {}) for record in records]
-            found += [run for run in runs if wanted in (None, run.status)]
+            found += [
+                run
+                for run in runs
+                if wanted in (None, run.status) and function in (None, run.function)
+            ]
             if len(found) >= limit or len(ids) < limit:
                 break
         return found[:limit]

@@ -21,7 +21,8 @@ from .typed import TypedCodec
 
 Codec = PlainCodec | TypedCodec
 
-_PLAIN = PlainCodec()
+#: The codec of results of a function whose code is elsewhere.
+PLAIN = PlainCodec()
 
 #: Return annotations that say nothing about the result.
 _UNTYPED = (
@@ -85,7 +86,7 @@ def _make_codec(function: t.Any) -> Codec:
             hint="Import what it names at run time, outside TYPE_CHECKING.",
         ) from None
     if annotation in _UNTYPED or isinstance(annotation, t.TypeVar):
-        return _PLAIN
+        return PLAIN
     return _typed(annotation)
 
 

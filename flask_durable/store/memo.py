@@ -11,6 +11,10 @@ from urllib.parse import unquote
 MAX_TRIES = 20
 
 
+#: The kinds of steps that wait for something, without calling a body.
+WAITS = frozenset({"sleep", "invoke"})
+
+
 class Try(t.NamedTuple):
     """One call of a step's body.
 
@@ -30,8 +34,8 @@ class Memo:
     :param status: ``done``, ``failed``, ``tried`` (it will be retried), ``begun`` (it
         has a checkpoint only), ``intent`` or ``waiting``.
     :param token: The fencing token of the attempt that wrote it.
-    :param number: The number of the step's attempt; of a sleep, the time when it ends
-        (milliseconds since 1970).
+    :param number: The number of the step's attempt; of a step that waits, the time when
+        the wait ends, or ended (milliseconds since 1970), or 0 if it has no end.
     :param payload: JSON text, see :func:`payload`. A memo that waits has the one that
         it will have when its timer is due.
     :param order: The place among the run's memos, by their first writes. It has gaps.
@@ -78,7 +82,10 @@ class Memo:
 
     @property
     def path(self) -> str:
-        """The place in the result of a value that could not be kept."""
+        """The place in the result of a value that could not be kept.
+
+        Of a step that invoked a run, the id of that run.
+        """
         return unquote(self._parts[3])
 
     @property

@@ -9,6 +9,8 @@ are read here and nowhere else::
     run_create    Creation: Started | Queued | Scheduled | Known
     run_claim     Claimed | Paused | NotQueued
     run_park      Deferred | Paused | NotQueued
+    child_start   ChildStarted | Resolved | Full
+    run_finish    Finished
     run_admin     Changed | WrongState | Missing | OutcomeUnknown | NotFailed
     lease_renew   Renewed | Lost, one a run
 
@@ -123,6 +125,25 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildStarted:
+    """The run is SUSPENDED, and its child is QUEUED since *queued*."""
+
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run has ended.
+
+    :param handler: The time when its failure handler's run was queued, or 0.
+    :param parent: The time when its parent was queued, or 0.
+    """
+
+    handler: int
+    parent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The run is the caller's: its record and its memos."""
 
@@ -146,7 +167,10 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The run is cancelled, or QUEUED since *queued*; *queued* is 0 if cancelled."""
+    """The run is QUEUED since *queued*, or cancelled.
+
+    Of a cancelled run *queued* is the time when its parent was queued, or 0.
+    """
 
     queued: int
 
@@ -264,6 +288,32 @@ def suspension_of(reply: t.Any) -> Suspension:
         case ["full", limit]:
             return Full(limit)
     raise refusal("run_suspend", reply)
+
+
+def child_of(reply: t.Any) -> ChildStarted | Resolved | Full:
+    """Return the reply of ``child_start``.
+
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    match reply:
+        case ["suspended", _, queued]:
+            return ChildStarted(int(queued))
+        case ["resolved", memo]:
+            return Resolved(memo)
+        case ["full", limit]:
+            return Full(limit)
+    raise refusal("child_start", reply)
+
+
+def finish_of(reply: t.Any) -> Finished:
+    """Return the reply of ``run_finish``.
+
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    match reply:
+        case ["finished", handler, parent]:
+            return Finished(int(handler), int(parent))
+    raise refusal("run_finish", reply)
 
 
 def creation_of(reply: t.Any) -> Creation | Exception:

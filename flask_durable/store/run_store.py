@@ -22,6 +22,8 @@ from .replies import Claimed
 from .replies import Commit
 from .replies import commit_of
 from .replies import COMMITTED
+from .replies import finish_of
+from .replies import Finished
 from .replies import NotQueued
 from .replies import Parking
 from .replies import parking_of
@@ -127,8 +129,8 @@ class RunStore(RunReader):
         self.upkeep = upkeep or server
         self.lease = lease
         self._max_dispatches = max_dispatches
-        self._retention = _milliseconds(retention)
-        self._failed_retention = _milliseconds(failed_retention)
+        self._retention = milliseconds(retention)
+        self._failed_retention = milliseconds(failed_retention)
 
     def creation(self, run: NewRun) -> Call:
         """Return the call that creates *run*, to be sent with others in a pipeline.
@@ -144,9 +146,9 @@ class RunStore(RunReader):
         args: list[Argument] = [
             run.id,
             run.token,
-            _milliseconds(self.lease),
-            _milliseconds(run.timeout),
-            _milliseconds(run.start_timeout),
+            milliseconds(self.lease),
+            milliseconds(run.timeout),
+            milliseconds(run.start_timeout),
             run.start_at,
             *fields,
         ]
@@ -160,7 +162,7 @@ class RunStore(RunReader):
         args: list[Argument] = [
             run_id,
             token,
-            _milliseconds(self.lease),
+            milliseconds(self.lease),
             self._max_dispatches,
             version,
             queued,
@@ -196,7 +198,7 @@ class RunStore(RunReader):
             "step_commit",
             run_id,
             token,
-            _milliseconds(self.lease if lease is None else lease),
+            milliseconds(self.lease if lease is None else lease),
             step,
             status,
             number,
@@ -237,7 +239,7 @@ class RunStore(RunReader):
             :class:`~.replies.Full` where the caller still owns it.
         :raises NotOwner: The run is no longer the caller's.
         """
-        lease = _milliseconds(self.lease)
+        lease = milliseconds(self.lease)
         reply = self._call(
             "run_suspend",
             run_id,
@@ -265,13 +267,13 @@ class RunStore(RunReader):
         reason: str = "",
         handler: tuple[str, str, str] = ("", "", ""),
         events: t.Sequence[str] = (),
-    ) -> int:
+    ) -> Finished:
         """End a run.
 
         :param outcome: The result or the failure, as JSON text.
         :param handler: Id, function and queue of the failure handler's run.
         :param events: Event messages that are owed.
-        :returns: The time when the handler's run was queued (milliseconds), or 0.
+        :returns: The runs that were queued with it.
         :raises NotOwner: The run is no longer the caller's.
         """
         reply = self._call(
@@ -286,10 +288,7 @@ class RunStore(RunReader):
             *handler,
             *events,
         )
-        match reply:
-            case ["finished", time]:
-                return int(time)
-        raise refusal("run_finish", reply)
+        return finish_of(reply)
 
     def renew(
         self, tag: str, leases: t.Sequence[tuple[str, str, float]]
@@ -301,7 +300,7 @@ class RunStore(RunReader):
         """
         args: list[Argument] = []
         for run_id, token, seconds in leases:
-            args += [run_id, token, _milliseconds(seconds)]
+            args += [run_id, token, milliseconds(seconds)]
         reply = self.upkeep.call("lease_renew", tag, *args)
         return renewals_of(reply, len(leases))
 
@@ -343,7 +342,7 @@ class RunStore(RunReader):
         reply = self.upkeep.call(
             "sweep",
             tag,
-            _milliseconds(self.lease),
+            milliseconds(self.lease),
             SWEEP_LIMIT,
             len(empty_queues),
             *empty_queues,
@@ -413,13 +412,14 @@ class RunStore(RunReader):
 
 def after(seconds: float) -> str:
     """Return a time counted from now by the server's clock, as scripts take it."""
-    return str(_milliseconds(seconds))
+    return str(milliseconds(seconds))
 
 
 def at(timestamp: float) -> str:
     """Return a time given in seconds since 1970, as scripts take it."""
-    return f"@{_milliseconds(timestamp)}"
+    return f"@{milliseconds(timestamp)}"
 
 
-def _milliseconds(seconds: float | None) -> int:
+def milliseconds(seconds: float | None) -> int:
+    """Return *seconds* as scripts take them; 0 for ``None``."""
     return 0 if seconds is None else round(seconds * 1000)

@@ -286,7 +286,7 @@ class Kit:
 
     def finish(self, run_id: str, token: str = "t1", **given: t.Any) -> int:
         options = {"failed": False, "outcome": "null", **given}
-        return self.store.finish(run_id, token, **options)
+        return self.store.finish(run_id, token, **options).handler
 
     def sweep(self, *empty: str, run_id: str = "") -> Swept:
         return self.store.sweep(self.tag(run_id), empty)

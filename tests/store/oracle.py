@@ -20,6 +20,9 @@ EVENTS = "events"
 CLAIMS = 20
 FINISHED = ("completed", "failed", "cancelled")
 FINAL = ("done", "failed")
+CANCELLED = (
+    '{"type":"RunCancelled","message":"the run was cancelled","code":"run.cancelled"}'
+)
 
 Reply = list[t.Any]
 
@@ -65,6 +68,12 @@ class Run:
     result: str | None = None
     failed_step: str | None = None
     kind: str | None = None
+    parent: str | None = None
+    parent_step: str | None = None
+    parent_generation: int | None = None
+    parent_memo: str | None = None
+    #: "1" if it ever had a child.
+    children: str | None = None
     failed_run: str | None = None
     failed_generation: int | None = None
     cause: str | None = None
@@ -125,6 +134,9 @@ class Oracle:
         self.longest_lease = 0
         self.events: dict[str, str] = {}
         self.expiry: dict[str, int] = {}
+        #: By parent: its children, and those that have not ended, by their creation.
+        self.children: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self.unfinished: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self.arrived: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
         self.hours: defaultdict[int, Counter[str]] = defaultdict(Counter)
@@ -231,6 +243,7 @@ class Oracle:
             return run.administered[1]
         allowed = {
             "cancel": run.status not in FINISHED,
+            "orphaned": self._is_orphan(run),
             "timeout": f"timeout:{id}" in self.timers,
             "unstarted": f"start:{id}" in self.timers,
             "resume": run.status == "paused",
@@ -239,11 +252,12 @@ class Oracle:
         other = action == "retry" and events and events[0] != str(run.generation)
         if not allowed[action] or other:
             return ["state", run.status]
-        ends = action in ("cancel", "timeout", "unstarted")
-        reply = ["ok", "0" if ends else str(self.now)]
+        ends = action in ("cancel", "orphaned", "timeout", "unstarted")
+        reply = ["ok", str(self.now)]
+        if ends:
+            reply = ["ok", self._settle(run, "cancelled", retention)]
         run.administered = (token, reply)
         if ends:
-            self._settle(run, "cancelled", retention)
             run.reason = reason
             self._owe(run, events)
             return reply
@@ -344,7 +358,8 @@ class Oracle:
     ) -> Reply:
         run = self.runs.get(id)
         if run is None or run.token != token:
-            return self._left(run, token, finished=False) or self._refusal(run)
+            left = self._left(run, token, finished=False)
+            return left[:2] if left else self._refusal(run)
         due = int(when[1:]) if when.startswith("@") else self.now + int(when)
         if how == "pause":
             self._pause(run)
@@ -406,7 +421,7 @@ class Oracle:
         run = self.runs.get(id)
         if run is None or run.token != token:
             return self._left(run, token, finished=True) or self._refusal(run)
-        self._settle(run, to, retention)
+        told = self._settle(run, to, retention, outcome)
         if to == "completed":
             run.result, run.failure = outcome, None
         else:
@@ -423,8 +438,57 @@ class Oracle:
             self._count(child, "started")
             self._enqueue(child)
         self._owe(run, events)
-        run.left = (token, ["finished", queued])
-        return ["finished", queued]
+        run.left = (token, ["finished", queued, told])
+        return ["finished", queued, told]
+
+    def child_start(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        step: str,
+        wait: int,
+        head: str,
+        expired: str,
+        most_steps: int,
+        most_bytes: int,
+        child_id: str,
+        timeout: int,
+        start_timeout: int,
+        *pairs: str,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            left = self._left(run, token, finished=False)
+            if left and left[0] == "suspended" and len(left) == 3:
+                return left
+            return self._refusal(run)
+        existing = run.memos.get(step)
+        if existing is not None and existing.status in FINAL:
+            self.leases[id] = self.now + lease
+            return ["resolved", str(existing)]
+        due = self.now + wait if wait else 0
+        memo = Memo("waiting", token, due, run.order_of(step), head + expired)
+        if full := self._full(run, step, memo, most_steps, most_bytes):
+            return ["full", full]
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        assert child_id not in self.runs
+        child = Run(child_id, fields["function"], fields["queue"], self.now, timeout)
+        child.kind, child.parent, child.parent_step = "child", id, step
+        child.parent_generation, child.parent_memo = run.generation, head
+        self.runs[child_id] = child
+        self._count(child, "started")
+        self._arm(child, self.now, timeout, start_timeout)
+        self._enqueue(child)
+        self.children[id][child_id] = self.unfinished[id][child_id] = self.now
+        run.memos[step] = memo
+        run.dispatches = run.attempt = 0
+        run.waiting, run.becomes, run.children = step, "failed", "1"
+        self._leave(run, ["suspended", str(due), str(self.now)])
+        run.status, run.reason, run.due = "suspended", "child", due or None
+        if due:
+            self.timers[f"wake:{id}"] = due
+        return ["suspended", str(due), str(self.now)]
 
     def lease_renew(self, *leases: t.Any) -> Reply:
         replies = []
@@ -453,13 +517,20 @@ class Oracle:
             kind, _, id = timer.partition(":")
             if kind == "wake":
                 del self.timers[timer]
-                self._wake(self.runs[id])
+                self._wake(self.runs[id], timeouts)
+            elif kind == "orphans":
+                self._name_orphans(id, timeouts)
             else:
                 timeouts.append(timer)
                 self.timers[timer] = self.now + RESEND
         for id in self._due(self.queued):
             self._doubt(self.runs[id])
         for id in self._due(self.expiry):
+            if self.unfinished[id]:
+                self.expiry[id] = self.now + 60_000
+                continue
+            self.children[self.runs[id].parent or ""].pop(id, None)
+            self.children.pop(id, None)
             del self.runs[id], self.expiry[id]
         runs: Reply = []
         events: Reply = []
@@ -493,7 +564,7 @@ class Oracle:
     def _note_lease(self, lease: int) -> None:
         self.longest_lease = max(lease, self.longest_lease)
 
-    def _wake(self, run: Run) -> None:
+    def _wake(self, run: Run, timeouts: list[str]) -> None:
         if run.status != "suspended":
             return
         if run.waiting is not None:
@@ -502,7 +573,54 @@ class Oracle:
                 assert run.becomes is not None
                 memo.status = run.becomes
             run.waiting = run.becomes = None
+            if self.unfinished[run.id]:
+                self._name_orphans(run.id, timeouts)
         self._enqueue(run, self.now)
+
+    def _name_orphans(self, id: str, timeouts: list[str]) -> None:
+        found = [
+            child
+            for child, _ in sorted(self.unfinished[id].items(), key=lambda c: c[::-1])
+            if self._is_orphan(self.runs[child])
+        ]
+        timeouts += [f"orphan:{child}" for child in found]
+        if found:
+            self.timers[f"orphans:{id}"] = self.now + RESEND
+        else:
+            self.timers.pop(f"orphans:{id}", None)
+
+    def _is_orphan(self, child: Run) -> bool:
+        if child.parent is None or child.status in FINISHED:
+            return False
+        return self._awaited_by(child) is None
+
+    def _awaited_by(self, child: Run) -> Memo | None:
+        """Return the memo that waits for a child."""
+        parent = self.runs.get(child.parent or "")
+        if parent is None or parent.status in FINISHED:
+            return None
+        if parent.generation != child.parent_generation:
+            return None
+        memo = parent.memos.get(child.parent_step or "")
+        return memo if memo is not None and memo.status == "waiting" else None
+
+    def _tell_parent(self, child: Run, status: str, outcome: str | None) -> str:
+        assert child.parent is not None
+        if self.unfinished[child.parent].pop(child.id, None) is None:
+            return "0"
+        memo = self._awaited_by(child)
+        if memo is None:
+            return "0"
+        memo.status = "done" if status == "completed" else "failed"
+        memo.number = self.now
+        memo.payload = f"{child.parent_memo}{outcome or CANCELLED}"
+        parent = self.runs[child.parent]
+        if parent.status != "suspended" or parent.waiting != child.parent_step:
+            return "0"
+        self.timers.pop(f"wake:{parent.id}", None)
+        parent.waiting = parent.becomes = None
+        self._enqueue(parent)
+        return str(self.now)
 
     def _doubt(self, run: Run) -> None:
         assert run.queued_at is not None
@@ -610,7 +728,9 @@ class Oracle:
         self.queued.pop(run.id, None)
         self.owed[run.queue].pop(f"run:{run.id}", None)
 
-    def _settle(self, run: Run, status: str, retention: int) -> None:
+    def _settle(
+        self, run: Run, status: str, retention: int, outcome: str | None = None
+    ) -> str:
         self._disown(run, status)
         self._unqueue(run)
         for kind in ("wake", "timeout", "start"):
@@ -620,6 +740,9 @@ class Oracle:
         run.timeout_left = run.start_left = None
         self.expiry[run.id] = self.now + retention
         self._count(run, status)
+        if self.unfinished[run.id]:
+            self.timers[f"orphans:{run.id}"] = self.now
+        return "0" if run.parent is None else self._tell_parent(run, status, outcome)
 
     def _count(self, run: Run, what: str) -> None:
         field = f"{run.function}:{what}"

@@ -52,7 +52,8 @@ RUNS = [f"r{number}" for number in range(4)]
 ANY = 14
 choices = st.integers(0, ANY + 1)
 queues = st.sampled_from(["default", "media"])
-steps = st.sampled_from(["a", "b c", "ü\n#2", "%d"])
+STEPS = ["a", "b c", "ü\n#2", "%d"]
+steps = st.sampled_from(STEPS)
 payloads = st.sampled_from(
     ["run 1", "", "x\ny z\n", "done t1 1\n", "☃" * 30, "x" * 150]
 )
@@ -71,6 +72,7 @@ FITTING = {
     "cancel": ("queued", "running", "suspended", "paused"),
     "timeout": ("queued", "running", "suspended", "paused"),
     "unstarted": ("queued", "suspended"),
+    "orphaned": ("queued", "running", "suspended", "paused"),
     "resume": ("paused",),
     "retry": ("failed", "cancelled"),
 }
@@ -287,6 +289,61 @@ class Model(RuleBasedStateMachine):
     @rule(
         run=choices,
         age=ages,
+        step=steps,
+        wait=st.sampled_from([0, 0, 1_000, 61_000]),
+        timeout=st.sampled_from([0, 0, 100_000]),
+        queue=queues,
+        payload=payloads,
+    )
+    def invoke(
+        self, run: int, age: int, step: str, wait: int, payload: str, **given: t.Any
+    ) -> None:
+        id = self.pick(run, "running")
+        self._invoke(id, self.owner(id, age), step, wait, payload, **given)
+
+    def _invoke(
+        self,
+        id: str,
+        token: str,
+        step: str,
+        wait: int = 0,
+        payload: str = "",
+        timeout: int = 0,
+        queue: str = "media",
+    ) -> str:
+        """Have a step of a run start a child; return its id."""
+        found = self.oracle.runs.get(id)
+        made = (found.created, found.generation) if found else (0, 0)
+        root, name = id.partition(".")[0], id.replace(".", "_")
+        child = f"{root}.{name}_{STEPS.index(step)}_{made[0] - BEGIN}_{made[1]}"
+        head = (id, token, LEASE, step, wait, payload, "late")
+        limits = (MOST_STEPS, MOST_BYTES, child, timeout, 0)
+        fields = ["function", "work", "queue", queue, "event", "{}"]
+        fields += ["event_id", "e\n1", "event_name", "a/b"]
+        self.do("child_start", *head, *limits, *fields)
+        return child
+
+    @rule(run=choices, step=steps, retried=st.booleans(), ends=st.booleans())
+    def leave_a_child(self, run: int, step: str, retried: bool, ends: bool) -> None:
+        """Cancel a run that waits for a child, which may end all the same."""
+        id = self.pick(run, "running")
+        child = self._invoke(id, self.owner(id, 0), step)
+        self.do("run_admin", id, "cancel", self.new_token(), "why", RETENTION)
+        if retried:
+            self.do("run_admin", id, "retry", self.new_token(), "", RETENTION)
+            token = self.new_token()
+            self.do("run_claim", id, token, LEASE, MOST_DISPATCHES, "v1", 0)
+            self._invoke(id, token, step)
+        if ends:
+            token = self.new_token()
+            self.do("run_claim", child, token, LEASE, MOST_DISPATCHES, "v1", 0)
+            outcome = ("completed", '{"x": 1}', RETENTION, "", "", "", "", "")
+            self.do("run_finish", child, token, *outcome)
+        self.sweep([])
+
+    @rule(
+        run=choices,
+        age=ages,
         failed=st.booleans(),
         step=steps,
         reason=st.sampled_from(["", "why"]),
@@ -391,7 +448,8 @@ class Model(RuleBasedStateMachine):
     def expire_all(self) -> None:
         self.advance(RETENTION)
         self.sweep([])
-        assert not self.oracle.expiry
+        # A run stays until its children have ended.
+        assert all(self.oracle.unfinished[id] for id in self.oracle.expiry)
 
     def _is_gone(self, run: str) -> None:
         for pair in [pair for pair in self.outcomes if pair[0] == run]:
@@ -440,12 +498,29 @@ class Model(RuleBasedStateMachine):
             owners = {
                 "queued": id in oracle.queued,
                 "running": id in oracle.leases,
-                "suspended": f"wake:{id}" in oracle.timers,
+                "suspended": f"wake:{id}" in oracle.timers or self.awaits(id),
             }
             for status, owned in owners.items():
                 assert owned == (run.status == status), (id, run.status, status)
             assert (run.token is not None) == (run.status == "running")
             assert (id in oracle.expiry) == (run.status in FINISHED)
+
+    def awaits(self, id: str) -> bool:
+        """Return True if a run waits for a child that has not ended."""
+        run = self.oracle.runs[id]
+        return run.waiting is not None and any(
+            (child.parent_step, child.parent_generation)
+            == (run.waiting, run.generation)
+            for child in map(self.oracle.runs.__getitem__, self.oracle.unfinished[id])
+        )
+
+    @invariant()
+    def every_orphan_will_be_named(self) -> None:
+        oracle = self.oracle
+        for parent, children in oracle.unfinished.items():
+            for child in children:
+                if oracle._is_orphan(oracle.runs[child]):
+                    assert f"orphans:{parent}" in oracle.timers
 
     @invariant()
     def the_counts_add_up(self) -> None:
@@ -489,6 +564,9 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         f"counts:{hour}": texts(counted) for hour, counted in oracle.hours.items()
     }
     found |= {f"outbox:{queue}": dict(owed) for queue, owed in oracle.owed.items()}
+    for name in ("children", "unfinished"):
+        kept = getattr(oracle, name).items()
+        found |= {f"{name}:{id}": dict(children) for id, children in kept}
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
         indexes[f"status:{run.status}"][run.id] = run.created
@@ -531,6 +609,11 @@ FIELDS = (
     "failed_step",
     "progress",
     "kind",
+    "parent",
+    "parent_step",
+    "parent_generation",
+    "parent_memo",
+    "children",
     "failed_run",
     "failed_generation",
     "cause",

@@ -26,6 +26,7 @@ from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import Failure
 from flask_durable import Function
+from flask_durable import InvokeError
 from flask_durable import NonRetriable
 from flask_durable import RetryAfter
 from flask_durable import Run
@@ -92,6 +93,12 @@ def transcribe(event: Event[Requested], step: Step) -> dict[str, int]:
     step.sleep("cool-off", "10m")
     step.sleep("more", timedelta(minutes=1))
     step.sleep_until("later", datetime.now(timezone.utc))
+    t.assert_type(step.invoke("anything", anything, {"path": meta.path}), str)
+    cut = step.invoke("either", index, Finished(words=1), timeout="1h")
+    t.assert_type(cut, int)
+    t.assert_type(step.invoke("by-id", "index", Finished(words=1)), t.Any)
+    step.invoke("index", index, Requested(audio_url="a"))  # type: ignore[misc]
+    step.invoke("index", len, {})  # type: ignore[call-overload]
     t.assert_type(step.send_event("done", Finished(words=1), Event("a/b")), list[str])
     return {"words": len(text)}
 
@@ -169,6 +176,8 @@ def order(event: Event, step: Step) -> None:
     t.assert_type(charge.name, str)
     try:
         notify(1, "text")
+    except InvokeError as error:
+        t.assert_type(error.run_id, str)
     except StepError as error:
         t.assert_type(error.step, str)
         t.assert_type(error.failure, Failure)

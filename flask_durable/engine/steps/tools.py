@@ -9,6 +9,7 @@ from ...common.durations import Duration
 from ...functions.options import StepOptions
 from ...functions.retries import Backoff
 from ...functions.step import Step
+from . import invoke
 from . import run
 from . import send_event
 from . import sleep
@@ -16,6 +17,7 @@ from . import transaction
 
 if t.TYPE_CHECKING:
     from ...events.model import EventLike
+    from ...functions.function import Function
     from ..attempt import Attempt
 
 P = t.ParamSpec("P")
@@ -78,6 +80,17 @@ class AttemptStep(Step):
 
     def sleep_until(self, id: str, when: datetime, /) -> None:
         sleep.sleep_until(self.attempt, id, when)
+
+    def invoke(
+        self,
+        id: str,
+        function: Function[t.Any, t.Any] | str,
+        data: t.Any = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+    ) -> t.Any:
+        return invoke.invoke(self.attempt, id, function, data, timeout)
 
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         return send_event.send_event(self.attempt, self._options, id, events)

@@ -16,7 +16,8 @@
 --   <tag>:looks           hash   run -> "<token> <end> <end before>" of its lease, as the
 --                                first look after that end left it
 --   <tag>:lease           text   the longest lease that was asked for, milliseconds
---   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time
+--   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time;
+--                                "orphans:<id>": children that it leaves are cancelled
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
 --   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
 --   <tag>:arrived         hash   "<q>:<f>" -> how often a run of them was queued, or
@@ -31,6 +32,8 @@
 --   <tag>:schedules       zset   schedules by the time up to which they are carried out
 --   <tag>:functions       hash   the directory (see functions_publish.lua)
 --   <tag>:expire          zset   finished runs by the end of their retention
+--   <tag>:children:<id>   zset   the children of a run by the time they were created
+--   <tag>:unfinished:<id> zset   those that have not ended yet
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
 --
@@ -202,10 +205,74 @@ local function pause(id, from, created, now, ...)
   set_status(id, from, 'paused', created, ...)
 end
 
+-- Writes the memo of a step that waits for something, and queues the run if it is
+-- SUSPENDED on that step. Returns the time when it was queued, or nil.
+local function answer_wait(id, step, existing, value, now)
+  local run = get(id, 'status', 'waiting', 'created')
+  write_memo(id, step, existing, value)
+  if run[1] ~= 'suspended' or run[2] ~= step then return end
+  redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
+  redis.call('HDEL', run_key(id), 'waiting', 'becomes')
+  enqueue(id, 'suspended', run[3], now)
+  return now
+end
+
+-- Returns the memo of a parent's step that still waits for the child, or nil. A parent
+-- that was retried has a new child under its new generation, and gets no result of an
+-- older one.
+local function awaited_by(parent, step, generation)
+  local run = get(parent, 'status', 'generation')
+  if not run[1] or terminal(run[1]) or run[2] ~= generation then return end
+  local existing = redis.call('HGET', steps_key(parent), step)
+  if existing and string.sub(existing, 1, 8) == 'waiting ' then return existing end
+end
+
+-- The failure of a step whose child was cancelled.
+local CANCELLED = '{"type":"RunCancelled","message":"the run was cancelled",'
+  .. '"code":"run.cancelled"}'
+
+-- Tells the parent of a child how it ended: the first answer to the step stands, be it
+-- this one or the end of the wait. In the script that ends the child, so no death comes
+-- between. Returns the time when the parent was queued, or "0".
+local function tell_parent(id, to, outcome, now)
+  local child = get(id, 'parent', 'parent_step', 'parent_generation', 'parent_memo')
+  local parent, step = child[1], child[2]
+  -- A child that ended, and was retried by itself, is nobody's child any more.
+  if redis.call('ZREM', tag .. ':unfinished:' .. parent, id) == 0 then return '0' end
+  local existing = awaited_by(parent, step, child[3])
+  if not existing then return '0' end
+  local _, token, _, order = head(existing)
+  local value = memo(to == 'completed' and 'done' or 'failed', token, now, order,
+    child[4] .. (outcome or CANCELLED))
+  local queued = answer_wait(parent, step, existing, value, now)
+  return queued and text(queued) or '0'
+end
+
+-- True for an unfinished child that its parent does not wait for any more.
+local function orphaned(id)
+  local child = get(id, 'status', 'parent', 'parent_step', 'parent_generation')
+  if not child[2] or terminal(child[1]) then return false end
+  return not awaited_by(child[2], child[3], child[4])
+end
+
+local function has_unfinished(id)
+  return redis.call('EXISTS', tag .. ':unfinished:' .. id) == 1
+end
+
+-- Notes that children which a run leaves behind are to be cancelled. A sweep names them,
+-- so that their ends are told like all others; a script that cancelled a whole tree
+-- would have no bound.
+local function leave_orphans(id, now)
+  if has_unfinished(id) then
+    redis.call('ZADD', tag .. ':timers', now, 'orphans:' .. id)
+  end
+end
+
 -- Removes all that a run leaves behind at its end, except its record. Every run ends
 -- here, however it ends: other parts that have to know of it are told here and nowhere
--- else.
-local function settle(id, from, to, created, now, retention, ...)
+-- else. The outcome is the result or the failure; none of a run that was cancelled.
+-- Returns the time when its parent was queued, or "0".
+local function settle(id, from, to, created, now, retention, outcome, ...)
   disown(id, to, now)
   unqueue(id)
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id, 'timeout:' .. id, 'start:' .. id)
@@ -213,7 +280,10 @@ local function settle(id, from, to, created, now, retention, ...)
     'start_left')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
-  count_run(get(id, 'function')[1], to, now)
+  local run = get(id, 'function', 'parent', 'children')
+  count_run(run[1], to, now)
+  if run[3] then leave_orphans(id, now) end
+  return run[2] and tell_parent(id, to, outcome, now) or '0'
 end
 
 -- Events that are owed are kept whole, apart from the run that owes them.
@@ -279,7 +349,10 @@ end
 
 -- Removes a finished run whole.
 local function remove(id, status, function_id)
-  redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id)
+  local parent = get(id, 'parent')[1]
+  if parent then redis.call('ZREM', tag .. ':children:' .. parent, id) end
+  redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id,
+    tag .. ':children:' .. id)
   redis.call('ZREM', tag .. ':runs', id)
   redis.call('ZREM', tag .. ':status:' .. status, id)
   redis.call('ZREM', tag .. ':function:' .. function_id, id)

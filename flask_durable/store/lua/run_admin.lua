@@ -6,6 +6,7 @@
 -- ARGV[2] "cancel"   any unfinished run ends as CANCELLED, at once
 --         "timeout"  the same, because its time is over
 --         "unstarted" the same, because it has not started in time
+--         "orphaned" the same, because its parent does not wait for it any more
 --         "resume"   PAUSED -> QUEUED
 --         "retry"    FAILED or CANCELLED -> QUEUED, from the step that failed
 -- ARGV[3] token, unique by the caller
@@ -15,7 +16,8 @@
 --         retry: the generation that ended, or "" for whichever it is; then the names
 --         of failed steps to run again, besides the one that failed the run
 --
--- Reply   {"ok", time}        time: when it was queued, or "0"
+-- Reply   {"ok", time}        time: when it was queued; of a cancelled run, when its
+--                             parent was; or "0"
 --         {"state", status}   the run is in no state for it; nothing was changed
 --         {"unknown", step}   the step that failed the run ran at most once, and may have
 --                             had its effect: it is run again only if it is named
@@ -25,6 +27,9 @@
 -- A sweep names a timer that is due, and its caller comes back with it. In between the run
 -- may have been paused, which stops its clocks, or have started. So the timer is looked
 -- for here, where the run is cancelled.
+--
+-- An orphan is named by a sweep, or by the caller that cancelled its parent. The parent
+-- is looked at here again: it may have been retried since, with a new child.
 --
 -- Cancelling voids the owner's token in the same write, so that no later write of the
 -- owner can land. The caller's token is remembered: otherwise the repeat of a retry whose
@@ -46,7 +51,7 @@ local function answer(reply)
 end
 
 local timers = {timeout = 'timeout:' .. id, unstarted = 'start:' .. id}
-if action == 'cancel' or timers[action] then
+if action == 'cancel' or action == 'orphaned' or timers[action] then
   local timer = timers[action]
   if terminal(status) then
     redis.call('ZREM', tag .. ':timers', timers.timeout, timers.unstarted)
@@ -55,10 +60,11 @@ if action == 'cancel' or timers[action] then
   if timer and not redis.call('ZSCORE', tag .. ':timers', timer) then
     return {'state', status}
   end
-  settle(id, status, 'cancelled', created, now, tonumber(ARGV[5]))
+  if action == 'orphaned' and not orphaned(id) then return {'state', status} end
+  local parent = settle(id, status, 'cancelled', created, now, tonumber(ARGV[5]))
   put(id, 'reason', ARGV[4])
   owe_events(id, run[3], 6, now)
-  return answer('0')
+  return answer(parent)
 end
 
 if action == 'resume' then

@@ -16,7 +16,8 @@
 -- ARGV[10] its queue
 -- ARGV[11..] event messages to send
 --
--- Reply   {"finished", time}   time: when the handler's run was queued, or "0"
+-- Reply   {"finished", time, parent}   when the handler's run was queued, and when its
+--                                      parent was, or "0"
 --         {"lost"} | {"cancelled"}
 --
 -- If a second call created the handler's run, a crash in between would lose it.
@@ -26,18 +27,19 @@ local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'g
   'event', 'event_id', 'event_name')
 if run[2] ~= token then
   if run[3] == token then
-    local to, when = string.match(run[4], '^(%S+) (%S+)$')
-    if to == 'finished' then return {to, when} end
+    local to, when, parent = string.match(run[4], '^(%S+) (%S+) (%S+)$')
+    if to == 'finished' then return {to, when, parent} end
   end
   return refusal(run[1])
 end
 
 local now = clock()
+local retention, parent = tonumber(ARGV[5])
 if to == 'completed' then
-  settle(id, run[1], to, run[5], now, tonumber(ARGV[5]), 'result', ARGV[4])
+  parent = settle(id, run[1], to, run[5], now, retention, ARGV[4], 'result', ARGV[4])
   redis.call('HDEL', run_key(id), 'failure')
 else
-  settle(id, run[1], to, run[5], now, tonumber(ARGV[5]))
+  parent = settle(id, run[1], to, run[5], now, retention, ARGV[4])
   put(id, 'failure', ARGV[4], 'failed_step', ARGV[6])
 end
 if ARGV[7] ~= '' then put(id, 'reason', ARGV[7]) end
@@ -53,6 +55,6 @@ if handler ~= '' and redis.call('EXISTS', run_key(handler)) == 0 then
   index(handler, ARGV[9], now)
   enqueue(handler, '', now, now)
 end
-put(id, 'last_token', token, 'last_reply', 'finished ' .. queued)
+put(id, 'last_token', token, 'last_reply', 'finished ' .. queued .. ' ' .. parent)
 owe_events(id, run[6], 11, now)
-return {'finished', queued}
+return {'finished', queued, parent}

@@ -40,7 +40,7 @@ local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'd
   'bytes', 'removed')
 if run[2] ~= token then
   if run[3] == token then
-    local to, when = string.match(run[4], '^(%S+) (%S+)$')
+    local to, when = string.match(run[4], '^(%S+) (%S+)')
     if to ~= 'finished' then return {to, when} end
   end
   return refusal(run[1])

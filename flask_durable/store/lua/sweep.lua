@@ -11,7 +11,8 @@
 -- Reply   {runs, events, timeouts, expiring, more, behind}
 --         runs      {id, function, queue, queued_at} ... whose message is to be sent
 --         events    {entry, message} ... to be sent
---         timeouts  "timeout:<id>" or "start:<id>" ... whose time is over
+--         timeouts  "timeout:<id>" or "start:<id>" ... whose time is over; "orphan:<id>"
+--                   ... that its parent does not wait for any more
 --         expiring  ids of finished runs; the caller removes their objects, then them
 --         more      1 if a kind besides the outbox had more than ARGV[2]
 --         behind    queues that are owed more
@@ -84,11 +85,32 @@ end
 -- the end of a timeout is given to the caller, who reports it, and comes back until the
 -- run is finished.
 local timeouts = {}
+
+-- Children are named until none is left. The page is full of them while there are more:
+-- only a run that has ended leaves several, and then each of them is an orphan.
+local function name_orphans(id)
+  local timer, found = 'orphans:' .. id, 0
+  local children = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf',
+    '+inf', 'LIMIT', 0, limit)
+  for _, child in ipairs(children) do
+    if orphaned(child) then
+      timeouts[#timeouts + 1] = 'orphan:' .. child
+      found = found + 1
+    end
+  end
+  if found == 0 then
+    redis.call('ZREM', tag .. ':timers', timer)
+  else
+    if found == limit then more = 1 end
+    redis.call('ZADD', tag .. ':timers', found == limit and now or now + RESEND, timer)
+  end
+end
+
 for _, timer in ipairs(due(tag .. ':timers')) do
   local kind, id = string.match(timer, '^(%a+):(.+)$')
   if kind == 'wake' then
     redis.call('ZREM', tag .. ':timers', timer)
-    local run = get(id, 'status', 'created', 'waiting', 'becomes')
+    local run = get(id, 'status', 'created', 'waiting', 'becomes', 'children')
     if run[1] == 'suspended' then
       if run[3] then
         local existing = redis.call('HGET', steps_key(id), run[3])
@@ -96,9 +118,12 @@ for _, timer in ipairs(due(tag .. ':timers')) do
           write_memo(id, run[3], existing, run[4] .. string.sub(existing, 8))
         end
         redis.call('HDEL', run_key(id), 'waiting', 'becomes')
+        if run[5] and has_unfinished(id) then name_orphans(id) end
       end
       enqueue(id, run[1], run[2], now, now)
     end
+  elseif kind == 'orphans' then
+    name_orphans(id)
   else
     timeouts[#timeouts + 1] = timer
     redis.call('ZADD', tag .. ':timers', now + RESEND, timer)
@@ -128,13 +153,19 @@ end
 
 -- 4. Finished runs whose retention is over. Those with objects in the blob store are
 -- marked, and named again a minute later in case their remover dies: a marked run can be
--- neither retried nor created again.
+-- neither retried nor created again. A child's objects stay for as long as its parent,
+-- whose memo refers to them. A run is kept until its children have ended.
 local REMOVAL = 60000
+local KEPT = 3600000
 local expiring = {}
 for _, id in ipairs(due(tag .. ':expire')) do
-  local run = get(id, 'status', 'function', 'blobs')
+  local run = get(id, 'status', 'function', 'blobs', 'parent', 'children')
   if not terminal(run[1]) then
     redis.call('ZREM', tag .. ':expire', id)
+  elseif run[5] and has_unfinished(id) then
+    redis.call('ZADD', tag .. ':expire', now + REMOVAL, id)
+  elseif run[3] and run[4] and redis.call('EXISTS', run_key(run[4])) == 1 then
+    redis.call('ZADD', tag .. ':expire', now + KEPT, id)
   elseif run[3] then
     put(id, 'expiring', '1')
     redis.call('ZADD', tag .. ':expire', now + REMOVAL, id)

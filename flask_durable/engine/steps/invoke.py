@@ -1,0 +1,191 @@
+"""``step.invoke``: a run of another function, and its result.
+
+==========  ======================================================================
+memo found  effect
+==========  ======================================================================
+none        the child is created, and this run is suspended until it has ended
+waiting     the same: this run was retried, and its old child was cancelled
+done        the child's result is returned
+failed      ``InvokeError``: the child failed, was cancelled, or took too long
+==========  ======================================================================
+
+See ``store/children.py`` for the writes. The child has the trace headers of this run's
+event; its data is sealed as an event's, and its objects in the blob store are its own.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from ...common.durations import Duration
+from ...common.durations import format_seconds
+from ...common.durations import to_seconds
+from ...common.ids import child_run_id
+from ...common.ids import derived_id
+from ...common.safe_logging import get_logger
+from ...errors import Failure
+from ...errors import InvokeError
+from ...errors import ReplayMismatch
+from ...errors import StepUsageError
+from ...functions.function import Function
+from ...serialization import Codec
+from ...serialization import UnreadableValue
+from ...store.children import NewChild
+from ...store.children import start_child
+from ...store.memo import Memo
+from ...store.memo import payload
+from ...store.memo import Try
+from ...store.replies import ChildStarted
+from ...store.replies import Full
+from ...store.replies import Resolved
+from ..attempt import Attempt
+from ..children import Callee
+from ..children import callee_of
+from ..children import is_quiet
+from ..children import message_for
+from ..control import Suspended
+from ..sketch import sketch_of
+
+KIND = "invoke"
+
+logger = get_logger(__name__)
+
+
+def invoke(
+    attempt: Attempt,
+    name: str,
+    function: Function[t.Any, t.Any] | str,
+    data: t.Any,
+    timeout: Duration | None,
+) -> t.Any:
+    """Carry out :meth:`flask_durable.Step.invoke`."""
+    wait = _seconds(name, timeout)
+    key = attempt.enter(name)
+    services = attempt.services
+    callee = callee_of(services, function)
+    # Before the child is created: a useless annotation must not cost a run.
+    codec = callee.codec
+    child_id = _child_id(attempt, key)
+    message = message_for(services, callee, data, derived_id("invoked", child_id))
+    sketch = sketch_of(None, [callee.id, message.data])
+    memo = attempt.recall(key, KIND, sketch)
+    if memo is None or not memo.final:
+        headers = attempt.run.message.headers
+        event = attempt.payloads.seal_event(replace(message, headers=headers))
+        child = NewChild(
+            id=child_id,
+            function=callee.id,
+            queue=callee.queue,
+            event=event,
+            event_id=message.id,
+            event_name=message.name,
+            timeout=callee.timeout,
+            start_timeout=callee.start_timeout,
+            version=callee.version,
+            quiet=is_quiet(attempt.record),
+        )
+        memo = _start(attempt, key, child, callee, wait, sketch)
+    return _outcome(attempt, key, memo, codec)
+
+
+def _child_id(attempt: Attempt, key: str) -> str:
+    record = attempt.record
+    # A run that was claimed as it was created has one time for both.
+    created = record.get("created", record["started"])
+    return child_run_id(attempt.run_id, created, record["generation"], key)
+
+
+def _seconds(name: str, timeout: Duration | None) -> float | None:
+    if timeout is None:
+        return None
+    try:
+        seconds = to_seconds(timeout)
+    except ValueError as error:
+        raise StepUsageError(f"Step {name!r} cannot wait: {error}.") from None
+    if seconds < 0.001:
+        raise StepUsageError(
+            f"Step {name!r} cannot wait for {timeout!r}: that is no time.",
+            hint="Leave out timeout= to wait for as long as it takes.",
+        )
+    return seconds
+
+
+def _start(
+    attempt: Attempt,
+    key: str,
+    child: NewChild,
+    callee: Callee,
+    wait: float | None,
+    sketch: bytes,
+) -> Memo:
+    """Create the child, and suspend the run.
+
+    :returns: The memo, if the step has its outcome already.
+    :raises Signal: The run is suspended, or is not ours any more.
+    """
+    services = attempt.services
+    head = payload(
+        KIND,
+        "",
+        tries=[Try(attempt.server_time, 0)],
+        digest=services.payloads.digest(sketch),
+        path=child.id,
+    )
+    expired = Failure(
+        type="InvokeTimeout",
+        message=f"took longer than {format_seconds(wait or 0)}",
+        step=key,
+        code="invoke.timeout",
+    )
+    attempt.progress.flush()
+    reply = attempt.own(
+        lambda: start_child(
+            services.store,
+            (attempt.run_id, attempt.token),
+            key,
+            child,
+            wait=wait,
+            head=head,
+            expired=services.payloads.seal_failure(expired),
+        ),
+        size=len(child.event),
+    )
+    match reply:
+        case Full():
+            attempt.fail_over_limit(reply.limit)
+        case Resolved():
+            attempt.committed = True
+            return Memo.parse(reply.memo)
+        case ChildStarted():
+            attempt.outbox.send_runs(
+                [(child.id, callee.id, callee.queue, reply.queued)]
+            )
+    logger.info(
+        "Step %r of run %s waits for run %s of %s.",
+        key,
+        attempt.run_id,
+        child.id,
+        callee.id,
+        extra={"action": "run_invoked"},
+    )
+    raise attempt.seal(Suspended("child"))
+
+
+def _outcome(attempt: Attempt, key: str, memo: Memo, codec: Codec) -> t.Any:
+    # Only now: a text that is not returned to the body is not fetched.
+    text = attempt.payloads.open(memo.body, key)
+    if memo.status == "failed":
+        raise InvokeError(key, Failure.from_json(text), run_id=memo.path)
+    try:
+        return codec.load(text)
+    except UnreadableValue as error:
+        attempt.pause(
+            ReplayMismatch(
+                f"The result of the run {memo.path}, which step {key!r} invoked, does "
+                "not fit the function's type here.",
+                hint="Deploy code that can read it; then resume.",
+            ),
+            key,
+            error=error,
+        )
