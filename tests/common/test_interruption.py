@@ -309,6 +309,7 @@ def test_a_dead_body_shields_nothing() -> None:
 def test_a_body_that_does_not_end_is_given_up_but_not_by_a_shutdown(
     kind: type[Interrupt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """3.4: A body that does not end although its time is over is given up."""
     monkeypatch.setattr(interruption, "GRACE", 0.0)
     given_up: queue.SimpleQueue[type[Interrupt]] = queue.SimpleQueue()
     go_on = threading.Lock()

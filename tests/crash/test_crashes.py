@@ -34,6 +34,8 @@ STORE = (
     "run_create",
     "run_claim",
     "step_commit",
+    "step_checkpoint",
+    "run_progress",
     "run_suspend",
     "run_finish",
     "sweep",

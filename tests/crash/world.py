@@ -87,6 +87,8 @@ class World:
         self._redis = redis.Redis.from_url(url, decode_responses=True)
         self._outcomes: dict[tuple[str, str], str] = {}
         self._accepted = False
+        #: The newest checkpoint that was acknowledged, and that was asked for.
+        self._kept = self._asked = 0
         self._process: Harness | None = None
         self._make: t.Callable[[], Harness] = lambda: Harness(
             url,
@@ -140,6 +142,23 @@ class World:
             self.violations.append(f"{step.name} ran after it was committed")
         self.effects[current_run.function, step.name] += 1
         return f"{step.name} of {current_run.function}{self.padding}"
+
+    def resumed(self) -> int:
+        """Return the place that a body goes on from, and check it."""
+        step = current_run.step
+        assert step is not None
+        place: int = step.resumed_from or 0
+        # The reply of a write may have been lost, but nothing that was acknowledged is.
+        if not self._kept <= place <= self._asked:
+            self.violations.append(f"{step.name} goes on from {place}")
+        return place
+
+    def checkpoint(self, place: int) -> None:
+        """Store *place* as the checkpoint of a body."""
+        assert current_run.step is not None
+        self._asked = place
+        current_run.step.checkpoint(place, force=True)
+        self._kept = place
 
     def _work(self) -> None:
         if self._process is None:
@@ -356,6 +375,7 @@ class World:
         by_function = {run.function: run for run in runs}
         self._check_order(by_function["order"])
         assert by_function["parcel"].result.strip() == "pack of parcel"
+        assert by_function["parcel"].progress.message == "packed"
         assert by_function["doomed"].failure.message == "no such number"
         assert by_function["doomed/on_failure"].result == ["apologise", "refund"]
         assert by_function["watch"].result.strip() == "note of watch"
@@ -444,9 +464,16 @@ def workload(world: World) -> Durable:
         step.run("refund", world.effect)
         return [name for name in ("apologise", "refund")]
 
+    def pack() -> str:
+        trace = world.effect()
+        for place in range(world.resumed(), 2):
+            world.checkpoint(place + 1)
+        current_run.progress(1.0, "packed")
+        return trace
+
     @durable.function(on="order/shipped", queue="parcels")
     def parcel(event: Event[t.Any], step: Step) -> str:
-        return step.run("pack", world.effect)
+        return step.run("pack", pack)
 
     @durable.function(on=FunctionFailed)
     def watch(event: Event[FunctionFailed], step: Step) -> str:

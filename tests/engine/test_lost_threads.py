@@ -68,6 +68,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_grace")
 def test_a_run_goes_on_when_a_body_of_it_does_not_return(harness: Harness) -> None:
+    """3.4: The attempt is settled from outside, and the run goes on."""
     blocked = Blocked(harness, retries=0)
     lost = harness.state.services.lost_threads
     wait_until(lambda: harness.run_of(blocked.event).status == RunStatus.QUEUED)
@@ -91,6 +92,7 @@ def test_a_run_goes_on_when_a_body_of_it_does_not_return(harness: Harness) -> No
 def test_the_late_result_of_a_body_that_was_given_up_is_refused(
     harness: Harness,
 ) -> None:
+    """3.4: The attempt was settled; nothing that comes later changes it."""
     blocked = Blocked(harness, retries=1)
     wait_until(lambda: harness.run_of(blocked.event).status == RunStatus.SUSPENDED)
 
@@ -139,6 +141,7 @@ def test_the_body_of_a_cancelled_run_is_interrupted(harness: Harness) -> None:
 def test_a_lost_thread_is_replaced_and_told_of_and_ends_when_it_comes_back(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """3.4: The thread counts as lost, is shown by ``health``, and is replaced."""
     monkeypatch.setattr("flask_durable.worker.threads.LEAST_LOST", 1)
     gate = threading.Lock()
     gate.acquire()

@@ -92,6 +92,26 @@ def long(event: Event[t.Any], step: Step) -> str:
     return step.run("long", work, event.data["pace"])
 
 
+@durable.function(on="work/chunks")
+def chunks(event: Event[t.Any], step: Step) -> int:
+    return step.run("chunks", in_chunks, event.data["count"], event.data["hurry"])
+
+
+def in_chunks(count: int, hurry: str) -> int:
+    """Do *count* chunks, slowly until the file *hurry* exists.
+
+    :returns: The chunk that the last call went on from.
+    """
+    step = current_run.step
+    assert step is not None
+    start: int = step.resumed_from or 0
+    for number in range(start, count):
+        mark(f"chunk {number}", 0.0 if pathlib.Path(hurry).exists() else 0.2)
+        step.checkpoint(number + 1, force=True)
+        current_run.progress((number + 1) / count)
+    return start
+
+
 @durable.function(on="work/snooze")
 def snooze(event: Event[t.Any], step: Step) -> str:
     step.run("before", work, 0)

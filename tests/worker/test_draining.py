@@ -312,6 +312,7 @@ def test_a_worker_ends_for_a_thread_that_is_gone_but_not_for_one_that_is_late() 
 
 
 def test_a_worker_ends_at_the_first_look_that_finds_it_worn_out() -> None:
+    """3.4: The process is renewed when too many threads are lost."""
     patient = Patient({})
     vitals = Vitals(patient)
     assert not vitals.look()
