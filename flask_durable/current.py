@@ -23,6 +23,10 @@ class StepBody(t.Protocol):
     """Keeps the checkpoints of the step's body that is running."""
 
     @property
+    def run_id(self) -> str:
+        """The id of its run."""
+
+    @property
     def resumed_from(self) -> t.Any:
         """The checkpoint that the body goes on from, ``None`` if there is none."""
 
@@ -49,7 +53,6 @@ class StepContext:
     name: str
     attempt: int
     is_final_attempt: bool
-    _run_id: str
     _body: StepBody = dataclasses.field(repr=False)
 
     @functools.cached_property
@@ -59,7 +62,7 @@ class StepContext:
         It is the same for every attempt of this step of this run, and differs from that
         of all other steps.
         """
-        return derived_id("step", self._run_id, self.name)
+        return derived_id("step", self._body.run_id, self.name)
 
     @property
     def resumed_from(self) -> t.Any:

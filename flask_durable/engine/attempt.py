@@ -105,7 +105,7 @@ class Attempt:
         self.context: RunContext | None = None
         #: The step body that is running, so that another thread can interrupt it.
         self.body: Body | None = None
-        #: The checkpoint of that body, once it has one.
+        #: Its checkpoint, once it has one.
         self.checkpoint: Checkpoint | None = None
         #: Shows how far the run has come.
         self.progress = Progress(self)
@@ -131,11 +131,6 @@ class Attempt:
         self.thread = threading.get_ident()
 
     # -- Steps ask ----------------------------------------------------------------
-
-    @property
-    def replays(self) -> bool:
-        """True while the body only gets what earlier attempts have stored."""
-        return self._context.replaying
 
     @property
     def server_time(self) -> int:
@@ -291,7 +286,8 @@ class Attempt:
         :returns: The awaited memo, if it is there already and the run is still ours.
         :raises Signal: The run is suspended, or is not ours any more.
         """
-        self.progress.flush()
+        if self.progress.held_back:
+            self.progress.flush()
         reply = self.own(
             lambda: self.services.store.suspend(
                 self.run_id,
@@ -365,7 +361,8 @@ class Attempt:
         :param outcome: The result or the failure, as JSON text.
         :raises Signal: The run is not ours any more, or waits for the blob store.
         """
-        self.progress.flush()
+        if self.progress.held_back:
+            self.progress.flush()
         handler = self.function.failure_handler if failed else None
         handler_run = ("", "", "")
         if handler is not None:

@@ -31,10 +31,12 @@ class Progress:
     Threads that a step's body started may use it too.
     """
 
-    __slots__ = ("_attempt", "_lock", "_newest", "_stored", "_written")
+    __slots__ = ("_attempt", "_lock", "_newest", "_stored", "_written", "held_back")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
+        #: True if a value is not written yet. Each step looks at it.
+        self.held_back = False
         self._lock = threading.Lock()
         self._newest: tuple[float, str] | None = None
         self._stored: tuple[float, str] | None = None
@@ -48,7 +50,7 @@ class Progress:
         """
         attempt = self._attempt
         attempt.check()
-        if attempt.replays:
+        if attempt.context is not None and attempt.context.replaying:
             return  # it would go back to its beginning
         if not isinstance(fraction, (int, float)) or math.isnan(fraction):
             raise StepUsageError(
@@ -58,6 +60,7 @@ class Progress:
         words = " ".join(str(message).split())[:MAX_MESSAGE]
         words = words.encode("utf-8", "backslashreplace").decode()
         self._newest = min(max(float(fraction), 0.0), 1.0), words
+        self.held_back = True
         if time.monotonic() - self._written >= INTERVAL:
             with shielded():
                 self.flush()
@@ -67,11 +70,10 @@ class Progress:
 
         :raises Signal: The run is not ours any more.
         """
-        if self._newest is self._stored:
-            return
         with self._lock:
             newest = self._newest
             if newest is None or newest == self._stored:
+                self.held_back = False
                 return
             attempt, (fraction, message) = self._attempt, newest
             store = attempt.services.store
@@ -82,7 +84,11 @@ class Progress:
             )
             self._stored = newest
             self._written = time.monotonic()
+            # Another thread may have given a newer one: after this line it says so
+            # itself.
+            self.held_back = self._newest is not newest
 
     def adopt(self, other: Progress) -> None:
         """Go on from *other*, of an attempt whose thread is lost."""
         self._newest, self._stored = other._newest, other._stored
+        self.held_back = other.held_back

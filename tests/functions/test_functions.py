@@ -657,7 +657,7 @@ def test_a_declared_step_is_a_plain_call_inside_another_step(
     durable: App, body: RecordedStep
 ) -> None:
     fetch = durable.step("fetch")(lambda: "called")
-    step = current.StepContext("fetch", 1, False, "run", t.cast(t.Any, None))
+    step = current.StepContext("fetch", 1, False, t.cast(t.Any, None))
     reset = current._step.set(step)
     try:
         assert fetch() == "called"

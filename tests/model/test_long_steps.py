@@ -21,6 +21,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import StepUsageError
+from flask_durable.common import interruption
 from flask_durable.common.interruption import ShutdownInterrupt
 from flask_durable.engine import progress
 from flask_durable.engine.control import OwnershipLost
@@ -745,6 +746,63 @@ def test_the_message_of_a_progress_is_encrypted(
     assert progress_of(harness, run.id) == (0.5, "of gooseberries")
     assert "gooseberries" not in record_of(harness, run.id)["progress"]
     harness.close()
+
+
+# -- 3.4 ------------------------------------------------------------------------------
+
+
+def test_a_body_is_given_up_five_seconds_after_its_time_was_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """3.4: After a grace of 5 s; ``tests/common/test_interruption.py`` has the rest."""
+    clock = Clock()
+    given_up = threading.Event()
+    monkeypatch.setattr(interruption, "time", clock)
+    monkeypatch.setattr(interruption, "try_to_raise", lambda *_: False)
+    with interruption.Body(give_up=lambda kind: given_up.set()) as body:
+        body.press()  # from now on its time is over
+        clock.now += 4.9
+        body.press()
+        assert not body.given_up
+        clock.now += 0.2
+        body.press()
+        assert body.given_up
+    assert given_up.wait(20)
+
+
+def test_a_body_that_was_given_up_leaves_its_newest_checkpoint_and_progress(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.4 with 3.1 and 3.3: It is settled from outside with what it said last."""
+    monkeypatch.setattr(interruption, "GRACE", 0.05)
+    gate = threading.Lock()
+    found: list[t.Any] = []
+
+    def body() -> str:
+        found.append(here().resumed_from)
+        if len(found) == 1:
+            for place in (1, 2):
+                here().checkpoint(place)
+                current_run.progress(place / 10)
+            gate.acquire()
+        return "done"
+
+    declare(any_harness, body, timeout="10ms")
+    event = any_harness.send("work/long")
+    any_harness.route()
+    with gate:
+        thread = threading.Thread(target=any_harness.execute)
+        thread.start()
+        wait_until(lambda: any_harness.run_of(event).status == RunStatus.SUSPENDED)
+        run = any_harness.run_of(event)
+        assert progress_of(any_harness, run.id) == (0.2, "")
+        assert run.steps[0].checkpoint == 2
+    thread.join(20)
+    gate.release()
+    run = again(any_harness, run)
+
+    assert run.result == "done"
+    assert found == [None, 2]
 
 
 # -- Helpers --------------------------------------------------------------------------

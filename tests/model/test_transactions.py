@@ -15,6 +15,7 @@ from sqlalchemy import event as events
 from sqlalchemy import text
 from sqlalchemy import update
 
+from flask_durable import current_run
 from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
@@ -227,6 +228,26 @@ def test_3_5_the_last_error_is_the_steps_and_nothing_is_committed(
     run = harness.send_and_settle("note/asked")
 
     assert run.result == "ZeroDivisionError"
+    assert books.notes == books.rows == []
+
+
+def test_3_5_a_database_step_takes_no_checkpoint(
+    harness: Harness, books: Books
+) -> None:
+    @harness.durable.function(on="book/saved")
+    def save(event: Event[t.Any], step: Step) -> None:
+        def add() -> None:
+            books.add()
+            assert current_run.step is not None
+            current_run.step.checkpoint("added")
+
+        step.transaction("save", add)
+
+    run = harness.send_and_settle("book/saved")
+
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert "takes no checkpoint" in run.failure.message
     assert books.notes == books.rows == []
 
 

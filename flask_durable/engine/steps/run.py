@@ -198,7 +198,7 @@ class Execution:
         assert context is not None
         body = attempt.body = Body(self._options.timeout, self._give_up)
         final = self._number > self._retries
-        step = StepContext(self._key, self._number, final, attempt.run_id, self)
+        step = StepContext(self._key, self._number, final, self)
         attempt.checkpoint, self._running = self._checkpoint, True
         try:
             result = call_in_step(context, step, self._inside, body, fn, args, kwargs)
@@ -217,6 +217,11 @@ class Execution:
         return result
 
     # -- The body asks --------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._attempt.run_id
 
     @property
     def resumed_from(self) -> t.Any:
@@ -428,7 +433,8 @@ class Execution:
         return self._commit("failed", payloads.seal_failure(failure), started, path)
 
     def _commit(self, status: str, body: str, started: int, path: str = "") -> Memo:
-        self._attempt.progress.flush()
+        if self._attempt.progress.held_back:
+            self._attempt.progress.flush()
         text = self._payload(body, started, path)
         memo = self._attempt.commit(self._key, status, self._number, text)
         assert isinstance(memo, Memo), "only an intent is interrupted"

@@ -66,6 +66,14 @@ class TransactionExecution(Execution):
     #: True once the database has committed, or may have.
     _committed = False
 
+    def checkpoint(self, value: t.Any, *, force: bool) -> None:
+        """Refuse the checkpoint: it would be ahead of what the database keeps."""
+        raise StepUsageError(
+            f"The database step {self._key!r} takes no checkpoint: what its function "
+            "did is rolled back if it ends early.",
+            hint="Save the work in parts, each in a database step of its own.",
+        )
+
     def _inside(
         self,
         body: Body,
