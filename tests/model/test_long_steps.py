@@ -754,7 +754,7 @@ def test_the_message_of_a_progress_is_encrypted(
 def test_a_body_is_given_up_five_seconds_after_its_time_was_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """3.4: After a grace of 5 s; ``tests/common/test_interruption.py`` has the rest."""
+    """3.4: After a grace of 5 s; ``tests/engine/test_lost_threads.py`` has the rest."""
     clock = Clock()
     given_up = threading.Event()
     monkeypatch.setattr(interruption, "time", clock)
