@@ -164,7 +164,7 @@ def test_what_is_settled_while_its_queue_is_busy_follows_at_once(
 ) -> None:
     # One that waits without being told would wait for longer than the test does.
     for module in ("acknowledger", "settling"):
-        monkeypatch.setattr(f"flask_durable.queue.{module}.IDLE", 600)
+        monkeypatch.setattr(f"flask_durable.queue.{module}.SETTLER_IDLE_SECONDS", 600)
     flaky._failures = 0
     deleting, answered = threading.Event(), threading.Event()
     delete = flaky.delete
