@@ -193,6 +193,9 @@ def raise_on_purpose() -> t.NoReturn:
         current_run.log.info("attempt %d of %s", current_run.attempt, current_run.id)
         if current_run.step is not None:
             t.assert_type(current_run.step.idempotency_key, str)
+            done: int = current_run.step.resumed_from or 0
+            current_run.step.checkpoint(done + 1, force=True)
+            current_run.progress(done / 10, "a few words")
             raise NonRetriable("no such file")
     raise RetryAfter("90s", "busy")
 
