@@ -32,6 +32,7 @@ from .messages import failures
 from .web.blueprint import register_routes
 
 if t.TYPE_CHECKING:
+    from .app.database import SQLSession
     from .common.durations import Duration
     from .dead_letters.dead_letters import DeadLetters
     from .events.model import Event
@@ -175,8 +176,12 @@ class Durable(Decorators):
         *,
         id: str | None = None,
         at: datetime | None = None,
+        session: SQLSession | None = None,
     ) -> str:
         """Send an event. When this returns, the queue or the state server owns it.
+
+        With a *session* its transaction owns the event: it is sent after the commit,
+        whatever dies, and not after a rollback.
 
         The event is offered to the queue for ``DURABLE_ACCEPT_TIMEOUT``. With
         ``DURABLE_SPOOL`` the state server keeps it after that, and it is sent when the
@@ -186,6 +191,7 @@ class Durable(Decorators):
         :param data: The event's data, with a name.
         :param id: The event's id: of several with one id a function runs once.
         :param at: The time of the event (an aware datetime). Runs do not start before.
+        :param session: A session of SQLAlchemy, such as ``db.session``.
         :returns: The event's id.
         :raises EventError: The event is not valid.
         :raises UnavailableError: The event was not taken in time. Sending it again with
@@ -194,12 +200,15 @@ class Durable(Decorators):
         state = self._state
         _refuse_in_body()
         message = state.message(event, data, id=id, at=at)
-        self._send(state, [message])
+        self._send(state, [message], session)
         return message.id
 
-    def send_many(self, events: t.Iterable[EventLike]) -> list[str]:
+    def send_many(
+        self, events: t.Iterable[EventLike], *, session: SQLSession | None = None
+    ) -> list[str]:
         """Send events in as few calls as the queue allows.
 
+        :param session: A session of SQLAlchemy, see :meth:`send`.
         :returns: The ids of the events, in order.
         :raises EventError: An event is not valid; none was sent.
         :raises UnavailableError: Not all events were taken in time; its ``sent`` has
@@ -208,7 +217,7 @@ class Durable(Decorators):
         state = self._state
         _refuse_in_body()
         messages = [state.message(event) for event in events]
-        self._send(state, messages)
+        self._send(state, messages, session)
         return [message.id for message in messages]
 
     @property
@@ -282,7 +291,21 @@ class Durable(Decorators):
             )
         return self.state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
-    def _send(self, state: AppState, messages: t.Sequence[EventMessage]) -> None:
+    def _send(
+        self,
+        state: AppState,
+        messages: t.Sequence[EventMessage],
+        session: SQLSession | None,
+    ) -> None:
+        if session is None:
+            self._send_now(state, messages)
+        else:
+            state.database.store_events(session, messages)
+        if state.app.debug:
+            for message in messages:
+                self._warn_if_unheard(message.name)
+
+    def _send_now(self, state: AppState, messages: t.Sequence[EventMessage]) -> None:
         outcomes = state.send_messages(messages)
         failed = failures(outcomes)
         if failed:
@@ -295,9 +318,6 @@ class Durable(Decorators):
                 sent=[message.id for message, o in pairs if isinstance(o, str)],
                 hint="Send them again with the same ids; that is harmless.",
             ) from failed[0]
-        if state.app.debug:
-            for message in messages:
-                self._warn_if_unheard(message.name)
 
     def _warn_if_unheard(self, name: str) -> None:
         told = name in self._warned or len(self._warned) >= MOST_WARNINGS

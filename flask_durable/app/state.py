@@ -48,6 +48,7 @@ from ..security.redaction import Redaction
 from ..signals import SignalSender
 from ..store.spool import Spool
 from .body_session import releaser
+from .database import Database
 from .health import HealthChecks
 from .health import Readiness
 from .stores import Stores
@@ -61,7 +62,6 @@ if t.TYPE_CHECKING:
     from ..messages import Outcome
     from ..queue.broker import DurableBroker
     from ..queue.transport import Transport
-    from ..sql.database_steps import DatabaseSteps
 
 #: Set for its children by ``flask durable dev``. It does not begin with ``FLASK_``, as
 #: the environment's settings do: an app that reads those must not see it.
@@ -216,6 +216,11 @@ class AppState(Stores):
         return DeadLetters(queues, self.failures, self.queues)
 
     @functools.cached_property
+    def database(self) -> Database:
+        """The app's own database."""
+        return Database(self)
+
+    @functools.cached_property
     def services(self) -> EngineServices:
         """The services that the engine needs."""
         return EngineServices(
@@ -232,7 +237,7 @@ class AppState(Stores):
             service_times=self.service_times,
             middleware=self.middleware,
             run_logs=RunLogs(self.run_log_store, self.payloads),
-            database_steps=self._database_steps,
+            database_steps=lambda: self.database.steps,
             max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",
             replay_eagerly=in_development(),
@@ -274,13 +279,6 @@ class AppState(Stores):
         """Return the queues of the app, also those of functions of other processes."""
         others = self.directory.current().queues
         return [EVENT_QUEUE, *sorted(others.union(self.functions.queues()))]
-
-    def _database_steps(self) -> DatabaseSteps:
-        # SQLAlchemy is imported by those who use it.
-        from ..sql.database_steps import DatabaseSteps
-
-        extension = self.app.extensions.get("sqlalchemy")
-        return DatabaseSteps(extension, self.settings.namespace)
 
     def _scope(self) -> AbstractContextManager[t.Any]:
         return self.app.app_context()

@@ -78,15 +78,17 @@ class Payloads:
 
     # -- On the way out -----------------------------------------------------------
 
-    def seal_event(self, message: EventMessage) -> str:
+    def seal_event(self, message: EventMessage, *, inline: bool = False) -> str:
         """Return the text of *message* as a queue and a run keep it.
 
         Its name, id, time and headers stay readable.
 
+        :param inline: True to leave large data in the text.
         :raises PayloadUnavailable: The blob store did not take its data.
         """
         text = message.encode()
-        large = self._blobs is not None and len(text) > self._inline_limit
+        large = not inline and self._blobs is not None
+        large = large and len(text) > self._inline_limit
         if self._cipher is None and not large:
             return text
         data = json.dumps(message.data, separators=(",", ":"))

@@ -73,13 +73,14 @@ def tables(metadata: MetaData) -> Tables:
         Column("at", BigInteger, nullable=False),
         Index("ix_durable_steps_at", "namespace", "at"),
     )
-    # Ids sort by the time they were made, so that events are sent in their order.
     events = Table(
         "durable_events",
         metadata,
         Column("id", String(26), primary_key=True),
         Column("namespace", String(100), nullable=False),
         Column("message", _LONG_TEXT, nullable=False),
+        # Microseconds since 1970, by the sender's clock: events go in this order.
+        Column("at", BigInteger, nullable=False),
         # Why the queue never takes it; such a row is kept for a person.
         Column("error", Text, nullable=True),
     )
@@ -96,6 +97,18 @@ def use_engine(app: Flask, engine: Engine) -> None:
     Workers then send the events that are left in that database.
     """
     app.extensions[ENGINE] = engine
+
+
+def engine_of(app: Flask) -> Engine | None:
+    """Return the engine of the database with our tables, if the app has told one."""
+    if (engine := app.extensions.get(ENGINE)) is not None:
+        return t.cast(Engine, engine)
+    extension = app.extensions.get("sqlalchemy")
+    metadata = getattr(extension, "metadata", None)
+    if extension is None or metadata is None or OWN.events.name not in metadata.tables:
+        return None
+    with app.app_context():
+        return t.cast(Engine, extension.engine)
 
 
 def explain_missing(error: SQLAlchemyError, bind: Engine | Connection) -> None:

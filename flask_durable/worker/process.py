@@ -100,6 +100,7 @@ class WorkerProcess:
             state.broker, Router(services, state.outbox, self._threads), state.failures
         )
         self._sweeper = Sweeper(services, state.outbox, state.admin)
+        self._relay = state.database.relay
         self._protection = self._task_protection()
         strays = Strays(state, self.queues, self._threads if adopts else None)
         self._beat = Beat(
@@ -125,6 +126,8 @@ class WorkerProcess:
         self._sweeper.start()
         self.state.services.run_logs.start()
         self._beat.start()
+        if self._relay is not None:
+            self._relay.start()
         if self._gauges is not None:
             self._gauges.start()
         if self._protection is not None:
@@ -146,6 +149,8 @@ class WorkerProcess:
         self.state.services.draining.set()
         # Other workers sweep. A long sweep here would take time that steps need.
         self._sweeper.stop_soon()
+        if self._relay is not None:
+            self._relay.stop_soon()
         self.state.broker.stop_receiving(until=deadline)
         interrupter = call_later(_left(interrupt_at), self._interrupt)
         # Told last: a handler of the application that hangs would keep all of it.
@@ -186,6 +191,8 @@ class WorkerProcess:
         ]
         if (gauges := self._gauges) is not None:
             ends.insert(2, ("gauges", lambda: gauges.stop(_left(deadline))))
+        if (relay := self._relay) is not None:
+            ends.insert(0, ("relay", lambda: relay.stop(_left(deadline))))
         if (protection := self._protection) is not None:
             ends.insert(0, ("protection", lambda: protection.stop(_left(deadline))))
         for name, end in ends:

@@ -107,10 +107,41 @@ def die(*args: object) -> None:
     os._exit(9)
 
 
-def main(redis: str, namespace: str, url: str, moment: str) -> None:
-    """Execute what is there, and die at *moment*, an event of the session."""
+def die_at_removal(
+    connection: object, cursor: object, statement: str, *args: object
+) -> None:
+    """End this process before a row is removed."""
+    if statement.startswith("DELETE"):
+        die()
+
+
+def migrate(books: Books, folder: str) -> None:
+    """Make the tables as the documentation says, with Flask-Migrate."""
+    import flask_migrate
+
+    flask_migrate.Migrate(books.harness.app, books.db, directory=folder)
+    with books.harness.app.app_context():
+        flask_migrate.init()
+        flask_migrate.migrate(message="Tables of Flask-Durable")
+        flask_migrate.upgrade()
+        flask_migrate.migrate()  # finds nothing more
+
+
+def main(redis: str, namespace: str, url: str, moment: str, what: str = "") -> None:
+    """Execute what is there, or tell an event, and die at *moment*."""
     harness = Harness(redis, namespace)
     books = Books(harness, url)
+    if what == "migrate":
+        migrate(books, moment)
+        return
+    if what == "tell":
+        with harness.app.app_context():
+            harness.durable.send("note/told", {"n": 1}, session=books.session)
+            if moment == "removal":
+                events.listen(books.db.engine, "before_cursor_execute", die_at_removal)
+            else:
+                events.listen(books.session, moment, die)
+            books.session.commit()
     books.declare()
     books.then = lambda: events.listen(books.session, moment, die)
     harness.settle()

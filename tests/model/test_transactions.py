@@ -11,22 +11,38 @@ import time
 import typing as t
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy import Engine
 from sqlalchemy import event as events
+from sqlalchemy import MetaData
+from sqlalchemy import select
 from sqlalchemy import text
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
+from flask_durable import ConfigurationError
 from flask_durable import current_run
 from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
+from flask_durable.common.loops import ailing
+from flask_durable.messages import EventMessage
+from flask_durable.sql import tables
+from flask_durable.sql import use_engine
+from flask_durable.sql.relay import Relay
+from flask_durable.sql.stored_events import store
+from flask_durable.sql.tables import missing_tables
 from flask_durable.sql.tables import OWN
+from flask_durable.worker.process import WorkerProcess
+from flask_durable.worker.push.worker import PushWorker
 
 from ..support.harness import Harness
 from ..support.postgres import postgres_server
 from ..support.postgres import url_of
 from ..support.proxy import Moment
 from ..support.proxy import Proxy
+from ..support.servers import SQSServer
 from ..support.servers import ValkeyServer
 from ..support.servers import wait_until
 from .books import Books
@@ -476,3 +492,401 @@ def test_3_5_the_result_in_the_database_is_encrypted_like_others(
 
     assert run.status == RunStatus.COMPLETED, run.failure
     assert run.result not in stored
+
+
+# -- Events that are stored with a transaction -------------------------------------
+
+
+@pytest.fixture
+def heard(harness: Harness) -> list[t.Any]:
+    """The data of the events ``note/told`` that runs were created for."""
+    found: list[t.Any] = []
+
+    @harness.durable.function(on="note/told", id="hear")
+    def hear(event: Event[t.Any], step: Step) -> None:
+        found.append(event.data)
+
+    harness.publish()
+    return found
+
+
+def tell(books: Books, n: int = 1) -> str:
+    """Store an event with the transaction of the current session."""
+    return books.harness.durable.send("note/told", {"n": n}, session=books.db.session)
+
+
+def leave(harness: Harness, engine: Engine, n: int = 1) -> None:
+    """Store an event, and commit it past the session, which so does not send it."""
+    context = harness.app.app_context()
+    with context, engine.begin() as connection, Session(connection) as session:
+        harness.durable.send("note/told", {"n": n}, session=session)
+        session.commit()
+
+
+def relay_of(harness: Harness) -> Relay:
+    relay = harness.state.database.relay
+    assert relay is not None
+    return relay
+
+
+def test_3_5_an_event_is_sent_after_the_commit_and_its_row_removed(
+    harness: Harness, books: Books, heard: list[t.Any]
+) -> None:
+    with harness.app.app_context():
+        books.session.add(books.note(text="note"))
+        event_id = tell(books)
+        assert harness.route() == 0
+        assert books.left == []
+        books.session.commit()
+
+    assert harness.run_of_settled(event_id).status == RunStatus.COMPLETED
+    assert heard == [{"n": 1}]
+    assert books.notes == ["note"]
+    assert books.left == []
+
+
+def test_3_5_several_events_are_sent_in_their_order(
+    harness: Harness, books: Books, heard: list[t.Any]
+) -> None:
+    more = [Event("note/told", {"n": n}) for n in range(1, 4)]
+    with harness.app.app_context():
+        tell(books, 0)
+        ids = harness.durable.send_many(more, session=books.db.session)
+        assert harness.durable.send_many([], session=books.db.session) == []
+        tell(books, 4)
+        books.session.commit()
+        tell(books, 5)
+        books.session.commit()
+    harness.settle()
+
+    assert [data["n"] for data in heard] == list(range(6))
+    assert len(ids) == 3
+
+
+def test_3_5_an_event_is_not_sent_after_a_rollback(
+    harness: Harness, books: Books, heard: list[t.Any]
+) -> None:
+    with harness.app.app_context():
+        tell(books)
+        books.session.rollback()
+        with contextlib.suppress(ValueError), books.session.begin_nested():
+            tell(books)
+            raise ValueError
+        with books.session.begin_nested():
+            tell(books, 2)
+        assert harness.route() == 0
+        books.session.commit()
+        tell(books, 3)
+    harness.settle()
+    relay_of(harness).sweep(patient=False)
+    harness.settle()
+
+    assert heard == [{"n": 2}]
+    assert books.left == []
+
+
+@pytest.mark.parametrize("moment", ["after_commit", "removal"])
+def test_3_5_what_a_dead_process_left_is_sent_by_a_worker(
+    harness: Harness,
+    books: Books,
+    heard: list[t.Any],
+    url: str,
+    valkey: ValkeyServer,
+    moment: str,
+) -> None:
+    """It dies before it has sent the event, or before it has removed the row."""
+    worker = [sys.executable, "-m", "tests.model.books", valkey.url]
+    ended = subprocess.run(
+        [*worker, harness.state.settings.namespace, url, moment, "tell"],
+        cwd=ROOT,
+        check=False,
+    )
+    assert ended.returncode == 9
+    assert len(books.left) == 1
+    harness.settle()
+    assert len(heard) == (moment == "removal")
+
+    relay = relay_of(harness)
+    relay.sweep()
+    assert len(books.left) == 1  # it may be on its way
+    relay.sweep()
+    harness.settle()
+
+    assert heard == [{"n": 1}]
+    assert books.left == []
+
+
+def test_3_5_an_event_that_the_queue_does_not_take_waits_for_a_worker(
+    valkey: ValkeyServer, namespace: str, tmp_path: pathlib.Path
+) -> None:
+    port = int(valkey.url.rpartition(":")[2].partition("/")[0])
+    with contextlib.closing(Proxy(port, b"nothing")) as proxy:
+        there = valkey.url.replace(str(port), str(proxy.port))
+        harness = Harness(there, namespace, DURABLE_ACCEPT_TIMEOUT=1)
+        books = Books(harness, f"sqlite:///{tmp_path}/books.db")
+        books.create()
+        harness.publish()
+        with harness.app.app_context():
+            event_id = tell(books)
+            proxy.take_down()
+            books.session.commit()
+        assert len(books.left) == 1
+        relay = relay_of(harness)
+        relay.sweep(patient=False)
+        assert len(books.left) == 1
+
+        proxy.bring_up()
+        relay.sweep(patient=False)
+        assert books.left == []
+        assert harness.route() == 1
+        assert harness.runs.of_event(event_id) == []
+        books.close()
+        harness.close()
+
+
+def test_3_5_a_commit_succeeds_although_its_events_cannot_be_sent(
+    harness: Harness, far_books: Books, heard: list[t.Any], proxy: Proxy
+) -> None:
+    def away(session: object) -> None:
+        proxy.take_down()
+
+    with harness.app.app_context():
+        tell(far_books)
+        events.listen(far_books.session, "after_commit", away)
+        far_books.session.commit()
+    assert len(far_books.left) == 1
+
+    proxy.bring_up()
+    relay_of(harness).sweep(patient=False)
+    harness.settle()
+    assert heard == [{"n": 1}]
+
+
+def test_3_5_a_row_that_another_process_sends_is_passed_over(
+    harness: Harness, pg_books: Books, heard: list[t.Any]
+) -> None:
+    leave(harness, pg_books.engine)
+    with pg_books.engine.begin() as other:
+        other.execute(select(OWN.events).with_for_update())
+        relay_of(harness).sweep(patient=False)
+        harness.settle()
+        assert heard == []
+    relay_of(harness).sweep(patient=False)
+    harness.settle()
+
+    assert heard == [{"n": 1}]
+
+
+def test_3_5_a_database_step_sends_its_event_once(
+    harness: Harness, books: Books, heard: list[t.Any]
+) -> None:
+    def once_more() -> None:
+        tell(books, books.calls)
+        if books.calls == 1:
+            raise ValueError("no")
+
+    books.then = once_more
+    books.declare()
+    run = harness.send_and_settle("note/asked")
+    harness.advance(60)
+
+    assert harness.runs.get(run.id).status == RunStatus.COMPLETED
+    assert heard == [{"n": 2}]
+    assert books.left == []
+
+
+def test_3_5_storing_an_event_between_steps_is_refused(
+    harness: Harness, books: Books
+) -> None:
+    @harness.durable.function(on="note/asked", retries=0)
+    def body(event: Event[t.Any], step: Step) -> None:
+        tell(books)
+
+    run = harness.send_and_settle("note/asked")
+
+    assert run.failure is not None
+    assert run.failure.code == "step.usage"
+
+
+def test_3_5_a_session_of_plain_sqlalchemy_will_do(
+    harness: Harness, url: str, heard: list[t.Any]
+) -> None:
+    engine = create_engine(url)
+    metadata = MetaData()
+    assert tables(metadata) == tables(metadata)
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
+    assert harness.state.database.relay is None
+    del harness.state.database
+    use_engine(harness.app, engine)
+
+    with harness.app.app_context(), Session(engine) as session, session.begin():
+        harness.durable.send("note/told", {"n": 1}, session=session)
+    harness.settle()
+    assert heard == [{"n": 1}]
+    leave(harness, engine, 2)
+    harness.settle()
+    relay_of(harness).sweep(patient=False)
+    harness.settle()
+    engine.dispose()
+
+    assert heard == [{"n": 1}, {"n": 2}]
+
+
+def test_3_5_an_event_that_is_never_taken_is_set_aside_and_holds_up_no_other(
+    valkey: ValkeyServer, namespace: str, sqs: SQSServer, tmp_path: pathlib.Path
+) -> None:
+    harness = Harness(valkey.url, namespace, DURABLE_QUEUE_URL=sqs.url)
+    books = Books(harness, f"sqlite:///{tmp_path}/books.db")
+    books.create()
+    harness.publish()
+    large = EventMessage("note/told", {"n": "x" * 2_000_000}, "large", 1).encode()
+    with harness.app.app_context():
+        tell(books, 1)
+        store(relay_of(harness), books.session, [large, "no message"])
+        tell(books, 2)
+        books.session.commit()
+
+    errors = [row.error for row in books.left]
+    routed = harness.route()
+    relay_of(harness).sweep(patient=False)
+    again = harness.route()
+    books.close()
+    harness.close()
+    assert len(errors) == 2
+    assert "never takes" in errors[0]
+    assert "not JSON" in errors[1]
+    # One that was taken before the refusal is taken twice, under one id.
+    assert routed >= 2
+    assert again == 0
+
+
+def test_3_5_a_stored_event_is_encrypted_like_others(
+    valkey: ValkeyServer, namespace: str, tmp_path: pathlib.Path
+) -> None:
+    key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    harness = Harness(valkey.url, namespace, DURABLE_ENCRYPTION_KEYS=key)
+    books = Books(harness, f"sqlite:///{tmp_path}/books.db")
+    books.create()
+    books.declare()
+    with harness.app.app_context():
+        event_id = harness.durable.send(
+            "note/asked", {"n": "a secret"}, session=books.session
+        )
+        stored = books.session.execute(select(OWN.events.c.message)).scalar()
+        books.session.commit()
+    run = harness.run_of_settled(event_id)
+    books.close()
+    harness.close()
+
+    assert stored is not None
+    assert "a secret" not in stored
+    assert run.status == RunStatus.COMPLETED
+
+
+def test_3_5_an_event_without_its_table_is_refused_with_the_way_to_make_it(
+    harness: Harness, books: Books
+) -> None:
+    OWN.events.drop(books.engine)
+    with harness.app.app_context():
+        with pytest.raises(ConfigurationError, match="no table durable_events"):
+            tell(books)
+        books.session.rollback()
+
+
+# -- What workers do ----------------------------------------------------------------
+
+
+def test_3_5_rows_of_steps_are_removed_when_their_run_is_gone(
+    harness: Harness, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_durable.sql.relay.CLEAN_BATCH", 2)
+    books.declare()
+    for n in range(5):
+        harness.send("note/asked", id=f"old-{n}")
+    harness.settle()
+    relay = relay_of(harness)
+    relay.clean()
+    assert len(books.rows) == 5  # none is old
+    age = harness.state.settings.failed_retention + 60
+    harness.move_clock(age)
+    with books.engine.begin() as connection:
+        connection.execute(update(OWN.steps).values(at=OWN.steps.c.at - age * 1000))
+    relay.clean()
+    assert len(books.rows) == 5  # their runs may still be retried
+
+    harness.sweep()
+    harness.send_and_settle("note/asked", id="new")
+    with books.engine.begin() as connection:
+        connection.execute(update(OWN.steps).values(at=1))
+    relay.clean()
+
+    assert [row.run for row in books.rows] == [harness.run_of("new").id]
+
+
+def test_3_5_a_worker_sends_what_was_left(
+    harness: Harness,
+    books: Books,
+    heard: list[t.Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_durable.sql.relay.INTERVAL", 0.05)
+    leave(harness, books.engine)
+    assert len(books.left) == 1
+    process = WorkerProcess(harness.state, queues=["default"], threads=1, grace=20)
+    process.start()
+    try:
+        wait_until(lambda: heard, "the event")
+        wait_until(lambda: not books.left, "the removal of the row")
+    finally:
+        process.stop()
+
+    assert heard == [{"n": 1}]
+    assert "durable-relay" not in ailing()
+
+
+def test_3_5_a_tick_of_a_push_worker_sends_what_was_left(
+    harness: Harness, books: Books, heard: list[t.Any]
+) -> None:
+    leave(harness, books.engine)
+    worker = PushWorker(harness.state, lives_on=False)
+    worker.tick(until=time.monotonic() + 30)
+    worker.stop()
+    harness.settle()
+
+    assert heard == [{"n": 1}]
+    assert books.left == []
+
+
+def test_3_5_a_database_that_is_away_does_not_fail_a_tick(
+    harness: Harness, books: Books
+) -> None:
+    OWN.events.drop(books.engine)
+    relay_of(harness).tick()
+
+
+def test_3_5_the_recipe_for_flask_migrate_makes_the_tables(
+    harness: Harness,
+    books: Books,
+    url: str,
+    valkey: ValkeyServer,
+    tmp_path: pathlib.Path,
+) -> None:
+    pytest.importorskip("flask_migrate", reason="Flask-Migrate is not installed")
+    books.db.metadata.drop_all(books.engine)
+    with books.engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    # Alembic sets up the logging of its process.
+    command = [sys.executable, "-m", "tests.model.books", valkey.url]
+    namespace = harness.state.settings.namespace
+    subprocess.run(
+        [*command, namespace, url, str(tmp_path / "migrations"), "migrate"],
+        cwd=ROOT,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+
+    assert missing_tables(books.engine) == []
+    assert len(list((tmp_path / "migrations" / "versions").glob("*.py"))) == 1
+    books.declare()
+    assert harness.send_and_settle("note/asked").status == RunStatus.COMPLETED

@@ -195,6 +195,8 @@ class PushWorker:
             )
         self._look_for_empty_queues()
         self._sweeper.sweep()
+        if (relay := self.state.database.relay) is not None:
+            relay.tick()
         if not self._lives_on:
             while time.monotonic() < until and self._sweeper.objects.work():
                 pass
