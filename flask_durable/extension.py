@@ -82,7 +82,7 @@ class Durable(Decorators):
         middleware: t.Sequence[Middleware] = (),
     ) -> None:
         #: All declarations of the app.
-        self.functions = FunctionRegistry()
+        self.functions = FunctionRegistry(self)
 
         self._middleware = tuple(middleware)
         self._warned: set[str] = set()
@@ -221,6 +221,19 @@ class Durable(Decorators):
         return [message.id for message in messages]
 
     @property
+    def is_current(self) -> bool:
+        """True if the current Flask app was initialised with this object."""
+        if not has_app_context():
+            return False
+        return current_app.extensions.get("durable") is self
+
+    def start_run(self, function: str, data: t.Any, id: str | None) -> str:
+        """Start a run of a function in the current app, see :meth:`Function.start`."""
+        state = self._state
+        _refuse_in_body("function.start", 'step.invoke("name", function, data)')
+        return state.starter.start(function, data, id)
+
+    @property
     def runs(self) -> Runs:
         """The runs of the current app."""
         return self._state.runs
@@ -334,10 +347,12 @@ class Durable(Decorators):
         )
 
 
-def _refuse_in_body() -> None:
+def _refuse_in_body(
+    call: str = "durable.send", instead: str = 'step.send_event("name", event)'
+) -> None:
     if active_step() is not None:
         raise StepUsageError(
-            "durable.send in a function's body outside a step would be repeated by "
-            "every replay.",
-            hint='Use step.send_event("name", event).',
+            f"{call} in a function's body outside a step would be repeated by every "
+            "replay.",
+            hint=f"Use {instead}.",
         )

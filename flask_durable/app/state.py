@@ -19,6 +19,7 @@ from ..engine.admin import RunAdmin
 from ..engine.event_sender import EventSender
 from ..engine.outbox import Outbox
 from ..engine.services import EngineServices
+from ..engine.starter import RunStarter
 from ..events.acceptance import to_message
 from ..messages import EVENT_QUEUE
 from ..messages import EventMessage
@@ -190,6 +191,18 @@ class AppState(Stores):
             Spool(self.impatient_server, self.store.keys) if spools else None,
             self.middleware,
             write_through=self.settings.fsync == "step",
+        )
+
+    @functools.cached_property
+    def starter(self) -> RunStarter:
+        """The starter of runs of one function."""
+        return RunStarter(
+            self.services,
+            self.outbox,
+            self.impatient_server,
+            self._senders_barrier,
+            self.memory,
+            self.settings.accept_timeout,
         )
 
     @functools.cached_property

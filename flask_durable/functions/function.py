@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import typing as t
+import weakref
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
@@ -25,6 +26,7 @@ from .retries import Backoff
 if t.TYPE_CHECKING:
     from ..errors import Failure
     from ..messages import EventMessage
+    from .registry import FunctionRegistry
     from .step import Step
 
 R = TypeVar("R", default=t.Any)
@@ -83,6 +85,8 @@ class Function(t.Generic[D, R]):
         self.version = code_version(body)
         self.defined_at = place_of(body)
         self.confidential = ()
+        #: The registries that have it: its group's, and that of each extension.
+        self.registries: weakref.WeakSet[FunctionRegistry] = weakref.WeakSet()
 
     @property
     def started_by(self) -> str:
@@ -130,6 +134,36 @@ class Function(t.Generic[D, R]):
 
     def __repr__(self) -> str:
         return f"<Function {self.id!r} on {self.started_by or 'invoke only'}>"
+
+    def start(
+        self, data: D | t.Mapping[str, t.Any] | None = None, *, id: str | None = None
+    ) -> str:
+        """Start a run of this function alone. When this returns, the run is there.
+
+        No event is sent: no other function gets one, and ``where`` is not asked. The
+        run's event has the id *id*. Two starts with one id are one run.
+
+        :param data: The data of the event that the function gets: its model, or a
+            mapping that fits the model.
+        :param id: The id of the event. Give one wherever the call may be repeated, such
+            as in a step or in the view of a form.
+        :returns: The run's id, for :meth:`durable.runs.wait
+            <flask_durable.runs.runs.Runs.wait>` and the like.
+        :raises EventError: The data does not fit the function's model.
+        :raises UnavailableError: The state server did not take it in time. Starting it
+            again with the same id is harmless.
+        :raises StepUsageError: It is called in a function's body, outside a step.
+        :raises RuntimeError: There is no app context, or the app does not have this
+            function.
+        """
+        starters = [r.starter for r in self.registries if r.starter is not None]
+        for starter in starters:
+            # Of several apps that have the function, the current one.
+            if starter.is_current or len(starters) == 1:
+                return starter.start_run(self.id, data, id)
+        raise RuntimeError(
+            f"The function {self.id!r} is not registered with the current Flask app."
+        )
 
     def on_failure(
         self, handler: t.Callable[[Event[D], Step, Failure], object]

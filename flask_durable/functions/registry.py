@@ -17,10 +17,25 @@ from .triggers import TriggerIndex
 AnyFunction = Function[t.Any, t.Any]
 
 
-class FunctionRegistry:
-    """All declarations for one app; names are unique in it."""
+class Starter(t.Protocol):
+    """The extension, as far as a function needs it to start runs."""
 
-    def __init__(self) -> None:
+    @property
+    def is_current(self) -> bool:
+        """True if the current Flask app has this extension."""
+
+    def start_run(self, function: str, data: t.Any, id: str | None) -> str:
+        """Start a run of a function in the current app; return the run's id."""
+
+
+class FunctionRegistry:
+    """All declarations for one app; names are unique in it.
+
+    :param starter: The extension of the app; ``None`` for the registry of a group.
+    """
+
+    def __init__(self, starter: Starter | None = None) -> None:
+        self.starter = starter
         self._functions: dict[str, AnyFunction] = {}
         #: The schema of each event that has one, by the event's name.
         self.schemas = Schemas(schema_version)
@@ -92,6 +107,7 @@ class FunctionRegistry:
         for schema in function.schemas.values():
             self.schemas.add(schema)
         self._functions[function.id] = function
+        function.registries.add(self)
         for pattern in function.triggers:
             self._index.add(pattern, function.id)
 

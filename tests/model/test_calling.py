@@ -14,6 +14,7 @@ import pytest
 
 from flask_durable import current_run
 from flask_durable import Durable
+from flask_durable import DurableGroup
 from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import EventError
@@ -27,9 +28,11 @@ from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
+from flask_durable import UnavailableError
 from flask_durable.middleware import SendInfo
 
 from ..support.harness import Harness
+from ..support.servers import valkey_server
 from ..support.servers import ValkeyServer
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -589,6 +592,160 @@ def test_a_timeout_that_is_none_is_refused(any_harness: Harness) -> None:
 
     parent_that(any_harness, body)
     assert len(any_harness.send_and_settle("a/b").result) == 3
+
+
+# -- 2.3: starting a run by its function -----------------------------------------------
+
+
+def started(harness: Harness, function: t.Any, *args: t.Any, **given: t.Any) -> str:
+    """Start a run from inside the app, as a view does."""
+    with harness.app.app_context():
+        return str(function.start(*args, **given))
+
+
+def test_a_function_is_started_without_an_event(any_harness: Harness) -> None:
+    """2.3: start starts a run of one function and returns its id; wait waits for it."""
+    heard: list[str] = []
+
+    @any_harness.durable.function(on=Cut, queue="media")
+    def cut(event: Event[Cut], step: Step) -> str:
+        return step.run("shout", event.data.path.upper)
+
+    @any_harness.durable.function(on="*")
+    def other(event: AnyEvent, step: Step) -> None:
+        heard.append(event.name)
+
+    run_id = started(any_harness, cut, Cut(path="a"))
+    assert any_harness.runs.get(run_id).status == RunStatus.QUEUED
+    any_harness.settle()
+
+    run = any_harness.runs.wait(run_id, timeout=0)
+    assert (run.id, run.result, run.queue) == (run_id, "A", "media")
+    assert (run.event_name, run.parent) == ("film/cut", None)
+    assert heard == []
+
+
+def test_two_starts_with_one_id_are_one_run(any_harness: Harness) -> None:
+    """2.3: the same id twice is the same run, finished or not."""
+    bodies: list[str] = []
+
+    @any_harness.durable.function(on=None)
+    def work(event: AnyEvent, step: Step) -> None:
+        bodies.append(event.id)
+
+    @any_harness.durable.function(on=None)
+    def more(event: AnyEvent, step: Step) -> None: ...
+
+    first = started(any_harness, work, {"n": 1}, id="order-7")
+    assert started(any_harness, work, {"n": 2}, id="order-7") == first
+    any_harness.settle()
+    assert started(any_harness, work, {"n": 3}, id="order-7") == first
+    assert started(any_harness, more, id="order-7") != first
+    any_harness.settle()
+    assert bodies == ["order-7"]
+    assert any_harness.runs.get(first).event.data == {"n": 1}
+
+
+def test_data_that_does_not_fit_starts_nothing(any_harness: Harness) -> None:
+    """2.3: the data is checked against the function's model."""
+
+    @any_harness.durable.function(on=Cut)
+    def cut(event: Event[Cut], step: Step) -> None: ...
+
+    for wrong in ({"seconds": 1}, None, {"path": float("nan")}):
+        with pytest.raises(EventError):
+            started(any_harness, cut, wrong)
+    with pytest.raises(EventError, match="id"):
+        started(any_harness, cut, {"path": "x"}, id="not an id")
+    assert any_harness.runs.list() == []
+
+
+def test_a_start_in_a_body_is_refused_and_in_a_step_it_is_not(
+    any_harness: Harness,
+) -> None:
+    """2.3: from anywhere, except where every replay would repeat it."""
+
+    @any_harness.durable.function(on=None)
+    def work(event: AnyEvent, step: Step) -> None: ...
+
+    def start() -> str:
+        return work.start(id="from-a-step")
+
+    def body(event: AnyEvent, step: Step) -> str:
+        with pytest.raises(StepUsageError, match=r"step\.invoke"):
+            work.start()
+        return step.run("start", start)
+
+    parent_that(any_harness, body)
+    run = any_harness.send_and_settle("a/b")
+    assert any_harness.runs.get(run.result).status == RunStatus.COMPLETED
+
+
+def test_a_function_of_a_group_is_started_in_the_current_app(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    """2.3: of several apps that have the function, the current one starts it."""
+    group = DurableGroup("films")
+
+    @group.function(on=None)
+    def work(event: AnyEvent, step: Step) -> None: ...
+
+    with pytest.raises(RuntimeError, match="not registered"):
+        work.start()
+    harnesses = [Harness(valkey.url, f"{namespace}{n}") for n in range(2)]
+    for harness in harnesses:
+        harness.durable.register(group)
+    with pytest.raises(RuntimeError, match="not registered"):
+        work.start()
+    for harness in harnesses:
+        run_id = started(harness, work)
+        assert [run.id for run in harness.runs.list()] == [run_id]
+        assert harness.runs.get(run_id).function == "films.work"
+        harness.close()
+
+
+def test_a_start_outside_of_an_app_says_so(any_harness: Harness) -> None:
+    """2.3: it needs an app context."""
+
+    @any_harness.durable.function(on=None)
+    def work(event: AnyEvent, step: Step) -> None: ...
+
+    with pytest.raises(RuntimeError, match="app context"):
+        work.start()
+
+
+def test_a_run_that_is_started_waits_for_its_queue_to_be_back(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.3: the run is owned by the state server as soon as start returns."""
+
+    @any_harness.durable.function(on=None)
+    def work(event: AnyEvent, step: Step) -> str:
+        return "done"
+
+    sender = any_harness.state.message_sender
+    with monkeypatch.context() as patch:
+        away = UnavailableError("the queue is away")
+        patch.setattr(sender, "send", lambda queue, bodies, **_: [away] * len(bodies))
+        run_id = started(any_harness, work)
+    assert any_harness.runs.get(run_id).status == RunStatus.QUEUED
+    any_harness.state.outbox._resting.clear()
+    any_harness.advance(6)
+    assert any_harness.runs.get(run_id).result == "done"
+
+
+def test_a_state_server_that_is_away_is_an_error_of_the_start(namespace: str) -> None:
+    """2.3: it gives up after DURABLE_ACCEPT_TIMEOUT, and says what to do."""
+    with valkey_server() as server:
+        harness = Harness(server.url, namespace, DURABLE_ACCEPT_TIMEOUT=1)
+
+        @harness.durable.function(on=None)
+        def work(event: AnyEvent, step: Step) -> None: ...
+
+        started(harness, work)
+    with pytest.raises(UnavailableError):
+        started(harness, work, id="order-7")
+    harness.close()
 
 
 def test_listeners_of_failures_do_not_set_themselves_off(any_harness: Harness) -> None:

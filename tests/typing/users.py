@@ -234,6 +234,12 @@ def create_app() -> Flask:
     return app
 
 
+def start() -> None:
+    t.assert_type(transcribe.start(Requested(audio_url="a"), id="r-1"), str)
+    t.assert_type(invoked.start({"path": "x"}), str)
+    index.start(Requested(audio_url="a"))  # type: ignore[arg-type]
+
+
 def send() -> None:
     t.assert_type(durable.send(Requested(audio_url="a")), str)
     durable.send(Event.of(Finished(words=1), id="order-1"))
