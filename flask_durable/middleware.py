@@ -102,7 +102,7 @@ class RouteInfo:
 AttemptOutcome = t.Literal["completed", "failed", "suspended", "lost"]
 
 #: The outcome of an attempt of a step; see :attr:`StepInfo.outcome`.
-StepOutcome = t.Literal["completed", "failed", "retried", "interrupted"]
+StepOutcome = t.Literal["completed", "failed", "retried", "waiting", "interrupted"]
 
 
 @dataclass
@@ -151,7 +151,7 @@ class StepInfo:
 
     :param attempt: The attempt of the run.
     :param name: The step's name in this run, such as ``"transcode#2"``.
-    :param kind: The kind of step: ``"run"``, ``"send_event"``, …
+    :param kind: The kind of step: ``"run"``, ``"send_event"``, ``"invoke"``, …
     :param number: The number of its attempt, counted from 1.
     """
 
@@ -164,7 +164,8 @@ class StepInfo:
     #: True if its body goes on from a checkpoint of an earlier call.
     resumed: bool = False
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
-    #: to be another attempt, ``"interrupted"`` if the attempt of the run ended before.
+    #: to be another attempt, ``"waiting"`` if the run is suspended until a run that it
+    #: invoked has ended, ``"interrupted"`` if the attempt of the run ended before.
     outcome: StepOutcome = "interrupted"
     #: The error of its body; dropped once all hooks have ended.
     error: BaseException | None = None

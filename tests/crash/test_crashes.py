@@ -37,6 +37,7 @@ STORE = (
     "step_checkpoint",
     "run_progress",
     "run_suspend",
+    "child_start",
     "run_finish",
     "sweep",
 )

@@ -339,7 +339,8 @@ class World:
         fault, (kind, _) = self.operations.fault, self.operations.at
         if not self._killed and self._redis.zcard(f"{self._tag}:status:running"):
             self.violations.append("a run has lost its owner")
-        asked_again = fault is Fault.LOST_REPLY and ("run_" in kind or "step_" in kind)
+        ours = any(name in kind for name in ("run_", "step_", "child_"))
+        asked_again = fault is Fault.LOST_REPLY and ours
         queued = self._redis.zcard(f"{self._tag}:status:queued")
         if asked_again and self._accepted and queued:
             self.violations.append("a run's message was not sent")
@@ -383,7 +384,8 @@ class World:
 
     def _check_order(self, run: t.Any) -> None:
         assert run.status == RunStatus.COMPLETED
-        charge, flaky, sent, label = run.result
+        charge, flaky, sent, label, cover = run.result
+        assert cover.strip() == "cover of insurance"
         assert (charge.strip(), flaky.strip()) == ("charge of order", "flaky of order")
         assert len(sent) == 1
         assert label.strip() == "label of order" or (
@@ -409,6 +411,7 @@ class World:
 ENDS = sorted(
     [
         ("order", "completed"),
+        ("insurance", "completed"),
         ("parcel", "completed"),
         ("doomed", "failed"),
         ("doomed/on_failure", "completed"),
@@ -420,6 +423,7 @@ ENDS = sorted(
 EFFECTS = {
     ("order", "charge"): 1,
     ("order", "flaky"): 2,
+    ("insurance", "cover"): 1,
     ("parcel", "pack"): 1,
     ("doomed", "look-up"): 1,
     ("doomed/on_failure", "apologise"): 1,
@@ -442,6 +446,11 @@ def workload(world: World) -> Durable:
         world.effect()
         raise NonRetriable("no such number")
 
+    @durable.function(on=None, queue="parcels")
+    def insurance(event: Event[t.Any], step: Step) -> str:
+        step.sleep("consider", "1m")
+        return step.run("cover", world.effect)
+
     @durable.function(on="order/placed")
     def order(event: Event[t.Any], step: Step) -> list[t.Any]:
         charge = step.run("charge", world.effect)
@@ -452,7 +461,9 @@ def workload(world: World) -> Durable:
             label = step.options(at_most_once=True).run("label", world.effect)
         except StepInterrupted:
             label = "interrupted"
-        return [charge, first, sent, label]
+        data = {"note": world.padding}
+        cover = step.invoke("insure", insurance, data, timeout="30d")
+        return [charge, first, sent, label, cover]
 
     @durable.function(on="order/placed", retries=0)
     def doomed(event: Event[t.Any], step: Step) -> None:

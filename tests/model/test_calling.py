@@ -29,7 +29,9 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable import UnavailableError
+from flask_durable.middleware import AttemptInfo
 from flask_durable.middleware import SendInfo
+from flask_durable.middleware import StepInfo
 
 from ..support.harness import Harness
 from ..support.servers import valkey_server
@@ -397,6 +399,42 @@ def test_a_tree_of_sealed_runs_reads_what_it_stored(
     stored = [harness.state.store.read(found.id) for found in harness.runs.list()]
     assert "secret" not in str(stored)
     assert "blob:runs/" in str(stored)
+    harness.close()
+
+
+def test_middleware_and_metrics_know_a_step_that_invokes(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    """2.1: hooks see a step of the kind invoke that waits; it is no time of a step."""
+    seen: list[tuple[str, str, str]] = []
+
+    class Watching(Middleware):
+        @contextlib.contextmanager
+        def around_step(self, step: StepInfo) -> t.Iterator[None]:
+            yield
+            seen.append((step.name, step.kind, step.outcome))
+
+        @contextlib.contextmanager
+        def around_attempt(self, attempt: AttemptInfo) -> t.Iterator[None]:
+            yield
+            seen.append((attempt.function, attempt.outcome, attempt.reason))
+
+    harness = Harness(valkey.url, namespace, durable=Durable(middleware=[Watching()]))
+    times: list[t.Any] = []
+    harness.state.histograms.add = lambda *args: times.append(args[0])  # type: ignore[method-assign]
+
+    @harness.durable.function(on=None)
+    def callee(event: AnyEvent, step: Step) -> None: ...
+
+    parent_that(harness, lambda event, step: step.invoke("call", callee))
+    harness.send_and_settle("a/b")
+    assert seen == [
+        ("call", "invoke", "waiting"),
+        ("parent", "suspended", "child"),
+        ("callee", "completed", ""),
+        ("parent", "completed", ""),
+    ]
+    assert "step" not in times
     harness.close()
 
 

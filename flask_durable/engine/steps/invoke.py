@@ -29,6 +29,7 @@ from ...errors import InvokeError
 from ...errors import ReplayMismatch
 from ...errors import StepUsageError
 from ...functions.function import Function
+from ...middleware import StepInfo
 from ...serialization import Codec
 from ...serialization import UnreadableValue
 from ...store.children import NewChild
@@ -139,18 +140,22 @@ def _start(
         code="invoke.timeout",
     )
     attempt.progress.flush()
-    reply = attempt.own(
-        lambda: start_child(
-            services.store,
-            (attempt.run_id, attempt.token),
-            key,
-            child,
-            wait=wait,
-            head=head,
-            expired=services.payloads.seal_failure(expired),
-        ),
-        size=len(child.event),
-    )
+    info = StepInfo(attempt.info, key, KIND, 1)
+    with services.middleware.around_step(info):
+        reply = attempt.own(
+            lambda: start_child(
+                services.store,
+                (attempt.run_id, attempt.token),
+                key,
+                child,
+                wait=wait,
+                head=head,
+                expired=services.payloads.seal_failure(expired),
+            ),
+            size=len(child.event),
+        )
+        if isinstance(reply, ChildStarted):
+            info.outcome = "waiting"
     match reply:
         case Full():
             attempt.fail_over_limit(reply.limit)

@@ -69,6 +69,7 @@ class _Step:
         step = self._step
         if step.resumed:
             self._tell("resumed", step.attempt, 0.0, step.outcome)
-        if step.outcome != "interrupted":
+        # A wait is no work: its time says nothing about how long a step takes.
+        if step.outcome not in ("interrupted", "waiting"):
             seconds = time.monotonic() - self._began
             self._tell("step", step.attempt, seconds, step.outcome)

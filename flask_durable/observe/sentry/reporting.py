@@ -238,6 +238,7 @@ _STATUS_OF_STEP = {
     "completed": "ok",
     "failed": "internal_error",
     "retried": "internal_error",
+    "waiting": "ok",
     "interrupted": "aborted",
 }
 
