@@ -216,6 +216,30 @@ def test_a_child_that_is_retried_by_itself_is_nobodys(kit: Kit) -> None:
     assert kit.memo(parent, "call") == memo
 
 
+def test_a_child_of_a_removed_run_is_none_of_the_run_that_has_its_id(kit: Kit) -> None:
+    run = kit.new_run()
+    parent, old = run.id, f"{run.id}.old"
+    kit.create(run)
+    kit.claim(parent)
+    start(kit, parent, old)
+    kit.claim(old, "c1")
+    kit.store.finish(old, "c1", failed=True, outcome="{}")
+    kit.claim(parent, "t2")
+    kit.finish(parent, "t2")
+    kit.advance(kit.settings.retention + 1)
+    kit.sweep()
+    # The same event comes again after the retention, and the old child is retried.
+    kit.create(run)
+    kit.claim(parent, "t3")
+    start(kit, parent, f"{parent}.new", "t3")
+    kit.store.admin(old, "retry")
+    kit.claim(old, "c2")
+    memo = kit.memo(parent, "call")
+
+    assert kit.store.finish(old, "c2", failed=False, outcome='"old"').parent == 0
+    assert kit.memo(parent, "call") == memo
+
+
 def test_a_run_is_kept_until_its_children_have_ended(kit: Kit) -> None:
     parent, child = family(kit)
     kit.store.admin(parent, "cancel")
