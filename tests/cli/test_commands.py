@@ -455,6 +455,35 @@ def test_a_sleeping_run_is_shown_with_the_time_it_wakes(
     assert f"nap (sleep)  waiting  {until}" in shown
 
 
+def test_a_step_that_invoked_a_run_is_shown_with_that_run(
+    run: Run, driven: Harness
+) -> None:
+    @driven.durable.function(on=None)
+    def callee(event: t.Any, step: t.Any) -> None:
+        step.sleep("night", "8h")
+
+    @driven.durable.function(on="call/asked", retries=0)
+    def caller(event: t.Any, step: t.Any) -> None:
+        step.invoke("call", callee)
+
+    driven.publish()
+    parent = driven.send_and_settle("call/asked", {})
+    [child] = driven.runs.list(parent=parent.id)
+
+    shown = run("runs", "show", parent.id).stdout
+    assert "call (invoke)  waiting" in shown
+    assert f"          run {child.id} of callee: suspended (sleep)" in shown
+    assert f"parent    {parent.id}" in run("runs", "show", child.id).stdout
+    listed = rows(run("runs", "list", "--parent", parent.id))
+    assert [row[0] for row in listed] == [child.id]
+    found = json.loads(run("runs", "show", parent.id, "--json").stdout)
+    assert (found["parent"], found["steps"][0]["child"]) == (None, child.id)
+
+    run("runs", "cancel", parent.id)
+    shown = run("runs", "show", parent.id).stdout
+    assert f"run {child.id} of callee: cancelled (the run that invoked it" in shown
+
+
 def test_a_run_as_json_has_everything(run: Run, driven: Harness) -> None:
     done = driven.send_and_settle("greeting/asked", {"name": "ada"})
     shown = json.loads(run("runs", "show", done.id, "--json").stdout)

@@ -315,6 +315,27 @@ def test_an_invoked_run_invokes_in_turn_in_the_same_partition(
     assert all(id.count(".") == 1 for id in ids)
 
 
+def test_a_tree_of_runs_is_in_one_of_several_partitions(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    """2.1: the script that answers the parent touches one partition."""
+    harness = Harness(valkey.url, namespace, DURABLE_PARTITIONS=8)
+
+    @harness.durable.function(on=None)
+    def callee(event: AnyEvent, step: Step) -> str:
+        return current_run.id
+
+    parent_that(harness, lambda event, step: step.invoke("call", callee))
+    keys = harness.state.store.keys
+    runs = [harness.send_and_settle("a/b") for _ in range(12)]
+    tags = {keys.tag_of(run.id) for run in runs}
+    assert len(tags) > 1
+    for run in runs:
+        assert keys.tag_of(run.result) == keys.tag_of(run.id)
+        assert [child.id for child in harness.runs.list(parent=run.id)] == [run.result]
+    harness.close()
+
+
 def test_a_failure_handler_may_invoke(any_harness: Harness) -> None:
     """2.1: a failure handler's run is a parent like any other."""
 
