@@ -13,6 +13,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 from pydantic import ValidationError
 
+from flask_durable import cli
 from flask_durable.config.settings import COMMANDS
 from flask_durable.config.settings import Settings
 from flask_durable.errors import ConfigurationError
@@ -336,6 +337,10 @@ def test_an_unknown_key_in_the_environment_is_refused_under_its_name_there(
     monkeypatch.setenv("FLASK_DURABLE_FSINC", "ack")
     message = refused()
     assert "FLASK_DURABLE_FSINC (did you mean FLASK_DURABLE_FSYNC?)" in message
+
+
+def test_the_commands_with_options_in_the_environment_are_all_commands() -> None:
+    assert COMMANDS == cli._COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
