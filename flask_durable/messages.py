@@ -96,7 +96,7 @@ class EventMessage:
 
     @property
     def key(self) -> str:
-        """The subject of the message."""
+        """The key by which notes about this message are found: that of its event."""
         return f"event:{self.id}"
 
     def encode(self) -> str:
@@ -138,12 +138,12 @@ class RunMessage:
 
     @property
     def key(self) -> str:
-        """The subject of the message."""
+        """The key by which notes about this message are found: that of its run."""
         return self.key_of(self.run)
 
     @staticmethod
     def key_of(run: str) -> str:
-        """The subject of messages about *run*."""
+        """Return the key of all messages about *run*."""
         return f"run:{run}"
 
     def encode(self) -> str:

@@ -76,7 +76,10 @@ class StateBehindQueues:
         return self._barrier is None or self._barrier()
 
     def note_failures(self, failed: t.Mapping[str, str]) -> None:
-        """Keep the errors of messages, by their subjects."""
+        """Keep the errors of messages.
+
+        :param failed: Error texts by the keys of their messages.
+        """
         self._state.failures.note(failed)
 
 

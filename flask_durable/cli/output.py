@@ -13,7 +13,7 @@ import typing as t
 import click
 
 from ..common.safe_logging import finish_telling
-from ..common.safe_logging import hand_over
+from ..common.safe_logging import hand_to_teller
 
 #: Control characters, which in a user's data would move the cursor or do worse. Colours
 #: are let through.
@@ -33,7 +33,7 @@ def note(message: str) -> None:
     A command that keeps processes does not wait for it, and does not end if nobody
     reads it (see :func:`~flask_durable.common.safe_logging.telling`).
     """
-    hand_over(functools.partial(echo, f" * {message}", err=True))
+    hand_to_teller(functools.partial(echo, f" * {message}", err=True))
 
 
 def end(code: int) -> t.NoReturn:

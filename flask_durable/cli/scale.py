@@ -13,7 +13,7 @@ import redis
 from flask.cli import AppGroup
 from flask.cli import with_appcontext
 
-from ..common.safe_logging import hand_over
+from ..common.safe_logging import hand_to_teller
 from ..common.safe_logging import telling
 from ..errors import ConfigurationError
 from ..errors import PlatformError
@@ -195,7 +195,7 @@ def _run(
     except redis.RedisError as error:
         note(f"{name}: unchanged, the state server does not answer: {error}")
         return SENSOR
-    hand_over(
+    hand_to_teller(
         functools.partial(_print, report, explain=explain, quiet=quiet, as_json=as_json)
     )
     if report.error is not None:

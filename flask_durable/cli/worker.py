@@ -14,7 +14,7 @@ from flask import current_app
 from flask.cli import ScriptInfo
 from flask.cli import with_appcontext
 
-from ..common.safe_logging import hand_over
+from ..common.safe_logging import hand_to_teller
 from ..common.safe_logging import telling
 from .output import end
 from .output import note
@@ -179,7 +179,7 @@ def _print_banner(
         title = ""
     lines = [f"  {name:<11}{value}" for name, value in facts]
     text = "\n".join(["", "Flask-Durable worker", "", *lines, ""])
-    hand_over(functools.partial(click.echo, text, err=True))
+    hand_to_teller(functools.partial(click.echo, text, err=True))
 
 
 def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:

@@ -75,7 +75,7 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
                 taker = self.logger if _teller_here() is None else self._handing
                 taker.log(level, msg, *args, stacklevel=2, **kwargs)
         except Exception as error:
-            hand_over(functools.partial(_tell, self.logger.name, error))
+            hand_to_teller(functools.partial(_tell, self.logger.name, error))
 
 
 def get_logger(name: str) -> SafeLogger:
@@ -98,7 +98,7 @@ class _HandingLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         context = contextvars.copy_context()
-        hand_over(lambda: context.run(_handle, self._logger, record))
+        hand_to_teller(lambda: context.run(_handle, self._logger, record))
 
 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -168,7 +168,7 @@ def _next(error: BaseException) -> float:
 _teller: _Teller | None = None
 
 
-def hand_over(line: t.Callable[[], object]) -> None:
+def hand_to_teller(line: t.Callable[[], object]) -> None:
     """Call *line*, which tells something: on the telling thread, if there is one."""
     if (teller := _teller_here()) is not None:
         teller.add(line)

@@ -81,8 +81,8 @@ class EventSender:
         Any error is an answer: some events may be on the queue when it comes. Their ids
         are fixed, so the sender's repeat of all of them makes no second run.
         """
-        with shielded(), announced(self._middleware, messages) as (sending, told):
-            sending.outcomes = self._own(told, sending)
+        with shielded(), announced(self._middleware, messages) as (sending, traced):
+            sending.outcomes = self._own(traced, sending)
         return list(sending.outcomes)
 
     def _own(
@@ -91,14 +91,14 @@ class EventSender:
         try:
             self._memory.check()
             mark = self._barrier.mark() if self._write_through else None
-            outcomes = self._send(messages, sending)
+            outcomes = self._seal_and_send(messages, sending)
             if self._write_through and any(isinstance(o, str) for o in outcomes):
                 self._barrier.wait(mark)
         except Exception as error:
             return [error] * len(messages)
         return outcomes
 
-    def _send(
+    def _seal_and_send(
         self, messages: t.Sequence[EventMessage], sending: SendInfo
     ) -> list[Outcome]:
         sealed: list[tuple[str, str]] = []
@@ -112,10 +112,10 @@ class EventSender:
                 # With its additions: headers, its group, its encryption.
                 check_acceptable(self._queue, message, sealed[-1][1])
         sending.size = sum(len(text) for _, text in sealed)
-        owned = iter(self._hand_over(sealed) if sealed else ())
+        owned = iter(self._send_or_spool(sealed) if sealed else ())
         return [failed[n] if n in failed else next(owned) for n in range(len(messages))]
 
-    def _hand_over(self, sealed: list[tuple[str, str]]) -> list[Outcome]:
+    def _send_or_spool(self, sealed: list[tuple[str, str]]) -> list[Outcome]:
         """Give events to the queue, otherwise to the spool.
 
         :param sealed: Id and text of each event.

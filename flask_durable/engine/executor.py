@@ -35,7 +35,7 @@ from ..common.interruption import Interrupt
 from ..common.interruption import WholeAttempt
 from ..common.safe_logging import at_once
 from ..common.safe_logging import get_logger
-from ..common.safe_logging import hand_over
+from ..common.safe_logging import hand_to_teller
 from ..common.safe_points import call
 from ..current import call_in_run
 from ..current import RunContext
@@ -158,7 +158,7 @@ class Executor:
         run.info.error = None
         # Not among the lines that are kept with the run. A run that failed has a line.
         if run.info.outcome == "completed":
-            hand_over(functools.partial(_log_completed, run.run_id, function.id))
+            hand_to_teller(functools.partial(_log_completed, run.run_id, function.id))
         if attempt.ending is not None:
             took = time.monotonic() - began
             services.service_times.took(function.id, attempt.ending, took, computed())

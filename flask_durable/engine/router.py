@@ -128,11 +128,11 @@ class Router:
         :param until: The moment, on the monotonic clock, to give up at while the state
             server does not answer.
         """
-        told = RouteInfo([])
+        together = RouteInfo([])
         opened = [r for d in deliveries if (r := self._open(d)) is not None]
-        told.events += [routing.info for routing in opened]
+        together.events += [routing.info for routing in opened]
         routings = self._checked(opened, until)
-        with self._services.middleware.around_route(told):
+        with self._services.middleware.around_route(together):
             try:
                 self._route(routings, until)
             except Exception as error:
@@ -255,7 +255,9 @@ class Router:
             sent = time.monotonic()
             # A worker that stops leaves the events to the next one.
             replies = self._services.retry_until_answered(
-                lambda: self._ask(calls, command), while_draining=False, until=until
+                lambda: self._call_store(calls, command),
+                while_draining=False,
+                until=until,
             )
         except BaseException:
             self._release_threads(planned)
@@ -276,7 +278,7 @@ class Router:
                 )
         return int(replies[-1] or 0)
 
-    def _ask(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
+    def _call_store(self, calls: list[t.Any], command: tuple[str, str]) -> list[t.Any]:
         replies = self._services.store.server.call_many(calls, command)
         for reply in replies:
             # Handed back to the queue, the event would be received again and again

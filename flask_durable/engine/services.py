@@ -132,7 +132,6 @@ class EngineServices:
     replay_eagerly: bool = False
     draining: threading.Event = field(default_factory=threading.Event)
     asker: Asker = field(default_factory=Asker)
-    #: Logs which runs completed.
     #: The threads whose bodies were given up and still run.
     lost_threads: LostThreads = field(default_factory=LostThreads)
     #: The lacks of threads that wait for the state server.

@@ -235,13 +235,13 @@ class Acknowledger:
             message for each in batches.values() for message in each.messages
         ]
         for queue, batch in batches.items():
-            self._hand_over(queue, batch)
+            self._begin_settling(queue, batch)
         if refused:
             self._pause()
         else:
             self._backoff = FIRST_SETTLE_PAUSE_SECONDS
 
-    def _hand_over(self, queue: str, batch: Batch) -> None:
+    def _begin_settling(self, queue: str, batch: Batch) -> None:
         messages = set(batch.messages)
         if not messages:
             return

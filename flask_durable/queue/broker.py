@@ -378,7 +378,7 @@ class DurableBroker(dramatiq.Broker):
         return message.start()
 
     def ended(self, message: LocalMessage) -> None:
-        """Note how long *message* kept its thread, and with it others like it."""
+        """Note how long *message* kept its thread, for the estimate of its queue."""
         if message.began is not None:
             seconds = time.monotonic() - message.began
             self._service_times.took(message.queue_name, seconds)
@@ -407,13 +407,13 @@ class DurableBroker(dramatiq.Broker):
             if message.began is None
             and message.came < before
             and message.delivery is not None
-            and message.delivery.receive_count < self._given_back(message.queue_name)
+            and message.delivery.receive_count < self._kept_from(message.queue_name)
         ]
         if overdue:
             self._service_times.forget()
             self.give_back(overdue)
 
-    def _given_back(self, queue: str) -> int:
+    def _kept_from(self, queue: str) -> int:
         """Return the receive from which on a message of *queue* is not handed back."""
         return min(KEPT_FROM_RECEIVE, self.transport.max_receives(queue))
 

@@ -1,7 +1,7 @@
 """The messages in flight, and the threads that keep them hidden from others.
 
-Each queue has a thread of its own: a call about one queue that is not answered delays
-the extensions of no other.
+Each queue has a thread of its own. An unanswered call about one queue therefore delays
+no other queue.
 """
 
 from __future__ import annotations

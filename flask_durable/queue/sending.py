@@ -123,7 +123,9 @@ class Sender:
             # After a batch that was not taken for so long the others are not tried.
             error = left.error
             found = (
-                [error] * len(batch) if error else self._send(queue, batch, delay, left)
+                [error] * len(batch)
+                if error
+                else self._send_batch(queue, batch, delay, left)
             )
             for number, outcome in zip(numbers, found, strict=True):
                 outcomes[number] = outcome
@@ -153,7 +155,7 @@ class Sender:
         """
         self.transport.send_dead(queue, body, kept(reason), receives=receives)
 
-    def _send(
+    def _send_batch(
         self, queue: str, bodies: list[str], delay: float, patience: _Patience
     ) -> list[Outcome]:
         outcomes: list[Outcome] = [None] * len(bodies)
@@ -161,7 +163,7 @@ class Sender:
         while left:
             began = time.monotonic()
             tried = [bodies[number] for number in left]
-            found = self._try(queue, tried, delay)
+            found = self._send_once(queue, tried, delay)
             open_errors = {}
             for number, error in zip(left, found, strict=True):
                 outcomes[number] = error
@@ -174,7 +176,7 @@ class Sender:
                     break
         return outcomes
 
-    def _try(self, queue: str, bodies: list[str], delay: float) -> list[Outcome]:
+    def _send_once(self, queue: str, bodies: list[str], delay: float) -> list[Outcome]:
         if delay or not self.transport.send_limits.coalesced:
             return self.transport.send(queue, bodies, delay)
         return self._coalescer(queue).send(bodies)

@@ -38,7 +38,8 @@ class StepRecord:
     raises :class:`~flask_durable.PayloadError` if this process cannot open them.
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
-    :param kind: The kind of step: ``run``, ``sleep``, ``send_event`` or ``invoke``.
+    :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke`` or
+        ``send_event``.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a sleep.

@@ -143,7 +143,7 @@ class Scaler:
         decision = self._decide(observation, pool, notes)
         report = self._act(decision, observation, pool, snapshot.serving, dry)
         if not dry:
-            self._leave(notes, report, snapshot)
+            self._write_notes(notes, report, snapshot)
         return report
 
     # -- The look --------------------------------------------------------------------
@@ -282,7 +282,9 @@ class Scaler:
         )
         return Report(record, decision, applied, error)
 
-    def _leave(self, notes: PoolNotes, report: Report, snapshot: QueueSnapshot) -> None:
+    def _write_notes(
+        self, notes: PoolNotes, report: Report, snapshot: QueueSnapshot
+    ) -> None:
         applied = report.applied
         more = max(applied.after - applied.before, 0) if applied else 0
         notes = dataclasses.replace(

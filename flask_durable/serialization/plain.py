@@ -1,4 +1,4 @@
-"""Results without a type: the values that JSON gives back equal."""
+"""Results without a type annotation: values that come back equal from JSON."""
 
 from __future__ import annotations
 

@@ -43,6 +43,8 @@ MAX_SEED = 255
 
 
 class EventRoutes:
+    """The views of the routes ``events``, ``healthz`` and ``readyz`` of one app."""
+
     def __init__(self, state: AppState, open_ingest: bool) -> None:
         self.state = state
         self.open_ingest = open_ingest
@@ -51,7 +53,7 @@ class EventRoutes:
         self.max_body = min(100 * limit, MAX_EVENTS_BODY)
         self.reader = BatchReader(state.schemas, limit)
         #: The problems of the last readiness check that were logged.
-        self.told: t.Sequence[str] = ()
+        self.logged: t.Sequence[str] = ()
 
     def accept(self) -> Response:
         request.max_content_length = self.max_body
@@ -65,7 +67,7 @@ class EventRoutes:
             seed=_seed(),
             webhook_id=webhook_id,
         )
-        return self._send(messages)
+        return self._send_and_answer(messages)
 
     def healthz(self) -> Response:
         return json_response({"status": "ok"}, 200)
@@ -82,8 +84,8 @@ class EventRoutes:
         if not problems:
             return json_response({"status": "ok"}, 200)
         # A probe may ask at any rate: the result of each check is logged once.
-        if problems is not self.told:
-            self.told = problems
+        if problems is not self.logged:
+            self.logged = problems
             logger.warning(
                 "This process is not ready: %s",
                 "; ".join(problems),
@@ -112,7 +114,7 @@ class EventRoutes:
     def _body(self) -> bytes:
         return read_body(self.max_body)
 
-    def _send(self, messages: list[EventMessage]) -> Response:
+    def _send_and_answer(self, messages: list[EventMessage]) -> Response:
         outcomes = self.state.send_messages(messages)
         events = [
             {"id": message.id, "status": o if isinstance(o, str) else "failed"}

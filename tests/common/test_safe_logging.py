@@ -15,7 +15,7 @@ from flask_durable.common.loops import ailing
 from flask_durable.common.safe_logging import at_once
 from flask_durable.common.safe_logging import finish_telling
 from flask_durable.common.safe_logging import get_logger
-from flask_durable.common.safe_logging import hand_over
+from flask_durable.common.safe_logging import hand_to_teller
 from flask_durable.common.safe_logging import telling
 
 from ..support.hanging import hanging
@@ -185,7 +185,7 @@ def test_lines_of_a_run_are_told_where_they_are_logged(
     told: list[str] = []
     with telling(), at_once():
         get_logger(NAME).warning("one")
-        hand_over(lambda: told.append("note"))
+        hand_to_teller(lambda: told.append("note"))
         assert [x.getMessage() for x in caplog.records] == ["one"]
         assert told == ["note"]
 
@@ -194,8 +194,8 @@ def test_a_line_that_cannot_be_told_does_not_keep_the_next_ones() -> None:
     told: list[int] = []
     with telling():
         for number in range(3):
-            hand_over(lambda number=number: told.append(1 // (number % 2)))
-            hand_over(lambda number=number: told.append(number))
+            hand_to_teller(lambda number=number: told.append(1 // (number % 2)))
+            hand_to_teller(lambda number=number: told.append(number))
         assert finish_telling()
     assert told == [0, 1, 1, 2]
 

@@ -88,7 +88,7 @@ def test_a_worker_whose_clock_is_slow_puts_off_nothing_that_is_due(
     assert started == [event_id]
 
 
-def test_an_event_that_is_sent_on_waits_for_no_more_than_it_did(
+def test_an_event_that_is_sent_again_by_a_step_does_not_wait_for_the_time_it_was_given(
     harness: Harness, set_clock: t.Callable[[float], None]
 ) -> None:
     @harness.durable.function(on="a/b")

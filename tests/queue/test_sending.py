@@ -90,11 +90,11 @@ def test_a_queue_that_is_back_in_time_takes_it(behind: Behind) -> None:
     class Patient(Sender):
         tries = 0
 
-        def _try(self, *args: t.Any) -> t.Any:
+        def _send_once(self, *args: t.Any) -> t.Any:
             self.tries += 1
             if self.tries == 3:
                 behind.proxy.bring_up()
-            return super()._try(*args)
+            return super()._send_once(*args)
 
     sender = Patient(behind.transport, 20)
     assert sender.send(QUEUE, bodies(3)) == [None] * 3

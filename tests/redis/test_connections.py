@@ -77,7 +77,7 @@ def _at_the_second_try(act: t.Callable[[], t.Any]) -> t.Any:
         return act()
 
 
-def test_threads_that_keep_a_connection_leave_with_the_first_that_is_told(
+def test_all_threads_leave_a_server_that_became_a_replica_once_one_is_told(
     pair: Pair,
 ) -> None:
     server = StateServer(pair.url)

@@ -9,7 +9,7 @@ import typing as t
 
 import click
 
-from ...common.safe_logging import hand_over
+from ...common.safe_logging import hand_to_teller
 from ...security.redaction import mask_url
 
 if t.TYPE_CHECKING:
@@ -23,7 +23,7 @@ def print_banner(stack: DevStack) -> None:
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         title = click.style(title, bold=True, fg="yellow")
     lines = ["", title, "", *lines, "", "Press CTRL+C to stop, twice to kill.", ""]
-    hand_over(functools.partial(click.echo, "\n".join(lines), err=True))
+    hand_to_teller(functools.partial(click.echo, "\n".join(lines), err=True))
 
 
 def _facts(stack: DevStack) -> t.Iterator[tuple[str, str]]:

@@ -273,7 +273,7 @@ def _ended(attempt: AttemptInfo) -> str | None:
 
 @contextlib.contextmanager
 def _transaction(event: EventInfo, name: str) -> t.Iterator[Span]:
-    """Enter a transaction of its own in the trace of *event*."""
+    """Start a new transaction that belongs to the trace of *event*."""
     import sentry_sdk
 
     transaction = sentry_sdk.continue_trace(

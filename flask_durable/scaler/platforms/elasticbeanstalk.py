@@ -45,7 +45,7 @@ class ElasticBeanstalkPlatform:
 
     @property
     def traits(self) -> Traits:
-        """The traits of the group, once it is known."""
+        """The traits of the group; usual ones before the first :meth:`read`."""
         return (
             self._group.traits
             if self._group

@@ -60,8 +60,8 @@ class FixedPolicy:
         return self._workers
 
 
-class _Comparing:
-    """The common part of the other policies: means, and the range of the goal."""
+class _Baseline:
+    """The common part of the policies that ours is compared with."""
 
     def __init__(self, goal: Goal, pool: Pool) -> None:
         self._goal = goal
@@ -76,7 +76,7 @@ class _Comparing:
         )
 
 
-class RuleOfThumb(_Comparing):
+class RuleOfThumb(_Baseline):
     """Jobs that wait, times their mean service time, divided by the desired wait.
 
     As in AppSignal's article of 2020: running jobs are not seen, and nothing is
@@ -97,7 +97,7 @@ class RuleOfThumb(_Comparing):
         return self._in_range(work / (self._goal.desired_wait * self._pool.slots))
 
 
-class Proportional(_Comparing):
+class Proportional(_Baseline):
     """Kubernetes' autoscaler on the number of messages, waiting and in flight.
 
     The messages are divided by those that one worker may have. Grows by the larger of
@@ -129,7 +129,7 @@ class Proportional(_Comparing):
         return min(highest, current)
 
 
-class Steps(_Comparing):
+class Steps(_Baseline):
     """Steps by the age of the oldest job, as in Heroku add-ons.
 
     One tenth more, at least one, when it is older than half the wait, at most every

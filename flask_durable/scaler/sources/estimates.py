@@ -36,7 +36,8 @@ def variance_of(mean: float, p95: float | None) -> float:
     """Return the variance of durations from their mean and 95th percentile.
 
     They are taken to be log-normal. Without a percentile, or with one that no
-    log-normal durations have, they are taken to be exponential: rather too large.
+    log-normal durations have, they are taken to be exponential, which errs on the high
+    side.
     """
     if p95 is None or p95 <= 0:
         return mean**2
