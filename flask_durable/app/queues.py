@@ -21,16 +21,12 @@ if t.TYPE_CHECKING:
 
 
 def make_transport(
-    settings: Settings,
-    *,
-    redis_client_factory: ClientFactory | None = None,
-    home: Home | None = None,
+    settings: Settings, state_clients: ClientFactory, home: Home | None = None
 ) -> Transport:
     """Return the queues of *settings*. Nothing is connected to.
 
-    :param redis_client_factory: Makes clients of the state server, for queues that
-        live there too; called with options of :class:`redis.Redis`. By default they
-        are made from ``DURABLE_REDIS_URL``.
+    :param state_clients: Makes clients of the state server, for queues that live there
+        too; called with options of :class:`redis.Redis`.
     :param home: The installation that this process is of, if queues are elsewhere.
     :raises ConfigurationError: The URL cannot be used, or needs an extra.
     """
@@ -46,10 +42,9 @@ def make_transport(
         return SQSTransport(
             SQSAddress.parse(url), options=settings.queues, home=home, **options
         )
-    connect = redis_client_factory
-    if connect is None or url not in (None, settings.redis_url):
-        connect = client_factory(url or settings.redis_url)
-    return RedisTransport(connect, **options)
+    if url is None or url == settings.redis_url:
+        return RedisTransport(state_clients, **options)
+    return RedisTransport(client_factory(url), **options)
 
 
 class StateBehindQueues:
@@ -83,16 +78,11 @@ class StateBehindQueues:
         self._state.failures.note(failed)
 
 
-def client_factory(url: str | None) -> ClientFactory:
+def client_factory(url: str) -> ClientFactory:
     """Return a factory of clients of the Redis-protocol server or cluster at *url*.
 
-    :raises ConfigurationError: There is no URL, or it is malformed.
+    :raises ConfigurationError: The URL is malformed.
     """
-    if url is None:
-        raise ConfigurationError(
-            "There is no server for the queues.",
-            hint="Set DURABLE_QUEUE_URL or DURABLE_REDIS_URL.",
-        )
     try:
         return redis_client.client_factory(url)
     except ValueError as error:

@@ -375,8 +375,8 @@ def test_interrupted_actors_give_their_message_back(redis_kit: RedisKit) -> None
 
 
 def test_a_failed_enqueue_raises() -> None:
-    settings = _settings(redis_url="redis://localhost:1")
-    sender = Sender(make_transport(settings))
+    settings = _settings(queue_url="redis://localhost:1")
+    sender = Sender(make_transport(settings, _no_client))
     broker = DurableBroker(sender, window=Window(1), state=State())
     message: dramatiq.Message[t.Any] = dramatiq.Message(
         QUEUE, "execute", (RunMessage("r", "f", 1),), {}, {}
@@ -394,26 +394,25 @@ def test_the_queues_are_where_the_state_is_unless_given(redis_kit: RedisKit) -> 
 
     for url in (None, redis_kit.url):
         settings = _settings(redis_url=redis_kit.url, queue_url=url)
-        transport = make_transport(settings, redis_client_factory=factory)
+        transport = make_transport(settings, factory)
         assert transport.counts("no-such") == EMPTY
         assert made
         made.clear()
-
-
-def test_queues_without_any_server_name_the_setting() -> None:
-    with pytest.raises(ConfigurationError, match="DURABLE_QUEUE_URL"):
-        make_transport(_settings(queue_url=None))
 
 
 def test_sqs_without_boto3_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = _settings(queue_url="sqs://?region=eu-west-1")
     with pytest.raises(ConfigurationError, match=r"flask-durable\[sqs\]"):
-        make_transport(settings)
+        make_transport(settings, _no_client)
 
 
 def _put_result(outcomes: queue.SimpleQueue[bool], act: t.Callable[[], bool]) -> None:
     outcomes.put(act())
+
+
+def _no_client(**options: t.Any) -> t.NoReturn:
+    raise AssertionError("the queues are elsewhere")
 
 
 def _settings(**values: str | None) -> Settings:
