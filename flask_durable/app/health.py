@@ -115,6 +115,7 @@ class HealthChecks:
             yield self._check_encryption()
         yield self._check_workers()
         yield self._check_paused()
+        yield from self._check_kept_events()
         yield self._check_dead_letters()
 
     def _check_server(self, server: StateServer | None = None) -> HealthCheck:
@@ -210,6 +211,17 @@ class HealthChecks:
         paused = self._state.store.count("paused")
         detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
         return HealthCheck("paused runs", True, detail)
+
+    def _check_kept_events(self) -> t.Iterator[HealthCheck]:
+        awaited = self._state.directory.current().awaited
+        if not awaited:
+            return
+        cut = self._state.waiters.cut_off(awaited)
+        told = [f"{count} of {name}" for name, count in sorted(cut.items())]
+        detail = f"{len(awaited)} name(s), no event was cut off"
+        if told:
+            detail = f"DURABLE_LOOK_BACK_SIZE cut off {', '.join(told)}"
+        yield HealthCheck("awaited events", True, detail)
 
     def _check_dead_letters(self) -> HealthCheck:
         name = "dead letters"

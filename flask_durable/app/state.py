@@ -235,6 +235,7 @@ class AppState(Stores):
         return EngineServices(
             functions=self.functions,
             store=self.store,
+            waiters=self.waiters,
             directory=self.directory,
             barrier=self.barrier,
             queue=self.message_sender,

@@ -26,6 +26,7 @@ from ..store.message_failures import MessageFailures
 from ..store.run_logs import RunLogStore
 from ..store.run_store import RunStore
 from ..store.server import StateServer
+from ..store.waiters import Waiters
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +97,16 @@ class Stores:
     def directory(self) -> Directory:
         """The functions and workers of all processes."""
         return Directory(self.server, self.store.keys)
+
+    @functools.cached_property
+    def waiters(self) -> Waiters:
+        """The steps that wait for events, and the events that they look for."""
+        return Waiters(
+            self.server,
+            self.store.keys,
+            look_back=self.settings.look_back,
+            size=self.settings.look_back_size,
+        )
 
     @functools.cached_property
     def service_times(self) -> ServiceTimes:

@@ -194,6 +194,11 @@ def _timeline(run: Run, now: datetime, children: t.Mapping[str, Run]) -> list[st
         if step.child is not None:
             lines.append(f"{'':10}{_child(step.child, children.get(step.child))}")
         try:
+            if step.about is not None:
+                lines.append(f"{'':10}{_cut(_awaited(step.about))}")
+        except PayloadError as error:
+            lines.append(f"{'':10}{_unreadable('What it waits for', error)}")
+        try:
             if step.failure is not None:
                 lines.append(f"{'':10}{_one_line(step.failure)}")
             if step.checkpoint is not None:
@@ -274,6 +279,13 @@ def _child(id: str, child: Run | None) -> str:
     return f"run {id} of {child.function}: {coloured(str(child.status))}{reason}"
 
 
+def _awaited(about: dict[str, t.Any]) -> str:
+    """Return what a step waits for, for a person."""
+    wanted = about.get("match", {})
+    parts = [f"{path} = {json.dumps(value)}" for path, value in wanted.items()]
+    return f"{about['event']}" + (f" where {' and '.join(parts)}" if parts else "")
+
+
 def _named(step: StepRecord) -> str:
     return step.name if step.kind == "run" else f"{step.name} ({step.kind})"
 
@@ -323,6 +335,7 @@ def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
             {**dataclasses.asdict(attempt), "started": iso(attempt.started)}
             for attempt in step.attempts
         ],
+        "about": reader.read(f"{place}.about", lambda: step.about),
         "value": reader.read(f"{place}.value", lambda: step.value),
         "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
         "checkpoint": reader.read(f"{place}.checkpoint", lambda: step.checkpoint),

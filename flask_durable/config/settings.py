@@ -163,6 +163,12 @@ class Settings(BaseModel):
     ``DURABLE_ENCRYPTION_KEYS``
         List of keys: the first encrypts event data, results and failures, all of them
         decrypt. A list that is empty is refused. Default ``None``: no encryption.
+    ``DURABLE_LOOK_BACK``
+        Duration, 1 s to 30 d, for which events are kept that steps wait for. A wait
+        finds those that came since its run was created. Default 24 h.
+    ``DURABLE_LOOK_BACK_SIZE``
+        Bytes, 1 MiB to 1 GiB, that are kept of the events of one name.
+        Default 16,777,216.
     ``DURABLE_RETENTION``
         Duration, from 1 s, that a completed run is kept. Default 7 d.
     ``DURABLE_FAILED_RETENTION``
@@ -239,6 +245,8 @@ class Settings(BaseModel):
         secrets_of("encryption", "keys", check_encryption_key),
         BeforeValidator(refuse_set),
     ] = Field((), repr=False)
+    look_back: t.Annotated[float, SECONDS, between(1.0, 30 * 86400.0)] = 86400.0
+    look_back_size: t.Annotated[int, WHOLE, between(2**20, 2**30, " bytes")] = 2**24
     retention: t.Annotated[float, SECONDS, between(1.0, MAX_SECONDS)] = 7 * 86400.0
     failed_retention: t.Annotated[float, SECONDS, between(1.0, MAX_SECONDS)] = (
         30 * 86400.0

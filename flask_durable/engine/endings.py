@@ -9,6 +9,9 @@ from .control import Ended
 from .control import Signal
 from .control import Suspended
 
+#: The reasons of a suspension that ends an attempt as its body meant it to.
+WAITED = ("sleep", "child", "event")
+
 
 def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:
     """Return the end of a delivery if its time says how long such work takes.
@@ -25,7 +28,7 @@ def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:
     reason = str(sealed)
     if reason == "retry":
         return "failed"
-    return "done" if reason in ("sleep", "child") and progress else None
+    return "done" if reason in WAITED and progress else None
 
 
 def tell(info: AttemptInfo, sealed: Signal | None, ending: Ending | None) -> None:

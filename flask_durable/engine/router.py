@@ -51,6 +51,7 @@ from .claimed_run import ClaimedRun
 from .event_sender import event_info
 from .outbox import Outbox
 from .services import EngineServices
+from .waiting import WaitingSteps
 
 logger = get_logger(__name__)
 
@@ -119,6 +120,7 @@ class Router:
         self._outbox = outbox
         self._threads = threads
         self._index = (Published(-1, {}), TriggerIndex())
+        self._waiting = WaitingSteps(services, outbox)
 
     def route(
         self, deliveries: t.Sequence[EventDelivery], *, until: float = math.inf
@@ -151,6 +153,9 @@ class Router:
             published = self._services.retry_until_answered(
                 lambda: self._services.directory.current(), until=until
             )
+        for routing in routings:
+            if self._waiting.awaits(routing.message.name, published):
+                self._deliver_to_waits(routing, until)
         self._services.wait_durable(mark, until=until)
         for routing in routings:
             if routing.info.error is not None:
@@ -158,6 +163,19 @@ class Router:
                 routing.delivery.failed(routing.info.error, delay)
             else:
                 routing.delivery.done()
+
+    def _deliver_to_waits(self, routing: _Routing, until: float) -> None:
+        deliver = functools.partial(
+            self._waiting.deliver, routing.message, routing.text
+        )
+        try:
+            self._services.retry_until_answered(
+                deliver, while_draining=False, until=until
+            )
+        except Exception as error:
+            if is_transient(error):
+                raise
+            routing.info.error = error
 
     def _open(self, delivery: EventDelivery) -> _Routing | None:
         message = delivery.message

@@ -96,6 +96,35 @@ class RunPayloads:
         """Return the message of :meth:`event`, without data if that is lost."""
         return self._event
 
+    def awaited_event(self, message: EventMessage, step: str) -> EventMessage:
+        """Return an event that a step waited for, with its data.
+
+        :raises Signal: The event cannot be read.
+        """
+        if not isinstance(message.data, str):
+            return message
+        with self._reading(step):
+            return self._payloads.adopt_event(
+                message,
+                self._attempt.run_id,
+                failed_run="",
+                held="blobs" in self._attempt.record,
+                hold=self._hold,
+            )
+        raise AssertionError("an event that cannot be read ends the attempt")
+
+    def looked_at(self, message: EventMessage, step: str) -> EventMessage | None:
+        """Return an event that may be none of the run's, ``None`` if its data is lost.
+
+        :raises Signal: The event cannot be read.
+        """
+        with self._reading(step):
+            try:
+                return self._payloads.open_event(message)
+            except PayloadMissing:
+                return None
+        raise AssertionError("an event that cannot be read ends the attempt")
+
     def cause(self) -> Failure:
         """Return the failure that a failure handler's run is about.
 

@@ -26,6 +26,7 @@ from ..store.barrier import StateMayBeLost
 from ..store.directory import Directory
 from ..store.measurements.service_times import ServiceTimes
 from ..store.run_store import RunStore
+from ..store.waiters import Waiters
 from .asking import Asker
 from .lost_threads import LostThreads
 
@@ -115,6 +116,7 @@ class EngineServices:
 
     functions: FunctionRegistry
     store: RunStore
+    waiters: Waiters
     directory: Directory
     barrier: Barrier
     queue: MessageQueue

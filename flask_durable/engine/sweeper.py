@@ -22,6 +22,7 @@ from .outbox import Outbox
 from .rota import Rota
 from .schedule import Schedules
 from .services import EngineServices
+from .waiting import WaitingSteps
 
 #: Seconds between two sweeps.
 INTERVAL = 1.0
@@ -47,6 +48,7 @@ class Sweeper:
         self._services = services
         self._outbox = outbox
         self._admin = admin
+        self._waiting = WaitingSteps(services, outbox)
         #: Removes the objects of expired runs from the blob store.
         self.objects = ObjectRemover(services.store, services.payloads)
         #: Creates the runs of cron schedules.
@@ -136,6 +138,9 @@ class Sweeper:
 
     def _time_out(self, timer: str) -> None:
         kind, _, run_id = timer.partition(":")
+        if kind == "due":
+            self._deliver(*run_id.split(" "))
+            return
         reason = _REASONS[kind]
         try:
             if self._admin.cancel(run_id, reason, timer=kind):
@@ -150,6 +155,13 @@ class Sweeper:
         except Exception as error:
             # The timer comes back; the others are not to wait for it.
             log_failure(logger, f"time out run {run_id}", error)
+
+    def _deliver(self, name: str, event_id: str) -> None:
+        try:
+            self._waiting.deliver_due(name, event_id)
+        except Exception as error:
+            # The timer comes back; the others are not to wait for it.
+            log_failure(logger, f"deliver event {event_id}", error)
 
     def _is_over(self) -> bool:
         """Return True if a sweep is to end where it is, as this process drains."""

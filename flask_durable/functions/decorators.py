@@ -119,6 +119,8 @@ class Decorators:
             it is cancelled.
         :param start_timeout: The longest wait of a run for its start; then it is
             cancelled.
+        :param awaits: The events that its steps wait for, as names or classes: they are
+            kept from now on, also for a wait that begins later.
         :raises DefinitionError: The declaration is wrong; the message has the fix.
         """
         if bare:

@@ -104,6 +104,11 @@ class Function(t.Generic[D, R]):
         return self.options.retries
 
     @property
+    def awaits(self) -> tuple[str, ...]:
+        """The names of events that its steps wait for, as declared."""
+        return tuple(self.options.awaited)
+
+    @property
     def max_attempts(self) -> int:
         """The number of all attempts of a step or of the body."""
         return self.options.retries + 1
@@ -203,14 +208,11 @@ class Function(t.Generic[D, R]):
         :raises EventError: The data does not fit the class, with a fault a field.
         """
         schema = self.schemas.get(message.name)
-        data: t.Any = message.opened
-        if schema is not None:
-            data = load(schema, data)
-        return _event(message, data)
+        return event_of(message, schema)
 
     def event_without_model(self, message: EventMessage) -> Event[t.Any]:
         """Return the event with its data as it was sent, as a plain dict."""
-        return _event(message, message.opened)
+        return event_of(message, None)
 
     def spec(self) -> dict[str, t.Any]:
         """Return the published description of the function, as a JSON object."""
@@ -226,10 +228,18 @@ class Function(t.Generic[D, R]):
             "version": self.version,
             "failure_handler": None if handler is None else handler.id,
             "max_attempts": self.max_attempts,
+            "awaits": list(self.awaits),
         }
 
 
-def _event(message: EventMessage, data: t.Any) -> Event[t.Any]:
+def event_of(message: EventMessage, schema: type[EventData] | None) -> Event[t.Any]:
+    """Return the event of *message*, with a model if there is a schema.
+
+    :raises EventError: The data does not fit the schema.
+    """
+    data: t.Any = message.opened
+    if schema is not None:
+        data = load(schema, data)
     try:
         at = _EPOCH + timedelta(milliseconds=message.at)
     except OverflowError:

@@ -13,7 +13,10 @@ from ..common.durations import Duration
 from ..common.durations import to_seconds
 from ..errors import DefinitionError
 from ..errors import StepUsageError
+from ..events.model import EventData
 from ..messages import EVENT_QUEUE
+from .awaits import Awaited
+from .awaits import read_awaited
 from .retries import Backoff
 
 #: Characters of a queue's name: a namespace, "-dlq" and this are one name in SQS,
@@ -34,6 +37,7 @@ class FunctionKeywords(t.TypedDict, total=False):
     non_retriable: t.Sequence[type[Exception]]
     timeout: Duration | None
     start_timeout: Duration | None
+    awaits: t.Sequence[Awaited]
 
 
 class StepKeywords(t.TypedDict, total=False):
@@ -57,6 +61,7 @@ class FunctionOptions:
     :param non_retriable: Errors that end a step or the run at once.
     :param timeout: Seconds after which a run that has not finished is cancelled.
     :param start_timeout: Seconds from a run's creation within which it must start.
+    :param awaits: The events that its steps wait for.
     :raises DefinitionError: A value is not valid.
     """
 
@@ -66,6 +71,7 @@ class FunctionOptions:
     non_retriable: tuple[type[Exception], ...] = ()
     timeout: float | None = None
     start_timeout: float | None = None
+    awaits: tuple[Awaited, ...] = ()
 
     @classmethod
     def of(cls, keywords: t.Mapping[str, t.Any]) -> FunctionOptions:
@@ -89,8 +95,14 @@ class FunctionOptions:
             put(self, "non_retriable", _exceptions(self.non_retriable))
             put(self, "timeout", _seconds("timeout", self.timeout))
             put(self, "start_timeout", _seconds("start_timeout", self.start_timeout))
+            put(self, "awaits", _awaits(self.awaits))
         except ValueError as error:
             raise DefinitionError(*error.args) from None
+
+    @property
+    def awaited(self) -> dict[str, type[EventData] | None]:
+        """The schemas of the awaited events by name, ``None`` for one without."""
+        return dict(map(read_awaited, self.awaits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +237,21 @@ def _exceptions(classes: t.Any) -> tuple[type[Exception], ...]:
         if not (isinstance(item, type) and issubclass(item, Exception)):
             raise ValueError(f"non_retriable= has {item!r}, not an exception class.")
     return found
+
+
+def _awaits(events: t.Any) -> tuple[Awaited, ...]:
+    if isinstance(events, (str, type)):
+        raise ValueError(
+            f"awaits={events!r} is not a sequence of events: write awaits=[{events!r}]."
+        )
+    for event in events:
+        try:
+            read_awaited(event)
+        except ValueError as error:
+            problem, hint = error.args
+            text = f"awaits= has {event!r}, which {problem}. {hint}"
+            raise ValueError(text) from None
+    return tuple(events)
 
 
 def _seconds(name: str, value: t.Any) -> float | None:

@@ -106,6 +106,9 @@ class FunctionRegistry:
             _refuse("functions have the id", function.id, known, function, "id=")
         for schema in function.schemas.values():
             self.schemas.add(schema)
+        for awaited in function.options.awaited.values():
+            if awaited is not None:
+                self.schemas.add(awaited)
         self._functions[function.id] = function
         function.registries.add(self)
         for pattern in function.triggers:

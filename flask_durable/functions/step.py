@@ -10,6 +10,7 @@ from ..common.durations import Duration
 from .retries import Backoff
 
 if t.TYPE_CHECKING:
+    from ..events.model import Event
     from ..events.model import EventData
     from ..events.model import EventLike
     from .function import Function
@@ -17,6 +18,7 @@ if t.TYPE_CHECKING:
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
 D = t.TypeVar("D")
+Data = t.TypeVar("Data", bound="EventData")
 
 
 class Step(abc.ABC):
@@ -165,4 +167,49 @@ class Step(abc.ABC):
             the step, so that a repeated send is recognised.
         :raises EventError: An event is not valid.
         :raises StepError: The queue could not take them, retries included.
+        """
+
+    @t.overload
+    def wait_for_event(
+        self,
+        id: str,
+        event: type[Data],
+        /,
+        *,
+        timeout: Duration,
+        match: str | t.Mapping[str, t.Any] | None = None,
+    ) -> Event[Data] | None: ...
+
+    @t.overload
+    def wait_for_event(
+        self,
+        id: str,
+        event: str,
+        /,
+        *,
+        timeout: Duration,
+        match: str | t.Mapping[str, t.Any] | None = None,
+    ) -> Event[dict[str, t.Any]] | None: ...
+
+    @abc.abstractmethod
+    def wait_for_event(
+        self,
+        id: str,
+        event: t.Any,
+        /,
+        *,
+        timeout: Duration,
+        match: str | t.Mapping[str, t.Any] | None = None,
+    ) -> t.Any:
+        """Suspend the run until an event comes; ``None`` if *timeout* is over first.
+
+        Events count from the creation of the run, also those that came before this is
+        reached. The oldest one that no other wait of the run has used is returned.
+
+        :param event: The event's name, or its class, which types the result.
+        :param timeout: The longest wait, counted from when this is first reached.
+        :param match: A path, such as ``"data.order_id"``, where the event has to have
+            the same value as the run's own event; or a mapping of paths to values.
+        :raises StepUsageError: There is no timeout, or a name or a path is malformed.
+        :raises EventError: The event does not fit the class.
         """

@@ -67,6 +67,10 @@ class Cipher:
         name, key = next(iter(self._digest_keys.items()))
         return name + _digest(content, key, 5)
 
+    def index_digests(self, content: bytes) -> list[str]:
+        """Return a digest of *content* with each key, long enough for an index."""
+        return [_digest(content, key, 16) for key in self._digest_keys.values()]
+
     def knows(self, digest: str) -> bool:
         """Return whether *digest* was made with one of the keys."""
         return digest.partition("-")[0] + "-" in self._digest_keys

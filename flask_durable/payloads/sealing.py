@@ -26,6 +26,7 @@ that another refers to.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import typing as t
 import zlib
@@ -141,6 +142,20 @@ class Payloads:
         if cipher is None or not cipher.knows(digest):
             return False
         return not cipher.is_digest_of(digest, content)
+
+    def index_digests(self, content: bytes) -> list[str]:
+        """Return the digests under which *content* may be found, one a key."""
+        if self._cipher is not None:
+            return self._cipher.index_digests(content)
+        return [hashlib.blake2b(content, digest_size=16).hexdigest()]
+
+    def index_digest(self, content: bytes) -> str:
+        """Return the digest under which *content* is to be found.
+
+        It is made with the last key: while a key is being added or removed, all
+        processes have the last one.
+        """
+        return self.index_digests(content)[-1]
 
     # -- On the way in ------------------------------------------------------------
 

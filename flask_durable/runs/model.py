@@ -38,21 +38,22 @@ class StepRecord:
     raises :class:`~flask_durable.PayloadError` if this process cannot open them.
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
-    :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke`` or
-        ``send_event``.
+    :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke``,
+        ``send_event`` or ``event``, a wait for an event.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
-    :param attempt: The number of the last attempt that left a trace; 0 for a sleep.
+    :param attempt: The number of the last attempt that left a trace; 0 for a wait.
     :param started: The moment that attempt began, by the state server's clock.
-    :param duration: Seconds that it took; ``None`` while a sleep goes on.
-    :param due: The end of a sleep, or of the wait for an invoked run.
+    :param duration: Seconds that it took; ``None`` while a wait goes on.
+    :param due: The end of a sleep or of another wait.
     :param child: The id of the run that it invoked.
-    :param value: The result, as JSON gives it back.
+    :param value: The result, as JSON gives it back; of an event its name, id and data.
     :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
-        first; empty for a sleep.
+        first; empty for a wait.
     :param checkpoint: The place that its body had come to, as JSON gives it back;
         ``None`` if there is none, and once the step has ended.
+    :param about: A dict that says what the step waits for; ``None`` for other steps.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StepRecord:
     value: Stored[t.Any] = Stored()
     failure: Stored[Failure | None] = Stored()
     checkpoint: Stored[t.Any] = Stored()
+    about: Stored[t.Any] = Stored()
     attempts: tuple[StepAttempt, ...] = ()
     child: str | None = None
 

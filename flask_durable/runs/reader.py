@@ -10,8 +10,11 @@ from datetime import datetime
 from ..common.times import datetime_of
 from ..errors import Failure
 from ..events.model import Event
+from ..messages import decode
+from ..messages import EventMessage
 from ..payloads.deferred import Deferred
 from ..payloads.sealing import Payloads
+from ..store.memo import ANSWERED
 from ..store.memo import Memo
 from ..store.memo import WAITS
 from ..store.run_reader import Record
@@ -78,12 +81,24 @@ class Reader:
             started=_moment(memo.tries[-1].started) if memo.tries else None,
             duration=_duration(memo),
             due=_moment(memo.number or None) if waits else None,
-            value=self._value(memo.body if memo.status == "done" else None),
+            value=self._answer(memo) if memo.status == "done" else None,
             failure=self._failure(memo.body if failed else None),
             child=memo.path if memo.kind == "invoke" else None,
             attempts=() if waits else _attempts(memo),
             checkpoint=self._value(memo.checkpoint or None),
+            about=self._value(memo.about),
         )
+
+    def _answer(self, memo: Memo) -> t.Any:
+        if memo.kind not in ANSWERED:
+            return self._value(memo.body)
+        if not memo.answer:
+            return None
+        return Deferred(lambda: self._awaited(memo.answer))
+
+    def _awaited(self, text: str) -> dict[str, t.Any]:
+        message = self.payloads.open_event(t.cast(EventMessage, decode(text)))
+        return {"name": message.name, "id": message.id, "data": message.opened}
 
     def _event(self, record: Record) -> Event[dict[str, t.Any]]:
         message = self.payloads.open_event_of_run(record["id"], record)
@@ -98,7 +113,7 @@ class Reader:
         return RunProgress(float(fraction), t.cast(datetime, _moment(at)), message)
 
     def _value(self, sealed: str | None) -> t.Any:
-        if sealed is None:
+        if not sealed:
             return None
         return Deferred(lambda: json.loads(self.payloads.open(sealed)))
 

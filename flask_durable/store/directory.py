@@ -60,12 +60,16 @@ class Published:
         newest version, with the triggers of all.
     :param versions: Function id to the descriptions of its versions, the newest first.
     :param names: The names of all versions.
+    :param awaited: The names of events that steps wait for, declared or learned.
+    :param declared: Those that a function declares, in any version.
     """
 
     version: int
     functions: dict[str, Description]
     versions: dict[str, list[Description]] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+    declared: frozenset[str] = frozenset()
 
     @property
     def queues(self) -> set[str]:
@@ -89,16 +93,26 @@ def _name(id: str, text: str) -> str:
     return f"{id} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _published(version: int, texts: t.Mapping[str, str]) -> Published:
+def _published(
+    version: int, texts: t.Mapping[str, str], learned: t.Iterable[str]
+) -> Published:
     """Return the published functions.
 
     :param texts: Names to descriptions, the oldest version first.
+    :param learned: Names of events that steps wait for without a declaration.
     """
     versions: dict[str, list[Description]] = {}
     for name, text in texts.items():
         versions.setdefault(name.partition(" ")[0], []).insert(0, json.loads(text))
     functions = {id: _merged(found) for id, found in versions.items()}
-    return Published(version, functions, versions, frozenset(texts))
+    declared = frozenset(
+        name
+        for found in versions.values()
+        for v in found
+        for name in v.get("awaits", ())
+    )
+    awaited = declared.union(learned)
+    return Published(version, functions, versions, frozenset(texts), awaited, declared)
 
 
 def _merged(versions: list[Description]) -> Description:
@@ -122,6 +136,8 @@ class Directory:
         self._cached = Published(-1, {})
         #: The texts that the remembered functions were read from.
         self._read: dict[str, str] = {}
+        #: Awaited names that no function declares, and until when they are known.
+        self._learned: dict[str, int] = {}
 
     def claim_namespace(self, app_name: str) -> None:
         """Note the owner of this namespace and its number of partitions.
@@ -188,17 +204,27 @@ class Directory:
         execute(pipeline, *self.version_command)
         pipeline.hgetall(f"{self._tag}:functions")
         pipeline.zrange(f"{self._tag}:functions:first", 0, -1)
-        found, reply, names = pipeline.execute()
+        pipeline.zrange(f"{self._tag}:functions:awaited", 0, -1, withscores=True)
+        found, reply, names, learned = pipeline.execute()
         texts = t.cast("dict[str, str]", reply)
         version = int(found or 0)
         # A version whose age was lost in a failover counts as the oldest.
         aged = dict.fromkeys([*(texts.keys() - set(names)), *names])
         read = {name: texts[name] for name in aged if name in texts}
+        untils = {name: int(until) for name, until in learned}
         with self._lock:
             unchanged = list(read.items()) == list(self._read.items())
             if not unchanged or version != self._cached.version:
-                self._cached, self._read = _published(version, read), read
+                self._cached = _published(version, read, untils)
+            self._read, self._learned = read, untils
             return self._cached
+
+    def learned_until(self, name: str) -> int:
+        """Return until when a name is known that no function declares as awaited.
+
+        :returns: Milliseconds since 1970, as they were read last; 0 if it is not known.
+        """
+        return self._learned.get(name, 0)
 
     def schedule_marks(
         self, done: t.Mapping[str, int], version: int

@@ -12,7 +12,10 @@ MAX_TRIES = 20
 
 
 #: The kinds of steps that wait for something, without calling a body.
-WAITS = frozenset({"sleep", "invoke"})
+WAITS = frozenset({"sleep", "invoke", "event"})
+
+#: Those of them that keep a description of what they wait for before the answer.
+ANSWERED = frozenset({"event"})
 
 
 class Try(t.NamedTuple):
@@ -102,6 +105,16 @@ class Memo:
         return "" if self.final else self.payload.partition("\n")[2]
 
     @property
+    def about(self) -> str:
+        """The description of what a step waits for; empty for other steps."""
+        return self._parts[4].partition("\n")[0] if self.kind in ANSWERED else ""
+
+    @property
+    def answer(self) -> str:
+        """The answer that such a step got; empty for none."""
+        return self._parts[4].partition("\n")[2]
+
+    @property
     def _parts(self) -> list[str]:
         return self.payload.split(" ", 4)
 
@@ -117,7 +130,8 @@ def payload(
 ) -> str:
     """Return a memo's payload: the operation, its times, and its JSON text.
 
-    A checkpoint is on a line of its own behind them: JSON text has no line break.
+    A checkpoint is on a line of its own behind them: JSON text has no line break. So is
+    the answer to a wait, behind the description of the wait.
 
     :param tries: The calls of the step's body, oldest first.
     :param digest: The digest of the call that made it.

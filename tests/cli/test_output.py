@@ -63,6 +63,7 @@ def step(name: str, **changes: t.Any) -> StepRecord:
         value=None,
         failure=None,
         checkpoint=None,
+        about=None,
     )
     return dataclasses.replace(plain, **changes)
 

@@ -140,6 +140,7 @@ def test_the_specification_is_what_a_process_publishes(durable: App) -> None:
         "version": transcode.version,
         "failure_handler": "transcode/on_failure",
         "max_attempts": 2,
+        "awaits": [],
     }
 
 

@@ -339,6 +339,8 @@ def dump(client: redis.Redis, moving: tuple[str, ...] = MOVING) -> Dump:
             pipeline.xrange(key)
         elif kind == "list":
             pipeline.lrange(key, 0, -1)
+        elif kind == "set":
+            pipeline.smembers(key)
         else:
             pipeline.get(key)
     found = dict(zip(keys, pipeline.execute(), strict=True))

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 
+from .oracle_home import Home
+
 RESEND = 5_000
 DOUBT = 60_000
 DOUBLINGS = 6
 EVENTS = "events"
+#: The one name that waits are for.
+NAME = "a/b"
 CLAIMS = 20
 FINISHED = ("completed", "failed", "cancelled")
 FINAL = ("done", "failed")
@@ -91,6 +95,9 @@ class Run:
     claimed: list[list[t.Any]] = field(default_factory=list)
     progress: str | None = None
     memos: dict[str, Memo] = field(default_factory=dict)
+    #: The events that its waits have used.
+    used: set[str] = field(default_factory=set)
+    event_id: str = ""
     #: Memos that retries removed.
     removed: int = 0
     #: The token that gave up the run last, and the reply.
@@ -141,6 +148,7 @@ class Oracle:
         self.totals: Counter[str] = Counter()
         self.hours: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self.marks: dict[str, int] = {}
+        self.home = Home(NAME)
 
     # -- Mailbox writes -------------------------------------------------------------
 
@@ -158,6 +166,7 @@ class Oracle:
             return self._create_again(self.runs[id], token)
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         run = Run(id, fields["function"], fields["queue"], self.now, timeout)
+        run.event_id = fields["event_id"]
         self.runs[id] = run
         self._count(run, "started")
         begin = max(self.now, start)
@@ -400,7 +409,7 @@ class Oracle:
         if memo.status == "done":
             self.leases[id] = self.now + lease
             return ["resolved", str(memo)]
-        if how == "sleep":
+        if how in ("sleep", "event"):
             run.waiting, run.becomes = step, "done"
         return self._let_go(run, reason, due)
 
@@ -433,7 +442,7 @@ class Oracle:
             child = Run(handler, handler_function, handler_queue, self.now)
             child.kind = "handler"
             child.failed_run, child.failed_generation = id, run.generation
-            child.cause = outcome
+            child.cause, child.event_id = outcome, run.event_id
             self.runs[handler] = child
             self._count(child, "started")
             self._enqueue(child)
@@ -474,6 +483,7 @@ class Oracle:
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         assert child_id not in self.runs
         child = Run(child_id, fields["function"], fields["queue"], self.now, timeout)
+        child.event_id = fields["event_id"]
         child.kind, child.parent, child.parent_step = "child", id, step
         child.parent_generation, child.parent_memo = run.generation, head
         self.runs[child_id] = child
@@ -523,6 +533,7 @@ class Oracle:
             else:
                 timeouts.append(timer)
                 self.timers[timer] = self.now + RESEND
+        self.home.sweep(self.now)
         for id in self._due(self.queued):
             self._doubt(self.runs[id])
         for id in self._due(self.expiry):
@@ -650,6 +661,93 @@ class Oracle:
         for entry in entries:
             self.owed[EVENTS].pop(entry, None)
             self.events.pop(entry, None)
+
+    # -- Waits ------------------------------------------------------------------------
+
+    def event_deliver(
+        self,
+        name: str,
+        id: str,
+        text: str,
+        due: int,
+        is_due: str,
+        look_back: int,
+        size: int,
+        after: str,
+        limit: str,
+        count: int,
+        *rest: str,
+    ) -> Reply:
+        if due > self.now and not is_due:
+            if id not in self.home.coming:
+                self.home.coming[id] = text
+                self.timers[f"due:{name} {id}"] = due
+            return ["later"]
+        options = (look_back, size, int(after), limit, rest[:count], rest[count:])
+        return self.home.deliver(self.now, id, text, *options)
+
+    def waiter_add(
+        self,
+        name: str,
+        run: str,
+        step: str,
+        paths: str,
+        digest: str,
+        created: int,
+        after: str,
+        *rest: t.Any,
+    ) -> Reply:
+        where = (run, step, paths, digest, created, int(after))
+        return self.home.add(self.now, *where, *rest)
+
+    def waiters_remove(self, name: str, came: str, *named: str) -> int:
+        if came:
+            self.timers.pop(f"due:{name} {came}", None)
+            self.home.coming.pop(came, None)
+        return self.home.remove(named)
+
+    def run_wake(
+        self,
+        id: str,
+        step: str,
+        event: str,
+        seen: int,
+        ends: str,
+        payload: str,
+        text: str,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None:
+            return ["settled"]
+        memo = run.memos.get(step)
+        if memo is not None and memo.status != "waiting":
+            if memo.token != f"event:{event}":
+                return ["settled"]
+            return self._taken(run)
+        if run.status in FINISHED:
+            return ["settled"]
+        if event == run.event_id:
+            return ["own"]
+        end = memo.number if memo else int(ends) if ends else None
+        if end is not None and seen > end:
+            return ["late"]
+        if event in run.used:
+            return ["used"]
+        run.used.add(event)
+        payload = (memo.payload if memo else payload) + text
+        order = run.order_of(step)
+        run.memos[step] = Memo("done", f"event:{event}", self.now, order, payload)
+        run.dispatches = run.attempt = 0
+        if run.status == "suspended" and run.waiting == step:
+            self.timers.pop(f"wake:{id}", None)
+            run.waiting = run.becomes = None
+            self._enqueue(run)
+        return self._taken(run)
+
+    def _taken(self, run: Run) -> Reply:
+        if run.status == "queued" and f"run:{run.id}" in self.owed[run.queue]:
+            return ["queued", str(run.queued_at), run.function, run.queue]
+        return ["taken"]
 
     # -- Parts ------------------------------------------------------------------------
 

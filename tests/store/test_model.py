@@ -31,7 +31,9 @@ from .kit import RepeatingServer
 from .kit import unordered
 from .oracle import FINAL
 from .oracle import FINISHED
+from .oracle import NAME
 from .oracle import Oracle
+from .oracle_home import path_sets as some_path_sets
 
 BEGIN = 1_700_000_000_000
 LEASE = 30_000
@@ -47,10 +49,16 @@ REFUSALS = (
     "ended",
 )
 
+SETS = some_path_sets(2)
 RUNS = [f"r{number}" for number in range(4)]
 #: The number of a run in a fitting state; from :data:`ANY` on, any run at all.
 ANY = 14
 choices = st.integers(0, ANY + 1)
+#: Milliseconds and bytes that events are kept.
+LOOK_BACK = 200_000
+LOOK_BACK_SIZE = 220
+path_sets = st.sampled_from(["", "", *SETS])
+digests = st.sampled_from(["d1", "d2"])
 queues = st.sampled_from(["default", "media"])
 STEPS = ["a", "b c", "ü\n#2", "%d"]
 steps = st.sampled_from(STEPS)
@@ -271,7 +279,7 @@ class Model(RuleBasedStateMachine):
     @rule(
         run=choices,
         age=ages,
-        how=st.sampled_from(["sleep", "sleep", "retry", "body", "handback", "pause"]),
+        how=st.sampled_from(["sleep", "event", "retry", "body", "handback", "pause"]),
         duration=durations,
         absolute=st.booleans(),
         step=steps,
@@ -285,6 +293,75 @@ class Model(RuleBasedStateMachine):
         due = f"@{self.oracle.now + duration}" if absolute else str(duration)
         args = (rest["step"], rest["number"], rest["payload"], MOST_STEPS, MOST_BYTES)
         self.do("run_suspend", id, self.owner(id, age), LEASE, how, due, how, *args)
+
+    @rule(
+        run=choices,
+        step=steps,
+        paths=path_sets,
+        digest=digests,
+        after=st.integers(0, 2),
+        duration=durations,
+        learned=st.booleans(),
+    )
+    def wait(
+        self,
+        run: int,
+        step: str,
+        paths: str,
+        digest: str,
+        after: int,
+        duration: int,
+        learned: bool,
+    ) -> None:
+        id = self.pick(run, "running")
+        found = self.oracle.runs.get(id)
+        created = found.created if found else self.oracle.now
+        stamps = [0, self.oracle.home.kept.get("last", 0), created * 1000]
+        options = (str(stamps[after]), str(duration), "p\n", LOOK_BACK)
+        digest = digest if paths else ""
+        head = (NAME, id, step, paths, digest, created)
+        reply = self.do("waiter_add", *head, *options, "1" if learned else "")
+        if reply[0] == "waiting":
+            ends = (f"@{reply[1]}", "event", step, 0, "p\n", MOST_STEPS, MOST_BYTES)
+            self.do("run_suspend", id, self.owner(id, 0), LEASE, "event", *ends)
+
+    @rule(
+        event=st.sampled_from(["e\n1", "p1", "p2", "p3"]),
+        text=st.sampled_from(["text", "x" * 60]),
+        later=st.sampled_from([0, 0, 0, 50_000]),
+        known=st.integers(0, 3),
+        chosen=st.lists(digests, max_size=2, unique=True),
+        wakes=st.sampled_from([True, True, False]),
+    )
+    def deliver(
+        self,
+        event: str,
+        text: str,
+        later: int,
+        known: int,
+        chosen: list[str],
+        wakes: bool,
+    ) -> None:
+        home = self.oracle.home
+        due = self.oracle.now + later if later else 0
+        is_due = "1" if event in home.coming else ""
+        sets = [*home.paths][: known if known < 2 else None]
+        options = (LOOK_BACK, LOOK_BACK_SIZE, "0", "", len(sets), *sets, *chosen)
+        reply = self.do("event_deliver", NAME, event, text, due, is_due, *options)
+        if reply[0] != "waits" or not wakes:
+            return
+        over = []
+        for run, step, stamp, ends, payload in reply[4:]:
+            args = (run, step, event, int(reply[1]), ends, payload, text)
+            if self.do("run_wake", *args)[0] not in ("used", "own"):
+                over += [run, step, stamp]
+        self.do("waiters_remove", NAME, event if is_due else "", *over)
+
+    @rule(run=choices, step=steps, event=st.sampled_from(["e\n1", "p1", "p2"]))
+    def wake(self, run: int, step: str, event: str) -> None:
+        id = self.pick(run, "suspended", "running")
+        now = self.oracle.now
+        self.do("run_wake", id, step, event, now, str(now), "p\n", "text")
 
     @rule(
         run=choices,
@@ -560,6 +637,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         "arrived": texts(oracle.arrived),
         "totals": texts(oracle.totals),
     }
+    found |= oracle.home.view()
     found |= {
         f"counts:{hour}": texts(counted) for hour, counted in oracle.hours.items()
     }
@@ -582,6 +660,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         found[f"run:{run.id}"]["bytes"] = str(run.size)
         found[f"run:{run.id}"]["doubts"] = str(run.doubts)
         found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
+        found[f"used:{run.id}"] = {event: 0 for event in run.used}
     return {name: value for name, value in (found | indexes).items() if value}
 
 
@@ -637,6 +716,8 @@ def seen(server: FrozenServer, tag: str) -> dict[str, t.Any]:
         name = key.removeprefix(f"{tag}:")
         if isinstance(value, list):
             value = {member: int(score) for member, score in value}
+        if isinstance(value, set):
+            value = dict.fromkeys(value, 0)
         if name.startswith("run:"):
             kept = {"bytes": "0", "doubts": "0"} | value
             value = {n: kept[n] for n in (*FIELDS, "bytes", "doubts") if n in kept}

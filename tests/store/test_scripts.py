@@ -71,7 +71,7 @@ def test_a_script_neither_looks_for_keys_nor_scans(name: str) -> None:
     assert not commands & unbounded
     # The only hash that is read whole is a run's record, which has a fixed size.
     reads = re.findall(r"'HGETALL', (.*?)\)\)", code_of(name))
-    assert set(reads) <= {"run_key(id"}
+    assert set(reads) <= {"run_key(id", "paths_key(name"}
 
 
 @every_script

@@ -14,8 +14,10 @@ from . import run
 from . import send_event
 from . import sleep
 from . import transaction
+from . import wait_for_event
 
 if t.TYPE_CHECKING:
+    from ...events.model import EventData
     from ...events.model import EventLike
     from ...functions.function import Function
     from ..attempt import Attempt
@@ -94,3 +96,14 @@ class AttemptStep(Step):
 
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         return send_event.send_event(self.attempt, self._options, id, events)
+
+    def wait_for_event(
+        self,
+        id: str,
+        event: str | type[EventData],
+        /,
+        *,
+        timeout: Duration | None = None,
+        match: str | t.Mapping[str, t.Any] | None = None,
+    ) -> t.Any:
+        return wait_for_event.wait_for_event(self.attempt, id, event, timeout, match)

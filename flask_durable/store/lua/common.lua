@@ -36,6 +36,25 @@
 --   <tag>:unfinished:<id> zset   those that have not ended yet
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
+--   <tag>:used:<id>       set    ids of the events that waits of the run have used
+--
+-- In the partition that the name of an event is hashed onto, its home:
+--
+--   <tag>:recent:<name>           hash  event id -> "<stamp> <digest>,<digest>\n<text>"
+--   <tag>:recent:<name>|          zset  the same by their stamps
+--   <tag>:recent:<name>|<digest>  zset  those that have this digest, by their stamps
+--   <tag>:kept:<name>             hash  "last" stamp and "bytes" of recent; "cut", the
+--                                       number that the bound in bytes cut off, and "cut_at",
+--                                       the newest stamp of those; "since" when it is kept
+--   <tag>:paths:<name>            hash  paths that waits compare, as JSON text ->
+--                                       "<stamp> <until>": since when, until when
+--   <tag>:waiters:<name>|<digest> zset  "<run> <step>" by stamp
+--   <tag>:waits:<name>            hash  the same -> "<stamp> <end> <digest>\n<payload>"
+--   <tag>:waits                   zset  "<name> <run> <step>" by the end of the wait
+--   <tag>:coming                  hash  "<name> <event id>" -> text of an event that counts
+--                                       later; the timer is "due:<name> <event id>"
+--
+-- A stamp is a time in microseconds, and differs from all others of its name.
 --
 -- All times are milliseconds of this server's clock. User data is never looked into.
 
@@ -57,8 +76,10 @@ local CLAIMS = 20
 local function run_key(id) return tag .. ':run:' .. id end
 local function steps_key(id) return tag .. ':steps:' .. id end
 
-local function clock()
+-- The time in milliseconds, or in microseconds.
+local function clock(fine)
   local time = redis.call('TIME')
+  if fine then return time[1] * 1000000 + time[2] end
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
@@ -347,12 +368,83 @@ local function index(id, function_id, created)
   redis.call('ZADD', tag .. ':function:' .. function_id, created, id)
 end
 
+-- The number of events or waits that are removed at the side of another write.
+local PRUNED = 100
+
+local function recent_key(name, digest)
+  return tag .. ':recent:' .. name .. (digest and '|' .. digest or '')
+end
+
+local function waiters_key(name, digest) return tag .. ':waiters:' .. name .. '|' .. digest end
+
+local function waits_key(name) return tag .. ':waits:' .. name end
+
+local function paths_key(name) return tag .. ':paths:' .. name end
+
+local function kept_key(name) return tag .. ':kept:' .. name end
+
+-- Keeps a key for some milliseconds, or for longer if it is kept for longer.
+local function keep(key, milliseconds)
+  if redis.call('PTTL', key) < milliseconds then
+    redis.call('PEXPIRE', key, text(milliseconds))
+  end
+end
+
+-- Returns the next stamp of a name. It is larger than the last one even if the clock was
+-- set back, so events and waits of the name have one order.
+local function next_stamp(name)
+  local last = tonumber(redis.call('HGET', kept_key(name), 'last') or '0')
+  local stamp = math.max(clock(true), last + 1)
+  redis.call('HSET', kept_key(name), 'last', text(stamp))
+  return stamp
+end
+
+-- The time of a stamp, milliseconds.
+local function time_of(stamp) return math.floor(tonumber(stamp) / 1000) end
+
+-- Removes the oldest events of a name that are older than the look-back, or beyond the
+-- bound in bytes; those are counted. The newest one stays.
+local function prune(name, now, look_back, size)
+  local all, kept = recent_key(name, ''), kept_key(name)
+  for _ = 1, PRUNED do
+    local oldest = redis.call('ZRANGE', all, 0, 1, 'WITHSCORES')
+    if not oldest[3] then return end
+    local over = tonumber(redis.call('HGET', kept, 'bytes') or '0') > size
+    if not over and time_of(oldest[2]) >= now - look_back then return end
+    local entry = redis.call('HGET', recent_key(name), oldest[1])
+    redis.call('ZREM', all, oldest[1])
+    if entry then
+      local digests = string.match(entry, '^%d+ (%S*)\n')
+      for digest in string.gmatch(digests, '[^,]+') do
+        redis.call('ZREM', recent_key(name, digest), oldest[1])
+      end
+      redis.call('HDEL', recent_key(name), oldest[1])
+      redis.call('HINCRBY', kept, 'bytes', -#entry)
+    end
+    if over then
+      redis.call('HINCRBY', kept, 'cut', 1)
+      redis.call('HSET', kept, 'cut_at', oldest[2])
+    end
+  end
+end
+
+-- Removes a wait from its name's home, if it is the one of that stamp.
+local function forget_wait(name, member, stamp)
+  local wait = redis.call('HGET', waits_key(name), member)
+  if not wait then return end
+  local was, digest = string.match(wait, '^(%d+) %d+ (%S*)\n')
+  if stamp and was ~= stamp then return end
+  redis.call('HDEL', waits_key(name), member)
+  redis.call('ZREM', waiters_key(name, digest), member)
+  redis.call('ZREM', tag .. ':waits', name .. ' ' .. member)
+end
+
 -- Removes a finished run whole.
 local function remove(id, status, function_id)
   local parent = get(id, 'parent')[1]
   if parent then redis.call('ZREM', tag .. ':children:' .. parent, id) end
   redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id,
-    tag .. ':children:' .. id)
+    tag .. ':children:' .. id, tag .. ':used:' .. id)
   redis.call('ZREM', tag .. ':runs', id)
   redis.call('ZREM', tag .. ':status:' .. status, id)
   redis.call('ZREM', tag .. ':function:' .. function_id, id)

@@ -7,6 +7,7 @@
 -- ARGV[2] token
 -- ARGV[3] lease, milliseconds (renewed where the run stays with its owner)
 -- ARGV[4] how: "sleep"     a step that waits for a time; its memo is then done
+--              "event"     a step that waits for an event, up to a time
 --              "retry"     a step whose attempt failed
 --              "body"      the function's body failed outside any step
 --              "handback"  a worker that shuts down
@@ -32,7 +33,7 @@
 
 -- The status that a waiting memo gets when its timer is due. The run's record keeps it
 -- beside the step, for the sweep.
-local BECOMES = {sleep = 'done'}
+local BECOMES = {sleep = 'done', event = 'done'}
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local becomes = BECOMES[how]

@@ -11,8 +11,9 @@
 -- Reply   {runs, events, timeouts, expiring, more, behind}
 --         runs      {id, function, queue, queued_at} ... whose message is to be sent
 --         events    {entry, message} ... to be sent
---         timeouts  "timeout:<id>" or "start:<id>" ... whose time is over; "orphan:<id>"
---                   ... that its parent does not wait for any more
+--         timeouts  "timeout:<id>", "start:<id>" or "due:<name> <event id>" ... whose
+--                   time is over; "orphan:<id>" ... that its parent does not wait for
+--                   any more
 --         expiring  ids of finished runs; the caller removes their objects, then them
 --         more      1 if a kind besides the outbox had more than ARGV[2]
 --         behind    queues that are owed more
@@ -84,6 +85,7 @@ end
 -- 2. Timers. A wake is carried out here, together with the memo of the wait that ends;
 -- the end of a timeout is given to the caller, who reports it, and comes back until the
 -- run is finished.
+-- The time of an event, "due:<name> <id>", is given to the caller likewise.
 local timeouts = {}
 
 -- Children are named until none is left. The page is full of them while there are more:
@@ -128,6 +130,16 @@ for _, timer in ipairs(due(tag .. ':timers')) do
     timeouts[#timeouts + 1] = timer
     redis.call('ZADD', tag .. ':timers', now + RESEND, timer)
   end
+end
+
+-- Waits whose run is over, or went on without being removed, leave the home of their
+-- event's name some time after their end.
+local ENDED = 3600000
+local ended = redis.call('ZRANGEBYSCORE', tag .. ':waits', '-inf', now - ENDED, 'LIMIT', 0,
+  limit)
+for _, wait in ipairs(ended) do
+  forget_wait(string.match(wait, '^(%S+) (.*)$'))
+  redis.call('ZREM', tag .. ':waits', wait)
 end
 
 -- 3. QUEUED runs whose message may have vanished. It is sent again only if the queue was

@@ -1,0 +1,62 @@
+#!lua flags=allow-oom
+-- Gives an event to a step that waits for it. (G2, G4)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+-- ARGV[2] step key
+-- ARGV[3] event id
+-- ARGV[4] when the event was seen first, milliseconds since 1970
+-- ARGV[5] the end of the wait, milliseconds since 1970; "" if the memo says it
+-- ARGV[6] payload of the memo, if there is none yet
+-- ARGV[7] text of the event, opaque
+--
+-- Reply   {"queued", time, function, queue}  the run goes on with it; its message is owed
+--         {"taken"}    the step has it, and no message of the run is owed
+--         {"settled"}  the step has another outcome, or the run has ended
+--         {"late"}     it was seen after the end of the wait
+--         {"used"}     a wait of the run has used it, and this one still waits
+--         {"own"}      it is the event that the run was created for
+--
+-- The memo of a wait is written once: by this script, by the sweep at the end of the
+-- wait, or by nobody. run_suspend looks for it where the run becomes wakeable, so an
+-- event that comes before that is not lost. Whether the event is used, and that it now
+-- is, is decided in the same script: two waits of a run never get one event.
+--
+-- The memo names the event in the place of a token. A repeat finds that, and the run's
+-- message if it is still owed, and gives the first answer.
+
+local id, step, event = ARGV[1], ARGV[2], ARGV[3]
+local run = get(id, 'status', 'event_id', 'removed')
+if not run[1] then return {'settled'} end
+
+local function taken()
+  local found = get(id, 'status', 'queued_at', 'function', 'queue')
+  local owed = found[1] == 'queued'
+    and redis.call('ZSCORE', outbox_key(found[4]), 'run:' .. id)
+  if owed then return {'queued', found[2], found[3], found[4]} end
+  return {'taken'}
+end
+
+local token = 'event:' .. event
+local existing = redis.call('HGET', steps_key(id), step)
+local ends, order, payload = tonumber(ARGV[5]), nil, ARGV[6]
+if existing then
+  local was, by
+  was, by, ends, order = head(existing)
+  if was ~= 'waiting' then
+    return by == token and taken() or {'settled'}
+  end
+  payload = string.match(existing, '^[^\n]*\n(.*)$')
+end
+if terminal(run[1]) then return {'settled'} end
+if event == run[2] then return {'own'} end
+if ends and tonumber(ARGV[4]) > ends then return {'late'} end
+local used = tag .. ':used:' .. id
+if redis.call('SADD', used, event) == 0 then return {'used'} end
+
+local now = clock()
+order = order or text(redis.call('HLEN', steps_key(id)) + (run[3] or 0))
+local value = memo('done', token, now, order, payload .. ARGV[7])
+put(id, 'dispatches', '0', 'attempt', '0')
+answer_wait(id, step, existing, value, now)
+return taken()
