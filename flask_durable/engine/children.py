@@ -20,9 +20,6 @@ from ..events.model import EventData
 from ..events.model import RESERVED_PREFIX
 from ..functions.function import Function
 from ..messages import EventMessage
-from ..serialization import Codec
-from ..serialization import codec_for
-from ..serialization import PLAIN
 from ..store.directory import Description
 from ..store.run_reader import Record
 
@@ -55,17 +52,11 @@ class Callee:
         """The version of its code; empty if that is elsewhere."""
         return "" if self.function is None else self.function.version
 
-    @property
-    def codec(self) -> Codec:
-        """The codec of its results."""
-        return PLAIN if self.function is None else codec_for(self.function.body)
 
+def id_of(function: t.Any) -> str:
+    """Return the id of a durable function, or of text that is one.
 
-def callee_of(services: EngineServices, function: AnyFunction | str) -> Callee:
-    """Return the function to be run, from the code here or from the directory.
-
-    :param function: A durable function, or its id.
-    :raises StepUsageError: It is neither, or no process has it.
+    :raises StepUsageError: It is neither.
     """
     if not isinstance(function, (Function, str)):
         raise StepUsageError(
@@ -73,7 +64,14 @@ def callee_of(services: EngineServices, function: AnyFunction | str) -> Callee:
             hint="Give what @durable.function made, or its id as text. A plain function"
             " is called with step.run.",
         )
-    id = function if isinstance(function, str) else function.id
+    return function if isinstance(function, str) else function.id
+
+
+def callee_of(services: EngineServices, id: str) -> Callee:
+    """Return the function to be run, from the code here or from the directory.
+
+    :raises StepUsageError: No process has it.
+    """
     code = services.functions.get(id)
     if code is not None:
         names = tuple(dict.fromkeys([*code.schemas, *code.triggers]))

@@ -336,6 +336,41 @@ def test_a_tree_of_runs_is_in_one_of_several_partitions(
     harness.close()
 
 
+def test_a_result_is_found_although_its_function_is_gone(any_harness: Harness) -> None:
+    """2.1: what was invoked stays the same on replay, whatever is deployed since."""
+
+    @any_harness.durable.function(on=Cut)
+    def cut(event: Event[Cut], step: Step) -> str:
+        return event.data.path
+
+    def body(event: AnyEvent, step: Step) -> list[str]:
+        first: str = step.invoke("by-object", cut, Cut(path="a"))
+        second: str = step.invoke("by-id", "cut", {"path": "b"})
+        step.sleep("deploy", "1m")
+        return [first, second]
+
+    parent_that(any_harness, body)
+    run = any_harness.send_and_settle("a/b")
+    assert run.reason == "sleep"
+    functions = any_harness.durable.functions
+    functions._functions.pop("cut")
+    any_harness.state.directory.remembered.functions.clear()
+    any_harness.advance(61)
+    assert any_harness.runs.get(run.id).result == ["a", "b"]
+
+
+def test_something_else_than_a_function_cannot_be_invoked(any_harness: Harness) -> None:
+    """2.1: the error of a plain function says to use step.run."""
+
+    def body(event: AnyEvent, step: Step) -> str:
+        with pytest.raises(StepUsageError) as caught:
+            step.invoke("len", t.cast(t.Any, len))
+        return str(caught.value)
+
+    parent_that(any_harness, body)
+    assert "step.run" in any_harness.send_and_settle("a/b").result
+
+
 def test_a_failure_handler_may_invoke(any_harness: Harness) -> None:
     """2.1: a failure handler's run is a parent like any other."""
 

@@ -28,9 +28,12 @@ from ...errors import Failure
 from ...errors import InvokeError
 from ...errors import ReplayMismatch
 from ...errors import StepUsageError
+from ...events.model import EventData
 from ...functions.function import Function
 from ...middleware import StepInfo
 from ...serialization import Codec
+from ...serialization import codec_for
+from ...serialization import PLAIN
 from ...serialization import UnreadableValue
 from ...store.children import NewChild
 from ...store.children import start_child
@@ -43,6 +46,7 @@ from ...store.replies import Resolved
 from ..attempt import Attempt
 from ..children import Callee
 from ..children import callee_of
+from ..children import id_of
 from ..children import is_quiet
 from ..children import message_for
 from ..control import Suspended
@@ -63,31 +67,39 @@ def invoke(
     """Carry out :meth:`flask_durable.Step.invoke`."""
     wait = _seconds(name, timeout)
     key = attempt.enter(name)
-    services = attempt.services
-    callee = callee_of(services, function)
+    id = id_of(function)
+    code = function if isinstance(function, Function) else None
+    code = code or attempt.services.functions.get(id)
     # Before the child is created: a useless annotation must not cost a run.
-    codec = callee.codec
-    child_id = _child_id(attempt, key)
-    message = message_for(services, callee, data, derived_id("invoked", child_id))
-    sketch = sketch_of(None, [callee.id, message.data])
+    codec = PLAIN if code is None else codec_for(code.body)
+    shown = data.model_dump(mode="json") if isinstance(data, EventData) else data
+    sketch = sketch_of(None, [id, shown])
     memo = attempt.recall(key, KIND, sketch)
     if memo is None or not memo.final:
-        headers = attempt.run.message.headers
-        event = attempt.payloads.seal_event(replace(message, headers=headers))
-        child = NewChild(
-            id=child_id,
-            function=callee.id,
-            queue=callee.queue,
-            event=event,
-            event_id=message.id,
-            event_name=message.name,
-            timeout=callee.timeout,
-            start_timeout=callee.start_timeout,
-            version=callee.version,
-            quiet=is_quiet(attempt.record),
-        )
-        memo = _start(attempt, key, child, callee, wait, sketch)
+        # Only now: a child that has ended is found although its function is gone since,
+        # or has another model.
+        callee = callee_of(attempt.services, id)
+        memo = _start(attempt, key, _child(attempt, key, callee, data), wait, sketch)
     return _outcome(attempt, key, memo, codec)
+
+
+def _child(attempt: Attempt, key: str, callee: Callee, data: t.Any) -> NewChild:
+    child_id = _child_id(attempt, key)
+    event_id = derived_id("invoked", child_id)
+    message = message_for(attempt.services, callee, data, event_id)
+    message = replace(message, headers=attempt.run.message.headers)
+    return NewChild(
+        id=child_id,
+        function=callee.id,
+        queue=callee.queue,
+        event=attempt.payloads.seal_event(message),
+        event_id=message.id,
+        event_name=message.name,
+        timeout=callee.timeout,
+        start_timeout=callee.start_timeout,
+        version=callee.version,
+        quiet=is_quiet(attempt.record),
+    )
 
 
 def _child_id(attempt: Attempt, key: str) -> str:
@@ -116,7 +128,6 @@ def _start(
     attempt: Attempt,
     key: str,
     child: NewChild,
-    callee: Callee,
     wait: float | None,
     sketch: bytes,
 ) -> Memo:
@@ -164,14 +175,14 @@ def _start(
             return Memo.parse(reply.memo)
         case ChildStarted():
             attempt.outbox.send_runs(
-                [(child.id, callee.id, callee.queue, reply.queued)]
+                [(child.id, child.function, child.queue, reply.queued)]
             )
     logger.info(
         "Step %r of run %s waits for run %s of %s.",
         key,
         attempt.run_id,
         child.id,
-        callee.id,
+        child.function,
         extra={"action": "run_invoked"},
     )
     raise attempt.seal(Suspended("child"))
