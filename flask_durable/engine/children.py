@@ -3,7 +3,8 @@
 Such a run has an event like any other. It was never sent: it is checked, sealed and
 stored with the run, and no other function gets it. Its name is that of the data's
 model, or else the first name that starts the function, so that the function gets the
-model it expects. A function that no event starts gets ``durable/function.invoked``.
+model it expects. A function that no event starts has the models of its annotation;
+without one it gets ``durable/function.invoked``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CHECKED_AS = "function/invoked"
 class Callee:
     """A function that is to have a run.
 
-    :param names: The events that start it, without wildcards.
+    :param names: The events that start it, without wildcards, or of its models.
     :param function: Its code; ``None`` if that is elsewhere.
     """
 
@@ -95,7 +96,7 @@ def _elsewhere(id: str, description: Description) -> Callee:
         description["queue"],
         description["timeout"],
         description["start_timeout"],
-        _exact(description["triggers"]),
+        _exact(description["triggers"] or description["schemas"]),
         None,
     )
 

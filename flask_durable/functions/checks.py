@@ -16,6 +16,7 @@ from .callables import annotation_of
 from .callables import place_of
 from .callables import underlying
 from .callables import UnresolvedAnnotation
+from .triggers import event_name_of
 
 #: Characters of a function's id and of a step's name.
 MAX_ID = 128
@@ -60,7 +61,7 @@ def check_body(
     """Check that *body* can be called with *parameters*.
 
     :param schemas: The classes that ``on=`` names; ``None`` to leave the annotation of
-        the event unchecked.
+        the event unchecked, see :func:`annotated_schemas`.
     :raises DefinitionError: The body takes other parameters, or its annotation names
         another event.
     """
@@ -128,6 +129,48 @@ def _check_annotation(body: t.Any, schemas: tuple[type[EventData], ...]) -> None
     if lacking or foreign:
         names = " | ".join(kind.__name__ for kind in kinds)
         _disagree(body, schemas, f"{first.name}: Event[{names}]")
+
+
+def annotated_schemas(body: t.Any) -> dict[str, type[EventData]]:
+    """Return the classes that the annotation of a body's event names, by event.
+
+    They are the models of a function that no event starts: its ``on=`` names none.
+
+    :raises DefinitionError: The annotation names a model that is no event, or the name
+        of a model cannot be found.
+    """
+    first = next(iter(inspect.signature(body).parameters.values()))
+    try:
+        annotation = annotation_of(underlying(body), first.name)
+    except UnresolvedAnnotation as error:
+        if "[" not in error.annotation:  # a bare Event, for the type checker alone
+            return {}
+        raise DefinitionError(
+            f"The function at {place_of(body)} takes its model from its annotation, "
+            f"and {error}.",
+            hint="Import what it names outside of TYPE_CHECKING, at the top of the "
+            "module.",
+        ) from None
+    if _is_schema(annotation):
+        name = annotation.__name__
+        raise DefinitionError(
+            f"The function at {place_of(body)} gets an Event with a {name} as its data,"
+            f' and is annotated "{first.name}: {name}".',
+            hint=f'Annotate "{first.name}: Event[{name}]".',
+        )
+    if t.get_origin(annotation) is not Event:
+        return {}
+    found: dict[str, type[EventData]] = {}
+    for kind in _members(t.get_args(annotation)[0]):
+        if _is_schema(kind):
+            found[event_name_of(kind)] = kind
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            raise DefinitionError(
+                f"The function at {place_of(body)} is annotated with "
+                f"{kind.__name__}, which is not a subclass of EventData.",
+                hint=f"Declare it as \"class {kind.__name__}(EventData, name='a/b')\".",
+            )
+    return found
 
 
 def _members(annotation: t.Any) -> list[t.Any]:

@@ -106,7 +106,8 @@ class Decorators:
             :class:`EventData` class, a schedule (:class:`Cron`), a sequence of these,
             or ``None`` for a function that is only invoked. ``event.data`` is a model
             for the events whose class is named, a :class:`CronTick` for those of a
-            schedule, otherwise a plain dict.
+            schedule, otherwise a plain dict. With ``None`` the class is the one in the
+            body's annotation, ``event: Event[X]``.
         :param id: An id that is unique in the app (default the function's name). Runs
             are found by it, so keep it when the function is renamed.
         :param where: A callable that tells for an event if it starts a run.

@@ -8,6 +8,7 @@ import typing as t
 
 from ..errors import DefinitionError
 from .callables import place_of
+from .checks import annotated_schemas
 from .checks import check_body
 from .checks import check_id
 from .checks import check_kind
@@ -50,8 +51,8 @@ def define_function(
             hint="Give several events as one list: on=[A, B].",
         )
     triggers = read_triggers(on)
-    schemas = None if on is None else triggers.schemas
-    check_body(body, ("event", "step"), schemas)
+    check_body(body, ("event", "step"), None if on is None else triggers.schemas)
+    schemas = annotated_schemas(body) if on is None else triggers.schemas
     name = prefix + _name_of(body, id, "id=")
     check_id(name)
     check_where(where)
@@ -59,7 +60,7 @@ def define_function(
         body,
         id=name,
         triggers=triggers.patterns,
-        schemas=triggers.schemas,
+        schemas=schemas,
         crons=triggers.crons,
         where=where,
         options=options,

@@ -47,7 +47,8 @@ class Function(t.Generic[D, R]):
     id: str
     #: Names and wildcards of the events that start it.
     triggers: tuple[str, ...]
-    #: The schema of each event that ``on=`` names by class.
+    #: The schema of each event that ``on=`` names by class; with ``on=None``, that the
+    #: annotation of the body names.
     schemas: t.Mapping[str, type[EventData]]
     #: The schedules that start it.
     crons: tuple[Cron, ...]
@@ -203,7 +204,7 @@ class Function(t.Generic[D, R]):
         """Return the event that the body gets for *message*.
 
         Its data is a model exactly when ``on=`` names the class for the event's name,
-        otherwise a plain dict.
+        or, with ``on=None``, the body's annotation. Otherwise it is a plain dict.
 
         :raises EventError: The data does not fit the class, with a fault a field.
         """

@@ -80,7 +80,8 @@ class FunctionRegistry:
                 "schemas": {
                     name: version
                     for name, version in versions.items()
-                    if any(matches(trigger, name) for trigger in function.triggers)
+                    if name in function.schemas
+                    or any(matches(trigger, name) for trigger in function.triggers)
                 },
             }
             for function in self
@@ -96,7 +97,7 @@ class FunctionRegistry:
         return self._steps
 
     def add(self, function: AnyFunction) -> None:
-        """Add *function* and the schemas that its ``on=`` names.
+        """Add *function* and its schemas.
 
         :raises DefinitionError: The id is taken, or an event of the function has
             another schema.

@@ -11,6 +11,7 @@ from datetime import timezone
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from flask_durable import current
 from flask_durable.errors import DefinitionError
@@ -48,6 +49,10 @@ class Strict(EventData, name="media/strict", strict=True):
 
 
 class Fields(t.TypedDict):
+    path: str
+
+
+class Settings(BaseModel):
     path: str
 
 
@@ -357,6 +362,9 @@ def other(event: Event[Removed], step: t.Any) -> None: ...
 def mapping(event: Event[dict[str, t.Any]], step: t.Any) -> None: ...
 def typed_dict(event: Event[Fields], step: t.Any) -> None: ...
 def data(event: Uploaded, step: t.Any) -> None: ...
+def plain_model(event: Event[Settings], step: t.Any) -> None: ...
+def unannotated(event, step) -> None: ...  # type: ignore[no-untyped-def]
+def unknown_event(event: Missing, step: t.Any) -> None: ...  # type: ignore[name-defined] # noqa: F821
 def unknown(event: Event[Unknown], step: Missing) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
 
@@ -402,6 +410,48 @@ def test_an_annotation_that_disagrees_is_refused(
 ) -> None:
     with pytest.raises(DefinitionError, match=fix):
         durable.function(on=on)(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "schemas"),
+    [
+        (exact, {"media/uploaded": Uploaded}),
+        (either, {"media/uploaded": Uploaded, "media/removed": Removed}),
+        (mapping, {}),
+        (bare, {}),
+        (anything, {}),
+        (typed_dict, {}),
+        (unannotated, {}),
+        (unknown_event, {}),
+    ],
+)
+def test_the_annotation_says_the_model_of_a_function_that_no_event_starts(
+    durable: App, body: t.Any, schemas: t.Any
+) -> None:
+    function = durable.function(on=None, id="one")(body)
+
+    assert (function.schemas, function.triggers) == (schemas, ())
+    assert [durable.functions.schemas.get(name) for name in schemas] == [
+        *schemas.values()
+    ]
+    # An older worker tells by it that another release takes an event it does not.
+    assert list(durable.functions.specs()["one"]["schemas"]) == [*schemas]
+
+
+@pytest.mark.parametrize(
+    ("body", "fix"),
+    [
+        (base, r"class Base\(EventData, name='a/b'\)"),
+        (data, r'"event: Event\[Uploaded\]"'),
+        (plain_model, r"class Settings\(EventData, name='a/b'\)"),
+        (unknown, r"'Unknown' is not defined.*outside of TYPE_CHECKING"),
+    ],
+)
+def test_an_annotation_that_gives_no_model_is_refused(
+    durable: App, body: t.Any, fix: str
+) -> None:
+    with pytest.raises(DefinitionError, match=fix):
+        durable.function(on=None)(body)
 
 
 # -- failure handlers ------------------------------------------------------------------

@@ -191,6 +191,53 @@ def test_a_callee_that_no_event_starts_gets_the_data_as_a_dict(
     assert run.result == ["durable/function.invoked", "y"]
 
 
+@pytest.mark.parametrize("data", [{"path": "a.mp4"}, Cut(path="a.mp4")])
+def test_a_callee_that_no_event_starts_gets_the_model_of_its_annotation(
+    any_harness: Harness, data: t.Any
+) -> None:
+    """2.1: the data is checked against the callee's model, and comes as that model."""
+
+    @any_harness.durable.function(on=None)
+    def cut(event: Event[Cut], step: Step) -> list[t.Any]:
+        return [event.name, type(event.data).__name__, event.data.seconds]
+
+    def body(event: AnyEvent, step: Step) -> t.Any:
+        with pytest.raises(EventError, match="seconds"):
+            step.invoke("wrong", cut, {"path": "a.mp4", "seconds": "many"})
+        return step.invoke("cut", cut, data)
+
+    parent_that(any_harness, body)
+    run = any_harness.send_and_settle("a/b")
+    assert run.result == ["film/cut", "Cut", 1]
+    any_harness.send("film/cut", {"path": "b.mp4"})
+    any_harness.settle()
+    assert len(any_harness.runs.list(function="cut")) == 1
+
+
+def test_a_model_of_a_function_elsewhere_is_found_by_its_name(
+    any_harness: Harness,
+) -> None:
+    """2.1: the callee gets its model, whichever process invokes it."""
+    far = {
+        "id": "far",
+        "triggers": [],
+        "crons": [],
+        "queue": "elsewhere",
+        "where": False,
+        "timeout": None,
+        "start_timeout": None,
+        "version": "v",
+        "failure_handler": None,
+        "max_attempts": 1,
+        "schemas": {"film/cut": "0123456789ab"},
+    }
+    parent_that(any_harness, lambda event, step: step.invoke("x", "far", {"path": "a"}))
+    any_harness.state.directory.publish({"far": far})
+    run = any_harness.send_and_settle("a/b")
+
+    assert child_of(any_harness, run).event_name == "film/cut"
+
+
 def test_an_invoked_run_has_its_own_retries(any_harness: Harness) -> None:
     """2.1: the child has its function's retries, not the parent's."""
 
