@@ -16,11 +16,13 @@ from .app.health import HealthCheck
 from .app.health import HealthChecks
 from .app.state import AppState
 from .app.state import in_development
+from .common.interruption import shielded
 from .common.safe_logging import get_logger
 from .config.settings import Settings
 from .errors import EventError
 from .errors import StepUsageError
 from .errors import UnavailableError
+from .events.signal import checked_signal
 from .forwarding.forward import define_forward
 from .forwarding.forward import FORWARD_RETRIES
 from .functions.decorators import Decorators
@@ -202,6 +204,25 @@ class Durable(Decorators):
         message = state.message(event, data, id=id, at=at)
         self._send(state, [message], session)
         return message.id
+
+    def signal(
+        self, run_id: str, name: str, data: t.Any = None, *, id: str | None = None
+    ) -> str:
+        """Give a signal to a run, for its ``step.wait_for_signal``.
+
+        :param data: The signal's data: a value of JSON, 64 KiB at most.
+        :param id: The signal's id: of several with one id the run gets one.
+        :returns: The signal's id.
+        :raises EventError: The name, the id or the data is not valid.
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: The run has ended, or 1,000 signals wait for it.
+        """
+        state = self._state
+        _refuse_in_body()
+        signal_id, text = checked_signal(name, data, id)
+        with shielded():
+            state.admin.signal(run_id, name, signal_id, text)
+        return signal_id
 
     def send_many(
         self, events: t.Iterable[EventLike], *, session: SQLSession | None = None

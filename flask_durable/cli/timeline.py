@@ -283,7 +283,8 @@ def _awaited(about: dict[str, t.Any]) -> str:
     """Return what a step waits for, for a person."""
     wanted = about.get("match", {})
     parts = [f"{path} = {json.dumps(value)}" for path, value in wanted.items()]
-    return f"{about['event']}" + (f" where {' and '.join(parts)}" if parts else "")
+    what = about.get("event") or f"signal {about['signal']}"
+    return what + (f" where {' and '.join(parts)}" if parts else "")
 
 
 def _named(step: StepRecord) -> str:

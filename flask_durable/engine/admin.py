@@ -19,9 +19,11 @@ from ..redis.errors import TRANSIENT
 from ..store.children import unfinished_children
 from ..store.directory import Directory
 from ..store.replies import Changed
+from ..store.replies import InboxFull
 from ..store.replies import Missing
 from ..store.replies import NotFailed
 from ..store.replies import OutcomeUnknown
+from ..store.replies import Woken
 from ..store.replies import WrongState
 from ..store.run_reader import Record
 from ..store.run_store import RunStore
@@ -138,6 +140,34 @@ class RunAdmin:
         """
         rule = "only a failed or cancelled run can be retried"
         self._requeue(run_id, "retry", rule, steps)
+
+    def signal(self, run_id: str, name: str, signal_id: str, data: str) -> None:
+        """Give a signal to a run; once for each id.
+
+        :param data: The data, as JSON text.
+        :raises RunNotFound: There is no such run.
+        :raises RunStateError: The run has ended, or its inbox is full.
+        """
+        sealed = self._payloads.seal_text(data)
+        reply = self._store.signal(run_id, name, signal_id, sealed)
+        match reply:
+            case Missing():
+                raise _not_found(run_id)
+            case WrongState():
+                raise RunStateError(
+                    f"Run {run_id} is {reply.status}: a finished run takes no signal."
+                )
+            case InboxFull():
+                raise RunStateError(
+                    f"Run {run_id} has as many signals as it may have.",
+                    hint="1,000 wait at most until steps ask for them, 10,000 come in "
+                    "all.",
+                )
+            case Woken():
+                self._outbox.send_runs(
+                    [(run_id, reply.function, reply.queue, reply.time)]
+                )
+                self._confirm()
 
     def _events(self, run_id: str, record: Record) -> list[str]:
         try:

@@ -280,6 +280,7 @@ class Attempt:
         step: str = "",
         number: int = 0,
         payload: str = "",
+        signal: str = "",
     ) -> Memo:
         """Suspend the run, see ``run_suspend.lua``.
 
@@ -298,6 +299,7 @@ class Attempt:
                 step=step,
                 number=number,
                 payload=payload,
+                signal=signal,
             )
         )
         match reply:

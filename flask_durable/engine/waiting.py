@@ -27,12 +27,12 @@ from ..errors import UnavailableError
 from ..messages import decode
 from ..messages import EventMessage
 from ..store.directory import Published
+from ..store.replies import Woken
 from ..store.waiters import Later
 from ..store.waiters import NotTaken
 from ..store.waiters import Paths
 from ..store.waiters import Wait
 from ..store.waiters import Waits
-from ..store.waiters import Woken
 from .asking import Question
 from .matching import content_at
 from .outbox import Outbox

@@ -213,3 +213,15 @@ class Step(abc.ABC):
         :raises StepUsageError: There is no timeout, or a name or a path is malformed.
         :raises EventError: The event does not fit the class.
         """
+
+    @abc.abstractmethod
+    def wait_for_signal(self, id: str, name: str, /, *, timeout: Duration) -> t.Any:
+        """Suspend the run until :meth:`flask_durable.Durable.signal` addresses it.
+
+        Signals are kept in order from the creation of the run until they are asked for.
+
+        :param name: The signal's name.
+        :param timeout: The longest wait, counted from when this is first reached.
+        :returns: The signal's data; ``None`` if *timeout* was over first.
+        :raises StepUsageError: There is no timeout, or the name is malformed.
+        """

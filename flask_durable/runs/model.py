@@ -39,7 +39,7 @@ class StepRecord:
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
     :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke``,
-        ``send_event`` or ``event``, a wait for an event.
+        ``send_event``, or ``event`` or ``signal``, a wait for one.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a wait.

@@ -92,8 +92,8 @@ class Reader:
     def _answer(self, memo: Memo) -> t.Any:
         if memo.kind not in ANSWERED:
             return self._value(memo.body)
-        if not memo.answer:
-            return None
+        if memo.kind == "signal" or not memo.answer:
+            return self._value(memo.answer)
         return Deferred(lambda: self._awaited(memo.answer))
 
     def _awaited(self, text: str) -> dict[str, t.Any]:

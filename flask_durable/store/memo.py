@@ -12,10 +12,10 @@ MAX_TRIES = 20
 
 
 #: The kinds of steps that wait for something, without calling a body.
-WAITS = frozenset({"sleep", "invoke", "event"})
+WAITS = frozenset({"sleep", "invoke", "event", "signal"})
 
 #: Those of them that keep a description of what they wait for before the answer.
-ANSWERED = frozenset({"event"})
+ANSWERED = frozenset({"event", "signal"})
 
 
 class Try(t.NamedTuple):

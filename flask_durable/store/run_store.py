@@ -24,6 +24,8 @@ from .replies import commit_of
 from .replies import COMMITTED
 from .replies import finish_of
 from .replies import Finished
+from .replies import InboxFull
+from .replies import Missing
 from .replies import NotQueued
 from .replies import Parking
 from .replies import parking_of
@@ -31,8 +33,12 @@ from .replies import Paused
 from .replies import refusal
 from .replies import Renewal
 from .replies import renewals_of
+from .replies import signal_of
 from .replies import Suspension
 from .replies import suspension_of
+from .replies import Taken
+from .replies import Woken
+from .replies import WrongState
 from .run_reader import RunReader
 from .server import Call
 from .server import StateServer
@@ -231,10 +237,12 @@ class RunStore(RunReader):
         step: str = "",
         number: int = 0,
         payload: str = "",
+        signal: str = "",
     ) -> Suspension:
         """Give up the ownership of a run, see ``run_suspend.lua``.
 
         :param due: The time to go on, from :func:`after` or :func:`at`.
+        :param signal: The name of the signal that the step waits for.
         :returns: The new state of the run; or :class:`~.replies.Resolved` or
             :class:`~.replies.Full` where the caller still owns it.
         :raises NotOwner: The run is no longer the caller's.
@@ -253,6 +261,7 @@ class RunStore(RunReader):
             payload,
             MAX_STEPS,
             MAX_MEMO_BYTES,
+            signal,
         )
         return suspension_of(reply)
 
@@ -327,6 +336,12 @@ class RunStore(RunReader):
             *(retried if action == "retry" else ()),
         )
         return change_of(reply)
+
+    def signal(
+        self, run_id: str, name: str, signal_id: str, data: str
+    ) -> Woken | Taken | WrongState | Missing | InboxFull:
+        """Give a signal to a run, see ``signal_put.lua``."""
+        return signal_of(self._call("signal_put", run_id, name, signal_id, data))
 
     def sweep(
         self,

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from .keys import Keys
+from .replies import Taken
 from .replies import UnknownReply
+from .replies import Woken
 from .server import Call
 from .server import StateServer
 
@@ -109,20 +111,6 @@ class Waits:
     next: str
     limit: str
     found: list[Wait] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """The run was queued at *time*, and its message is owed to *queue*."""
-
-    time: int
-    function: str
-    queue: str
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The step has the event; the run goes on by itself, or when it is next claimed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ import pytest
 from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventData
+from flask_durable import EventError
+from flask_durable import RunNotFound
+from flask_durable import RunStateError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
@@ -662,3 +665,120 @@ def test_a_declaration_that_awaits_no_events_is_refused(awaits: t.Any) -> None:
     """1.9: awaits= is a sequence of names and classes."""
     with pytest.raises(DefinitionError, match="awaits="):
         wait_in(Durable(), awaits=awaits)
+
+
+# -- Signals ---------------------------------------------------------------------------
+
+
+def signals_in(durable: Durable, *names: str, nap: bool = False) -> None:
+    """Declare a function that waits for signals and returns their data."""
+
+    @durable.function(on="order/started")
+    def order(event: Event[t.Any], step: Step) -> list[t.Any]:
+        if nap:
+            step.sleep("nap", "1h")
+        return [
+            step.wait_for_signal(f"w{number}", name, timeout="3h")
+            for number, name in enumerate(names)
+        ]
+
+
+def signal(harness: Harness, *args: t.Any, **kwargs: t.Any) -> str:
+    with harness.app.app_context():
+        return harness.durable.signal(harness.run_of("order").id, *args, **kwargs)
+
+
+def test_a_signal_wakes_the_run_that_it_is_addressed_to(any_harness: Harness) -> None:
+    """1.11: addressed to one run."""
+    signals_in(any_harness.durable, "approve")
+    start(any_harness)
+    start(any_harness, id="other")
+    run = any_harness.run_of("order")
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "signal")
+    assert "signal approve" in "\n".join(describe(run))
+
+    signal(any_harness, "approve", {"by": "Ada"})
+    any_harness.settle()
+
+    assert result(any_harness) == [{"by": "Ada"}]
+    assert any_harness.run_of("other").status == RunStatus.SUSPENDED
+
+
+def test_signals_are_kept_in_order_until_they_are_asked_for(
+    any_harness: Harness,
+) -> None:
+    """1.11: kept in order until asked for."""
+    signals_in(any_harness.durable, "a", "b", "a", "a", nap=True)
+    start(any_harness)
+    for name, data in (("a", 1), ("a", 2), ("b", 3)):
+        signal(any_harness, name, data)
+    any_harness.advance(3601)
+    assert any_harness.run_of("order").reason == "signal"
+    signal(any_harness, "b", 5)
+    signal(any_harness, "a", 4)
+    any_harness.settle()
+
+    assert result(any_harness) == [1, 3, 2, 4]
+
+
+def test_a_signal_is_accepted_once_for_each_id(any_harness: Harness) -> None:
+    """1.11: accepted once per id, also by a run that has ended since."""
+    signals_in(any_harness.durable, "a", "a")
+    start(any_harness)
+    assert [signal(any_harness, "a", n, id="s1") for n in (1, 2)] == ["s1", "s1"]
+    any_harness.settle()
+    assert any_harness.run_of("order").reason == "signal"
+
+    signal(any_harness, "a", 3, id="s2")
+    any_harness.settle()
+    signal(any_harness, "a", 3, id="s2")
+
+    assert result(any_harness) == [1, 3]
+
+
+def test_a_finished_run_and_a_full_inbox_refuse_signals(harness: Harness) -> None:
+    """1.11: 1,000 at most, then refused; refused for a finished run."""
+    signals_in(harness.durable, "a", nap=True)
+    start(harness)
+    for number in range(1000):
+        signal(harness, "b", number)
+    with pytest.raises(RunStateError, match="as many signals"):
+        signal(harness, "a")
+    harness.runs.cancel(harness.run_of("order").id)
+    with pytest.raises(RunStateError, match="cancelled"):
+        signal(harness, "a")
+    with harness.app.app_context(), pytest.raises(RunNotFound):
+        harness.durable.signal("nobody", "a")
+
+
+def test_a_wait_for_a_signal_ends_with_its_time(any_harness: Harness) -> None:
+    """1.11: None when the time was over; a late signal is left for the next wait."""
+    signals_in(any_harness.durable, "a", "a")
+    start(any_harness)
+    end_wait(any_harness, "w0")
+    signal(any_harness, "a", "late")
+    assert any_harness.run_of("order").status == RunStatus.SUSPENDED
+    any_harness.advance(3 * 3600 + 1)
+
+    assert result(any_harness) == [None, "late"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "id"),
+    [
+        ("", 1, None),
+        ("a b", 1, None),
+        ("a", object(), None),
+        ("a", "x" * 65536, None),
+        ("a", 1, "?"),
+        ("a", float("inf"), None),
+    ],
+)
+def test_a_signal_that_is_not_valid_is_refused(
+    harness: Harness, name: str, data: t.Any, id: str | None
+) -> None:
+    """1.11: an error says what is wrong with it."""
+    signals_in(harness.durable, "a")
+    start(harness)
+    with pytest.raises(EventError, match="not valid"):
+        signal(harness, name, data, id=id)

@@ -95,6 +95,11 @@ class Run:
     claimed: list[list[t.Any]] = field(default_factory=list)
     progress: str | None = None
     memos: dict[str, Memo] = field(default_factory=dict)
+    #: Its inbox: accepted ids; signals by name, and how many of them were taken.
+    signals: set[str] = field(default_factory=set)
+    inbox: dict[str, list[str]] = field(default_factory=dict)
+    signals_taken: Counter[str] = field(default_factory=Counter)
+    awaited_signal: str | None = None
     #: The events that its waits have used.
     used: set[str] = field(default_factory=set)
     event_id: str = ""
@@ -106,6 +111,9 @@ class Run:
     paused_by: str | None = None
     #: The last call from outside, and the reply.
     administered: tuple[str, Reply] | None = None
+
+    def waits_in_inbox(self, name: str) -> bool:
+        return self.signals_taken[name] < len(self.inbox.get(name, ()))
 
     @property
     def job(self) -> str:
@@ -364,6 +372,7 @@ class Oracle:
         payload: str,
         most_steps: int,
         most_bytes: int,
+        signal: str = "",
     ) -> Reply:
         run = self.runs.get(id)
         if run is None or run.token != token:
@@ -389,6 +398,7 @@ class Oracle:
         if existing is not None and existing.status in FINAL:
             self.leases[id] = self.now + lease
             return ["resolved", str(existing)]
+        takes = False
         order = run.order_of(step)
         if how == "retry":
             memo = Memo("tried", token, number, order, payload)
@@ -402,15 +412,23 @@ class Oracle:
                 memo = existing
             if due <= self.now:
                 memo = Memo("done", token, due, order, payload)
+            elif how == "signal" and run.waits_in_inbox(signal):
+                data = run.inbox[signal][run.signals_taken[signal]]
+                memo = Memo("done", token, self.now, order, payload + data)
+                takes = True
         if full := self._full(run, step, memo, most_steps, most_bytes):
             return ["full", full]
         run.memos[step] = memo
+        if takes:
+            run.signals_taken[signal] += 1
         run.dispatches = run.attempt = 0
         if memo.status == "done":
             self.leases[id] = self.now + lease
             return ["resolved", str(memo)]
-        if how in ("sleep", "event"):
+        if how in ("sleep", "event", "signal"):
             run.waiting, run.becomes = step, "done"
+        if how == "signal":
+            run.awaited_signal = f"{signal} {step}"
         return self._let_go(run, reason, due)
 
     def run_finish(
@@ -742,6 +760,30 @@ class Oracle:
             self.timers.pop(f"wake:{id}", None)
             run.waiting = run.becomes = None
             self._enqueue(run)
+        return self._taken(run)
+
+    def signal_put(self, id: str, name: str, signal: str, data: str) -> Reply:
+        run = self.runs.get(id)
+        if run is None:
+            return ["missing"]
+        if signal in run.signals:
+            return self._taken(run)
+        if run.status in FINISHED:
+            return ["state", run.status]
+        run.signals.add(signal)
+        step = run.waiting
+        waits = run.status == "suspended" and step is not None
+        if waits and run.awaited_signal == f"{name} {step}":
+            assert step is not None
+            memo = run.memos[step]
+            if memo.status == "waiting" and memo.number > self.now:
+                payload = memo.payload + data
+                run.memos[step] = Memo("done", "signal", self.now, memo.order, payload)
+                self.timers.pop(f"wake:{id}", None)
+                run.waiting = run.becomes = None
+                self._enqueue(run)
+                return self._taken(run)
+        run.inbox.setdefault(name, []).append(data)
         return self._taken(run)
 
     def _taken(self, run: Run) -> Reply:

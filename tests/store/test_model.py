@@ -33,6 +33,7 @@ from .oracle import FINAL
 from .oracle import FINISHED
 from .oracle import NAME
 from .oracle import Oracle
+from .oracle import Run
 from .oracle_home import path_sets as some_path_sets
 
 BEGIN = 1_700_000_000_000
@@ -279,12 +280,15 @@ class Model(RuleBasedStateMachine):
     @rule(
         run=choices,
         age=ages,
-        how=st.sampled_from(["sleep", "event", "retry", "body", "handback", "pause"]),
+        how=st.sampled_from(
+            ["sleep", "event", "signal", "retry", "body", "handback", "pause"]
+        ),
         duration=durations,
         absolute=st.booleans(),
         step=steps,
         number=numbers,
         payload=payloads,
+        signal=st.sampled_from(["go", "stop"]),
     )
     def suspend(
         self, run: int, age: int, how: str, duration: int, absolute: bool, **rest: t.Any
@@ -292,7 +296,9 @@ class Model(RuleBasedStateMachine):
         id = self.pick(run, "running")
         due = f"@{self.oracle.now + duration}" if absolute else str(duration)
         args = (rest["step"], rest["number"], rest["payload"], MOST_STEPS, MOST_BYTES)
-        self.do("run_suspend", id, self.owner(id, age), LEASE, how, due, how, *args)
+        name = rest["signal"] if how == "signal" else ""
+        head = (id, self.owner(id, age), LEASE, how, due, how)
+        self.do("run_suspend", *head, *args, name)
 
     @rule(
         run=choices,
@@ -356,6 +362,14 @@ class Model(RuleBasedStateMachine):
             if self.do("run_wake", *args)[0] not in ("used", "own"):
                 over += [run, step, stamp]
         self.do("waiters_remove", NAME, event if is_due else "", *over)
+
+    @rule(
+        run=choices,
+        name=st.sampled_from(["go", "stop"]),
+        id=st.sampled_from(["s1", "s2", "s3"]),
+    )
+    def signal(self, run: int, name: str, id: str) -> None:
+        self.do("signal_put", self.pick(run, "suspended", "running"), name, id, "data")
 
     @rule(run=choices, step=steps, event=st.sampled_from(["e\n1", "p1", "p2"]))
     def wake(self, run: int, step: str, event: str) -> None:
@@ -660,8 +674,26 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         found[f"run:{run.id}"]["bytes"] = str(run.size)
         found[f"run:{run.id}"]["doubts"] = str(run.doubts)
         found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
+        found[f"signals:{run.id}"] = inbox_of(run)
         found[f"used:{run.id}"] = {event: 0 for event in run.used}
     return {name: value for name, value in (found | indexes).items() if value}
+
+
+def inbox_of(run: Run) -> dict[str, str]:
+    found = {f"id {id}": "" for id in run.signals}
+    if run.signals:
+        found["accepted"] = str(len(run.signals))
+    for name, kept in run.inbox.items():
+        taken = run.signals_taken[name]
+        found[f"last {name}"] = str(len(kept))
+        if taken:
+            found[f"taken {name}"] = str(taken)
+        for number, data in enumerate(kept[taken:], taken + 1):
+            found[f"at {number} {name}"] = data
+    if run.inbox:
+        left = [len(k) - run.signals_taken[n] for n, k in run.inbox.items()]
+        found["kept"] = str(sum(left))
+    return found
 
 
 def texts(counts: t.Mapping[str, int]) -> dict[str, str]:

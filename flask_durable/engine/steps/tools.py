@@ -15,6 +15,7 @@ from . import send_event
 from . import sleep
 from . import transaction
 from . import wait_for_event
+from . import wait_for_signal
 
 if t.TYPE_CHECKING:
     from ...events.model import EventData
@@ -107,3 +108,8 @@ class AttemptStep(Step):
         match: str | t.Mapping[str, t.Any] | None = None,
     ) -> t.Any:
         return wait_for_event.wait_for_event(self.attempt, id, event, timeout, match)
+
+    def wait_for_signal(
+        self, id: str, name: str, /, *, timeout: Duration | None = None
+    ) -> t.Any:
+        return wait_for_signal.wait_for_signal(self.attempt, id, name, timeout)

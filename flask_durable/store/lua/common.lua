@@ -37,6 +37,11 @@
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
 --   <tag>:used:<id>       set    ids of the events that waits of the run have used
+--   <tag>:signals:<id>    hash   its inbox: "id <id>" of each signal that it was given;
+--                                "at <number> <name>" -> data of one that no step has
+--                                taken; "last <name>" and "taken <name>", the numbers of
+--                                the newest and of the last one taken; "accepted" and
+--                                "kept", how many there were, and how many are kept
 --
 -- In the partition that the name of an event is hashed onto, its home:
 --
@@ -75,6 +80,7 @@ local CLAIMS = 20
 
 local function run_key(id) return tag .. ':run:' .. id end
 local function steps_key(id) return tag .. ':steps:' .. id end
+local function signals_key(id) return tag .. ':signals:' .. id end
 
 -- The time in milliseconds, or in microseconds.
 local function clock(fine)
@@ -236,6 +242,15 @@ local function answer_wait(id, step, existing, value, now)
   redis.call('HDEL', run_key(id), 'waiting', 'becomes')
   enqueue(id, 'suspended', run[3], now)
   return now
+end
+
+-- The reply about a run that was given what it waits for: its message, if that is owed.
+local function given(id)
+  local run = get(id, 'status', 'queued_at', 'function', 'queue')
+  local owed = run[1] == 'queued'
+    and redis.call('ZSCORE', outbox_key(run[4]), 'run:' .. id)
+  if owed then return {'queued', run[2], run[3], run[4]} end
+  return {'taken'}
 end
 
 -- Returns the memo of a parent's step that still waits for the child, or nil. A parent
@@ -444,7 +459,8 @@ local function remove(id, status, function_id)
   local parent = get(id, 'parent')[1]
   if parent then redis.call('ZREM', tag .. ':children:' .. parent, id) end
   redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id,
-    tag .. ':children:' .. id, tag .. ':used:' .. id)
+    tag .. ':children:' .. id, tag .. ':used:' .. id,
+    signals_key(id))
   redis.call('ZREM', tag .. ':runs', id)
   redis.call('ZREM', tag .. ':status:' .. status, id)
   redis.call('ZREM', tag .. ':function:' .. function_id, id)

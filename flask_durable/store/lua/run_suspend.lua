@@ -8,6 +8,7 @@
 -- ARGV[3] lease, milliseconds (renewed where the run stays with its owner)
 -- ARGV[4] how: "sleep"     a step that waits for a time; its memo is then done
 --              "event"     a step that waits for an event, up to a time
+--              "signal"    a step that waits for a signal, up to a time
 --              "retry"     a step whose attempt failed
 --              "body"      the function's body failed outside any step
 --              "handback"  a worker that shuts down
@@ -20,6 +21,7 @@
 --         that waits, the payload that it has when its timer is due
 -- ARGV[10] the number of steps a run may have
 -- ARGV[11] the bytes of memos a run may have
+-- ARGV[12] name of the signal (signal), otherwise ""
 --
 -- Reply   {"suspended", due} | {"queued", time} | {"paused", "0"}
 --         {"resolved", memo}   the awaited memo is there; the caller still owns the run
@@ -29,11 +31,12 @@
 --
 -- The race with the writer of the awaited memo is closed by looking for the memo here,
 -- where the run becomes wakeable: a memo from before this script is found, and after it
--- the writer finds a SUSPENDED run. A repeat finds its token remembered.
+-- the writer finds a SUSPENDED run. A repeat finds its token remembered. A signal that is
+-- in the inbox already is taken here, too, the oldest of its name first.
 
 -- The status that a waiting memo gets when its timer is due. The run's record keeps it
 -- beside the step, for the sweep.
-local BECOMES = {sleep = 'done', event = 'done'}
+local BECOMES = {sleep = 'done', event = 'done', signal = 'done'}
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local becomes = BECOMES[how]
@@ -112,16 +115,32 @@ else
   value = memo(due > now and 'waiting' or becomes, token, due, order, ARGV[9])
   if was == 'waiting' and due > now then value = existing end
 end
+local taken
+if how == 'signal' and due > now then
+  local marks = redis.call('HMGET', signals_key(id), 'taken ' .. ARGV[12],
+    'last ' .. ARGV[12])
+  if (tonumber(marks[1] or '0')) < tonumber(marks[2] or '0') then
+    taken = text(tonumber(marks[1] or '0') + 1)
+    local data = redis.call('HGET', signals_key(id), 'at ' .. taken .. ' ' .. ARGV[12])
+    value, due = memo('done', token, now, order, ARGV[9] .. data), now
+  end
+end
 local full = excess(existing, memos, value, run[7], ARGV[10], ARGV[11])
 if full then return {'full', full} end
 
 write_memo(id, step, existing, value)
 put(id, 'dispatches', '0', 'attempt', '0')
+if taken then
+  redis.call('HSET', signals_key(id), 'taken ' .. ARGV[12], taken)
+  redis.call('HDEL', signals_key(id), 'at ' .. taken .. ' ' .. ARGV[12])
+  redis.call('HINCRBY', signals_key(id), 'kept', -1)
+end
 if becomes then
   if due <= now then
     redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
     return {'resolved', value}
   end
   put(id, 'waiting', step, 'becomes', becomes)
+  if how == 'signal' then put(id, 'signal', ARGV[12] .. ' ' .. step) end
 end
 return wait_until(due, ARGV[6])

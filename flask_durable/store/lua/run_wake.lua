@@ -29,14 +29,6 @@ local id, step, event = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'event_id', 'removed')
 if not run[1] then return {'settled'} end
 
-local function taken()
-  local found = get(id, 'status', 'queued_at', 'function', 'queue')
-  local owed = found[1] == 'queued'
-    and redis.call('ZSCORE', outbox_key(found[4]), 'run:' .. id)
-  if owed then return {'queued', found[2], found[3], found[4]} end
-  return {'taken'}
-end
-
 local token = 'event:' .. event
 local existing = redis.call('HGET', steps_key(id), step)
 local ends, order, payload = tonumber(ARGV[5]), nil, ARGV[6]
@@ -44,7 +36,7 @@ if existing then
   local was, by
   was, by, ends, order = head(existing)
   if was ~= 'waiting' then
-    return by == token and taken() or {'settled'}
+    return by == token and given(id) or {'settled'}
   end
   payload = string.match(existing, '^[^\n]*\n(.*)$')
 end
@@ -59,4 +51,4 @@ order = order or text(redis.call('HLEN', steps_key(id)) + (run[3] or 0))
 local value = memo('done', token, now, order, payload .. ARGV[7])
 put(id, 'dispatches', '0', 'attempt', '0')
 answer_wait(id, step, existing, value, now)
-return taken()
+return given(id)

@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- Gives a signal to a run: to the step that waits for it, or into the run's inbox. (G2, G4)
+--
+-- KEYS[1] tag
+-- ARGV[1] run id
+-- ARGV[2] name of the signal
+-- ARGV[3] its id: it is accepted once
+-- ARGV[4] its data, opaque
+--
+-- Reply   {"queued", time, function, queue}  the run has it, and its message is owed
+--         {"taken"}          the run has it, now or before
+--         {"state", status}  the run has ended; nothing was changed
+--         {"full"}           1,000 signals wait for the run, or it had 10,000
+--         {"missing"}        there is no such run
+--
+-- It is given to a step only while the run is SUSPENDED on that step and the end of the
+-- wait has not come. Otherwise it is put into the inbox, where run_suspend looks in the
+-- script that would suspend the run for it. So no signal comes between the two.
+--
+-- A repeat finds the id, also after the run has ended.
+
+local MOST_WAITING = 1000
+local MOST = 10000
+
+local id, name, signal, data = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local run = get(id, 'status', 'waiting', 'signal')
+if not run[1] then return {'missing'} end
+local inbox = signals_key(id)
+if redis.call('HEXISTS', inbox, 'id ' .. signal) == 1 then return given(id) end
+if terminal(run[1]) then return {'state', run[1]} end
+
+local counts = redis.call('HMGET', inbox, 'accepted', 'kept')
+if tonumber(counts[1] or '0') >= MOST then return {'full'} end
+
+local now = clock()
+if run[1] == 'suspended' and run[2] and run[3] == name .. ' ' .. run[2] then
+  local existing = redis.call('HGET', steps_key(id), run[2])
+  local was, _, ends, order = head(existing)
+  if was == 'waiting' and ends > now then
+    local payload = string.match(existing, '^[^\n]*\n(.*)$')
+    answer_wait(id, run[2], existing, memo('done', 'signal', now, order, payload .. data),
+      now)
+    redis.call('HINCRBY', inbox, 'accepted', 1)
+    redis.call('HSET', inbox, 'id ' .. signal, '')
+    return given(id)
+  end
+end
+
+if tonumber(counts[2] or '0') >= MOST_WAITING then return {'full'} end
+local number = redis.call('HINCRBY', inbox, 'last ' .. name, 1)
+redis.call('HSET', inbox, 'id ' .. signal, '', 'at ' .. text(number) .. ' ' .. name, data)
+redis.call('HINCRBY', inbox, 'accepted', 1)
+redis.call('HINCRBY', inbox, 'kept', 1)
+return given(id)
