@@ -14,6 +14,9 @@ A child shares its parent's partition, so each of these arrows is one script. Th
 memo takes the first answer. A child that its parent does not wait for any more is an
 orphan, and is cancelled: the parent's time was over, or it has ended, or it was retried
 and has a new child.
+
+A sweep also looks now and then at a run that waits: a worker of an older release ends a
+child without telling its parent.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ class World:
         """Move the clocks on: of state server and queues, and the process's own."""
         self._clock.move(LEAP)
         milliseconds = LEAP * 1000
-        for name in ("timers", "leases", "queued", "outboxes", *OUTBOXES):
+        for name in ("timers", "parents", "leases", "queued", "outboxes", *OUTBOXES):
             self._bring_nearer(f"{self._tag}:{name}", milliseconds)
         self._move_looks()
         namespace = self._tag[1:].partition(":")[0]
@@ -312,7 +312,7 @@ class World:
         for status in ("queued", "running", "suspended", "paused"):
             if count := self._redis.zcard(f"{self._tag}:status:{status}"):
                 left.append(f"{count} run(s) {status}")
-        for name in ("leases", "timers", "queued", *OUTBOXES):
+        for name in ("leases", "timers", "parents", "queued", *OUTBOXES):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
         for name in ("looks", "events"):

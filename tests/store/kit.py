@@ -42,6 +42,7 @@ MOVING = (":leases", ":functions:seen", ":workers:seen")
 TIMES = (
     "leases",
     "timers",
+    "parents",
     "queued",
     "outboxes",
     "expire",

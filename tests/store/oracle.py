@@ -18,6 +18,7 @@ from .oracle_home import Home
 RESEND = 5_000
 DOUBT = 60_000
 DOUBLINGS = 6
+LONGEST_LOOK = 3_600_000
 EVENTS = "events"
 #: The one name that waits are for.
 NAME = "a/b"
@@ -142,6 +143,7 @@ class Oracle:
         self.leases: dict[str, int] = {}
         self.looks: dict[str, tuple[str, int, int]] = {}
         self.timers: dict[str, int] = {}
+        self.parents: dict[str, int] = {}
         self.queued: dict[str, int] = {}
         #: The entries owed to each queue, and the time to look at a queue.
         self.owed: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -515,7 +517,8 @@ class Oracle:
         self._leave(run, ["suspended", str(due), str(self.now)])
         run.status, run.reason, run.due = "suspended", "child", due or None
         if due:
-            self.timers[f"wake:{id}"] = due
+            self.parents[f"end:{id}"] = due
+        self.parents[f"look:{id}"] = self.now + DOUBT
         return ["suspended", str(due), str(self.now)]
 
     def lease_renew(self, *leases: t.Any) -> Reply:
@@ -552,6 +555,11 @@ class Oracle:
                 timeouts.append(timer)
                 self.timers[timer] = self.now + RESEND
         self.home.sweep(self.now)
+        for entry in self._due(self.parents):
+            kind, _, id = entry.partition(":")
+            # A wait that another entry has ended took this one with it.
+            if self.parents.pop(entry, None) is not None:
+                self._look_at_parent(self.runs[id], kind, timeouts)
         for id in self._due(self.queued):
             self._doubt(self.runs[id])
         for id in self._due(self.expiry):
@@ -602,9 +610,23 @@ class Oracle:
                 assert run.becomes is not None
                 memo.status = run.becomes
             run.waiting = run.becomes = None
+            self._unwatch(run)
             if self.unfinished[run.id]:
                 self._name_orphans(run.id, timeouts)
         self._enqueue(run, self.now)
+
+    def _look_at_parent(self, run: Run, kind: str, timeouts: list[str]) -> None:
+        if kind == "end":
+            self._wake(run, timeouts)
+        else:
+            waited = self.now - min(self.unfinished[run.id].values())
+            self.parents[f"look:{run.id}"] = self.now + min(
+                max(waited, DOUBT), LONGEST_LOOK
+            )
+
+    def _unwatch(self, run: Run) -> None:
+        for kind in ("end", "look"):
+            self.parents.pop(f"{kind}:{run.id}", None)
 
     def _name_orphans(self, id: str, timeouts: list[str]) -> None:
         found = [
@@ -646,7 +668,7 @@ class Oracle:
         parent = self.runs[child.parent]
         if parent.status != "suspended" or parent.waiting != child.parent_step:
             return "0"
-        self.timers.pop(f"wake:{parent.id}", None)
+        self._unwatch(parent)
         parent.waiting = parent.becomes = None
         self._enqueue(parent)
         return str(self.now)
@@ -878,6 +900,7 @@ class Oracle:
         run.status, run.finished = status, self.now
         run.due = run.waiting = run.becomes = None
         run.timeout_left = run.start_left = None
+        self._unwatch(run)
         self.expiry[run.id] = self.now + retention
         self._count(run, status)
         if self.unfinished[run.id]:

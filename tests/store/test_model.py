@@ -640,6 +640,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
     found: dict[str, t.Any] = {
         "leases": dict(oracle.leases),
         "timers": dict(oracle.timers),
+        "parents": dict(oracle.parents),
         "queued": dict(oracle.queued),
         "outboxes": dict(oracle.outboxes),
         "events": dict(oracle.events),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import pytest
@@ -21,6 +22,9 @@ from .kit import Kit
 
 HEAD = "invoke 1+0   "
 EXPIRED = '{"type":"InvokeTimeout"}'
+CANCELLED = (
+    '{"type":"RunCancelled","message":"the run was cancelled","code":"run.cancelled"}'
+)
 
 
 def start(
@@ -120,7 +124,7 @@ def test_the_end_of_a_child_answers_the_step_and_queues_its_parent(
     assert head == f"{status} t1 {record['queued_at']} 0"
     assert payload == HEAD + outcome
     assert not {"waiting", "becomes", "due", "reason"} & record.keys()
-    assert f"wake:{parent}" not in kit.members("timers")
+    assert kit.members("parents") == []
     assert f"run:{parent}" in kit.owed()
     assert unfinished_children(kit.store, parent) == []
     assert kit.members(f"children:{parent}") == [child]
@@ -185,6 +189,27 @@ def test_a_sweep_names_more_orphans_than_a_page_in_further_rounds(kit: Kit) -> N
         for timer in swept.timeouts:
             kit.store.admin(timer.partition(":")[2], "orphaned")
     assert len(named) == 151
+
+
+def test_runs_that_leave_many_orphans_share_one_page(kit: Kit) -> None:
+    tag = kit.keys.root
+    for _ in range(3):
+        parent, _ = family(kit)
+        for number in range(60):
+            child = kit.queued()
+            fields = {"parent": parent, "parent_step": "x", "parent_generation": "0"}
+            kit.client.hset(f"{tag}:run:{child}", mapping=fields)
+            kit.client.zadd(f"{tag}:unfinished:{parent}", {child: number})
+        kit.store.admin(parent, "cancel")
+    named: list[str] = []
+    while len(named) < 3 * 61:
+        swept = kit.sweep()
+        assert 0 < len(swept.timeouts) <= 100
+        named += swept.timeouts
+        assert swept.more == (len(swept.timeouts) == 100)
+        for timer in swept.timeouts:
+            kit.store.admin(timer.partition(":")[2], "orphaned")
+    assert len(set(named)) == 3 * 61
 
 
 def test_an_old_child_neither_answers_nor_outlives_a_retried_parent(kit: Kit) -> None:
@@ -278,3 +303,96 @@ def test_a_removed_child_leaves_the_index_of_its_parent(kit: Kit) -> None:
     kit.sweep()
     assert kit.mentions(child) == []
     assert kit.status(parent) == "queued"
+
+
+@contextlib.contextmanager
+def older_release(kit: Kit, child: str) -> t.Iterator[None]:
+    """Let a child end as under a release that knows no parents."""
+    key = f"{kit.keys.root}:run:{child}"
+    parent = kit.record(child)["parent"]
+    kit.client.hdel(key, "parent")
+    yield
+    kit.client.hset(key, "parent", parent)
+
+
+@pytest.mark.parametrize(
+    ("how", "memo"),
+    [
+        ("completed", f'done t1 NOW 0\n{HEAD}"x"'),
+        ("failed", f"failed t1 NOW 0\n{HEAD}{{}}"),
+        ("cancelled", f"failed t1 NOW 0\n{HEAD}{CANCELLED}"),
+    ],
+)
+def test_a_sweep_hears_of_a_child_that_ended_under_an_older_release(
+    kit: Kit, how: str, memo: str
+) -> None:
+    parent, child = family(kit)
+    with older_release(kit, child):
+        if how == "cancelled":
+            kit.store.admin(child, "cancel")
+        else:
+            kit.claim(child, "c1")
+            outcome = '"x"' if how == "completed" else "{}"
+            kit.store.finish(child, "c1", failed=how == "failed", outcome=outcome)
+    assert kit.status(parent) == "suspended"
+    kit.advance(61)
+    kit.sweep()
+
+    record = kit.record(parent)
+    assert record["status"] == "queued"
+    assert kit.memo(parent, "call") == memo.replace("NOW", record["queued_at"])
+    assert kit.members("parents") == []
+    assert unfinished_children(kit.store, parent) == []
+
+
+def test_a_run_goes_on_without_a_child_that_is_gone(kit: Kit) -> None:
+    parent, child = family(kit)
+    with older_release(kit, child):
+        kit.store.admin(child, "cancel")
+    kit.client.delete(f"{kit.keys.root}:run:{child}")
+    kit.advance(61)
+    kit.sweep()
+    assert kit.status(parent) == "queued"
+    memo = kit.memo(parent, "call") or ""
+    assert memo.startswith("failed t1 ")
+    assert f'\n{HEAD}{{"type":"RunNotFound"' in memo
+
+
+def test_a_run_is_removed_although_a_child_ended_under_an_older_release(
+    kit: Kit,
+) -> None:
+    parent, child = family(kit)
+    kit.store.admin(parent, "cancel")
+    with older_release(kit, child):
+        kit.store.admin(child, "cancel")
+    kit.advance(kit.settings.failed_retention + 1)
+    kit.sweep()
+    kit.advance(61)
+    kit.sweep()
+    assert kit.status(parent) is None
+
+
+def test_a_run_that_waits_for_a_child_is_looked_at_less_and_less_often(
+    kit: Kit,
+) -> None:
+    parent, child = family(kit)
+    intervals = []
+    for _ in range(9):
+        kit.sweep()
+        left = kit.score("parents", f"look:{parent}") - kit.now()
+        intervals.append(round(left / 60_000))
+        kit.advance(left / 1000 + 0.1)
+        created = kit.client.zscore(f"{kit.keys.root}:unfinished:{parent}", child)
+        assert created is not None
+        kit.client.zincrby(f"{kit.keys.root}:unfinished:{parent}", -left - 100, child)
+    assert intervals == [1, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert kit.status(parent) == "suspended"
+
+
+def test_the_end_of_a_wait_for_a_child_is_no_timer(kit: Kit) -> None:
+    """The sweep of an older release would make a result of the failure."""
+    parent, _ = family(kit, wait=60)
+    assert kit.members("timers") == []
+    assert kit.members("parents") == [f"end:{parent}", f"look:{parent}"]
+    kit.store.admin(parent, "cancel")
+    assert kit.members("parents") == []

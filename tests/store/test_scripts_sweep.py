@@ -148,6 +148,16 @@ def test_a_timer_of_a_run_that_is_not_suspended_changes_nothing_else(kit: Kit) -
     assert kit.dump() == before
 
 
+def test_a_sleep_that_an_older_release_began_ends_as_done(kit: Kit) -> None:
+    run_id = kit.running()
+    kit.suspend(run_id, "sleep", after(5), step="nap", payload="sleep null")
+    kit.client.hdel(f"{kit.keys.root}:run:{run_id}", "becomes")
+    kit.advance(6)
+    kit.sweep()
+    assert kit.memo_head(run_id, "nap")[0] == "done"
+    assert kit.status(run_id) == "queued"
+
+
 def test_a_wake_does_not_touch_an_outcome_that_is_there(kit: Kit) -> None:
     run_id = kit.running()
     kit.suspend(run_id, "sleep", after(60), step="nap", payload="sleep null")

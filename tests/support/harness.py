@@ -21,7 +21,15 @@ from flask_durable.engine.sweeper import Sweeper
 from flask_durable.messages import EVENT_QUEUE
 
 #: The sorted sets by time, below each partition's tag.
-_TIMES = ("timers", "leases", "queued", "outboxes", "expire", "schedules")
+_TIMES = (
+    "timers",
+    "parents",
+    "leases",
+    "queued",
+    "outboxes",
+    "expire",
+    "schedules",
+)
 
 
 class LocalThreads:

@@ -86,8 +86,10 @@ set_status(id, run[1], 'suspended', run[5], 'reason', 'child', 'waiting', step,
   'becomes', 'failed', 'children', '1', 'dispatches', '0', 'attempt', '0',
   'last_token', token, 'last_reply', 'suspended ' .. text(due) .. ' ' .. text(now))
 redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
+unwatch(id)
 if due > 0 then
   put(id, 'due', text(due))
-  redis.call('ZADD', tag .. ':timers', due, 'wake:' .. id)
+  redis.call('ZADD', tag .. ':parents', due, 'end:' .. id)
 end
+watch(id, 0, now)
 return {'suspended', text(due), text(now)}

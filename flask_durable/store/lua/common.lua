@@ -18,6 +18,8 @@
 --   <tag>:lease           text   the longest lease that was asked for, milliseconds
 --   <tag>:timers          zset   "wake:<id>", "timeout:<id>", "start:<id>" by due time;
 --                                "orphans:<id>": children that it leaves are cancelled
+--   <tag>:parents         zset   "end:<id>", "look:<id>" of runs that wait for a child, by
+--                                the time when that is over, or is looked at
 --   <tag>:queued          zset   QUEUED runs by the next time their message is doubted
 --   <tag>:waiting:<q>:<f> zset   the same of one queue and function, by the time since when
 --   <tag>:arrived         hash   "<q>:<f>" -> how often a run of them was queued, or
@@ -232,6 +234,20 @@ local function pause(id, from, created, now, ...)
   set_status(id, from, 'paused', created, ...)
 end
 
+-- A run that waits for a child is looked at now and then: after a minute, and then each
+-- time that it has waited as long again, up to an hour. Such a look finds a child that
+-- ended under an older release, which tells no parent. These are no timers, as the sweep
+-- of such a release would carry those out, and end the wait in another way.
+local LONGEST_LOOK = 3600000
+local function watch(id, waited, now)
+  local look = now + math.min(math.max(waited, DOUBT), LONGEST_LOOK)
+  redis.call('ZADD', tag .. ':parents', look, 'look:' .. id)
+end
+
+local function unwatch(id)
+  redis.call('ZREM', tag .. ':parents', 'end:' .. id, 'look:' .. id)
+end
+
 -- Writes the memo of a step that waits for something, and queues the run if it is
 -- SUSPENDED on that step. Returns the time when it was queued, or nil.
 local function answer_wait(id, step, existing, value, now)
@@ -239,6 +255,7 @@ local function answer_wait(id, step, existing, value, now)
   write_memo(id, step, existing, value)
   if run[1] ~= 'suspended' or run[2] ~= step then return end
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
+  unwatch(id)
   redis.call('HDEL', run_key(id), 'waiting', 'becomes')
   enqueue(id, 'suspended', run[3], now)
   return now
@@ -318,7 +335,10 @@ local function settle(id, from, to, created, now, retention, outcome, ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
   local run = get(id, 'function', 'parent', 'children')
   count_run(run[1], to, now)
-  if run[3] then leave_orphans(id, now) end
+  if run[3] then
+    unwatch(id)
+    leave_orphans(id, now)
+  end
   return run[2] and tell_parent(id, to, outcome, now) or '0'
 end
 

@@ -89,41 +89,57 @@ end
 local timeouts = {}
 
 -- Children are named until none is left. The page is full of them while there are more:
--- only a run that has ended leaves several, and then each of them is an orphan.
+-- only a run that has ended leaves several, and then each of them is an orphan. All runs
+-- share one page: the caller cancels one by one, and leases are not to wait for that.
+local room = limit
 local function name_orphans(id)
   local timer, found = 'orphans:' .. id, 0
   local children = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf',
-    '+inf', 'LIMIT', 0, limit)
+    '+inf', 'LIMIT', 0, room)
   for _, child in ipairs(children) do
     if orphaned(child) then
       timeouts[#timeouts + 1] = 'orphan:' .. child
       found = found + 1
     end
   end
-  if found == 0 then
+  local full = found == room
+  room = room - found
+  if full then
+    more = 1
+    redis.call('ZADD', tag .. ':timers', now, timer)
+  elseif found == 0 then
     redis.call('ZREM', tag .. ':timers', timer)
   else
-    if found == limit then more = 1 end
-    redis.call('ZADD', tag .. ':timers', found == limit and now or now + RESEND, timer)
+    redis.call('ZADD', tag .. ':timers', now + RESEND, timer)
   end
+end
+
+-- Ends the wait of a SUSPENDED run: its memo becomes what it was to become, or fails with
+-- another failure. A sleep that an older release began does not say what that is.
+local function wake(id, failure)
+  local run = get(id, 'status', 'created', 'waiting', 'becomes', 'children')
+  if run[1] ~= 'suspended' then return end
+  if run[3] then
+    local existing = redis.call('HGET', steps_key(id), run[3])
+    if existing and string.sub(existing, 1, 8) == 'waiting ' then
+      local value = (run[4] or 'done') .. string.sub(existing, 8)
+      if failure then
+        value = string.match(value, '^[^\n]*\n%S* %S* %S* %S* ') .. failure
+      end
+      write_memo(id, run[3], existing, value)
+    end
+    redis.call('HDEL', run_key(id), 'waiting', 'becomes')
+    unwatch(id)
+    if run[5] and has_unfinished(id) then name_orphans(id) end
+  end
+  enqueue(id, run[1], run[2], now, now)
 end
 
 for _, timer in ipairs(due(tag .. ':timers')) do
   local kind, id = string.match(timer, '^(%a+):(.+)$')
   if kind == 'wake' then
     redis.call('ZREM', tag .. ':timers', timer)
-    local run = get(id, 'status', 'created', 'waiting', 'becomes', 'children')
-    if run[1] == 'suspended' then
-      if run[3] then
-        local existing = redis.call('HGET', steps_key(id), run[3])
-        if existing and string.sub(existing, 1, 8) == 'waiting ' then
-          write_memo(id, run[3], existing, run[4] .. string.sub(existing, 8))
-        end
-        redis.call('HDEL', run_key(id), 'waiting', 'becomes')
-        if run[5] and has_unfinished(id) then name_orphans(id) end
-      end
-      enqueue(id, run[1], run[2], now, now)
-    end
+    wake(id)
   elseif kind == 'orphans' then
     name_orphans(id)
   else
@@ -142,7 +158,42 @@ for _, wait in ipairs(ended) do
   redis.call('ZREM', tag .. ':waits', wait)
 end
 
--- 3. QUEUED runs whose message may have vanished. It is sent again only if the queue was
+-- 3. Runs that wait for a child, see watch(). One whose child is gone goes on without it.
+local GONE = '{"type":"RunNotFound","message":"the run is not there any more",'
+  .. '"code":"run.not_found"}'
+
+-- Hears of the children of a run that ended without telling it.
+local function ask_children(id)
+  local children = redis.call('ZRANGE', tag .. ':unfinished:' .. id, 0, limit - 1)
+  for _, child in ipairs(children) do
+    local run = get(child, 'status', 'result', 'failure')
+    if not run[1] then
+      redis.call('ZREM', tag .. ':unfinished:' .. id, child)
+    elseif terminal(run[1]) then
+      local outcome = {completed = run[2], failed = run[3]}
+      tell_parent(child, run[1], outcome[run[1]], now)
+    end
+  end
+end
+
+for _, entry in ipairs(due(tag .. ':parents')) do
+  local kind, id = string.match(entry, '^(%a+):(.+)$')
+  redis.call('ZREM', tag .. ':parents', entry)
+  ask_children(id)
+  local run = get(id, 'status', 'reason')
+  if run[1] == 'suspended' and run[2] == 'child' then
+    local first = redis.call('ZRANGE', tag .. ':unfinished:' .. id, 0, 0, 'WITHSCORES')
+    if kind == 'end' then
+      wake(id)
+    elseif first[1] then
+      watch(id, now - tonumber(first[2]), now)
+    else
+      wake(id, GONE)
+    end
+  end
+end
+
+-- 4. QUEUED runs whose message may have vanished. It is sent again only if the queue was
 -- seen empty since, or delivered something queued a minute later. Each look doubles the
 -- time to the next one, up to an hour: a long backlog causes neither a storm of messages
 -- nor one of looks.
@@ -163,7 +214,7 @@ for _, id in ipairs(due(tag .. ':queued', DOUBT * 2 ^ DOUBLINGS)) do
   end
 end
 
--- 4. Finished runs whose retention is over. Those with objects in the blob store are
+-- 5. Finished runs whose retention is over. Those with objects in the blob store are
 -- marked, and named again a minute later in case their remover dies: a marked run can be
 -- neither retried nor created again. A child's objects stay for as long as its parent,
 -- whose memo refers to them. A run is kept until its children have ended.
@@ -175,6 +226,7 @@ for _, id in ipairs(due(tag .. ':expire')) do
   if not terminal(run[1]) then
     redis.call('ZREM', tag .. ':expire', id)
   elseif run[5] and has_unfinished(id) then
+    ask_children(id)
     redis.call('ZADD', tag .. ':expire', now + REMOVAL, id)
   elseif run[3] and run[4] and redis.call('EXISTS', run_key(run[4])) == 1 then
     redis.call('ZADD', tag .. ':expire', now + KEPT, id)
@@ -187,7 +239,7 @@ for _, id in ipairs(due(tag .. ':expire')) do
   end
 end
 
--- 5. The outbox: entries written with a state and not confirmed since. Each queue has its
+-- 6. The outbox: entries written with a state and not confirmed since. Each queue has its
 -- share of the page; entries of a queue that rests stay where they are.
 local QUEUES = 1000
 local runs, events, behind = {}, {}, {}
