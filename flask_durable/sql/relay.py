@@ -186,9 +186,10 @@ class Relay:
         return connection.execute(query).all()
 
     def _send_rows(self, engine: Engine, ids: t.Sequence[str]) -> bool:
-        """Send events and remove their rows; return whether none was left.
+        """Send events and remove their rows; return False if the queue refused some.
 
-        Rows that another process sends, or that are gone, are passed over.
+        Rows that another process sends, or that are gone, are passed over. So is an
+        event that cannot be read here: others are not to wait for its keys.
         """
         query = (
             select(_events.c.id, _events.c.message)
@@ -200,7 +201,7 @@ class Relay:
             rows = connection.execute(query).all()
             if not rows:
                 return True
-            outcomes = self._outcomes([row.message for row in rows])
+            outcomes, refused = self._outcomes([row.message for row in rows])
             sent = [
                 row.id
                 for row, outcome in zip(rows, outcomes, strict=True)
@@ -220,12 +221,16 @@ class Relay:
                 left[0],
                 extra={"action": "event_left"},
             )
-        return not left
+        return not refused
 
-    def _outcomes(self, texts: t.Sequence[str]) -> list[Outcome]:
-        """Send messages; return for each its owner, or why it has none."""
+    def _outcomes(self, texts: t.Sequence[str]) -> tuple[list[Outcome], bool]:
+        """Send messages; return for each its owner, or why it has none.
+
+        :returns: Beside those True if the queue refused one that it may take later.
+        """
         outcomes: dict[int, Outcome] = {}
         opened: dict[int, EventMessage] = {}
+        results: list[Outcome] = []
         for number, text in enumerate(texts):
             try:
                 message = decode(text)
@@ -241,7 +246,11 @@ class Relay:
                 # were taken before are taken again, which starts nothing.
                 results = [self._send([message])[0] for message in opened.values()]
             outcomes |= dict(zip(opened, results, strict=True))
-        return [outcomes[number] for number in range(len(texts))]
+        refused = any(
+            isinstance(result, Exception) and not _is_final(result)
+            for result in results
+        )
+        return [outcomes[number] for number in range(len(texts))], refused
 
     def _set_aside(self, connection: Connection, id: str, error: Outcome) -> None:
         """Keep an event that is never taken for a person."""

@@ -28,6 +28,7 @@ from flask_durable import Step
 from flask_durable import StepError
 from flask_durable.common.loops import ailing
 from flask_durable.messages import EventMessage
+from flask_durable.sql import relay
 from flask_durable.sql import tables
 from flask_durable.sql import use_engine
 from flask_durable.sql.relay import Relay
@@ -759,6 +760,29 @@ def test_3_5_an_event_that_is_never_taken_is_set_aside_and_holds_up_no_other(
     # One that was taken before the refusal is taken twice, under one id.
     assert routed >= 2
     assert again == 0
+
+
+def test_3_5_events_that_cannot_be_read_here_hold_up_no_other(
+    harness: Harness, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.5: an event whose keys only another process has waits for that one alone."""
+    harness.publish()
+    monkeypatch.setattr(relay, "SEND_BATCH", 2)
+    locked = [
+        EventMessage("note/told", "encrypted:key:AAAA", f"locked-{n}", 1).encode()
+        for n in range(2)
+    ]
+    with harness.app.app_context():
+        store(relay_of(harness), books.session, locked)
+        tell(books, 1)
+        books.session.commit()
+    assert harness.route() == 1
+    assert [row.error for row in books.left] == [None, None]
+
+    leave(harness, books.engine, 2)
+    relay_of(harness).sweep(patient=False)
+    assert harness.route() == 1
+    assert len(books.left) == 2
 
 
 def test_3_5_a_stored_event_is_encrypted_like_others(
