@@ -17,6 +17,7 @@ NAMES = (
     "imports",
     "round_trips",
     "suspended",
+    "waiting",
     "sqs",
     "sqs_loop",
     "sending",
