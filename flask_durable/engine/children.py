@@ -119,7 +119,16 @@ def message_for(
         data = dict(data)
     # Names of our own are refused in what users send.
     checked_as = _CHECKED_AS if name.startswith(RESERVED_PREFIX) else name
-    message = services.message_of(Event(checked_as, data), id)
+    try:
+        message = services.message_of(Event(checked_as, data), id)
+    except EventError as error:
+        if checked_as == name:
+            raise
+        faults = [f"{fault['field']} {fault['message']}" for fault in error.errors]
+        raise EventError(
+            f"The event of a run of {callee.id!r} is not valid: {'; '.join(faults)}.",
+            errors=error.errors,
+        ) from None
     if checked_as != name:
         schema = services.functions.schemas.version(name)
         message = replace(message, name=name, schema=schema)

@@ -27,16 +27,19 @@ from sqlalchemy import Engine
 from sqlalchemy import or_
 from sqlalchemy import select
 from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..common.loops import Loop
 from ..common.loops import moved
 from ..common.safe_logging import get_logger
+from ..errors import ConfigurationError
 from ..errors import EventError
 from ..messages import decode
 from ..messages import EventMessage
 from ..messages import Outcome
 from ..messages import UndecodableMessage
 from ..messages import UnknownForm
+from .tables import explain_missing
 from .tables import OWN
 
 #: Seconds between two looks for events.
@@ -271,6 +274,11 @@ class Relay:
         return INTERVAL
 
     def _failed(self, error: BaseException) -> float:
+        if isinstance(error, SQLAlchemyError) and self.engine is not None:
+            try:
+                explain_missing(error, self.engine)
+            except ConfigurationError as explained:
+                error = explained
         logger.warning(
             "The tables of the app's database are not looked at: %s",
             error,

@@ -801,6 +801,31 @@ def test_data_that_does_not_fit_starts_nothing(any_harness: Harness) -> None:
     assert any_harness.runs.list() == []
 
 
+@pytest.mark.parametrize(
+    ("data", "id", "what"),
+    [
+        ([1], None, "data must be an object"),
+        ({}, "x" * 200, "id must have at most 128 characters"),
+        ({"a": object()}, None, "data.a is of type object"),
+    ],
+)
+def test_the_error_of_a_start_names_the_function(
+    any_harness: Harness, data: t.Any, id: str | None, what: str
+) -> None:
+    """2.3: a function without a model says what it was not started with."""
+
+    @any_harness.durable.function(on=None)
+    def work(event: AnyEvent, step: Step) -> None: ...
+
+    with (
+        any_harness.app.app_context(),
+        pytest.raises(EventError, match=f"a run of 'work' is not valid: {what}") as e,
+    ):
+        work.start(data, id=id)
+    [fault] = e.value.errors
+    assert fault["field"] in what
+
+
 def test_a_start_in_a_body_is_refused_and_in_a_step_it_is_not(
     any_harness: Harness,
 ) -> None:

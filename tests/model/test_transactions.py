@@ -889,6 +889,17 @@ def test_3_5_a_database_that_is_away_does_not_fail_a_tick(
     relay_of(harness).tick()
 
 
+def test_3_5_a_worker_that_lacks_its_tables_says_how_to_make_them(
+    harness: Harness, books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    OWN.events.drop(books.engine)
+    relay_of(harness).tick()
+
+    [record] = [r for r in caplog.records if vars(r).get("action") == "relay_failed"]
+    assert "no table durable_events" in record.getMessage()
+    assert "flask db upgrade" in record.getMessage()
+
+
 def test_3_5_the_recipe_for_flask_migrate_makes_the_tables(
     harness: Harness,
     books: Books,
