@@ -164,7 +164,7 @@ def test_a_killed_server_is_started_again_and_the_work_goes_on(
     for pid in dev.running():
         if "-server" in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
             os.kill(pid, signal.SIGKILL)
-    dev.find("The embedded server is gone")
+    dev.find("The embedded server has died")
     wait_until(lambda: find_running(project / "instance" / "durable"))
     result_of(project, "greeting/asked", '{"name": "ada"}')
 

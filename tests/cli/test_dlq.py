@@ -165,14 +165,14 @@ def test_letters_are_deleted_only_when_it_is_confirmed(
 def test_what_was_not_moved_is_exit_code_1(
     buried: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queues = buried.state.transport.dead_letters
+    streams = buried.state.transport
 
     def refuse(name: str, keys: list[str], ids: list[str]) -> t.NoReturn:
         import redis
 
         raise redis.ResponseError("full")
 
-    monkeypatch.setattr(queues, "_run", refuse)
+    monkeypatch.setattr(streams, "run", refuse)
     result = run("dlq", "redrive", "--all", "--yes")
     assert result.exit_code == 1
     assert "3 dead letter(s) were not moved back: ResponseError: full" in result.stderr

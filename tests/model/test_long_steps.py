@@ -787,7 +787,7 @@ def test_a_body_that_was_given_up_leaves_its_newest_checkpoint_and_progress(
             gate.acquire()
         return "done"
 
-    declare(any_harness, body, timeout="10ms")
+    declare(any_harness, body, timeout="2s")
     event = any_harness.send("work/long")
     any_harness.route()
     with gate:
