@@ -60,9 +60,12 @@ def test_messages_sent_before_the_first_receiver_came_are_not_skipped(
 def test_a_message_whose_visibility_expired_is_received_again(kit: Kit) -> None:
     transport, other = kit.transport(), kit.transport()
     send(transport, [body(1)])
+    began = time.monotonic()
     [first] = collect(transport, 1)
-    assert other.receive(QUEUE, 10, 0) == []
-    [second] = collect(other, 1)
+    found = other.receive(QUEUE, 10, 0)
+    # On a slow machine the visibility may be over by then.
+    assert found == [] or time.monotonic() - began >= kit.visibility
+    [second] = found or collect(other, 1)
     assert (text(second), second.receive_count) == (body(1), 2)
     assert second.sent == first.sent
 

@@ -164,7 +164,8 @@ local GONE = '{"type":"RunNotFound","message":"the run is not there any more",'
 
 -- Hears of the children of a run that ended without telling it.
 local function ask_children(id)
-  local children = redis.call('ZRANGE', tag .. ':unfinished:' .. id, 0, limit - 1)
+  local children = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf', '+inf',
+    'LIMIT', 0, limit)
   for _, child in ipairs(children) do
     local run = get(child, 'status', 'result', 'failure')
     if not run[1] then
@@ -182,7 +183,8 @@ for _, entry in ipairs(due(tag .. ':parents')) do
   ask_children(id)
   local run = get(id, 'status', 'reason')
   if run[1] == 'suspended' and run[2] == 'child' then
-    local first = redis.call('ZRANGE', tag .. ':unfinished:' .. id, 0, 0, 'WITHSCORES')
+    local first = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf', '+inf',
+      'WITHSCORES', 'LIMIT', 0, 1)
     if kind == 'end' then
       wake(id)
     elseif first[1] then
