@@ -3,6 +3,7 @@
 from .common.durations import Duration as Duration
 from .current import current_run as current_run
 from .dead_letters.model import DeadLetter as DeadLetter
+from .errors import BranchError as BranchError
 from .errors import CommitUnknown as CommitUnknown
 from .errors import ConfigurationError as ConfigurationError
 from .errors import DeadLetterNotFound as DeadLetterNotFound

@@ -23,8 +23,11 @@ class StepBody(t.Protocol):
     """Keeps the checkpoints of the step's body that is running."""
 
     @property
-    def run_id(self) -> str:
-        """The id of its run."""
+    def identity(self) -> str:
+        """The name of its run in keys for other services: the run's id.
+
+        That of a branch is made of the run's id and the branch's name.
+        """
 
     @property
     def resumed_from(self) -> t.Any:
@@ -62,7 +65,7 @@ class StepContext:
         It is the same for every attempt of this step of this run, and differs from that
         of all other steps.
         """
-        return derived_id("step", self._body.run_id, self.name)
+        return derived_id("step", self._body.identity, self.name)
 
     @property
     def resumed_from(self) -> t.Any:

@@ -290,6 +290,25 @@ class InvokeError(StepError):
         )
 
 
+class BranchError(StepError):
+    """Raised by ``parallel``, ``map`` and ``first`` for a branch that failed.
+
+    :param branch: The branch: its name, its key, or the place of its item.
+    """
+
+    code = "step.branch"
+
+    def __init__(
+        self, step: str, failure: Failure, *, branch: str, hint: str | None = None
+    ) -> None:
+        super().__init__(step, failure, hint=hint)
+        self.branch = branch
+        self.message = (
+            f"Branch {branch!r} of step {step!r} failed: "
+            f"{failure.type}: {failure.message}"
+        )
+
+
 class UnserializableResult(StepError):
     """Raised when a step's result would not be the same after a replay.
 

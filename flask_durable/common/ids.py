@@ -11,6 +11,9 @@ import uuid
 
 _SEPARATOR = "\x1f"
 
+#: The beginning of a branch's own part of its id: no other id has a hyphen there.
+_BRANCH = "b-"
+
 #: Random for each process.
 _process = uuid.uuid4().hex
 
@@ -57,6 +60,31 @@ def child_run_id(parent: str, created: str, generation: str, step: str) -> str:
     """
     root = parent.partition(".")[0]
     return f"{root}.{derived_id('child', parent, created, generation, step)}"
+
+
+def branch_run_id(parent: str, created: str, step: str, place: str) -> str:
+    """Return the id of the branch of a step of *parent*: the parent's with a suffix.
+
+    It lies in the parent's partition, and is the same after a retry of the parent.
+
+    :param created: The time when the parent was created: its id may come again.
+    """
+    # Short, as a run may have 1,000 of them; they need to differ within it alone.
+    suffix = derived_id("branch", created, step, place)[:16]
+    return f"{parent}.{_BRANCH}{suffix}"
+
+
+def ancestors_of(run_id: str) -> list[str]:
+    """Return the runs that the run is a branch of, the nearest first.
+
+    :returns: None of a run that is no branch.
+    """
+    found = []
+    parent, _, suffix = run_id.rpartition(".")
+    while suffix.startswith(_BRANCH):
+        found.append(parent)
+        parent, _, suffix = parent.rpartition(".")
+    return found
 
 
 def new_token() -> str:

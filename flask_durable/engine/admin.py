@@ -7,6 +7,7 @@ import shlex
 import typing as t
 from dataclasses import replace
 
+from ..common.ids import ancestors_of
 from ..common.safe_logging import get_logger
 from ..errors import PayloadError
 from ..errors import RunNotFound
@@ -16,6 +17,7 @@ from ..messages import EventMessage
 from ..messages import UndecodableMessage
 from ..payloads.sealing import Payloads
 from ..redis.errors import TRANSIENT
+from ..store.children import ORPHANED
 from ..store.children import unfinished_children
 from ..store.directory import Directory
 from ..store.replies import Changed
@@ -34,9 +36,6 @@ from .outbox import parent_of
 
 #: The action of ``run_admin`` for each timer.
 _TIMED_OUT = {"timeout": "timeout", "start": "unstarted", "orphan": "orphaned"}
-
-#: The reason of a child that is cancelled because of its parent.
-ORPHANED = "the run that invoked it does not wait any more"
 
 #: Runs whose children one call cancels.
 MAX_PARENTS = 100
@@ -89,7 +88,7 @@ class RunAdmin:
         if not isinstance(reply, Changed):
             return None
         if reply.queued:
-            self._outbox.send_runs([parent_of(record, reply.queued)])
+            self._outbox.send_runs([parent_of(record, reply.queued, reply.branch)])
         self._outbox.send_events(run_events.entries(run_id, record, events))
         self._confirm()
         return record
@@ -139,6 +138,8 @@ class RunAdmin:
             outcome, and is not named.
         """
         rule = "only a failed or cancelled run can be retried"
+        if above := ancestors_of(run_id):
+            rule = f"a branch goes on when its run {above[-1]} is retried"
         self._requeue(run_id, "retry", rule, steps)
 
     def signal(self, run_id: str, name: str, signal_id: str, data: str) -> None:
@@ -170,6 +171,8 @@ class RunAdmin:
                 self._confirm()
 
     def _events(self, run_id: str, record: Record) -> list[str]:
+        if "place" in record:  # a branch, whose end is not its run's
+            return []
         try:
             message = decode(record["event"])
             assert isinstance(message, EventMessage)

@@ -16,11 +16,9 @@ from ..common.ids import failure_run_id
 from ..common.interruption import Body
 from ..common.interruption import WholeAttempt
 from ..common.safe_logging import get_logger
-from ..current import RunContext
 from ..errors import DurableError
 from ..errors import Failure
 from ..errors import PayloadLocked
-from ..errors import ReplayMismatch
 from ..functions.function import Function
 from ..store.barrier import StateMayBeLost
 from ..store.large_writes import guarded
@@ -38,6 +36,8 @@ from ..store.replies import Resolved
 from ..store.run_store import after
 from ..store.status import RunStatus
 from . import run_events
+from .branches import identity_of
+from .branches import levels_of
 from .claimed_run import ClaimedRun
 from .control import BrokenOff
 from .control import Ended
@@ -50,10 +50,8 @@ from .endings import ending_of
 from .outbox import Outbox
 from .outbox import queued_with
 from .progress import Progress
-from .replay import check_use
 from .replay import limit_reached
-from .replay import replay_differs
-from .replay import Uses
+from .replaying import Replay
 from .run_payloads import RunPayloads
 from .seal import Seal
 from .services import EngineServices
@@ -70,7 +68,7 @@ T = t.TypeVar("T")
 logger = get_logger(__name__)
 
 
-class Attempt:
+class Attempt(Replay):
     """The owner of a run in this process.
 
     :param memos: Step key to the stored text of its memo. New ones are added where the
@@ -88,10 +86,10 @@ class Attempt:
         memos: dict[str, str],
         until: float = math.inf,
     ) -> None:
+        super().__init__(run.run_id, memos, levels_of(run, memos))
         self.services = services
         self.outbox = outbox
         self.function = function
-        self.run_id = run.run_id
         self.token = run.token
         self.record = run.record
         self.run = run
@@ -101,8 +99,6 @@ class Attempt:
         self.until = until
         #: Seconds; longer than usual while a step asks for it.
         self.lease = services.store.lease
-        #: Set by the executor before the body is called.
-        self.context: RunContext | None = None
         #: The step body that is running, so that another thread can interrupt it.
         self.body: Body | None = None
         #: Its checkpoint, once it has one.
@@ -121,9 +117,9 @@ class Attempt:
         self.process_end: BaseException | None = None
         #: Stores and reads the run's share of the user's data.
         self.payloads = RunPayloads(self)
-        self._unseen = set(memos)
+        #: The name of the run in keys for other services.
+        self.identity = identity_of(run) if run.above else run.run_id
         self._memoized = bool(run.memos)
-        self._uses = Uses()
         self._renewed = run.claimed
         #: The signal that ended the attempt, if it has ended.
         self.end = Seal()
@@ -141,52 +137,6 @@ class Attempt:
         """
         since = time.monotonic() - self.run.claimed
         return self.info.claimed + int(since * 1000)
-
-    def enter(self, name: str) -> str:
-        """Begin the step *name* and return its key: the n-th use is ``name#n``.
-
-        :raises StepUsageError: The step is used where it cannot be durable.
-        """
-        if not self.ended:
-            self.check()
-        check_use(self, name)
-        return self._uses.enter(name)
-
-    def recall(self, key: str, kind: str, sketch: bytes = b"") -> Memo | None:
-        """Return the memo of a step, or ``None`` if it has none yet.
-
-        :param key: The key that :meth:`enter` returned, a moment ago.
-        :param sketch: The sketch of the call, see :func:`~.sketch.sketch_of`. It is
-            compared with that of the first use of the name, and with that of the call
-            that made the memo.
-        :raises Signal: The memo is of another kind of step, or of another call: the run
-            is paused.
-        """
-        if sketch:
-            self._uses.compare(key, sketch)
-        text = self.memos.get(key)
-        if text is None:
-            self._unseen.clear()
-        self._unseen.discard(key)
-        self._context.replaying = bool(self._unseen)
-        if text is None:
-            return None
-        memo = Memo.parse(text)
-        if memo.kind != kind:
-            self.pause(
-                ReplayMismatch(
-                    f"Step {key!r} is a {kind!r} step now, but {memo.kind!r} is stored "
-                    "of it.",
-                    hint="Give the new step another name, or deploy the old code; "
-                    "then resume.",
-                ),
-                key,
-            )
-        # A memo without an outcome has no result that could be given to a wrong call.
-        compared = sketch and memo.final and memo.digest
-        if compared and self.services.payloads.differs(memo.digest, sketch):
-            replay_differs(self, key, repeats=self._uses.repeats(key))
-        return memo
 
     def check(self) -> None:
         """Raise again the signal that ended this attempt, if one did."""
@@ -365,7 +315,9 @@ class Attempt:
         """
         if self.progress.held_back:
             self.progress.flush()
-        handler = self.function.failure_handler if failed else None
+        # The end of a branch is not that of its run.
+        ended = failed and not self.run.above
+        handler = self.function.failure_handler if ended else None
         handler_run = ("", "", "")
         if handler is not None:
             generation = int(self.record["generation"])
@@ -420,11 +372,6 @@ class Attempt:
         return self.end.put(signal)
 
     # -- Inside -------------------------------------------------------------------
-
-    @property
-    def _context(self) -> RunContext:
-        assert self.context is not None, "steps are used inside the body only"
-        return self.context
 
     def _lease_after_step(self, now: float) -> float:
         """Return the seconds that a commit renews the lease to; 0 leaves it."""

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..common.ids import ancestors_of
 from ..messages import decode
 from ..messages import EventMessage
 from ..messages import UndecodableMessage
@@ -30,6 +31,13 @@ class ClaimedRun:
     record: Record = field(repr=False)
     memos: dict[str, str] = field(repr=False)
     claimed: float
+    #: Of a branch: record and memos of each run that it belongs to, the nearest first.
+    above: tuple[tuple[Record, dict[str, str]], ...] = field(default=(), repr=False)
+
+    @property
+    def ancestors(self) -> list[str]:
+        """The ids of those runs."""
+        return ancestors_of(self.run_id)
 
     @functools.cached_property
     def message(self) -> EventMessage:

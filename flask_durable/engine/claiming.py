@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..common.safe_logging import get_logger
 from ..messages import RunMessage
+from ..store.children import ORPHANED
 from ..store.replies import Changed
 from ..store.replies import Deferred
 from ..store.replies import Missing
@@ -48,6 +49,18 @@ def park(services: EngineServices, message: RunMessage, until: float) -> None:
         state,
         extra={"action": "run_deferred"},
     )
+
+
+def cancel_orphan(services: EngineServices, run_id: str, until: float) -> None:
+    """Cancel a branch that its run does not wait for any more.
+
+    :param until: The moment, on the monotonic clock, to give up at while the state
+        server does not answer.
+    """
+    services.retry_until_answered(
+        lambda: services.store.admin(run_id, "orphaned", reason=ORPHANED), until=until
+    )
+    logger.info("Branch %s is cancelled.", run_id, extra={"action": "branch_orphaned"})
 
 
 def revive(

@@ -53,5 +53,18 @@ class BrokenOff(Signal):
         self.error = error
 
 
+class BranchEnded(Signal):
+    """The callable of a branch has ended: its outcome is the branch's.
+
+    :param outcome: Its result, as JSON text.
+    :param error: Its error, if it has no result.
+    """
+
+    def __init__(self, outcome: str = "", error: BaseException | None = None) -> None:
+        super().__init__("the branch has ended")
+        self.outcome = outcome
+        self.error = error
+
+
 class LossInterrupt(Interrupt):
     """The run is not this worker's any more: it was cancelled, or taken over."""

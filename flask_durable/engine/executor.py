@@ -39,6 +39,7 @@ from ..common.safe_logging import hand_to_teller
 from ..common.safe_points import call
 from ..current import call_in_run
 from ..current import RunContext
+from ..errors import BranchError
 from ..errors import DurableError
 from ..errors import Failure
 from ..errors import FilterTimeout
@@ -55,10 +56,16 @@ from ..observe.logging import run_logger
 from ..serialization import codec_for
 from ..serialization import UnserializableValue
 from ..store.replies import Claimed
+from ..store.replies import Orphan
 from ..store.replies import Paused
 from ..store.run_store import after
 from .attempt import Attempt
+from .branches import outcome_of_branch
+from .branches import own_name
+from .branches import owner_of
+from .branches import record_of
 from .claimed_run import ClaimedRun
+from .claiming import cancel_orphan
 from .claiming import park
 from .claiming import revive
 from .control import BrokenOff
@@ -123,7 +130,10 @@ class Executor:
         )
         match claim:
             case Claimed():
-                return ClaimedRun(message.run, token, claim.record, claim.memos, sent)
+                record, memos = record_of(claim), claim.memos
+                return ClaimedRun(message.run, token, record, memos, sent, claim.above)
+            case Orphan():
+                cancel_orphan(self._services, message.run, until)
             case Paused():
                 logger.error(
                     "Run %s is paused: it was claimed too often without progress.",
@@ -279,7 +289,7 @@ class Executor:
                 error=error,
             )
         except Exception as error:
-            if attempt.memos:
+            if attempt.book:
                 attempt.pause(
                     ReplayMismatch(
                         "The run's event does not fit its model any more.",
@@ -341,6 +351,10 @@ class Executor:
             with self._services.scope():
                 # Before the body: a useless annotation must not cost an effect.
                 codec = codec_for(attempt.function.body)
+                if attempt.run.above:
+                    return outcome_of_branch(
+                        attempt, lambda: _call_body(attempt, event)
+                    )
                 result = _call_body(attempt, event)
                 attempt.check()
                 outcome = codec.dump(result)
@@ -413,6 +427,10 @@ class Executor:
         failure = Failure.of(error, attempt=number)
         if cause is error:
             failure = replace(cause.failure, step=cause.step)
+        if isinstance(cause, BranchError):
+            failure = replace(failure, step=cause.failure.step or cause.step)
+        elif attempt.run.above and failure.step is None:
+            failure = replace(failure, step=own_name(attempt.run))
         logger.error(
             "Run %s of %s failed: %s: %s",
             attempt.run_id,
@@ -434,7 +452,7 @@ class Executor:
 def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
     started = int(attempt.record.get("started", 0)) / 1000
     return RunContext(
-        id=attempt.run_id,
+        id=owner_of(attempt.run)[0],
         function=attempt.function.id,
         event=event,
         attempt=int(attempt.record["attempt"]) + 1,
@@ -442,7 +460,7 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
         started_at=datetime.fromtimestamp(started, timezone.utc),
         log=run_logger(attempt.function.id),
         progress=attempt.progress,
-        replaying=bool(attempt.memos),
+        replaying=bool(attempt.book),
     )
 
 

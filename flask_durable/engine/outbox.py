@@ -296,16 +296,19 @@ class Outbox:
             self._resting[queue] = now + max(at_once, waited)
 
 
-def parent_of(record: Record, queued: int) -> tuple[str, str, str, int]:
+def parent_of(
+    record: Record, queued: int, branch: str = ""
+) -> tuple[str, str, str, int]:
     """Return the parent of a run, as :meth:`Outbox.send_runs` takes it.
 
-    :param record: The record of the child.
+    :param record: The record of the child, or the branch.
     :param queued: The time when the parent was queued.
+    :param branch: The branch that was queued in its place.
     """
-    parent, function, queue = (
-        record[field] for field in ("parent", "parent_function", "parent_queue")
-    )
-    return parent, function, queue, queued
+    # A branch has the function and the queue of its parent.
+    function = record.get("parent_function", record["function"])
+    queue = record.get("parent_queue", record["queue"])
+    return branch or record["parent"], function, queue, queued
 
 
 def queued_with(
@@ -317,7 +320,7 @@ def queued_with(
     """
     queued = [(*handler, finished.handler)] if finished.handler else []
     if finished.parent:
-        queued.append(parent_of(record, finished.parent))
+        queued.append(parent_of(record, finished.parent, finished.branch))
     return queued
 
 

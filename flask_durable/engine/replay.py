@@ -102,14 +102,19 @@ def check_use(attempt: Attempt, name: str) -> None:
 
 
 class Uses:
-    """The uses of step names in one attempt."""
+    """The uses of step names in one attempt.
 
-    def __init__(self) -> None:
+    :param scope: The beginning of the keys.
+    """
+
+    def __init__(self, scope: str = "") -> None:
+        self._scope = scope
         self._counts: dict[str, int] = {}
         self._sketches: dict[str, bytes] = {}
 
     def enter(self, name: str) -> str:
         """Count a use of *name* and return its key: the n-th use is ``name#n``."""
+        name = self._scope + name
         used = self._counts[name] = self._counts.get(name, 0) + 1
         return name if used == 1 else f"{name}#{used}"
 
@@ -142,7 +147,7 @@ def replay_differs(attempt: Attempt, key: str, *, repeats: bool) -> None:
 
     :param repeats: True if *key* is that of a second or later use of its name.
     """
-    if repeats or f"{key}#2" in attempt.memos:
+    if repeats or f"{key}#2" in attempt.book:
         attempt.pause(_changed_call(key), key)
     if "changed_step" in attempt.record:
         return

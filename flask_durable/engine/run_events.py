@@ -43,7 +43,7 @@ def events_of(
     :param opened: A callable that returns the run's event with its data; called only if
         some function listens.
     """
-    if is_quiet(record):
+    if is_quiet(record) or record.get("kind") == "branch":
         return []
     wanted = {
         trigger

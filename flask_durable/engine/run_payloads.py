@@ -27,6 +27,7 @@ from ..errors import PayloadMissing
 from ..errors import PayloadUnavailable
 from ..messages import EventMessage
 from ..messages import is_sealed
+from .branches import owner_of
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -51,7 +52,9 @@ class RunPayloads:
         #: Characters of the memos; counted only if there is a blob store.
         self._size = 0
         if self._payloads.has_blobs:
-            self._size = sum(map(len, attempt.memos.values()))
+            _, whole = owner_of(attempt.run)
+            shared = int(whole.get("bytes", 0)) if attempt.run.above else 0
+            self._size = sum(map(len, attempt.memos.values())) + shared
 
     def event(self) -> t.Any:
         """Return the run's event in the form that its function gets.
@@ -66,15 +69,16 @@ class RunPayloads:
         message = self._event = self._attempt.run.message
         if not isinstance(message.data, str):
             return self._as_expected(message)
+        owner, whole = owner_of(self._attempt.run)
         # The event that listeners get if the data cannot be read.
         self._event = replace(message, data={})
         with self._reading():
             try:
                 self._event = self._payloads.adopt_event(
                     message,
-                    self._attempt.run_id,
+                    owner,
                     failed_run=record.get("failed_run", ""),
-                    held="blobs" in record,
+                    held="blobs" in whole,
                     hold=self._hold,
                 )
             except PayloadMissing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from ..store.large_writes import is_refusal
+from .control import BranchEnded
 from .control import BrokenOff
 from .control import Signal
 from .stubborn import MAX_CATCHES
@@ -51,6 +52,12 @@ class Seal:
         with self._lock:
             if isinstance(self.signal, BrokenOff):
                 self.signal, self.was_broken_off = None, True
+
+    def reopen_after(self, ended: BranchEnded) -> None:
+        """Let the attempt of a branch write its outcome, out of the body."""
+        with self._lock:
+            if self.signal is ended:
+                self.signal = None
 
     def reopen_if_refused(self, broken: BrokenOff, size: int) -> None:
         """Reopen the attempt if the server refused a text for its size.

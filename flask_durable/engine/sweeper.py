@@ -15,7 +15,7 @@ from ..common.loops import moved
 from ..common.safe_logging import get_logger
 from ..errors import RunNotFound
 from ..redis.errors import log_failure
-from .admin import ORPHANED
+from ..store.children import ORPHANED
 from .admin import RunAdmin
 from .expiry import ObjectRemover
 from .outbox import Outbox

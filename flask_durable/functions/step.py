@@ -10,6 +10,7 @@ from ..common.durations import Duration
 from .retries import Backoff
 
 if t.TYPE_CHECKING:
+    from ..errors import BranchError
     from ..events.model import Event
     from ..events.model import EventData
     from ..events.model import EventLike
@@ -157,6 +158,159 @@ class Step(abc.ABC):
         :raises EventError: The data does not fit the function's model.
         :raises StepUsageError: No process has the function, or *timeout* is no
             duration.
+        """
+
+    @t.overload
+    def parallel(
+        self,
+        id: str,
+        /,
+        *,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: t.Literal[False] = False,
+        **branches: t.Callable[[Step], R],
+    ) -> dict[str, R]: ...
+
+    @t.overload
+    def parallel(
+        self,
+        id: str,
+        /,
+        *,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool,
+        **branches: t.Callable[[Step], R],
+    ) -> dict[str, R | BranchError]: ...
+
+    @abc.abstractmethod
+    def parallel(
+        self,
+        id: str,
+        /,
+        *,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool = False,
+        **branches: t.Callable[[Step], t.Any],
+    ) -> dict[str, t.Any]:
+        """Execute branches at the same time, and return their results by name.
+
+        Each branch is executed by any worker that serves the function's queue, which
+        calls this body again down to this step. It has steps of its own, with names
+        such as ``media[audio]/cut``, its own retries, and sleeps by itself. This run is
+        suspended until the branches have ended.
+
+        :param branches: A callable for each branch, called with step tools; at most
+            1,000. A branch is found again by its name. ``limit``, ``tolerate`` and
+            ``return_exceptions`` are no names of branches.
+        :param limit: The number of branches that are under way at the same time.
+        :param tolerate: The number of branches that may fail; their results are left
+            out. The next failure cancels the others.
+        :param return_exceptions: True to return the errors of failed branches in the
+            place of their results. Without *tolerate* all may fail.
+        :returns: The results, in the order of the names, each by the return annotation
+            of its callable.
+        :raises BranchError: A branch has failed, and may not.
+        :raises StepUsageError: There are too many branches, or an option is not valid.
+        """
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[[D], R],
+        items: t.Iterable[D],
+        /,
+        *,
+        key: t.Callable[[D], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: t.Literal[False] = False,
+    ) -> list[R]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[[D, Step], R],
+        items: t.Iterable[D],
+        /,
+        *,
+        key: t.Callable[[D], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: t.Literal[False] = False,
+    ) -> list[R]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[[D], R],
+        items: t.Iterable[D],
+        /,
+        *,
+        key: t.Callable[[D], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool,
+    ) -> list[R | BranchError]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[[D, Step], R],
+        items: t.Iterable[D],
+        /,
+        *,
+        key: t.Callable[[D], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool,
+    ) -> list[R | BranchError]: ...
+
+    @abc.abstractmethod
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[..., t.Any],
+        items: t.Iterable[t.Any],
+        /,
+        *,
+        key: t.Callable[[t.Any], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool = False,
+    ) -> list[t.Any]:
+        """Call *fn* with each item, in branches, and return the results in their order.
+
+        The items are stored when this is first reached: a later change of *items*
+        changes nothing. See :meth:`parallel` for branches and the other options.
+
+        :param fn: A callable. One that needs an item alone is one step for each, with
+            the options of these step tools; one that needs an item and step tools has
+            steps of its own in each branch.
+        :param items: At most 1,000 values that JSON gives back equal, or of the type
+            that *fn* has its first parameter annotated with.
+        :param key: A callable that returns the name of an item's branch. Without one
+            that is the item's place in the list, counted from 0.
+        :returns: The results, by the return annotation of *fn*.
+        :raises BranchError: A branch has failed, and may not.
+        :raises StepUsageError: There are too many items, one cannot be stored, two have
+            the same key, or an option is not valid.
+        """
+
+    @abc.abstractmethod
+    def first(self, id: str, /, **branches: t.Callable[[Step], R]) -> tuple[str, R]:
+        """Execute branches; return name and result of the one that ends first.
+
+        The others are cancelled. See :meth:`parallel` for branches.
+
+        :raises BranchError: The branch that ended first has failed.
+        :raises StepUsageError: There is no branch, or there are too many.
         """
 
     @abc.abstractmethod

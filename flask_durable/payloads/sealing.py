@@ -31,6 +31,7 @@ import json
 import typing as t
 import zlib
 
+from ..common.ids import ancestors_of
 from ..errors import DurableError
 from ..errors import Failure
 from ..errors import PayloadLocked
@@ -203,7 +204,7 @@ class Payloads:
         message = decode(record["event"])
         assert isinstance(message, EventMessage)
         failed = [record["failed_run"]] if "failed_run" in record else []
-        return self.open_event(message, run_id, *failed)
+        return self.open_event(message, run_id, *ancestors_of(run_id), *failed)
 
     def open_inline_event(self, message: EventMessage) -> EventMessage | None:
         """Return *message* with its data, ``None`` if that is in the blob store."""

@@ -127,7 +127,9 @@ class Run:
     :param changed_step: The first step that was given its stored result although a
         later execution of the body called it with other arguments.
     :param progress: The newest progress that it has shown; it stays when the run ends.
-    :param parent: The id of the run that invoked it.
+    :param parent: The id of the run that invoked it, or whose branch it is.
+    :param branch: The name of the branch, such as ``chunks[3]``; ``None`` for a run
+        that is no branch.
     """
 
     id: str
@@ -153,6 +155,7 @@ class Run:
     changed_step: str | None = None
     progress: RunProgress | None = None
     parent: str | None = None
+    branch: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.function!r}, {self.status}>"

@@ -56,6 +56,7 @@ class Reader:
             attempt=int(record["attempt"]) + 1,
             version=record.get("version", ""),
             parent=record.get("parent"),
+            branch=_branch(record),
             message_error=message_error,
             changed_step=record.get("changed_step"),
             progress=self._progress(record.get("progress")),
@@ -143,6 +144,12 @@ def _duration(memo: Memo) -> float | None:
     if memo.kind not in WAITS:
         return took / 1000
     return max(memo.number - began, 0) / 1000 if memo.final else None
+
+
+def _branch(record: Record) -> str | None:
+    if "place" not in record:
+        return None
+    return f"{record['parent_step']}[{record['place']}]"
 
 
 def _moment(milliseconds: str | int | None) -> datetime | None:

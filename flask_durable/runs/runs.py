@@ -96,7 +96,8 @@ class Runs:
 
         :param status: The state of the returned runs; ``None`` for any.
         :param function: The function of the returned runs; ``None`` for any.
-        :param parent: The run that invoked the returned runs; ``None`` for any.
+        :param parent: The run that invoked the returned runs, or whose branches they
+            are; ``None`` for any. Without it no branches are returned.
         :param limit: The most runs to return, up to 1,000.
         :param before: The moment that all returned runs were created before.
         :raises ValueError: *status* is no state of a run.
@@ -119,7 +120,11 @@ class Runs:
                     index, before=edge, skip=page * limit, limit=limit
                 )
                 records = self._store.read_records(ids)
-            runs = [self._reader.run(record, {}) for record in records]
+            runs = [
+                self._reader.run(record, {})
+                for record in records
+                if parent is not None or "place" not in record
+            ]
             found += [
                 run
                 for run in runs

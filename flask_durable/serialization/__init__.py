@@ -11,6 +11,7 @@ from __future__ import annotations
 from .codecs import check_arguments as check_arguments
 from .codecs import Codec as Codec
 from .codecs import codec_for as codec_for
+from .codecs import item_codec_for as item_codec_for
 from .codecs import PLAIN as PLAIN
 from .refusal import UnreadableValue as UnreadableValue
 from .refusal import UnserializableValue as UnserializableValue

@@ -56,6 +56,32 @@ def codec_for(function: t.Callable[..., t.Any]) -> Codec:
     return codec
 
 
+def item_codec_for(function: t.Callable[..., t.Any]) -> Codec:
+    """Return the codec for the items that *function* is called with, one a call.
+
+    The annotation of its first parameter says how an item is stored.
+
+    :raises StepUsageError: The annotation cannot be resolved or stored.
+    """
+    try:
+        first = next(iter(inspect.signature(function).parameters), None)
+    except (TypeError, ValueError):  # of some builtins there is none
+        return PLAIN
+    if first is None or isinstance(function, type):
+        return PLAIN
+    source = underlying(function)
+    try:
+        annotation = annotation_of(source, first)
+    except UnresolvedAnnotation as error:
+        raise StepUsageError(
+            f"The annotation {error} (at {place_of(source)}).",
+            hint="Import what it names at run time, outside TYPE_CHECKING.",
+        ) from None
+    if annotation in _UNTYPED or isinstance(annotation, t.TypeVar):
+        return PLAIN
+    return _typed(annotation)
+
+
 def check_arguments(
     args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any] | None = None
 ) -> None:

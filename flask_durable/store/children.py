@@ -35,6 +35,9 @@ from .run_store import MAX_STEPS
 from .run_store import milliseconds
 from .run_store import RunStore
 
+#: The reason of a child that is cancelled because of its parent.
+ORPHANED = "the run that invoked it does not wait any more"
+
 #: Unfinished children that one call returns.
 CHILDREN_PAGE = 100
 

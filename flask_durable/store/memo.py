@@ -12,7 +12,7 @@ MAX_TRIES = 20
 
 
 #: The kinds of steps that wait for something, without calling a body.
-WAITS = frozenset({"sleep", "invoke", "event", "signal"})
+WAITS = frozenset({"sleep", "invoke", "event", "signal", "group"})
 
 #: Those of them that keep a description of what they wait for before the answer.
 ANSWERED = frozenset({"event", "signal"})

@@ -7,9 +7,10 @@ are read here and nowhere else::
     step_checkpoint: Committed | StepEnded | Full
     run_suspend   Suspension: Queued | Delayed | Paused | Resolved | Full
     run_create    Creation: Started | Queued | Scheduled | Known
-    run_claim     Claimed | Paused | NotQueued
+    run_claim     Claimed | Paused | NotQueued | Orphan
     run_park      Deferred | Paused | NotQueued
     child_start   ChildStarted | Resolved | Full
+    branches_start  BranchesMade | Resolved | Full
     run_finish    Finished
     run_admin     Changed | WrongState | Missing | OutcomeUnknown | NotFailed
     lease_renew   Renewed | Lost, one a run
@@ -132,15 +133,29 @@ class ChildStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchesMade:
+    """A page of branches is made; the run is SUSPENDED unless another is awaited.
+
+    :param queued: Id and time of those that are QUEUED.
+    :param more: True if the next page is awaited.
+    """
+
+    queued: list[tuple[str, int]]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run has ended.
 
     :param handler: The time when its failure handler's run was queued, or 0.
     :param parent: The time when its parent was queued, or 0.
+    :param branch: The branch that was queued at that time in the parent's place.
     """
 
     handler: int
     parent: int
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,15 @@ class Claimed:
 
     record: dict[str, str] = field(repr=False)
     memos: dict[str, str] = field(repr=False)
+    #: Of a branch: record and memos of each run that it belongs to, the nearest first.
+    above: tuple[tuple[dict[str, str], dict[str, str]], ...] = field(
+        default=(), repr=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """The run is a branch that nobody waits for any more; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +193,12 @@ class Deferred:
 class Changed:
     """The run is QUEUED since *queued*, or cancelled.
 
-    Of a cancelled run *queued* is the time when its parent was queued, or 0.
+    Of a cancelled run *queued* is the time when its parent was queued, or 0. If that
+    queued another branch in the parent's place, *branch* is its id.
     """
 
     queued: int
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,14 +350,29 @@ def child_of(reply: t.Any) -> ChildStarted | Resolved | Full:
     raise refusal("child_start", reply)
 
 
+def branches_of(reply: t.Any) -> BranchesMade | Resolved | Full:
+    """Return the reply of ``branches_start``.
+
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    match reply:
+        case ["more" | "suspended" as word, queued]:
+            return BranchesMade([(id, int(at)) for id, at in queued], word == "more")
+        case ["resolved", memo]:
+            return Resolved(memo)
+        case ["full", limit]:
+            return Full(limit)
+    raise refusal("branches_start", reply)
+
+
 def finish_of(reply: t.Any) -> Finished:
     """Return the reply of ``run_finish``.
 
     :raises NotOwner: The run is no longer the caller's.
     """
     match reply:
-        case ["finished", handler, parent]:
-            return Finished(int(handler), int(parent))
+        case ["finished", handler, other]:
+            return Finished(int(handler), *_queued(other))
     raise refusal("run_finish", reply)
 
 
@@ -366,14 +407,23 @@ def hand_back_of(reply: t.Any) -> Suspension | Lost | Exception:
         return error
 
 
-def claim_of(reply: t.Any, memos: t.Any) -> Claimed | Paused | NotQueued:
+def claim_of(
+    reply: t.Any, memos: t.Any, *above: t.Any
+) -> Claimed | Paused | NotQueued | Orphan:
     """Return the reply of ``run_claim``.
 
     :param memos: The reply of the ``HGETALL`` that follows it.
+    :param above: Of a branch: the record and the memos of each run above it.
     """
     match reply:
+        case ["claimed", *fields] if above:
+            hashes = [_pairs(each) for each in above]
+            levels = tuple(zip(hashes[::2], hashes[1::2], strict=True))
+            return Claimed(_pairs(fields), _pairs(memos), levels)
         case ["claimed", *fields]:
             return Claimed(_pairs(fields), _pairs(memos))
+        case ["orphan"]:
+            return Orphan()
         case ["paused"]:
             return Paused()
         case ["no", status]:
@@ -397,7 +447,7 @@ def change_of(reply: t.Any) -> Change:
     """Return the reply of ``run_admin``."""
     match reply:
         case ["ok", time]:
-            return Changed(int(time))
+            return Changed(*_queued(time))
         case ["state", status]:
             return WrongState(status)
         case ["missing"]:
@@ -417,6 +467,12 @@ def renewals_of(reply: t.Any, count: int) -> list[Renewal]:
         return [_RENEWALS[word] for word in reply]
     except KeyError:
         raise UnknownReply("lease_renew", reply) from None
+
+
+def _queued(other: str) -> tuple[int, str]:
+    """Return the time when another run was queued, and its id if it is a branch."""
+    time, _, branch = other.partition(":")
+    return int(time), branch
 
 
 def _pairs(flat: t.Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+from ..common.ids import ancestors_of
 from .keys import Keys
 from .memo import Memo
 from .server import StateServer
@@ -24,12 +25,20 @@ class RunReader:
         self.keys = keys
 
     def read(self, run_id: str) -> tuple[Record, dict[str, Memo]]:
-        """Return a run's record and memos; both are empty if there is no such run."""
+        """Return a run's record and memos; both are empty if there is no such run.
+
+        The record of a branch has the event of its run.
+        """
         tag = self.keys.tag_of(run_id)
         pipeline = self.server.client.pipeline(transaction=False)
         pipeline.hgetall(f"{tag}:run:{run_id}")
         pipeline.hgetall(f"{tag}:steps:{run_id}")
-        record, memos = pipeline.execute()
+        above = ancestors_of(run_id)
+        for root in above[-1:]:
+            pipeline.hget(f"{tag}:run:{root}", "event")
+        record, memos, *events = pipeline.execute()
+        if record and events and events[0]:
+            record["event"] = events[0]
         return record, {key: Memo.parse(text) for key, text in memos.items()}
 
     def status_of(self, run_id: str) -> str | None:
@@ -38,14 +47,24 @@ class RunReader:
         return t.cast("str | None", self.server.client.hget(key, "status"))
 
     def read_records(self, run_ids: t.Sequence[str]) -> list[Record]:
-        """Return the records of *run_ids*, without those that are gone."""
+        """Return the records of *run_ids*, without those that are gone.
+
+        The records of branches have the events of their runs.
+        """
         pipeline = self.server.client.pipeline(transaction=False)
         for run_id in run_ids:
             pipeline.hgetall(f"{self.keys.tag_of(run_id)}:run:{run_id}")
-        found = []
+        found: list[Record] = []
+        branches: list[Record] = []
         for run_id, record in zip(run_ids, pipeline.execute(), strict=True):
             if record:
                 found.append({"id": run_id, **record})
+                if "place" in record:
+                    branches.append(found[-1])
+        if branches:
+            events = self.events_of([record["id"] for record in branches])
+            for record, event in zip(branches, events, strict=True):
+                record["event"] = event or ""
         return found
 
     def events_of(self, run_ids: t.Sequence[str]) -> list[str | None]:
@@ -55,7 +74,9 @@ class RunReader:
         """
         pipeline = self.server.client.pipeline(transaction=False)
         for run_id in run_ids:
-            pipeline.hget(f"{self.keys.tag_of(run_id)}:run:{run_id}", "event")
+            # A branch has the event of its run.
+            owner = [run_id, *ancestors_of(run_id)][-1]
+            pipeline.hget(f"{self.keys.tag_of(run_id)}:run:{owner}", "event")
         return t.cast("list[str | None]", pipeline.execute())
 
     def newest(

@@ -9,6 +9,7 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..common.ids import ancestors_of
 from ..common.ids import new_token
 from ..messages import EVENT_QUEUE
 from ..redis.exchange import Argument
@@ -27,6 +28,7 @@ from .replies import Finished
 from .replies import InboxFull
 from .replies import Missing
 from .replies import NotQueued
+from .replies import Orphan
 from .replies import Parking
 from .replies import parking_of
 from .replies import Paused
@@ -162,8 +164,11 @@ class RunStore(RunReader):
 
     def claim(
         self, run_id: str, token: str, *, version: str, queued: int
-    ) -> Claimed | Paused | NotQueued:
-        """Claim a QUEUED run and read its memos, in one pipeline."""
+    ) -> Claimed | Paused | NotQueued | Orphan:
+        """Claim a QUEUED run and read its memos, in one pipeline.
+
+        Of a branch the runs above it are read too: it replays their body.
+        """
         tag = self.keys.tag_of(run_id)
         args: list[Argument] = [
             run_id,
@@ -173,13 +178,16 @@ class RunStore(RunReader):
             version,
             queued,
         ]
-        reply, memos = self.server.call_many(
-            [("run_claim", tag, args)], ("HGETALL", f"{tag}:steps:{run_id}")
+        reads = [f"{tag}:steps:{run_id}"]
+        for above in ancestors_of(run_id):
+            reads += [f"{tag}:run:{above}", f"{tag}:steps:{above}"]
+        replies = self.server.call_many(
+            [("run_claim", tag, args)], *[("HGETALL", key) for key in reads]
         )
-        for answer in (reply, memos):
+        for answer in replies:
             if isinstance(answer, Exception):
                 raise answer
-        return claim_of(reply, memos)
+        return claim_of(*replies)
 
     def park(self, run_id: str) -> Parking:
         """Set aside a QUEUED run whose code is not here."""

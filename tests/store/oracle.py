@@ -29,6 +29,11 @@ CANCELLED = (
     '{"type":"RunCancelled","message":"the run was cancelled","code":"run.cancelled"}'
 )
 
+TOO_LARGE = (
+    '{"type":"StepUsageError","message":"the results of the branches are '
+    'larger than 32 MiB together","code":"step.usage"}'
+)
+
 Reply = list[t.Any]
 
 
@@ -49,6 +54,36 @@ class Memo:
     @property
     def size(self) -> int:
         return len(str(self).encode())
+
+
+@dataclass
+class Group:
+    """The branches of one step."""
+
+    by: str
+    until: int
+    limit: int
+    tolerate: int
+    most: int
+    memo: str
+    filled: int = 0
+    under: int = 0
+    ended: int = 0
+    failed: int = 0
+    decided: str | None = None
+    outcomes: dict[str, str] = field(default_factory=dict)
+    #: The branches that wait for room, by their order.
+    next: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(len(outcome.encode()) for outcome in self.outcomes.values())
+
+    def fields(self) -> dict[str, str]:
+        kept = {**vars(self)}
+        outcomes, _ = kept.pop("outcomes"), kept.pop("next")
+        kept |= {f"={place}": outcome for place, outcome in outcomes.items()}
+        return {name: str(value) for name, value in kept.items() if value is not None}
 
 
 @dataclass
@@ -79,6 +114,15 @@ class Run:
     parent_memo: str | None = None
     #: "1" if it ever had a child.
     children: str | None = None
+    #: Of a branch: the token that asked for it last.
+    by: str | None = None
+    place: str | None = None
+    item: str | None = None
+    #: The number of branches that were made for it, and the bytes of their items.
+    branched: int | None = None
+    items: int = 0
+    #: By step: its branches.
+    groups: dict[str, Group] = field(default_factory=dict)
     failed_run: str | None = None
     failed_generation: int | None = None
     cause: str | None = None
@@ -131,7 +175,8 @@ class Run:
 
     @property
     def size(self) -> int:
-        return sum(memo.size for memo in self.memos.values())
+        outcomes = sum(group.size for group in self.groups.values())
+        return sum(memo.size for memo in self.memos.values()) + outcomes + self.items
 
 
 class Oracle:
@@ -213,6 +258,8 @@ class Oracle:
             return ["paused"]
         if run.status != "queued":
             return ["no", run.status]
+        if run.kind == "branch" and self._is_orphan(run):
+            return ["orphan"]
         self._unqueue(run)
         mark = f"delivered:{run.queue}"
         if queued > self.marks.get(mark, 0):
@@ -266,7 +313,7 @@ class Oracle:
             "timeout": f"timeout:{id}" in self.timers,
             "unstarted": f"start:{id}" in self.timers,
             "resume": run.status == "paused",
-            "retry": run.status in ("failed", "cancelled"),
+            "retry": run.status in ("failed", "cancelled") and run.by is None,
         }
         other = action == "retry" and events and events[0] != str(run.generation)
         if not allowed[action] or other:
@@ -452,7 +499,8 @@ class Oracle:
             return self._left(run, token, finished=True) or self._refusal(run)
         told = self._settle(run, to, retention, outcome)
         if to == "completed":
-            run.result, run.failure = outcome, None
+            run.result = None if run.kind == "branch" else outcome
+            run.failure = None
         else:
             run.failure, run.failed_step = outcome, failed_step
         run.reason = reason or run.reason
@@ -520,6 +568,180 @@ class Oracle:
             self.parents[f"end:{id}"] = due
         self.parents[f"look:{id}"] = self.now + DOUBT
         return ["suspended", str(due), str(self.now)]
+
+    def branches_start(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        step: str,
+        head: str,
+        body: str,
+        most_steps: int,
+        most_bytes: int,
+        offset: int,
+        total: int,
+        until: int,
+        limit: int,
+        tolerate: int,
+        *flat: str,
+    ) -> Reply:
+        branches = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            if run and run.left == (token, ["suspended", "branches"]):
+                return ["suspended", self._owed_branches(branches)]
+            return self._refusal(run)
+        memo = run.memos.get(step)
+        if memo is not None and memo.status in FINAL:
+            self.leases[id] = self.now + lease
+            return ["resolved", str(memo)]
+        group = run.groups.get(step)
+        begins = group is None or group.by != token
+        filled = 0 if group is None or begins else group.filled
+        if offset > filled:
+            return ["lost"]
+        items = sum(len(i.encode()) for _, b, i in branches if b not in self.runs)
+        if offset == filled and run.size + items > most_bytes:
+            return ["full", "bytes"]
+        if begins:
+            steps = len(run.memos) + (run.branched or 0) + total
+            if group is None and steps > most_steps:
+                return ["full", "steps"]
+            new = Memo("waiting", token, 0, run.order_of(step), head + body)
+            if full := self._full(run, step, new, most_steps, most_bytes):
+                return ["full", full]
+            if group is not None:
+                self._leave_orphans(run)
+            outcomes = {} if group is None else group.outcomes
+            group = Group(token, until, limit, tolerate, most_bytes, head)
+            group.outcomes = outcomes
+            run.memos[step], run.groups[step] = new, group
+            run.children, run.dispatches, run.attempt = "1", 0, 0
+        assert group is not None
+        if offset == filled:
+            decided = ""
+            for number, (place, branch, item) in enumerate(branches, offset):
+                if group.outcomes.get(place, "").startswith("done "):
+                    group.ended += 1
+                    decided = place
+                    continue
+                group.outcomes.pop(place, None)
+                self._ask_for(run, group, step, number, place, branch, item)
+            group.filled = offset + len(branches)
+            if group.ended >= until:
+                self._close(run, step, decided, None)
+                self.leases[id] = self.now + lease
+                return ["resolved", str(run.memos[step])]
+        if group.filled < total:
+            self.leases[id] = self.now + lease
+            return ["more", self._owed_branches(branches)]
+        self._leave(run, ["suspended", "branches"])
+        run.status, run.reason, run.waiting = "suspended", "branches", step
+        run.dispatches = run.attempt = 0
+        return ["suspended", self._owed_branches(branches)]
+
+    def _ask_for(
+        self,
+        run: Run,
+        group: Group,
+        step: str,
+        number: int,
+        place: str,
+        id: str,
+        item: str,
+    ) -> None:
+        branch = self.runs.get(id)
+        starts = True
+        if branch is None:
+            branch = Run(id, run.function, run.queue, self.now)
+            branch.kind, branch.parent, branch.parent_step = "branch", run.id, step
+            branch.place, branch.item = place, item
+            branch.event_id = run.event_id
+            self.runs[id] = branch
+            run.items += len(item.encode())
+            run.branched = (run.branched or 0) + 1
+        elif branch.status in FINISHED:
+            unknown = branch.reason == "outcome unknown"
+            if not unknown and branch.memos.pop(branch.failed_step or "", None):
+                branch.removed += 1
+            run.items += len(item.encode()) - len((branch.item or "").encode())
+            branch.failed_step = branch.finished = branch.reason = None
+            branch.failure = branch.deferred_since = None
+            del self.expiry[id]
+            branch.generation += 1
+            branch.dispatches = branch.attempt = 0
+            branch.item = item
+        else:
+            starts = branch.reason == "limit" and branch.status == "suspended"
+        branch.by = group.by
+        self.children[run.id][id] = self.unfinished[run.id][id] = branch.created
+        if not starts:
+            group.under += 1
+        elif group.under < group.limit:
+            group.under += 1
+            self._enqueue(branch)
+        else:
+            branch.status, branch.reason = "suspended", "limit"
+            group.next[id] = number
+
+    def _owed_branches(self, branches: list[tuple[str, str, str]]) -> Reply:
+        found = [self.runs[id] for _, id, _ in branches if id in self.runs]
+        return [[run.id, str(run.queued_at)] for run in found if run.status == "queued"]
+
+    def _close(self, run: Run, step: str, place: str, failure: str | None) -> str:
+        """End a step that has branches; return the time when its run was queued."""
+        group, memo = run.groups[step], run.memos[step]
+        memo.status, memo.number = "done", self.now
+        if failure is not None:
+            memo.status, memo.payload = "failed", group.memo + failure
+        group.decided = place
+        group.next.clear()
+        told = "0"
+        if run.status == "suspended" and run.waiting == step:
+            run.waiting = run.becomes = None
+            self.timers.pop(f"wake:{run.id}", None)
+            self._enqueue(run)
+            told = str(self.now)
+        self._leave_orphans(run)
+        return told
+
+    def _tell_group(self, branch: Run, status: str, outcome: str | None) -> str:
+        assert branch.parent is not None
+        assert branch.place is not None
+        if self.unfinished[branch.parent].pop(branch.id, None) is None:
+            return "0"
+        run = self.runs[branch.parent]
+        step = branch.parent_step or ""
+        group = run.groups[step]
+        had_room = group.next.pop(branch.id, None) is None
+        awaited = self._awaited_by(branch) is not None
+        if not awaited and status != "completed":
+            return "0"
+        failure = None if status == "completed" else outcome or CANCELLED
+        value = f"done {outcome}" if failure is None else f"failed {failure}"
+        if run.size + len(value.encode()) > group.most:
+            failure = TOO_LARGE
+            value = f"failed {failure}"
+        if branch.place in group.outcomes:
+            return "0"
+        group.outcomes[branch.place] = value
+        if not awaited:
+            return "0"
+        group.ended += 1
+        group.under -= had_room
+        group.failed += failure is not None
+        if group.failed > group.tolerate:
+            return self._close(run, step, branch.place, failure)
+        if group.ended >= group.until:
+            return self._close(run, step, branch.place, None)
+        if not group.next or group.under >= group.limit:
+            return "0"
+        following = min(group.next, key=lambda id: (group.next[id], id))
+        del group.next[following]
+        group.under += 1
+        self._enqueue(self.runs[following])
+        return f"{self.now}:{following}"
 
     def lease_renew(self, *leases: t.Any) -> Reply:
         replies = []
@@ -650,7 +872,10 @@ class Oracle:
         parent = self.runs.get(child.parent or "")
         if parent is None or parent.status in FINISHED:
             return None
-        if parent.generation != child.parent_generation:
+        if child.by is not None:
+            if parent.groups[child.parent_step or ""].by != child.by:
+                return None
+        elif parent.generation != child.parent_generation:
             return None
         memo = parent.memos.get(child.parent_step or "")
         return memo if memo is not None and memo.status == "waiting" else None
@@ -902,10 +1127,15 @@ class Oracle:
         run.timeout_left = run.start_left = None
         self._unwatch(run)
         self.expiry[run.id] = self.now + retention
+        self._leave_orphans(run)
+        if run.kind == "branch":
+            return self._tell_group(run, status, outcome)
         self._count(run, status)
+        return "0" if run.parent is None else self._tell_parent(run, status, outcome)
+
+    def _leave_orphans(self, run: Run) -> None:
         if self.unfinished[run.id]:
             self.timers[f"orphans:{run.id}"] = self.now
-        return "0" if run.parent is None else self._tell_parent(run, status, outcome)
 
     def _count(self, run: Run, what: str) -> None:
         field = f"{run.function}:{what}"

@@ -47,7 +47,7 @@ DEFER = (30_000, 120_000)
 #: The answers of a script that must not have changed anything.
 REFUSALS = (
     *("lost", "cancelled", "no", "state", "missing", "exists", "interrupted"),
-    "ended",
+    *("ended", "orphan"),
 )
 
 SETS = some_path_sets(2)
@@ -62,6 +62,9 @@ path_sets = st.sampled_from(["", "", *SETS])
 digests = st.sampled_from(["d1", "d2"])
 queues = st.sampled_from(["default", "media"])
 STEPS = ["a", "b c", "ü\n#2", "%d"]
+#: Steps that have branches, and nothing else.
+GROUPS = ["g", "h#2"]
+MOST_BRANCHES = 9
 steps = st.sampled_from(STEPS)
 payloads = st.sampled_from(
     ["run 1", "", "x\ny z\n", "done t1 1\n", "☃" * 30, "x" * 150]
@@ -145,7 +148,8 @@ class Model(RuleBasedStateMachine):
         reply = self.server.call(name, self.tag, *args)
         if name == "run_claim" and reply[0] == "claimed":
             record = dict(zip(reply[1::2], reply[2::2], strict=True))
-            assert record == self.kit.record(args[0])
+            stored = self.server.client.hgetall(f"{self.tag}:run:{args[0]}")
+            assert record == stored
             reply = reply[:1]
         assert reply == expected
         for id in runs.difference(self.oracle.runs):
@@ -435,6 +439,69 @@ class Model(RuleBasedStateMachine):
     @rule(
         run=choices,
         age=ages,
+        step=st.sampled_from(GROUPS),
+        sizes=st.sampled_from([(1,), (2,), (1, 1), (1, 2)]),
+        limit=st.sampled_from([1, 2, 3]),
+        tolerate=st.sampled_from([0, 0, 1]),
+        first=st.booleans(),
+        item=st.sampled_from(["", "1", '"ü"']),
+        pages=st.sampled_from([1, 2, 2]),
+    )
+    def fan_out(
+        self,
+        run: int,
+        age: int,
+        step: str,
+        sizes: tuple[int, ...],
+        limit: int,
+        tolerate: int,
+        first: bool,
+        item: str,
+        pages: int,
+    ) -> None:
+        """Have a step ask for branches, in pages of which some may be missing."""
+        id = self.pick(run, "running")
+        token, total, offset = self.owner(id, age), sum(sizes), 0
+        found = self.oracle.runs.get(id)
+        created = found.created - BEGIN if found else 0
+        terms = (total, 1 if first else total, limit, tolerate)
+        head = (id, token, LEASE, step, "group    ", str(total))
+        for size in sizes[:pages]:
+            places = [f"p{number}" for number in range(offset, offset + size)]
+            flat = [
+                part
+                for place in places
+                for part in (place, f"{id}.b-{step}{created}{place}", item)
+            ]
+            limits = (MOST_BRANCHES, 10 * MOST_BYTES, offset)
+            reply = self.do("branches_start", *head, *limits, *terms, *flat)
+            if reply[0] != "more":
+                return
+            offset += size
+
+    @rule(chosen=st.lists(st.booleans(), min_size=1, max_size=4), room=st.booleans())
+    def end_branches(self, chosen: list[bool], room: bool) -> None:
+        """End as many branches as are given, by the failures among them."""
+        for failed in chosen:
+            queued = [
+                run.id
+                for run in self.oracle.runs.values()
+                if run.kind == "branch" and run.status == "queued"
+            ]
+            if not queued:
+                return
+            token = self.new_token()
+            args = (token, LEASE, MOST_DISPATCHES, "v1", 0)
+            if self.do("run_claim", queued[0], *args)[0] != "claimed":
+                return
+            outcome = "{}" if failed else '"x"' if room else f'"{"x" * 900}"'
+            to = "failed" if failed else "completed"
+            rest = (to, outcome, RETENTION, "", "", "", "", "")
+            self.do("run_finish", queued[0], token, *rest)
+
+    @rule(
+        run=choices,
+        age=ages,
         failed=st.booleans(),
         step=steps,
         reason=st.sampled_from(["", "why"]),
@@ -447,7 +514,8 @@ class Model(RuleBasedStateMachine):
         id = self.pick(run, "running")
         found = self.oracle.runs.get(id)
         handler = ("", "", "")
-        if failed and handled and found is not None and found.failed_run is None:
+        plain = found is not None and found.failed_run is None and found.by is None
+        if failed and handled and found is not None and plain:
             suffix = f"-{found.generation}" if found.generation else ""
             handler = (f"{id}.failure{suffix}", "on_failure", "media")
         to = "failed" if failed else "completed"
@@ -589,7 +657,9 @@ class Model(RuleBasedStateMachine):
             owners = {
                 "queued": id in oracle.queued,
                 "running": id in oracle.leases,
-                "suspended": f"wake:{id}" in oracle.timers or self.awaits(id),
+                "suspended": f"wake:{id}" in oracle.timers
+                or self.awaits(id)
+                or self.awaits_room(id),
             }
             for status, owned in owners.items():
                 assert owned == (run.status == status), (id, run.status, status)
@@ -600,10 +670,37 @@ class Model(RuleBasedStateMachine):
         """Return True if a run waits for a child that has not ended."""
         run = self.oracle.runs[id]
         return run.waiting is not None and any(
-            (child.parent_step, child.parent_generation)
-            == (run.waiting, run.generation)
+            child.parent_step == run.waiting and not self.oracle._is_orphan(child)
             for child in map(self.oracle.runs.__getitem__, self.oracle.unfinished[id])
         )
+
+    def awaits_room(self, id: str) -> bool:
+        """Return True if a branch waits for others to end, or to be cancelled."""
+        run = self.oracle.runs[id]
+        if run.kind != "branch" or (run.status, run.reason) != ("suspended", "limit"):
+            return False
+        group = self.oracle.runs[run.parent or ""].groups[run.parent_step or ""]
+        return id in group.next or self.oracle._is_orphan(run)
+
+    @invariant()
+    def no_more_branches_are_under_way_than_may(self) -> None:
+        for id, run in self.oracle.runs.items():
+            for step, group in run.groups.items():
+                if run.status in FINISHED or run.memos.get(step) is None:
+                    continue
+                under = [
+                    branch.id
+                    for branch in map(
+                        self.oracle.runs.__getitem__, self.oracle.unfinished[id]
+                    )
+                    if branch.parent_step == step
+                    and branch.by == group.by
+                    and branch.id not in group.next
+                    and not self.oracle._is_orphan(branch)
+                ]
+                if run.memos[step].status == "waiting":
+                    assert group.under == len(under)
+                    assert not group.next or len(under) >= group.limit
 
     @invariant()
     def every_orphan_will_be_named(self) -> None:
@@ -621,7 +718,9 @@ class Model(RuleBasedStateMachine):
             unfinished = [
                 run
                 for run in self.oracle.runs.values()
-                if run.function == function and run.status not in FINISHED
+                if run.function == function
+                and run.status not in FINISHED
+                and run.kind != "branch"
             ]
             assert totals[f"{function}:started"] == ended + len(unfinished)
 
@@ -648,7 +747,9 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         "expire": dict(oracle.expiry),
         "marks": {name: str(time) for name, time in oracle.marks.items()},
         "looks": {id: " ".join(map(str, look)) for id, look in oracle.looks.items()},
-        "runs": {run.id: run.created for run in oracle.runs.values()},
+        "runs": {
+            run.id: run.created for run in oracle.runs.values() if run.kind != "branch"
+        },
         "arrived": texts(oracle.arrived),
         "totals": texts(oracle.totals),
     }
@@ -663,7 +764,13 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
         indexes[f"status:{run.status}"][run.id] = run.created
-        indexes[f"function:{run.function}"][run.id] = run.created
+        if run.kind != "branch":
+            indexes[f"function:{run.function}"][run.id] = run.created
+        if run.groups:
+            found[f"groups:{run.id}"] = dict.fromkeys(run.groups, 0)
+        for step, group in run.groups.items():
+            found[f"group:{run.id}:{step}"] = group.fields()
+            found[f"next:{run.id}:{step}"] = dict(group.next)
         if run.status == "queued":
             assert run.queued_at is not None
             indexes[f"waiting:{run.job}"][run.id] = run.queued_at
@@ -726,6 +833,10 @@ FIELDS = (
     "parent_generation",
     "parent_memo",
     "children",
+    "by",
+    "place",
+    "item",
+    "branched",
     "failed_run",
     "failed_generation",
     "cause",

@@ -17,6 +17,7 @@ from datetime import timezone
 from flask import Flask
 
 from flask_durable import Backoff
+from flask_durable import BranchError
 from flask_durable import Cron
 from flask_durable import CronTick
 from flask_durable import current_run
@@ -253,3 +254,25 @@ def send() -> None:
     t.assert_type(run, Run)
     t.assert_type(durable.runs.wait(run.id, timeout=1).failure, Failure | None)
     durable.send(1)  # type: ignore[arg-type]
+
+
+def one_word(text: str) -> int:
+    return len(text)
+
+
+def in_steps(text: str, step: Step) -> int:
+    return step.run("count", one_word, text)
+
+
+@durable.function(on="text/split")
+def fan_out(event: Event[dict[str, t.Any]], step: Step) -> None:
+    t.assert_type(step.map("words", one_word, ["a"], limit=2), list[int])
+    t.assert_type(step.map("steps", in_steps, ["a"], key=str), list[int])
+    t.assert_type(
+        step.map("kept", one_word, ["a"], return_exceptions=True),
+        list[int | BranchError],
+    )
+    step.map("wrong", one_word, [1])  # type: ignore[list-item]
+    both = step.parallel("both", a=lambda step: 1, b=lambda step: 2)
+    t.assert_type(both, dict[str, int])
+    t.assert_type(step.first("first", a=lambda step: 1), tuple[str, int])

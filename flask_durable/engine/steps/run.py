@@ -219,9 +219,9 @@ class Execution:
     # -- The body asks --------------------------------------------------------------
 
     @property
-    def run_id(self) -> str:
-        """The id of the run."""
-        return self._attempt.run_id
+    def identity(self) -> str:
+        """The name of the run in keys for other services."""
+        return self._attempt.identity
 
     @property
     def resumed_from(self) -> t.Any:

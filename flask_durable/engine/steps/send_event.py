@@ -36,7 +36,7 @@ def send_event(
     # the next attempt sends the same ids, and routing drops them.
     messages = [
         attempt.services.message_of(
-            event, derived_id("sent", attempt.run_id, key, str(i))
+            event, derived_id("sent", attempt.identity, key, str(i))
         )
         for i, event in enumerate(events)
     ]

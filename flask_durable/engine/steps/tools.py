@@ -9,6 +9,7 @@ from ...common.durations import Duration
 from ...functions.options import StepOptions
 from ...functions.retries import Backoff
 from ...functions.step import Step
+from . import fan_out
 from . import invoke
 from . import run
 from . import send_event
@@ -94,6 +95,56 @@ class AttemptStep(Step):
         timeout: Duration | None = None,
     ) -> t.Any:
         return invoke.invoke(self.attempt, id, function, data, timeout)
+
+    def parallel(
+        self,
+        id: str,
+        /,
+        *,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool = False,
+        **branches: t.Callable[[Step], t.Any],
+    ) -> dict[str, t.Any]:
+        return fan_out.parallel(
+            self.attempt,
+            self,
+            id,
+            branches,
+            limit=limit,
+            tolerate=tolerate,
+            return_exceptions=return_exceptions,
+        )
+
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[..., t.Any],
+        items: t.Iterable[t.Any],
+        /,
+        *,
+        key: t.Callable[[t.Any], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool = False,
+    ) -> list[t.Any]:
+        return fan_out.map(
+            self.attempt,
+            self,
+            self._options,
+            id,
+            fn,
+            items,
+            key_of=key,
+            limit=limit,
+            tolerate=tolerate,
+            return_exceptions=return_exceptions,
+        )
+
+    def first(
+        self, id: str, /, **branches: t.Callable[[Step], t.Any]
+    ) -> tuple[str, t.Any]:
+        return fan_out.first(self.attempt, self, id, branches)
 
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         return send_event.send_event(self.attempt, self._options, id, events)

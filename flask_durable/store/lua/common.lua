@@ -36,6 +36,9 @@
 --   <tag>:expire          zset   finished runs by the end of their retention
 --   <tag>:children:<id>   zset   the children of a run by the time they were created
 --   <tag>:unfinished:<id> zset   those that have not ended yet
+--   <tag>:group:<id>:<step> hash  the branches of a step (see branches_start.lua)
+--   <tag>:next:<id>:<step> zset   those that wait for room, in their order
+--   <tag>:groups:<id>     set    the steps of a run that have branches
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
 --   <tag>:used:<id>       set    ids of the events that waits of the run have used
@@ -284,6 +287,105 @@ end
 local CANCELLED = '{"type":"RunCancelled","message":"the run was cancelled",'
   .. '"code":"run.cancelled"}'
 
+local function group_key(parent, step) return tag .. ':group:' .. parent .. ':' .. step end
+local function next_key(parent, step) return tag .. ':next:' .. parent .. ':' .. step end
+
+-- Returns the memo of a parent's step that still waits for the branch, or nil. The group
+-- waits for those branches alone that its newest beginning asked for, named by its token.
+local function awaited_branch(parent, step, by)
+  local status = get(parent, 'status')[1]
+  if not status or terminal(status) then return end
+  if redis.call('HGET', group_key(parent, step), 'by') ~= by then return end
+  local existing = redis.call('HGET', steps_key(parent), step)
+  if existing and string.sub(existing, 1, 8) == 'waiting ' then return existing end
+end
+
+-- True for an unfinished child or branch that its parent does not wait for any more.
+local function orphaned(id)
+  local child = get(id, 'status', 'parent', 'parent_step', 'parent_generation', 'by')
+  if not child[2] or terminal(child[1]) then return false end
+  if child[5] then return not awaited_branch(child[2], child[3], child[5]) end
+  return not awaited_by(child[2], child[3], child[4])
+end
+
+local function has_unfinished(id)
+  return redis.call('EXISTS', tag .. ':unfinished:' .. id) == 1
+end
+
+-- Notes that children which a run leaves behind are to be cancelled. A sweep names them,
+-- so that their ends are told like all others; a script that cancelled a whole tree
+-- would have no bound.
+local function leave_orphans(id, now)
+  if has_unfinished(id) then
+    redis.call('ZADD', tag .. ':timers', now, 'orphans:' .. id)
+  end
+end
+
+-- Writes the outcome of a step that has branches, for good: the branches that have not
+-- ended are orphans from now on. A failure is that of the branch that decided it.
+-- Returns the time when the parent was queued, or nil.
+local function close_group(parent, step, existing, place, failure, now)
+  local group = group_key(parent, step)
+  local _, token, _, order = head(existing)
+  local value
+  if failure then
+    value = memo('failed', token, now, order, redis.call('HGET', group, 'memo') .. failure)
+  else
+    value = memo('done', token, now, order, string.match(existing, '\n(.*)$'))
+  end
+  redis.call('HSET', group, 'decided', place)
+  redis.call('UNLINK', next_key(parent, step))
+  local queued = answer_wait(parent, step, existing, value, now)
+  leave_orphans(parent, now)
+  return queued
+end
+
+-- The failure of a branch whose result has no room beside those of the others.
+local TOO_LARGE = '{"type":"StepUsageError","message":"the results of the branches are '
+  .. 'larger than 32 MiB together","code":"step.usage"}'
+
+-- Counts a branch that ended in its group, once: with the outcome that it writes. The
+-- last one, or the one that decides, ends the parent's step; another one makes room for
+-- the next that waits. In the script that ends the branch, so no death comes between.
+-- Returns the time when the parent was queued; "<time>:<id>" of the next branch; or "0".
+local function tell_group(id, to, outcome, now)
+  local branch = get(id, 'parent', 'parent_step', 'by', 'place')
+  local parent, step, place = branch[1], branch[2], branch[4]
+  if redis.call('ZREM', tag .. ':unfinished:' .. parent, id) == 0 then return '0' end
+  local group, waiting = group_key(parent, step), next_key(parent, step)
+  local had_room = redis.call('ZREM', waiting, id) == 0
+  local existing = awaited_branch(parent, step, branch[3])
+  -- A result counts in a later beginning of the group, too; a failure is tried again.
+  if not existing and to ~= 'completed' then return '0' end
+  local failure = to ~= 'completed' and (outcome or CANCELLED)
+  local value = failure and 'failed ' .. failure or 'done ' .. outcome
+  local bytes = tonumber(get(parent, 'bytes')[1] or '0')
+  local known = redis.call('HMGET', group, 'most', 'until', 'tolerate', 'limit', 'failed')
+  if not known[1] then return '0' end
+  if bytes + #value > tonumber(known[1]) then
+    failure = TOO_LARGE
+    value = 'failed ' .. failure
+  end
+  if redis.call('HSETNX', group, '=' .. place, value) == 0 then return '0' end
+  redis.call('HINCRBY', run_key(parent), 'bytes', #value)
+  if not existing then return '0' end
+
+  local ended = redis.call('HINCRBY', group, 'ended', 1)
+  local under = redis.call('HINCRBY', group, 'under', had_room and -1 or 0)
+  local failed = redis.call('HINCRBY', group, 'failed', failure and 1 or 0)
+  if failed > tonumber(known[3]) or ended >= tonumber(known[2]) then
+    local lost = failed > tonumber(known[3]) and failure
+    local queued = close_group(parent, step, existing, place, lost, now)
+    return queued and text(queued) or '0'
+  end
+  local following = redis.call('ZRANGE', waiting, 0, 0)[1]
+  if not following or under >= tonumber(known[4]) then return '0' end
+  redis.call('ZREM', waiting, following)
+  redis.call('HINCRBY', group, 'under', 1)
+  enqueue(following, 'suspended', get(following, 'created')[1], now)
+  return text(now) .. ':' .. following
+end
+
 -- Tells the parent of a child how it ended: the first answer to the step stands, be it
 -- this one or the end of the wait. In the script that ends the child, so no death comes
 -- between. Returns the time when the parent was queued, or "0".
@@ -301,30 +403,11 @@ local function tell_parent(id, to, outcome, now)
   return queued and text(queued) or '0'
 end
 
--- True for an unfinished child that its parent does not wait for any more.
-local function orphaned(id)
-  local child = get(id, 'status', 'parent', 'parent_step', 'parent_generation')
-  if not child[2] or terminal(child[1]) then return false end
-  return not awaited_by(child[2], child[3], child[4])
-end
-
-local function has_unfinished(id)
-  return redis.call('EXISTS', tag .. ':unfinished:' .. id) == 1
-end
-
--- Notes that children which a run leaves behind are to be cancelled. A sweep names them,
--- so that their ends are told like all others; a script that cancelled a whole tree
--- would have no bound.
-local function leave_orphans(id, now)
-  if has_unfinished(id) then
-    redis.call('ZADD', tag .. ':timers', now, 'orphans:' .. id)
-  end
-end
-
 -- Removes all that a run leaves behind at its end, except its record. Every run ends
 -- here, however it ends: other parts that have to know of it are told here and nowhere
 -- else. The outcome is the result or the failure; none of a run that was cancelled.
--- Returns the time when its parent was queued, or "0".
+-- Returns the time when its parent was queued, "<time>:<id>" of a branch that has its
+-- room now, or "0".
 local function settle(id, from, to, created, now, retention, outcome, ...)
   disown(id, to, now)
   unqueue(id)
@@ -333,12 +416,14 @@ local function settle(id, from, to, created, now, retention, outcome, ...)
     'start_left')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
-  local run = get(id, 'function', 'parent', 'children')
-  count_run(run[1], to, now)
+  local run = get(id, 'function', 'parent', 'children', 'kind')
   if run[3] then
     unwatch(id)
     leave_orphans(id, now)
   end
+  -- A branch is a part of its run, and no run in the counts.
+  if run[4] == 'branch' then return tell_group(id, to, outcome, now) end
+  count_run(run[1], to, now)
   return run[2] and tell_parent(id, to, outcome, now) or '0'
 end
 
@@ -476,8 +561,14 @@ end
 
 -- Removes a finished run whole.
 local function remove(id, status, function_id)
-  local parent = get(id, 'parent')[1]
-  if parent then redis.call('ZREM', tag .. ':children:' .. parent, id) end
+  local run = get(id, 'parent', 'children')
+  if run[1] then redis.call('ZREM', tag .. ':children:' .. run[1], id) end
+  if run[2] then
+    for _, step in ipairs(redis.call('SMEMBERS', tag .. ':groups:' .. id)) do
+      redis.call('UNLINK', group_key(id, step), next_key(id, step))
+    end
+    redis.call('UNLINK', tag .. ':groups:' .. id)
+  end
   redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id,
     tag .. ':children:' .. id, tag .. ':used:' .. id,
     signals_key(id))

@@ -17,7 +17,8 @@
 --         of failed steps to run again, besides the one that failed the run
 --
 -- Reply   {"ok", time}        time: when it was queued; of a cancelled run, when its
---                             parent was; or "0"
+--                             parent was; or "0". Of a cancelled branch "<time>:<id>",
+--                             if another one has its room now
 --         {"state", status}   the run is in no state for it; nothing was changed
 --         {"unknown", step}   the step that failed the run ran at most once, and may have
 --                             had its effect: it is run again only if it is named
@@ -39,7 +40,7 @@
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
   'admin_token', 'admin_reply', 'expiring', 'function', 'reason', 'timeout_left',
-  'start_left')
+  'start_left', 'kind')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -78,6 +79,8 @@ if action == 'resume' then
   redis.call('HDEL', run_key(id), 'timeout_left', 'start_left')
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
+  -- A branch goes on when its run is retried, see branches_start.lua.
+  if run[14] == 'branch' then return {'state', status} end
   -- Its objects in the blob store are being removed: it counts as gone.
   if run[9] then return {'missing'} end
   if (ARGV[6] or '') ~= '' and ARGV[6] ~= run[3] then return {'state', status} end

@@ -16,15 +16,16 @@
 -- ARGV[10] its queue
 -- ARGV[11..] event messages to send
 --
--- Reply   {"finished", time, parent}   when the handler's run was queued, and when its
---                                      parent was, or "0"
+-- Reply   {"finished", time, other}    when the handler's run was queued, and when its
+--                                      parent was, or "0"; of a branch "<time>:<id>",
+--                                      if another one has its room now
 --         {"lost"} | {"cancelled"}
 --
 -- If a second call created the handler's run, a crash in between would lose it.
 
 local id, token, to, handler = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'generation',
-  'event', 'event_id', 'event_name')
+  'event', 'event_id', 'event_name', 'kind')
 if run[2] ~= token then
   if run[3] == token then
     local to, when, parent = string.match(run[4], '^(%S+) (%S+) (%S+)$')
@@ -35,7 +36,11 @@ end
 
 local now = clock()
 local retention, parent = tonumber(ARGV[5])
-if to == 'completed' then
+if to == 'completed' and run[10] == 'branch' then
+  -- Its result is kept with the group.
+  parent = settle(id, run[1], to, run[5], now, retention, ARGV[4])
+  redis.call('HDEL', run_key(id), 'failure')
+elseif to == 'completed' then
   parent = settle(id, run[1], to, run[5], now, retention, ARGV[4], 'result', ARGV[4])
   redis.call('HDEL', run_key(id), 'failure')
 else

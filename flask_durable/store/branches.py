@@ -1,0 +1,140 @@
+"""Branches: the parts of one step of a run, which any worker executes.
+
+::
+
+    parent RUNNING ──branches_start──► parent SUSPENDED (branches)
+                          │                       ▲
+                          ▼                       │ enough have ended, or too many
+      none ──► branch QUEUED, or SUSPENDED        │ have failed: memo done or failed
+                          │       (limit)         │
+                          ▼          ▲            │
+                  branch RUNNING     │ the next   │
+                          │          │            │
+                          └─► ends ──┴────────────┘
+                           (settle, tell_group)
+
+A branch is a run in its parent's partition, so each of these arrows is one script. It
+has a lease and memos of its own, and neither an event nor a result: it reads the event
+of its run, and its outcome is kept in the *group* of the parent's step, one hash. An
+outcome counts once, with the write that puts it there. A branch that is not counted any
+more is an orphan, and is cancelled: by a sweep, or where it is claimed.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+from ..redis.exchange import Argument
+from .replies import branches_of
+from .replies import BranchesMade
+from .replies import Full
+from .replies import Resolved
+from .run_store import MAX_MEMO_BYTES
+from .run_store import MAX_STEPS
+from .run_store import milliseconds
+from .run_store import RunStore
+
+#: Branches that one call makes, and a step has.
+BRANCHES_PAGE = 250
+MAX_BRANCHES = 1000
+
+#: The prefix of the fields of a group that are outcomes.
+_OUTCOME = "="
+
+
+@dataclass(frozen=True)
+class NewBranch:
+    """A branch that a step asks for.
+
+    :param place: Its name among the branches of the step.
+    :param item: The item that it is given, as stored; may be empty.
+    """
+
+    place: str
+    id: str
+    item: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class NewGroup:
+    """The branches of one step.
+
+    :param head: The beginning of the memo's payload, before its JSON.
+    :param body: That JSON.
+    :param total: The number of branches.
+    :param until: The number of ended branches that ends the step.
+    :param limit: The number of branches that may be under way.
+    :param tolerate: The number of branches that may fail.
+    """
+
+    head: str
+    body: str
+    total: int
+    until: int
+    limit: int
+    tolerate: int
+
+
+def start_branches(
+    store: RunStore,
+    parent: tuple[str, str],
+    step: str,
+    group: NewGroup,
+    offset: int,
+    branches: t.Sequence[NewBranch],
+) -> BranchesMade | Resolved | Full:
+    """Make a page of the branches of a step; the last page suspends the run.
+
+    :param parent: Id and token of the run.
+    :param step: The key of the step.
+    :param offset: The number of branches in earlier pages.
+    :param branches: At most :data:`BRANCHES_PAGE`.
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    args: list[Argument] = [
+        *parent,
+        milliseconds(store.lease),
+        step,
+        group.head,
+        group.body,
+        MAX_STEPS,
+        MAX_MEMO_BYTES,
+        offset,
+        group.total,
+        group.until,
+        group.limit,
+        group.tolerate,
+    ]
+    for branch in branches:
+        args += [branch.place, branch.id, branch.item]
+    tag = store.keys.tag_of(parent[0])
+    return branches_of(store.server.call("branches_start", tag, *args))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcomes of the branches of one step.
+
+    :param decided: The place of the branch that ended the step.
+    :param by_place: Whether it is a result, and the text, of each branch that ended.
+    """
+
+    decided: str
+    by_place: t.Mapping[str, tuple[bool, str]] = field(repr=False)
+
+
+def read_outcomes(store: RunStore, run_id: str, step: str) -> Outcomes:
+    """Return the outcomes of the branches of a step.
+
+    :raises redis.RedisError: The server did not answer.
+    """
+    key = f"{store.keys.tag_of(run_id)}:group:{run_id}:{step}"
+    found = t.cast("dict[str, str]", store.server.client.hgetall(key))
+    outcomes = {}
+    for name, value in found.items():
+        if name.startswith(_OUTCOME):
+            how, _, text = value.partition(" ")
+            outcomes[name.removeprefix(_OUTCOME)] = (how == "done", text)
+    return Outcomes(found.get("decided", ""), outcomes)

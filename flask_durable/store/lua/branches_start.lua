@@ -1,0 +1,211 @@
+#!lua flags=allow-oom
+-- Creates branches of a run for one of its steps, a page at a time, and with the last
+-- page suspends the run until enough of them have ended. (G2, G3, G4, G5)
+--
+-- KEYS[1] tag
+-- ARGV[1]  run id of the parent
+-- ARGV[2]  token
+-- ARGV[3]  lease, milliseconds (renewed where the run stays with its owner)
+-- ARGV[4]  step key
+-- ARGV[5]  the beginning of the memo's payload, before the JSON
+-- ARGV[6]  the JSON of the memo
+-- ARGV[7]  the number of steps a run may have; each branch counts as one
+-- ARGV[8]  the bytes that a run may have; items and results of branches count
+-- ARGV[9]  the number of branches in earlier pages
+-- ARGV[10] the number of branches in all pages
+-- ARGV[11] the number of ended branches that ends the step
+-- ARGV[12] the number of branches that may be under way
+-- ARGV[13] the number of branches that may fail
+-- ARGV[14..] place, id, item, ... of at most 250 branches; the id depends on the parent,
+--          when that was created, the step and the place
+--
+-- Reply   {"more", branches}        the next page is awaited; the caller owns the run
+--         {"suspended", branches}   that was the last page
+--         {"resolved", memo}        the step has its outcome; the caller owns the run
+--         {"full", what}            "steps" or "bytes": the run has reached its limit,
+--                                   and the caller still owns it
+--         {"lost"} | {"cancelled"}
+--         branches                  {id, time} ... of those in this page that are
+--                                   QUEUED, whose messages are owed
+--
+-- The group of the step is one hash:
+--
+--   by        the token of the attempt that began it last
+--   filled    the number of branches in the pages so far
+--   under     the number of branches that are under way
+--   ended, failed   the number of branches that ended, and of those that failed
+--   until, limit, tolerate, most, memo   as in ARGV[11], [12], [13], [8], [5]
+--   decided   the place whose branch ended the step
+--   =<place>  "done <result>" or "failed <failure>": its outcome
+--
+-- A branch counts while the memo waits and the branch was asked for by the newest
+-- beginning. Races that this closes:
+--
+--   a death between two pages   the next owner begins again from the first page: what
+--                               exists goes on, and is asked for by the new token.
+--   a branch ends               before the last page: it is counted, and the last page
+--                               finds the outcome. After: the parent is SUSPENDED.
+--   the parent is retried       a branch that is done stays so, one that is under way is
+--                               kept, and one that failed or was cancelled goes on from
+--                               its memos, as a run that is retried.
+--   the call is repeated        the page is filled, or the token is remembered.
+--
+-- An at-most-once step of a branch with an unknown outcome keeps its failure.
+
+local id, token, step, FIRST = ARGV[1], ARGV[2], ARGV[4], 14
+local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'bytes',
+  'removed', 'branched', 'function', 'queue', 'event_id', 'event_name')
+
+local function owed()
+  local found = {}
+  for i = FIRST, #ARGV, 3 do
+    local branch = get(ARGV[i + 1], 'status', 'queued_at')
+    if branch[1] == 'queued' then found[#found + 1] = {ARGV[i + 1], branch[2]} end
+  end
+  return found
+end
+
+if run[2] ~= token then
+  if run[3] == token and run[4] == 'suspended 0 branches' then
+    return {'suspended', owed()}
+  end
+  return refusal(run[1])
+end
+
+local now = clock()
+local group, waiting = group_key(id, step), next_key(id, step)
+local existing = redis.call('HGET', steps_key(id), step)
+local order, total = nil, tonumber(ARGV[10])
+
+local function resolved()
+  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  return {'resolved', redis.call('HGET', steps_key(id), step)}
+end
+
+if existing then
+  local was, _
+  was, _, _, order = head(existing)
+  if was == 'done' or was == 'failed' then return resolved() end
+end
+
+local known = redis.call('HMGET', group, 'by', 'filled', 'under', 'ended')
+local begins = known[1] ~= token
+local offset, filled = tonumber(ARGV[9]), tonumber(known[2] or '0')
+local under, ended = tonumber(known[3] or '0'), tonumber(known[4] or '0')
+if begins then filled, under, ended = 0, 0, 0 end
+if offset > filled then return {'lost'} end
+
+-- The limits, before anything is written.
+local bytes = tonumber(run[6] or '0')
+if offset == filled then
+  local items = 0
+  for i = FIRST, #ARGV, 3 do
+    if redis.call('EXISTS', run_key(ARGV[i + 1])) == 0 then items = items + #ARGV[i + 2] end
+  end
+  if bytes + items > tonumber(ARGV[8]) then return {'full', 'bytes'} end
+end
+if begins then
+  local memos = redis.call('HLEN', steps_key(id))
+  if not known[1] and memos + tonumber(run[8] or '0') + total > tonumber(ARGV[7]) then
+    return {'full', 'steps'}
+  end
+  order = order or text(memos + (run[7] or 0))
+  local value = memo('waiting', token, 0, order, ARGV[5] .. ARGV[6])
+  local full = excess(existing, memos, value, run[6], ARGV[7], ARGV[8])
+  if full then return {'full', full} end
+  write_memo(id, step, existing, value)
+  existing = value
+  put(id, 'children', '1', 'dispatches', '0', 'attempt', '0')
+  -- Branches that the newest beginning does not ask for, as its list is shorter.
+  if known[1] then leave_orphans(id, now) end
+  redis.call('SADD', tag .. ':groups:' .. id, step)
+  redis.call('UNLINK', waiting)
+  redis.call('HSET', group, 'by', token, 'until', ARGV[11], 'limit', ARGV[12],
+    'tolerate', ARGV[13], 'most', ARGV[8], 'memo', ARGV[5], 'failed', '0')
+end
+
+local function start(branch, from, created, place)
+  if under < tonumber(ARGV[12]) then
+    under = under + 1
+    enqueue(branch, from, created, now)
+  else
+    set_status(branch, from, 'suspended', created, 'reason', 'limit')
+    redis.call('ZADD', waiting, place, branch)
+  end
+end
+
+local function create(branch, place, item)
+  put(branch, 'function', run[9], 'queue', run[10], 'event_id', run[11],
+    'event_name', run[12], 'created', text(now), 'generation', '0', 'dispatches', '0',
+    'attempt', '0', 'timeout', '0', 'kind', 'branch', 'parent', id, 'parent_step', step,
+    'place', place, 'item', item)
+  redis.call('HINCRBY', run_key(id), 'bytes', #item)
+  redis.call('HINCRBY', run_key(id), 'branched', 1)
+  return text(now)
+end
+
+-- From its memos, as in run_admin.lua.
+local function revive(branch, item)
+  local ran = get(branch, 'failed_step', 'reason', 'generation')
+  if ran[1] and ran[1] ~= '' and ran[2] ~= 'outcome unknown' then
+    remove_memo(branch, ran[1])
+  end
+  redis.call('HINCRBY', run_key(id), 'bytes',
+    #item - redis.call('HSTRLEN', run_key(branch), 'item'))
+  redis.call('HDEL', run_key(branch), 'failed_step', 'finished', 'reason', 'failure',
+    'deferred_since')
+  redis.call('ZREM', tag .. ':expire', branch)
+  put(branch, 'generation', text(tonumber(ran[3]) + 1), 'dispatches', '0',
+    'attempt', '0', 'item', item)
+end
+
+local decided = ''
+if offset == filled then
+  for i = FIRST, #ARGV, 3 do
+    local place, branch, item = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local number = filled + (i - FIRST) / 3
+    local outcome = redis.call('HGET', group, '=' .. place)
+    if outcome and string.sub(outcome, 1, 5) == 'done ' then
+      ended, decided = ended + 1, place
+    else
+      if outcome then
+        redis.call('HDEL', group, '=' .. place)
+        redis.call('HINCRBY', run_key(id), 'bytes', -#outcome)
+      end
+      local found = get(branch, 'status', 'created', 'reason')
+      local status, created = found[1] or '', found[2]
+      if status == '' then
+        created = create(branch, place, item)
+      elseif terminal(status) then
+        revive(branch, item)
+      end
+      put(branch, 'by', token)
+      redis.call('ZADD', tag .. ':children:' .. id, created, branch)
+      redis.call('ZADD', tag .. ':unfinished:' .. id, created, branch)
+      if status == '' or terminal(status)
+          or status == 'suspended' and found[3] == 'limit' then
+        start(branch, status, created, number)
+      else
+        under = under + 1
+      end
+    end
+  end
+  filled = filled + (#ARGV - FIRST + 1) / 3
+  redis.call('HSET', group, 'filled', text(filled), 'under', text(under),
+    'ended', text(ended))
+  if ended >= tonumber(ARGV[11]) then
+    close_group(id, step, existing, decided, nil, now)
+    return resolved()
+  end
+end
+
+if filled < total then
+  redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
+  return {'more', owed()}
+end
+disown(id, 'suspended', now)
+set_status(id, run[1], 'suspended', run[5], 'reason', 'branches', 'waiting', step,
+  'dispatches', '0', 'attempt', '0', 'last_token', token,
+  'last_reply', 'suspended 0 branches')
+redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
+return {'suspended', owed()}
