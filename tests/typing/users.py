@@ -272,7 +272,8 @@ def fan_out(event: Event[dict[str, t.Any]], step: Step) -> None:
         step.map("kept", one_word, ["a"], return_exceptions=True),
         list[int | BranchError],
     )
-    step.map("wrong", one_word, [1])  # type: ignore[list-item]
+    numbers: list[int] = [1]
+    step.map("wrong", one_word, numbers)  # type: ignore[arg-type]
     both = step.parallel("both", a=lambda step: 1, b=lambda step: 2)
     t.assert_type(both, dict[str, int])
     t.assert_type(step.first("first", a=lambda step: 1), tuple[str, int])
