@@ -127,7 +127,7 @@ class Body:
             _local.body = self._outer
             if self.interrupted is not None:
                 # Not delivered yet; if it was delivered already, this does nothing.
-                take_back(self._thread)
+                take_back()
 
     def interrupt(self, kind: type[Interrupt]) -> None:
         """Raise *kind* in the body's thread, as soon as that leaves nothing held.
@@ -194,7 +194,7 @@ class Body:
         with self._lock:
             if self.interrupted is not None:
                 # It was raised a moment ago, and would be delivered inside.
-                take_back(self._thread)
+                take_back()
                 raise self.interrupted
             self._shields += 1
         try:

@@ -193,9 +193,29 @@ def try_to_raise(thread: int, kind: type[BaseException]) -> bool:
     return _raise_at(thread, kind, innermost, place)
 
 
-def take_back(thread: int) -> None:
-    """Take back an exception that was raised in *thread* and has not reached it."""
+class _Flushed(BaseException):
+    """Raised by a thread in itself, see :func:`take_back`."""
+
+
+def take_back() -> None:
+    """Take back an exception that was raised in the calling thread and is pending.
+
+    CPython 3.11 lowers its flag that an exception is pending only when it delivers one.
+    A flag that stays up makes each call slower, and the interpreter would hang for ever
+    at the first call that a debugger or a coverage tool traces. So one more exception
+    is raised here, and caught.
+    """
+    thread = threading.get_ident()
     _raise(thread, _NOTHING)
+    try:
+        _raise(thread, _Flushed)
+        _arrive()
+    except _Flushed:
+        pass
+
+
+def _arrive() -> None:
+    """Begin a function: CPython looks for a pending exception here at the latest."""
 
 
 def _raise_at(

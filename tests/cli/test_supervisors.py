@@ -122,6 +122,8 @@ def test_one_that_is_healthy_again_does_not_count_among_those_that_keep_dying(
         wait_until(lambda: (ill.poll(), ill.pid)[1] is not None)
         # It is not known yet if it lives on.
         assert ill.keeps_dying
+        # Otherwise its last process would count as healthy, too.
+        wait_until(lambda: (dead.poll(), dead.pid is None)[1])
         monkeypatch.setattr(children, "HEALTHY_AFTER", 0.0)
         wait_until(lambda: (ill.poll(), not ill.keeps_dying)[1])
         assert dead.keeps_dying

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -43,6 +44,33 @@ def poll(look: t.Callable[[], object]) -> None:
     while not look():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+TRACED = """
+import sys
+
+from flask_durable.common.safe_points import take_back
+
+
+def traced():
+    return "on"
+
+
+take_back()
+sys.settrace(lambda *event: None)
+print(traced())
+"""
+
+
+def test_an_interpreter_that_took_an_interrupt_back_may_be_traced() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRACED],
+        capture_output=True,
+        text=True,
+        timeout=60,  # 3.11 would hang for ever
+        check=True,
+    )
+    assert done.stdout == "on\n"
 
 
 class InThread:
