@@ -70,6 +70,8 @@ class Failovers(Chaos):
 
     def heal(self) -> None:
         super().heal()
+        # The reign may have ended while a primary was alone.
+        self._bring_back()
         # At least one of each, however few there was time for.
         for last in (self._lose_the_primary, self._hand_over):
             wait_until(lambda: self._pair.is_whole, "the replica")
