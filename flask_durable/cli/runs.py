@@ -1,7 +1,8 @@
-"""``flask durable runs``: list, show, cancel, retry and resume runs."""
+"""``flask durable runs``: list, show, signal, cancel, retry and resume runs."""
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import click
@@ -13,6 +14,7 @@ from .output import echo
 from .output import echo_json
 from .output import echo_table
 from .output import note
+from .parameters import read_json
 from .problems import check_text
 from .problems import current_durable
 from .problems import FAILURE
@@ -28,7 +30,7 @@ from .timeline import took
 if t.TYPE_CHECKING:
     from ..runs.model import Run
 
-runs = AppGroup("runs", help="List, show, cancel, retry and resume runs.")
+runs = AppGroup("runs", help="List, show, signal, cancel, retry and resume runs.")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ids_argument = click.argument(
@@ -144,6 +146,36 @@ def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
     echo("\n".join(describe(run, children)))
     if logs:
         echo("\n".join(["", *map(line_as_text, lines)] if lines else ["", "No lines."]))
+
+
+@runs.command("signal")
+@click.argument("run", metavar="RUN", callback=check_text)
+@click.argument("name", metavar="NAME", callback=check_text)
+@click.argument("data", callback=read_json, default="null")
+@click.option(
+    "--id",
+    metavar="ID",
+    callback=check_text,
+    help="The signal's id. Of several signals with the same id the run gets one.",
+)
+@_json_option
+def signal_command(
+    run: str, name: str, data: t.Any, id: str | None, as_json: bool
+) -> None:
+    """Give RUN the signal NAME with DATA, and print the signal's id.
+
+    A step that waits for it goes on. Otherwise the run keeps it until a step asks for
+    it. DATA is any JSON, @FILE to read it from a file, or - to read it from standard
+    input; null if it is missing.
+
+    \b
+    Examples:
+      flask durable runs signal 0b5a6v8f3c9e2d7g1h4k0m5n8p approve
+      flask durable runs signal 0b5a6v8f3c9e2d7g1h4k0m5n8p approve \\
+        '{"by": "Ada"}' --id approval-17
+    """
+    signal_id = current_durable().signal(run, name, data, id=id)
+    click.echo(json.dumps({"id": signal_id}) if as_json else signal_id)
 
 
 @runs.command("cancel")

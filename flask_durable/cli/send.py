@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 import typing as t
-from pathlib import Path
 
 import click
 from flask.cli import with_appcontext
@@ -17,6 +15,7 @@ from .audience import audience_of
 from .output import echo_json
 from .output import echo_table
 from .output import note
+from .parameters import read_object
 from .parameters import Seconds
 from .problems import CommandError
 from .problems import current_durable
@@ -39,25 +38,9 @@ _LONGEST_LOOK = 1.0
 _WORKERS_WAIT = 2.0
 
 
-def _read_data(
-    ctx: click.Context, param: click.Parameter, value: str
-) -> dict[str, t.Any]:
-    text = _read(value, ctx, param)
-    try:
-        found = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        source = {"-": "Standard input", "@": value[1:]}.get(value[:1])
-        problem = f"{source} is not JSON: {error}." if source else f"{error}."
-        advice = "" if source else ' Write it as \'{"key": "value"}\'.'
-        raise click.BadParameter(problem + advice, ctx, param) from None
-    if not isinstance(found, dict):
-        raise click.BadParameter("An event's data is a JSON object.", ctx, param)
-    return found
-
-
 @click.command("send")
 @click.argument("event")
-@click.argument("data", callback=_read_data, default="{}")
+@click.argument("data", callback=read_object, default="{}")
 @click.option(
     "--id",
     metavar="ID",
@@ -185,24 +168,3 @@ def _outcome(run: Run) -> str:
     if run.status == RunStatus.COMPLETED:
         return json.dumps(run.result, ensure_ascii=False, default=str)
     return run.reason or ""
-
-
-def _read(text: str, ctx: click.Context, param: click.Parameter) -> str:
-    if text == "-":
-        return sys.stdin.read()
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise click.BadParameter(
-            f"The file {text[1:]!r} cannot be read: {reason}. DATA that begins with @ "
-            "names a file with a JSON object in it.",
-            ctx,
-            param,
-        ) from None
-
-
-def _refuse_constant(name: str) -> t.NoReturn:
-    raise ValueError(f"{name} is not JSON")

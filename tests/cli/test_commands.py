@@ -121,7 +121,7 @@ def test_every_command_has_help_with_examples(run: Run) -> None:
         shown = run(name, "--help")
         assert shown.exit_code == 0
         assert f"flask durable {name}" in shown.output
-    for name in ("list", "show", "cancel", "retry", "resume"):
+    for name in ("list", "show", "signal", "cancel", "retry", "resume"):
         assert f"flask durable runs {name}" in run("runs", name, "--help").output
 
 
@@ -558,6 +558,56 @@ def test_a_run_that_does_not_exist_is_an_error(run: Run) -> None:
     assert "There is no run 'nothing'." in result.stderr
 
 
+def approval_asked(driven: Harness) -> str:
+    """Return the id of a run that waits for the signal ``approve``."""
+
+    @driven.durable.function(on="approval/asked")
+    def approve(event: t.Any, step: t.Any) -> t.Any:
+        return step.wait_for_signal("answer", "approve", timeout="7d")
+
+    driven.publish()
+    return t.cast(str, driven.send_and_settle("approval/asked", {}).id)
+
+
+def test_a_signal_is_given_to_a_run_once_for_each_id(run: Run, driven: Harness) -> None:
+    id = approval_asked(driven)
+    signal = ("runs", "signal", id, "approve")
+    assert run(*signal, '["Ada"]', "--id", "s1").stdout == "s1\n"
+    assert run(*signal, "2", "--id", "s1", "--json").stdout == '{"id": "s1"}\n'
+    driven.settle()
+    assert driven.runs.get(id).result == ["Ada"]
+
+
+@pytest.mark.parametrize(
+    ("input", "result"), [(None, None), ('{"by": "Ada"}', {"by": "Ada"})]
+)
+def test_a_signal_without_data_has_none_and_may_be_read_from_standard_input(
+    run: Run, driven: Harness, input: str | None, result: t.Any
+) -> None:
+    id = approval_asked(driven)
+    given = run("runs", "signal", id, "approve", *(["-"] if input else []), input=input)
+    assert len(given.stdout.strip()) == 26
+    driven.settle()
+    done = driven.runs.get(id)
+    assert (done.status, done.result) == (RunStatus.COMPLETED, result)
+
+
+def test_a_signal_that_no_run_takes_is_exit_code_1_and_bad_data_2(
+    run: Run, driven: Harness
+) -> None:
+    done = driven.send_and_settle("greeting/asked", {"name": "ada"})
+    finished = run("runs", "signal", done.id, "approve")
+    assert finished.exit_code == 1
+    assert "a finished run takes no signal" in finished.stderr
+    missing = run("runs", "signal", "nothing", "approve")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "There is no run 'nothing'." in missing.stderr
+    wrong = run("runs", "signal", done.id, "not a name!")
+    assert wrong.exit_code == 1
+    assert "its name may only have letters" in wrong.stderr
+    assert run("runs", "signal", done.id, "approve", "{").exit_code == 2
+
+
 def test_runs_are_cancelled_with_a_reason(run: Run, driven: Harness) -> None:
     asleep = [driven.send_and_settle("nap/asked", {}) for _ in range(2)]
     ids = [one.id for one in asleep]
@@ -698,6 +748,9 @@ arguments = st.text(
             ("runs", "cancel", "r1", "--reason"),
             ("runs", "list", "--function"),
             ("runs", "list", "--limit"),
+            ("runs", "signal", "r1"),
+            ("runs", "signal", "r1", "approve"),
+            ("runs", "signal", "r1", "approve", "{}", "--id"),
         ]
     ),
     argument=arguments,
