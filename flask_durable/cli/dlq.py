@@ -22,8 +22,8 @@ from .problems import check_text
 from .problems import current_durable
 from .problems import current_state
 from .problems import FAILURE
+from .run_json import iso
 from .timeline import clock
-from .timeline import iso
 
 if t.TYPE_CHECKING:
     from ..dead_letters.dead_letters import DeadLetters

@@ -8,7 +8,7 @@ import typing as t
 from .output import echo
 from .output import echo_json
 from .output import style
-from .timeline import iso
+from .run_json import iso
 
 if t.TYPE_CHECKING:
     from ..observe.run_logs import LogLine

@@ -10,6 +10,7 @@ from flask.cli import AppGroup
 
 from ..errors import DurableError
 from ..store.status import RunStatus
+from .family import family_of
 from .output import echo
 from .output import echo_json
 from .output import echo_table
@@ -18,13 +19,13 @@ from .parameters import read_json
 from .problems import check_text
 from .problems import current_durable
 from .problems import FAILURE
+from .run_json import run_as_json
 from .run_logs import follow as follow_run
 from .run_logs import line_as_json
 from .run_logs import line_as_text
 from .timeline import clock
 from .timeline import coloured
 from .timeline import describe
-from .timeline import run_as_json
 from .timeline import took
 
 if t.TYPE_CHECKING:
@@ -51,7 +52,7 @@ _ids_argument = click.argument(
     "--parent",
     metavar="RUN",
     callback=check_text,
-    help="Only runs that this run invoked.",
+    help="Only runs that this run invoked, and its branches.",
 )
 @click.option(
     "--limit",
@@ -71,7 +72,8 @@ def list_command(
     """List runs, the newest first.
 
     On a terminal the columns are aligned. Otherwise each run is one line, with tabs
-    between id, function, status, event, time of creation and duration.
+    between id, function, status, event, time of creation and duration. With --parent
+    the names of branches follow.
 
     \b
     Examples:
@@ -91,20 +93,23 @@ def list_command(
     if not found:
         note("No such runs.")
         return
-    echo_table(
-        ("run", "function", "status", "event", "created", "took"),
+    headers = ["run", "function", "status", "event", "created", "took"]
+    rows = [
         [
-            (
-                run.id,
-                run.function,
-                coloured(str(run.status)),
-                run.event_name,
-                clock(run.created),
-                took(run),
-            )
-            for run in found
-        ],
-    )
+            run.id,
+            run.function,
+            coloured(str(run.status)),
+            run.event_name,
+            clock(run.created),
+            took(run),
+        ]
+        for run in found
+    ]
+    if parent is not None:
+        headers.append("branch")
+        for row, run in zip(rows, found, strict=True):
+            row.append(run.branch or "")
+    echo_table(headers, rows)
 
 
 @runs.command("show")
@@ -116,9 +121,19 @@ def list_command(
     is_flag=True,
     help="Print only its log lines, until it is finished.",
 )
+@click.option(
+    "--branches",
+    is_flag=True,
+    help="Also show the steps of its branches, and each of many branches.",
+)
 @_json_option
-def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
+def show_command(
+    id: str, logs: bool, follow: bool, branches: bool, as_json: bool
+) -> None:
     """Show a run: its event, its steps, and its result or failure.
+
+    Below a step are its branches, or the run that it invoked, with their ids. Of more
+    than ten branches the failed and the slowest ones are shown.
 
     With --follow and --json each log line is printed as one JSON object.
 
@@ -126,6 +141,7 @@ def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
     Examples:
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --json | jq .steps
+      flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --branches
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --logs
       flask durable runs show 0b5a6v8f3c9e2d7g1h4k0m5n8p --follow
     """
@@ -137,13 +153,12 @@ def show_command(id: str, logs: bool, follow: bool, as_json: bool) -> None:
             note(f"Run {id} is {run.status}.")
         return
     lines = runs.logs(id) if logs else []
+    family = family_of(runs, run, unfold=branches)
     if as_json:
         kept = {"logs": [line_as_json(line) for line in lines]} if logs else {}
-        echo_json({**run_as_json(run), **kept})
+        echo_json({**run_as_json(run, family), **kept})
         return
-    waits = any(step.child for step in run.steps)
-    children = runs.list(parent=id, limit=1000) if waits else []
-    echo("\n".join(describe(run, children)))
+    echo("\n".join(describe(run, family)))
     if logs:
         echo("\n".join(["", *map(line_as_text, lines)] if lines else ["", "No lines."]))
 

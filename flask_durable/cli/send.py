@@ -22,8 +22,8 @@ from .problems import current_durable
 from .problems import current_state
 from .problems import FAILURE
 from .problems import is_unreachable
+from .run_json import run_as_json
 from .timeline import coloured
-from .timeline import run_as_json
 from .timeline import took
 
 if t.TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A run as text and as JSON: its facts, its claims, and its steps over time."""
+"""A run as text: its facts, its claims, and its steps and branches over time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from ..common.durations import format_seconds
 from ..errors import Failure
 from ..errors import PayloadError
 from ..store.memo import WAITS
+from ..store.status import RunStatus
+from .family import ALONE
+from .family import counts_of
+from .family import elapsed
+from .family import failure_of
+from .family import Family
+from .family import FEW
 from .output import aligned
 from .output import bar_characters
 from .output import style
@@ -41,49 +48,9 @@ _COLOURS = {
     "intent": "yellow",
     "begun": "cyan",
     "running": "cyan",
+    "suspended": "cyan",
     "waiting": "cyan",
 }
-
-
-def run_as_json(run: Run, *, steps: bool = True) -> dict[str, t.Any]:
-    """Return *run* as a JSON object; times are ISO 8601 in UTC.
-
-    A value that cannot be opened is ``null`` there, and listed in ``unreadable``.
-    """
-    reader = _Reader()
-    event = reader.read("event", lambda: run.event)
-    found: dict[str, t.Any] = {
-        "id": run.id,
-        "function": run.function,
-        "status": str(run.status),
-        "reason": run.reason,
-        "due": iso(run.due),
-        "event": {
-            "id": run.event_id,
-            "name": run.event_name,
-            "at": iso(event.at) if event else None,
-            "data": event.data if event else None,
-        },
-        "queue": run.queue,
-        "parent": run.parent,
-        "created": iso(run.created),
-        "started": iso(run.started),
-        "finished": iso(run.finished),
-        "result": reader.read("result", lambda: run.result),
-        "failure": reader.read("failure", lambda: _failure(run.failure)),
-        "dispatches": run.dispatches,
-        "attempt": run.attempt,
-        "version": run.version,
-        "message_error": run.message_error,
-        "changed_step": run.changed_step,
-        "progress": _progress_as_json(run.progress, reader),
-    }
-    if steps:
-        found["steps"] = [_step_as_json(step, reader) for step in run.steps]
-        found["claims"] = [_claim_as_json(claim) for claim in run.claims]
-    if reader.unreadable:
-        found["unreadable"] = reader.unreadable
-    return found
 
 
 def coloured(status: str) -> str:
@@ -95,8 +62,7 @@ def took(run: Run, now: datetime | None = None) -> str:
     """Return how long *run* took, or has taken up to *now*; empty before its start."""
     if run.started is None:
         return ""
-    end = run.finished or now or datetime.now(timezone.utc)
-    return format_seconds(max(0.0, (end - run.started).total_seconds()))
+    return format_seconds(elapsed(run, now or datetime.now(timezone.utc)))
 
 
 def clock(at: datetime | None) -> str:
@@ -104,17 +70,17 @@ def clock(at: datetime | None) -> str:
     return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if at else ""
 
 
-def describe(run: Run, children: t.Sequence[Run] = ()) -> list[str]:
+def describe(run: Run, family: Family = ALONE) -> list[str]:
     """Return the lines that show *run*: facts, claims, steps as bars, failure.
 
-    :param children: The runs that it invoked, whose states are shown with their steps.
+    :param family: The children and branches that are shown with its steps.
     """
     now = datetime.now(timezone.utc)
     lines = [f"{name:<10}{value}" for name, value in _facts(run, now)]
     if run.claims:
         lines += ["", *aligned([_claim_row(claim) for claim in run.claims])]
     if run.steps:
-        lines += ["", *_timeline(run, now, {child.id: child for child in children})]
+        lines += ["", *_timeline(run, family, now)]
     try:
         if run.failure is not None:
             lines += ["", *_explain(run.failure, run.status)]
@@ -140,6 +106,8 @@ def _facts(run: Run, now: datetime) -> t.Iterator[tuple[str, str]]:
     yield "queue", run.queue
     if run.parent is not None:
         yield "parent", run.parent
+    if run.branch is not None:
+        yield "branch", run.branch
     if run.message_error is not None:
         yield "message", style(f"failed: {_cut(run.message_error)}", fg="yellow")
     yield "created", f"{clock(run.created)} UTC"
@@ -179,116 +147,176 @@ def _claim_row(claim: Claim) -> list[str]:
     ]
 
 
-def _timeline(run: Run, now: datetime, children: t.Mapping[str, Run]) -> list[str]:
-    """Return a line for each attempt of each step, counted from the run's creation."""
-    bars = [bar for step in run.steps for bar in _bars_of(step, now)]
+@dataclasses.dataclass(frozen=True)
+class _Bar:
+    """One line of the timeline: an attempt of a step, a wait, or a child.
+
+    :param name: The text of the column of names.
+    :param status: The status that gives the colour.
+    :param state: The text of the column of states.
+    :param light: True for a time in which nothing is executed.
+    :param id: The id of a child.
+    :param details: The lines below it.
+    """
+
+    name: str
+    status: str
+    state: str
+    time: str
+    started: datetime | None
+    end: datetime | None
+    light: bool
+    id: str = ""
+    details: t.Sequence[str] = ()
+
+
+def _timeline(run: Run, family: Family, now: datetime) -> list[str]:
+    """Return the lines of all steps; times are counted from the run's creation."""
+    bars = list(_bars_of(run, family, now))
     end = max([bar.end for bar in bars if bar.end], default=now)
     span = max((end - run.created).total_seconds(), 0.001)
     rows = [_row(bar, run.created, span) for bar in bars]
     lines = []
     for line, bar in zip(aligned(rows), bars, strict=True):
-        lines.append(line)
-        step = bar.step
-        if not bar.last:
-            continue
-        if step.child is not None:
-            lines.append(f"{'':10}{_child(step.child, children.get(step.child))}")
-        try:
-            if step.about is not None:
-                lines.append(f"{'':10}{_cut(_awaited(step.about))}")
-        except PayloadError as error:
-            lines.append(f"{'':10}{_unreadable('What it waits for', error)}")
-        try:
-            if step.failure is not None:
-                lines.append(f"{'':10}{_one_line(step.failure)}")
-            if step.checkpoint is not None:
-                text = json.dumps(step.checkpoint, ensure_ascii=False)
-                lines.append(_cut(f"{'':10}checkpoint: {text}"))
-        except PayloadError as error:
-            lines.append(f"{'':10}{_unreadable('It', error)}")
+        indent = len(bar.name) - len(bar.name.lstrip())
+        lines += [line, *(f"{'':{10 + indent}}{detail}" for detail in bar.details)]
     return lines
 
 
-@dataclasses.dataclass(frozen=True)
-class _Bar:
-    """One line of the timeline: an attempt of a step, or a wait.
-
-    :param last: True for the last one of its step, whose state is the step's.
-    """
-
-    step: StepRecord
-    number: int
-    status: str
-    time: str
-    started: datetime | None
-    end: datetime | None
-    last: bool
+def _bars_of(run: Run, family: Family, now: datetime) -> t.Iterator[_Bar]:
+    for step in run.steps:
+        yield from _bars_of_step(step, _name_in(run, step.name), family, now)
+        for child in family.shown(step):
+            name = _name_in(run, child.branch or child.function)
+            yield _bar_of_child(child, f"  {name}", now)
+            if child.id in family.inner:
+                for bar in _bars_of(*family.inner[child.id], now):
+                    yield dataclasses.replace(bar, name=f"    {bar.name}")
 
 
-def _bars_of(step: StepRecord, now: datetime) -> t.Iterator[_Bar]:
+def _name_in(run: Run, name: str) -> str:
+    """Return *name* without that of the branch whose picture it is in."""
+    return name.removeprefix(f"{run.branch}/")
+
+
+def _bars_of_step(
+    step: StepRecord, name: str, family: Family, now: datetime
+) -> t.Iterator[_Bar]:
+    named = name if step.kind == "run" else f"{name} ({step.kind})"
     for attempt in step.attempts:
         if attempt.number < step.attempt:
             took = timedelta(seconds=attempt.duration)
             yield _Bar(
-                step,
-                attempt.number,
+                named,
                 "tried",
+                f"tried, attempt {attempt.number}",
                 format_seconds(attempt.duration),
                 attempt.started,
                 attempt.started + took,
-                last=False,
+                light=False,
             )
     # An attempt that is under way has left no time yet.
     known = step.started is not None and step.status not in ("intent", "begun")
+    counted = step.attempt > 1
     yield _Bar(
-        step,
-        step.attempt,
+        named,
         step.status,
+        step.status + (f", attempt {step.attempt}" if counted else ""),
         _time_of(step) if known or step.due else "",
         step.started if known else None,
         _end_of(step, now) if known else None,
-        last=True,
+        light=step.kind in WAITS,
+        details=list(_details_of(step, family)),
     )
 
 
+def _bar_of_child(child: Run, name: str, now: datetime) -> _Bar:
+    state = str(child.status)
+    if child.progress is not None and child.status == RunStatus.RUNNING:
+        state += f", {child.progress.fraction:.0%}"
+    details = list(_details_of_child(child))
+    if child.reason and child.status == RunStatus.SUSPENDED:
+        state += f" ({child.reason})"
+    due = child.due if child.status == RunStatus.SUSPENDED else None
+    return _Bar(
+        name,
+        str(child.status),
+        state,
+        f"until {clock(due)}" if due else took(child, now),
+        child.started,
+        None if child.started is None else child.finished or now,
+        light=child.status in (RunStatus.SUSPENDED, RunStatus.QUEUED),
+        id=child.id,
+        details=details,
+    )
+
+
+def _details_of(step: StepRecord, family: Family) -> t.Iterator[str]:
+    children = family.of(step)
+    if step.child is not None and not children:
+        yield f"run {step.child}, which was removed"
+    if len(children) > FEW:
+        counts = counts_of(children).items()
+        told = ", ".join(f"{count:,} {status}" for status, count in counts)
+        yield f"{len(children):,} branches: {told}"
+    try:
+        if step.about is not None:
+            yield _cut(_awaited(step.about))
+    except PayloadError as error:
+        yield _unreadable("What it waits for", error)
+    try:
+        if step.failure is not None:
+            yield _one_line(step.failure)
+        if step.checkpoint is not None:
+            text = json.dumps(step.checkpoint, ensure_ascii=False)
+            yield _cut(f"checkpoint: {text}")
+    except PayloadError as error:
+        yield _unreadable("It", error)
+
+
+def _details_of_child(child: Run) -> t.Iterator[str]:
+    # The reason of one that is suspended is a word, and that of a branch that was
+    # cancelled is the same for all.
+    told = child.status == RunStatus.CANCELLED and child.branch is None
+    if child.reason and (told or child.status == RunStatus.PAUSED):
+        yield _cut(child.reason)
+    try:
+        if (failure := failure_of(child)) is not None:
+            yield _one_line(failure)
+    except PayloadError as error:
+        yield _unreadable("Its failure", error)
+
+
 def _row(bar: _Bar, begin: datetime, span: float) -> list[str]:
-    step = bar.step
-    state = bar.status + (f", attempt {bar.number}" if step.attempt > 1 else "")
     if bar.started is None or bar.end is None:
-        return [" " * 8, _named(step), state, bar.time, ""]
+        state = style(bar.state, fg=_COLOURS.get(bar.status)) if bar.id else bar.state
+        return [" " * 8, bar.name, state, bar.time, "", bar.id]
     offset = max(0.0, (bar.started - begin).total_seconds())
     length = max(0.0, (bar.end - bar.started).total_seconds())
     start = min(int(offset / span * BAR_WIDTH), BAR_WIDTH - 1)
     width = max(1, min(round(length / span * BAR_WIDTH), BAR_WIDTH - start))
     full, light = bar_characters()
-    drawn = " " * start + (light if step.kind in WAITS else full) * width
+    drawn = " " * start + (light if bar.light else full) * width
     colour = _COLOURS.get(bar.status)
     return [
         f"{'+' + format_seconds(offset):>8}",
-        _named(step),
-        style(state, fg=colour),
+        bar.name,
+        style(bar.state, fg=colour),
         bar.time,
         style(drawn, fg=colour),
+        bar.id,
     ]
-
-
-def _child(id: str, child: Run | None) -> str:
-    if child is None:
-        return f"run {id}, which was removed"
-    reason = f" ({child.reason})" if child.reason else ""
-    return f"run {id} of {child.function}: {coloured(str(child.status))}{reason}"
 
 
 def _awaited(about: dict[str, t.Any]) -> str:
     """Return what a step waits for, for a person."""
     wanted = about.get("match", {})
     parts = [f"{path} = {json.dumps(value)}" for path, value in wanted.items()]
-    what = about.get("event") or f"signal {about['signal']}"
+    what = about.get("event")
+    if what is None:
+        told = [f"{key} {value}" for key, value in about.items() if key != "match"]
+        what = ", ".join(told)
     return what + (f" where {' and '.join(parts)}" if parts else "")
-
-
-def _named(step: StepRecord) -> str:
-    return step.name if step.kind == "run" else f"{step.name} ({step.kind})"
 
 
 def _time_of(step: StepRecord) -> str:
@@ -321,67 +349,5 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
-def _step_as_json(step: StepRecord, reader: _Reader) -> dict[str, t.Any]:
-    place = f"steps[{step.name!r}]"
-    return {
-        "name": step.name,
-        "kind": step.kind,
-        "status": step.status,
-        "attempt": step.attempt,
-        "started": iso(step.started),
-        "duration": step.duration,
-        "due": iso(step.due),
-        "child": step.child,
-        "attempts": [
-            {**dataclasses.asdict(attempt), "started": iso(attempt.started)}
-            for attempt in step.attempts
-        ],
-        "about": reader.read(f"{place}.about", lambda: step.about),
-        "value": reader.read(f"{place}.value", lambda: step.value),
-        "failure": reader.read(f"{place}.failure", lambda: _failure(step.failure)),
-        "checkpoint": reader.read(f"{place}.checkpoint", lambda: step.checkpoint),
-    }
-
-
-def _progress_as_json(
-    progress: RunProgress | None, reader: _Reader
-) -> dict[str, t.Any] | None:
-    if progress is None:
-        return None
-    return {
-        "fraction": progress.fraction,
-        "message": reader.read("progress.message", lambda: progress.message),
-        "at": iso(progress.at),
-    }
-
-
-def _claim_as_json(claim: Claim) -> dict[str, t.Any]:
-    return {**dataclasses.asdict(claim), "at": iso(claim.at)}
-
-
-class _Reader:
-    """Opens values of a run, and collects the errors of those that cannot be opened."""
-
-    def __init__(self) -> None:
-        self.unreadable: list[dict[str, str]] = []
-
-    def read(self, field: str, value: t.Callable[[], T]) -> T | None:
-        try:
-            return value()
-        except PayloadError as error:
-            fault = {"field": field, "code": error.code, "message": str(error)}
-            self.unreadable.append(fault)
-            return None
-
-
 def _unreadable(what: str, error: PayloadError) -> str:
     return f"{what} cannot be read ({error.code}): {error}"
-
-
-def _failure(failure: Failure | None) -> dict[str, t.Any] | None:
-    return None if failure is None else dataclasses.asdict(failure)
-
-
-def iso(at: datetime | None) -> str | None:
-    """Return *at* as ISO 8601 in UTC, for a program."""
-    return None if at is None else at.astimezone(timezone.utc).isoformat()

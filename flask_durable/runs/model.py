@@ -39,7 +39,8 @@ class StepRecord:
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
     :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke``,
-        ``send_event``, or ``event`` or ``signal``, a wait for one.
+        ``send_event``, ``event`` or ``signal``, a wait for one, or ``group``, a step
+        with branches.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a wait.
@@ -48,6 +49,7 @@ class StepRecord:
     :param due: The end of a sleep or of another wait.
     :param child: The id of the run that it invoked.
     :param value: The result, as JSON gives it back; of an event its name, id and data.
+        ``None`` for a step with branches.
     :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
         first; empty for a wait.
@@ -128,6 +130,7 @@ class Run:
         later execution of the body called it with other arguments.
     :param progress: The newest progress that it has shown; it stays when the run ends.
     :param parent: The id of the run that invoked it, or whose branch it is.
+    :param parent_step: The name of the parent's step that did; ``None`` without one.
     :param branch: The name of the branch, such as ``chunks[3]``; ``None`` for a run
         that is no branch.
     """
@@ -155,6 +158,7 @@ class Run:
     changed_step: str | None = None
     progress: RunProgress | None = None
     parent: str | None = None
+    parent_step: str | None = None
     branch: str | None = None
 
     def __repr__(self) -> str:

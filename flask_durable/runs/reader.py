@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing as t
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
 from ..common.times import datetime_of
@@ -56,6 +57,7 @@ class Reader:
             attempt=int(record["attempt"]) + 1,
             version=record.get("version", ""),
             parent=record.get("parent"),
+            parent_step=record.get("parent_step"),
             branch=_branch(record),
             message_error=message_error,
             changed_step=record.get("changed_step"),
@@ -65,6 +67,19 @@ class Reader:
             failure=self._failure(record.get("failure")),
             steps=self._steps(memos),
             claims=Claim.load_all(record.get("claims", "")),
+        )
+
+    def brief(self, record: Record, whole: t.Callable[[], Run]) -> Run:
+        """Return a run whose record has no data.
+
+        :param whole: A callable that returns it with its data. It is called when the
+            first of that is asked for.
+        """
+        return replace(
+            self.run(record, {}),
+            event=Deferred(lambda: whole().event),
+            result=Deferred(lambda: whole().result),
+            failure=Deferred(lambda: whole().failure),
         )
 
     def _steps(self, memos: dict[str, Memo]) -> tuple[StepRecord, ...]:
@@ -91,6 +106,8 @@ class Reader:
         )
 
     def _answer(self, memo: Memo) -> t.Any:
+        if memo.kind == "group":  # it has the names of the branches
+            return None
         if memo.kind not in ANSWERED:
             return self._value(memo.body)
         if memo.kind == "signal" or not memo.answer:

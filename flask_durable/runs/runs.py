@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import time
 import typing as t
 from datetime import datetime
@@ -133,6 +134,28 @@ class Runs:
             if len(found) >= limit or len(ids) < limit:
                 break
         return found[:limit]
+
+    def children(self, id: str) -> builtins.list[Run]:
+        """Return the runs that the run *id* invoked and its branches, oldest first.
+
+        They have no steps. At most 10,000 are returned, the newest. Only short fields
+        are read. Event, result and failure of a run are read when they are asked for,
+        which raises :class:`~flask_durable.RunNotFound` if it was removed since.
+        """
+        with shielded():
+            records = self._store.children(id)
+        found = []
+        for record in records:
+            whole = functools.cache(functools.partial(self._whole, record["id"]))
+            found.append(self._reader.brief(record, whole))
+        return found
+
+    def _whole(self, id: str) -> Run:
+        with shielded():
+            records = self._store.read_records([id])
+        if not records:
+            raise _not_found(id)
+        return self._reader.run(records[0], {})
 
     def of_event(self, event_id: str) -> builtins.list[Run]:
         """Return the runs that the event *event_id* has, of all published functions."""

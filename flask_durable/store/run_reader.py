@@ -12,6 +12,19 @@ from .server import StateServer
 
 Record = dict[str, str]
 
+#: Children of a run that are read at most, the newest.
+MAX_CHILDREN = 10_000
+
+#: Records that are read in one exchange, where only small fields of them are.
+_PAGE = 500
+
+#: Those fields: none of them is as large as a user's data may be.
+_BRIEF = (
+    *("function", "queue", "status", "reason", "due", "version", "progress"),
+    *("event_id", "event_name", "created", "started", "finished"),
+    *("dispatches", "attempt", "parent", "parent_step", "place"),
+)
+
 
 class RunReader:
     """Reads runs.
@@ -65,6 +78,27 @@ class RunReader:
             events = self.events_of([record["id"] for record in branches])
             for record, event in zip(branches, events, strict=True):
                 record["event"] = event or ""
+        return found
+
+    def children(self, run_id: str) -> list[Record]:
+        """Return the children and branches of a run in brief, the oldest first.
+
+        :returns: Records without the user's data, at most :data:`MAX_CHILDREN`.
+        """
+        client, tag = self.server.client, self.keys.tag_of(run_id)
+        index = f"{tag}:children:{run_id}"
+        ids = t.cast("list[str]", client.zrange(index, -MAX_CHILDREN, -1))
+        found: list[Record] = []
+        for offset in range(0, len(ids), _PAGE):
+            page = ids[offset : offset + _PAGE]
+            pipeline = client.pipeline(transaction=False)
+            for id in page:
+                pipeline.hmget(f"{tag}:run:{id}", _BRIEF)
+            for id, values in zip(page, pipeline.execute(), strict=True):
+                known = zip(_BRIEF, values, strict=True)
+                record = {name: value for name, value in known if value is not None}
+                if "status" in record:
+                    found.append({"id": id, **record})
         return found
 
     def events_of(self, run_ids: t.Sequence[str]) -> list[str | None]:

@@ -472,16 +472,123 @@ def test_a_step_that_invoked_a_run_is_shown_with_that_run(
 
     shown = run("runs", "show", parent.id).stdout
     assert "call (invoke)  waiting" in shown
-    assert f"          run {child.id} of callee: suspended (sleep)" in shown
+    (drawn,) = [line for line in shown.splitlines() if line.endswith(child.id)]
+    assert drawn.split()[1:4] == ["callee", "suspended", "(sleep)"]
+    assert "░" in drawn
     assert f"parent    {parent.id}" in run("runs", "show", child.id).stdout
     listed = rows(run("runs", "list", "--parent", parent.id))
     assert [row[0] for row in listed] == [child.id]
     found = json.loads(run("runs", "show", parent.id, "--json").stdout)
     assert (found["parent"], found["steps"][0]["child"]) == (None, child.id)
+    [shown_child] = found["steps"][0]["children"]
+    assert (shown_child["id"], shown_child["status"]) == (child.id, "suspended")
 
     run("runs", "cancel", parent.id)
     shown = run("runs", "show", parent.id).stdout
-    assert f"run {child.id} of callee: cancelled (the run that invoked it" in shown
+    assert (
+        f"{'':12}the run that invoked it does not wait any more" in shown.splitlines()
+    )
+    assert lines_with(shown, "callee cancelled")
+
+
+def lines_with(text: str, part: str) -> list[str]:
+    """Return the lines with these words, one space apart."""
+    return [line for line in text.splitlines() if part in " ".join(line.split())]
+
+
+def test_branches_are_drawn_under_their_step_with_bars_of_their_own(
+    run: Run, driven: Harness
+) -> None:
+    @driven.durable.function(on="film/made", retries=0)
+    def make(event: t.Any, step: t.Any) -> None:
+        step.parallel(
+            "media",
+            audio=lambda step: step.run("cut", str),
+            approved=lambda step: step.wait_for_signal("answer", "ok", timeout="7d"),
+        )
+
+    driven.publish()
+    parent = driven.send_and_settle("film/made", {})
+    approved, audio = sorted(
+        driven.runs.list(parent=parent.id), key=lambda branch: branch.branch
+    )
+
+    shown = run("runs", "show", parent.id).stdout
+    step = shown.splitlines().index(*lines_with(shown, "media (group) waiting"))
+    first, second = shown.splitlines()[step + 1 : step + 3]
+    assert first.split()[1:4] == ["media[approved]", "suspended", "(signal)"]
+    assert f"until {approved.due:%Y-%m-%d %H:%M:%S}" in first
+    assert second.split()[1:3] == ["media[audio]", "completed"]
+    assert [line.split()[-1] for line in (first, second)] == [approved.id, audio.id]
+    assert ("░" in first, "█" in second) == (True, True)
+    assert "cut" not in shown
+    assert f"branch    {audio.branch}" in run("runs", "show", audio.id).stdout
+    listed = rows(run("runs", "list", "--parent", parent.id))
+    assert {row[0]: row[-1] for row in listed} == {
+        approved.id: "media[approved]",
+        audio.id: "media[audio]",
+    }
+
+    unfolded = run("runs", "show", parent.id, "--branches").stdout
+    (cut,) = lines_with(unfolded, "cut done")
+    (answer,) = lines_with(unfolded, "answer (signal) waiting")
+    assert (cut.index("cut"), answer.index("answer")) == (14, 14)
+    assert f"{'':14}signal ok" in unfolded.splitlines()
+
+
+def chunked(driven: Harness, number: int) -> str:
+    """Return the id of a run with a map of *number* items, of which two fail."""
+
+    def chunk(item: str, step: t.Any) -> None:
+        step.run("look", explode if item[:2] in ("7 ", "9 ") else str)
+
+    @driven.durable.function(on="chunks/made", retries=0)
+    def make(event: t.Any, step: t.Any) -> None:
+        items = [f"{place} {'large' * 1000}" for place in range(number)]
+        step.map("chunks", chunk, items, tolerate=2)
+
+    driven.publish()
+    return t.cast(str, driven.send_and_settle("chunks/made", {}).id)
+
+
+def test_many_branches_are_folded_to_the_failed_and_the_slowest_ones(
+    run: Run, driven: Harness
+) -> None:
+    id = chunked(driven, 40)
+    shown = run("runs", "show", id).stdout
+    assert f"{'':10}40 branches: 38 completed, 2 failed" in shown.splitlines()
+    drawn = lines_with(shown, "s chunks[")
+    failed = [line.split()[1] for line in drawn if "failed" in line]
+    assert failed == ["chunks[7]", "chunks[9]"]
+    assert 2 < len(drawn) <= 10
+    assert shown.count(f"{'':12}RuntimeError: out of order") == 2
+
+    found = json.loads(run("runs", "show", id, "--json").stdout)["steps"][0]
+    assert found["branches"] == {"completed": 38, "failed": 2}
+    assert len(found["children"]) == len(drawn)
+    failures = [child["failure"] for child in found["children"]]
+    assert [f["message"] for f in failures if f] == ["out of order"] * 2
+
+    unfolded = run("runs", "show", id, "--branches")
+    places = [line.split()[1] for line in lines_with(unfolded.stdout, "s chunks[")]
+    assert places == [f"chunks[{place}]" for place in range(40)]
+    assert len(lines_with(unfolded.stdout, "look done")) == 38
+    whole = json.loads(run("runs", "show", id, "--branches", "--json").stdout)
+    steps = [child["steps"][0]["name"] for child in whole["steps"][0]["children"]]
+    assert steps == [f"chunks[{place}]/look" for place in range(40)]
+
+
+def test_branches_that_are_not_drawn_are_read_in_brief(
+    run: Run, driven: Harness
+) -> None:
+    id = chunked(driven, 40)
+    client = driven.state.server.client
+    client.config_resetstat()
+    run("runs", "show", id)
+    stats = client.info("commandstats")
+    # The run and its steps, and the two failed branches.
+    assert stats["cmdstat_hgetall"]["calls"] <= 6
+    assert stats["cmdstat_hmget"]["calls"] >= 40
 
 
 def test_a_run_as_json_has_everything(run: Run, driven: Harness) -> None:

@@ -23,8 +23,10 @@ from flask_durable import StepAttempt
 from flask_durable import StepRecord
 from flask_durable.cli import output
 from flask_durable.cli import timeline
+from flask_durable.cli.family import Family
 from flask_durable.cli.output import echo_json
 from flask_durable.cli.output import echo_table
+from flask_durable.cli.run_json import run_as_json
 
 BEGIN = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
 
@@ -215,7 +217,7 @@ def test_progress_and_a_checkpoint_are_shown() -> None:
     told = f"progress  25% at {timeline.clock(BEGIN)} UTC: chunk 3 of 12"
     assert told in lines
     assert f'{"":10}checkpoint: {{"chunk": 3}}' in lines
-    found = timeline.run_as_json(shown)
+    found = run_as_json(shown)
     assert found["progress"]["fraction"] == 0.25
     assert found["progress"]["message"] == "chunk 3 of 12"
     assert found["steps"][0]["checkpoint"] == {"chunk": 3}
@@ -283,18 +285,59 @@ def test_failed_attempts_show_their_error_in_one_line() -> None:
     assert lines[-1] == f"{'':10}ValueError: bad value"
 
 
+def branch(place: int, seconds: float, **changes: t.Any) -> Run:
+    return run(
+        id=f"r1.b-{place}",
+        branch=f"chunks[{place}]",
+        parent_step="chunks",
+        finished=BEGIN + timedelta(seconds=seconds),
+        **changes,
+    )
+
+
+def test_of_many_branches_the_slowest_are_shown() -> None:
+    branches = [branch(place, 100 - place) for place in range(20)]
+    branches[7] = branch(7, 0, status=RunStatus.FAILED)
+    branches[8] = branch(8, 9999, status=RunStatus.CANCELLED)
+    branches[9] = branch(9, 0, status=RunStatus.PAUSED, reason="changed code")
+    group = step("chunks", kind="group", status="waiting", attempt=0)
+    family = Family({"chunks": branches})
+    shown = [one.branch for one in family.shown(group)]
+    assert shown == [f"chunks[{place}]" for place in (0, 1, 2, 3, 4, 7, 9)]
+    lines = timeline.describe(run(group), family)
+    assert f"{'':10}20 branches: 17 completed, 1 failed, 1 cancelled, 1 paused" in lines
+    assert f"{'':12}changed code" in lines
+
+
+def test_a_branch_that_runs_shows_its_progress() -> None:
+    running = branch(
+        0,
+        0,
+        status=RunStatus.RUNNING,
+        progress=RunProgress(0.4, BEGIN, "chunk 3 of 12"),
+    )
+    group = step("chunks", kind="group", status="waiting", attempt=0)
+    lines = timeline.describe(run(group), Family({"chunks": [running]}))
+    assert "chunks[0]     running, 40%" in lines[-1]
+
+
+def test_a_wait_of_any_kind_says_what_it_waits_for() -> None:
+    asked = step("answer", kind="url", status="waiting", about={"url": "approve"})
+    assert timeline.describe(run(asked))[-1] == f"{'':10}url approve"
+
+
 def test_a_long_result_is_cut_for_a_person_only() -> None:
     long = run(result="x" * 10_000)
     (line,) = [line for line in timeline.describe(long) if line.startswith("result")]
     assert len(line) < 400
-    assert len(timeline.run_as_json(long)["result"]) == 10_000
+    assert len(run_as_json(long)["result"]) == 10_000
 
 
 def test_a_run_as_json_can_be_encoded() -> None:
     failure = Failure("ValueError", "bad")
-    shown = timeline.run_as_json(run(step("one", failure=failure), failure=failure))
+    shown = run_as_json(run(step("one", failure=failure), failure=failure))
     again = json.loads(json.dumps(shown))
     assert again["created"] == "2026-11-21T12:00:00+00:00"
     assert again["failure"]["type"] == "ValueError"
     assert again["steps"][0]["failure"]["message"] == "bad"
-    assert "steps" not in timeline.run_as_json(run(), steps=False)
+    assert "steps" not in run_as_json(run(), steps=False)
