@@ -85,7 +85,7 @@ def _to_redis(state: AppState, threads: int, count: int) -> Figure:
 
 def _send(state: AppState, count: int) -> None:
     messages = [state.message("bench/noop") for _ in range(count)]
-    for outcome in state.send_messages(messages):
+    for outcome in state.event_sender.send(messages):
         if isinstance(outcome, Exception):
             raise outcome
 

@@ -340,7 +340,7 @@ class Durable(Decorators):
                 self._warn_if_unheard(message.name)
 
     def _send_now(self, state: AppState, messages: t.Sequence[EventMessage]) -> None:
-        outcomes = state.send_messages(messages)
+        outcomes = state.event_sender.send(messages)
         failed = failures(outcomes)
         if failed:
             pairs = zip(messages, outcomes, strict=True)

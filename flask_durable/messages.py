@@ -16,11 +16,16 @@ import math
 import re
 import typing as t
 
+from .common.ids import derived_id
+
 #: Version of the form. A message with another version is of another release.
 VERSION = 1
 
 #: The logical name of the queue that events wait in.
 EVENT_QUEUE = "events"
+
+#: The path of :meth:`EventMessage.in_group` that puts all events into one group.
+ONE_GROUP = "*"
 
 #: The range of times: milliseconds since 1970 of the years 1 to 9999.
 FIRST_TIME = -62_135_596_800_000
@@ -98,6 +103,28 @@ class EventMessage:
     def key(self) -> str:
         """The key by which notes about this message are found: that of its event."""
         return f"event:{self.id}"
+
+    def in_group(self, path: str | None) -> EventMessage:
+        """Return the message in the group of its value at *path*; in none without one.
+
+        The group is a digest, since it travels beside data that may be encrypted.
+
+        :param path: A path such as ``data.tenant``, or :data:`ONE_GROUP`; ``None`` if
+            events have no groups.
+        """
+        if path is None:
+            return self
+        return dataclasses.replace(self, group=self._group_at(path))
+
+    def _group_at(self, path: str) -> str:
+        if path == ONE_GROUP:
+            return ONE_GROUP
+        value: t.Any = {"name": self.name, "id": self.id, "data": self.data}
+        for name in path.split("."):
+            if not isinstance(value, dict) or value.get(name) is None:
+                return ""
+            value = value[name]
+        return derived_id(json.dumps(value, sort_keys=True))
 
     def encode(self) -> str:
         """Return the message as JSON text, with its data as of the first call."""

@@ -31,9 +31,9 @@ from flask_durable.security import keys
 from flask_durable.security import signatures
 from flask_durable.serialization import refusal
 from flask_durable.store import run_store
-from flask_durable.web import batch
 from flask_durable.web import blueprint
 from flask_durable.web import events as endpoint
+from flask_durable.web import http
 
 from .support.parsing import parsed
 
@@ -266,8 +266,8 @@ def test_every_folder_and_every_state_is_described() -> None:
 # -- What is promised in figures --------------------------------------------------
 
 LIMITS = {
-    "Events of one HTTP request": [batch.MAX_EVENTS],
-    "Body of one HTTP request": [100, endpoint.MAX_EVENTS_BODY // 2**20],
+    "Events of one HTTP request": [endpoint.MAX_EVENTS],
+    "Body of one HTTP request": [100, http.MAX_EVENTS_BODY // 2**20],
     "An event, a result, in a blob store": [config.MAX_BLOB // 2**20],
     "Depth of an event, of a result": [envelope.MAX_DEPTH],
     "Characters of an event's name, of its id": [names.MAX_NAME, names.MAX_ID],

@@ -68,7 +68,8 @@ class Database:
         return Relay(
             settings.namespace,
             engine_of(state.app),
-            send=state.send_messages,
+            # The sender is made by the first one to send.
+            send=lambda messages: state.event_sender.send(messages),
             open_event=state.payloads.open_event,
             events_of=state.store.events_of,
             kept=min(settings.retention, settings.failed_retention),

@@ -10,7 +10,6 @@ import os
 import typing as t
 import weakref
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 from ..common.safe_points import call
 from ..config.settings import Settings
@@ -41,7 +40,6 @@ from ..observe.sentry.scrubbing import protect
 from ..payloads.cipher import Cipher
 from ..payloads.sealing import make_blob_store
 from ..payloads.sealing import Payloads
-from ..queue.groups import group_of
 from ..queue.sending import Sender
 from ..queue.window import Window
 from ..runs.runs import Runs
@@ -60,7 +58,6 @@ if t.TYPE_CHECKING:
     from ..events.model import EventLike
     from ..events.schemas import Schemas
     from ..functions.registry import FunctionRegistry
-    from ..messages import Outcome
     from ..queue.broker import DurableBroker
     from ..queue.transport import Transport
 
@@ -176,8 +173,11 @@ class AppState(Stores):
         return Outbox(self.store, self.message_sender)
 
     @functools.cached_property
-    def sender(self) -> EventSender:
-        """The sender of events of the application and of clients."""
+    def event_sender(self) -> EventSender:
+        """The sender of events of the application and of clients.
+
+        :raises ConfigurationError: There is nothing to send by.
+        """
         spools = self.settings.spool
         return EventSender(
             self.message_sender,
@@ -186,6 +186,7 @@ class AppState(Stores):
             self.memory,
             Spool(self.impatient_server, self.store.keys) if spools else None,
             self.middleware,
+            group=self._event_group,
             write_through=self.settings.fsync == "step",
         )
 
@@ -271,15 +272,6 @@ class AppState(Stores):
             **given,
         )
 
-    def send_messages(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
-        """Send events; return for each its new owner, or the error if it has none.
-
-        :raises ConfigurationError: There is nothing to send by; no event was sent.
-        """
-        if not messages:
-            return []
-        return self.sender.send([self._in_group(message) for message in messages])
-
     @functools.cached_property
     def readiness(self) -> Readiness:
         """The obstacles to accepting events in this process."""
@@ -295,16 +287,14 @@ class AppState(Stores):
 
     def _message_of(self, event: EventLike, derived_id: str) -> EventMessage:
         generated = getattr(event, "_generated_id", True)
-        if generated:
-            return self._in_group(self.message(event, id=derived_id))
-        return self._in_group(self.message(event))
+        message = self.message(event, id=derived_id if generated else None)
+        return message.in_group(self._event_group)
 
-    def _in_group(self, message: EventMessage) -> EventMessage:
-        """Return *message* with its message group, where events have one."""
+    @property
+    def _event_group(self) -> str | None:
+        """The path of the value that events are grouped by, on a FIFO queue."""
         options = self.settings.queues.get(EVENT_QUEUE)
-        if options is None or options.group is None:
-            return message
-        return replace(message, group=group_of(message, options.group))
+        return None if options is None else options.group
 
     def _check_event(self, message: EventMessage) -> None:
         # Sealed data was checked when it was sent, and is again where it is opened.

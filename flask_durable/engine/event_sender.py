@@ -52,6 +52,8 @@ class EventSender:
     """Puts events on the event queue, or into the outbox.
 
     :param spool: The outbox for events that the queue does not take; ``None`` for none.
+    :param group: The path of the value that events are grouped by, see
+        :meth:`~flask_durable.messages.EventMessage.in_group`.
     :param write_through: True if an event is owned only when the state server has
         confirmed its writes (``DURABLE_FSYNC="step"``).
     """
@@ -65,6 +67,7 @@ class EventSender:
         spool: Spool | None,
         middleware: MiddlewareChain,
         *,
+        group: str | None = None,
         write_through: bool,
     ) -> None:
         self._queue = queue
@@ -73,6 +76,7 @@ class EventSender:
         self._memory = memory
         self._spool = spool
         self._middleware = middleware
+        self._group = group
         self._write_through = write_through
 
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
@@ -81,6 +85,9 @@ class EventSender:
         Any error is an answer: some events may be on the queue when it comes. Their ids
         are fixed, so the sender's repeat of all of them makes no second run.
         """
+        if not messages:
+            return []
+        messages = [message.in_group(self._group) for message in messages]
         with shielded(), announced(self._middleware, messages) as (sending, traced):
             sending.outcomes = self._own(traced, sending)
         return list(sending.outcomes)

@@ -10,8 +10,9 @@ from flask import Response
 from werkzeug.exceptions import HTTPException
 
 from ..app.state import AppState
-from .events import error_body
-from .events import EventRoutes
+from .events import EventsRoute
+from .health import HealthRoutes
+from .http import error_body
 from .http import json_response
 from .http import Refused
 from .http import with_headers_of
@@ -46,10 +47,11 @@ def events_blueprint(state: AppState, *, open_ingest: bool = False) -> Blueprint
     """
     prefix = state.settings.url_prefix or "/"
     blueprint = Blueprint("durable", __name__, url_prefix=prefix)
-    routes = EventRoutes(state, open_ingest)
-    blueprint.add_url_rule("/events", "events", routes.accept, methods=["POST"])
-    blueprint.add_url_rule("/healthz", "healthz", routes.healthz)
-    blueprint.add_url_rule("/readyz", "readyz", routes.readyz)
+    events = EventsRoute(state, open_ingest)
+    blueprint.add_url_rule("/events", "events", events.accept, methods=["POST"])
+    health = HealthRoutes(state)
+    blueprint.add_url_rule("/healthz", "healthz", health.healthz)
+    blueprint.add_url_rule("/readyz", "readyz", health.readyz)
     blueprint.register_error_handler(Refused, _refused)
     Surroundings.install(blueprint, _paths_below(prefix), _http_error)
     return blueprint

@@ -67,6 +67,40 @@ def read_body(limit: int) -> bytes:
     return body
 
 
+def parse_body(body: bytes) -> t.Any:
+    """Return the JSON value of *body*.
+
+    :raises Refused: The body is not JSON.
+    """
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Refused(400, "The body is not UTF-8.") from None
+    except RecursionError:
+        raise Refused(400, "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Refused(400, f"The body is not JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> t.NoReturn:
+    raise ValueError(f"{name} is no number there")
+
+
+def items_of(body: t.Any, limit: int) -> list[t.Any]:
+    """Return the one event, or several, of *body* as a list.
+
+    :param limit: The most events.
+    :raises Refused: The list is longer, or the body is neither an object nor a list.
+    """
+    if isinstance(body, list):
+        if len(body) > limit:
+            raise Refused(413, f"A request may have {limit} events, not {len(body)}.")
+        return body
+    if not isinstance(body, dict):
+        raise Refused(400, "The body is neither an event nor a list of events.")
+    return [body]
+
+
 def trace_headers() -> dict[str, str]:
     """Return the headers of the request that travel with its events."""
     found = {name: request.headers.get(name, "") for name in TRACE_HEADERS}
@@ -83,6 +117,11 @@ def json_response(body: t.Mapping[str, t.Any], status: int) -> Response:
     response = Response(json.dumps(body) + "\n", status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def error_body(code: str, message: str) -> dict[str, t.Any]:
+    """Return the body of an answer that tells of an error."""
+    return {"code": code, "message": message}
 
 
 def with_headers_of(error: HTTPException, response: Response) -> Response:

@@ -46,11 +46,11 @@ from ..messages import failures
 from ..security.keys import matches_event_key
 from .access import Credentials
 from .access import is_local
-from .batch import items_of
-from .batch import parse
+from .http import items_of
 from .http import json_response
 from .http import log_refusal
 from .http import MAX_EVENTS_BODY
+from .http import parse_body
 from .http import read_body
 from .http import Refused
 from .http import RETRY_AFTER_SECONDS
@@ -108,7 +108,7 @@ class _EventAPI:
             seed=Seed.parse(request.headers.get(SEED_HEADER, "")),
             headers=trace_headers(),
         )
-        outcomes = self.state.send_messages(messages)
+        outcomes = self.state.event_sender.send(messages)
         pairs = zip(messages, outcomes, strict=True)
         ids = [message.id for message, outcome in pairs if isinstance(outcome, str)]
         failed = failures(outcomes)
@@ -160,7 +160,7 @@ class InngestReader:
         """
         messages: list[EventMessage] = []
         problems: list[str] = []
-        for index, item in enumerate(items_of(parse(body), MAX_SDK_EVENTS)):
+        for index, item in enumerate(items_of(parse_body(body), MAX_SDK_EVENTS)):
             default_id = new_event_id() if seed is None else seed.event_id(index)
             try:
                 messages.append(self._message(item, default_id, headers))

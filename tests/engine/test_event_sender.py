@@ -185,7 +185,7 @@ def test_a_queue_that_stays_away_is_tried_without_losing_anything(make: Make) ->
 def test_a_full_spool_is_an_error(make: Make) -> None:
     gate = make(DURABLE_SPOOL=True)
     state = gate.harness.state
-    state.sender._spool = Spool(state.server, state.store.keys, limit=2)
+    state.event_sender._spool = Spool(state.server, state.store.keys, limit=2)
     gate.proxy.take_down()
 
     with pytest.raises(UnavailableError, match=r"1 of 3 .* holds 2 events") as caught:
@@ -208,7 +208,7 @@ def test_what_the_queue_will_never_take_is_not_spooled(
     message = harness.state.message("a/b", {"x": "y"})
     message.__dict__["_text"] = "\x00"
 
-    [error] = harness.state.send_messages([message])
+    [error] = harness.state.event_sender.send([message])
 
     assert isinstance(error, EventError)
     assert harness.state.store.count_owed_events() == 0
@@ -237,6 +237,24 @@ def test_an_unforeseen_error_of_a_send_is_an_answer_that_hooks_see_too(
 
     assert isinstance(caught.value.__cause__, OSError)
     assert [*seen[0].outcomes] == [caught.value.__cause__]
+    harness.close()
+
+
+def test_nothing_is_sent_without_a_call_and_without_a_hook(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    seen: list[SendInfo] = []
+
+    class Watch(Middleware):
+        def around_send(self, send: SendInfo) -> Around:
+            seen.append(send)
+            return super().around_send(send)
+
+    harness = Harness(valkey.url, namespace, durable=Durable(middleware=[Watch()]))
+
+    assert harness.state.event_sender.send([]) == []
+
+    assert seen == []
     harness.close()
 
 

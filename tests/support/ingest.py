@@ -32,7 +32,7 @@ class Recorder(AppState):
         self.calls = 0
         self.failing: Failing = lambda message: None
         self.readiness = self.told = ToldReadiness()
-        self.sender = t.cast(EventSender, self)
+        self.event_sender = t.cast(EventSender, self)
 
     def send(self, messages: t.Sequence[EventMessage]) -> list[Outcome]:
         self.calls += 1

@@ -18,7 +18,7 @@ import typing as t
 import uuid
 from collections import defaultdict
 
-from ..groups import digest
+from ...common.ids import derived_id
 from ..transport import Outcome
 from .batch import Entry
 from .batch import QueueRefused
@@ -37,9 +37,9 @@ def fifo_fields(body: str) -> Entry:
         group = fields.get("group")
     except (ValueError, AttributeError, RecursionError):
         about, group, is_event = [None], None, False
-    key = digest(json.dumps(about) if any(about) else body)
+    key = derived_id(json.dumps(about) if any(about) else body)
     return {
-        "MessageGroupId": digest(str(group)) if group else key,
+        "MessageGroupId": derived_id(str(group)) if group else key,
         "MessageDeduplicationId": key if is_event else uuid.uuid4().hex,
     }
 

@@ -23,9 +23,6 @@ from pydantic import ValidationError
 from ...common.durations import to_seconds
 from ...messages import EVENT_QUEUE
 
-#: The value of :attr:`QueueOptions.group` for one group of all events.
-ONE_GROUP = "*"
-
 FIFO_SUFFIX = ".fifo"
 
 _PLACE = re.compile(

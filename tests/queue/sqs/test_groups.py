@@ -12,7 +12,6 @@ from flask_durable.messages import decode
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 from flask_durable.messages import RunMessage
-from flask_durable.queue.groups import group_of
 from flask_durable.queue.sending import Sender
 from flask_durable.queue.sqs.options import read_queues
 from flask_durable.queue.sqs.options import SQSAddress
@@ -161,7 +160,7 @@ def test_messages_of_a_fifo_queue_are_not_delayed_and_can_be_dead_lettered(
 )
 def test_events_are_grouped_by_what_is_at_a_path(path: str, same: bool) -> None:
     one, two = (
-        group_of(EventMessage("x", {"a": {"b": [1]}}, id, 1), path) for id in "12"
+        EventMessage("x", {"a": {"b": [1]}}, id, 1).in_group(path).group for id in "12"
     )
     assert one
     assert two
@@ -170,7 +169,7 @@ def test_events_are_grouped_by_what_is_at_a_path(path: str, same: bool) -> None:
 
 @pytest.mark.parametrize("data", [{}, {"a": 1}, {"a": {"b": None}}])
 def test_an_event_with_nothing_at_the_path_has_no_group(data: t.Any) -> None:
-    assert group_of(EventMessage("x", data, "1", 1), "data.a.b") == ""
+    assert EventMessage("x", data, "1", 1).in_group("data.a.b").group == ""
 
 
 def test_a_look_at_fifo_letters_that_others_wait_behind_is_not_complete(

@@ -241,6 +241,6 @@ def test_a_worker_writes_what_it_measured_while_it_runs(
     valkey: ValkeyServer, namespace: str
 ) -> None:
     with application(valkey.url, namespace) as state, worker_here(state):
-        state.send_messages([state.message("bench/noop", {})])
+        state.event_sender.send([state.message("bench/noop", {})])
 
         wait_until(lambda: state.service_times.read(["noop"]), timeout=20)
