@@ -225,6 +225,36 @@ def test_runs_of_a_group_start_in_the_order_of_their_events(fifo: Harness) -> No
         assert [n for who, n in begun if who == tenant] == [0, 1, 2, 3]
 
 
+def test_events_are_of_a_step_and_of_the_app_are_in_the_same_group(
+    fifo: Harness,
+) -> None:
+    @fifo.durable.function(on="order/changed", queue="media")
+    def change(event: Event[t.Any], step: Step) -> None:
+        step.send_event("tell", Event("order/told", {"tenant": event.data["tenant"]}))
+
+    groups: dict[tuple[str, str], str] = {}
+
+    def route() -> None:
+        for delivery in fifo.state.broker.deliveries(EVENT_QUEUE, 10, 0):
+            message = delivery.message
+            assert isinstance(message, EventMessage)
+            groups[message.name, message.opened["tenant"]] = message.group
+            fifo.router.route([delivery])
+        assert fifo.state.broker.flush_settled(5)
+
+    fifo.start()
+    for tenant in ("a", "b"):
+        fifo.send("order/changed", {"tenant": tenant})
+        route()
+        fifo.execute()
+        route()
+    for tenant in ("a", "b"):
+        group = groups["order/changed", tenant]
+        assert group
+        assert groups["order/told", tenant] == group
+    assert len({*groups.values()}) == 2
+
+
 def test_a_run_message_that_was_not_taken_holds_its_group_up(
     fifo: Harness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
