@@ -19,6 +19,7 @@ from ..common.safe_logging import get_logger
 from ..errors import DurableError
 from ..errors import Failure
 from ..errors import PayloadLocked
+from ..errors import StepUsageError
 from ..functions.function import Function
 from ..store.barrier import StateMayBeLost
 from ..store.large_writes import guarded
@@ -50,7 +51,6 @@ from .endings import ending_of
 from .outbox import Outbox
 from .outbox import queued_with
 from .progress import Progress
-from .replay import limit_reached
 from .replaying import Replay
 from .run_payloads import RunPayloads
 from .seal import Seal
@@ -439,7 +439,19 @@ class Attempt(Replay):
         raise AssertionError("a lost attempt is sealed")
 
     def fail_over_limit(self, what: str) -> t.NoReturn:
-        error = limit_reached(what)
+        error = _limit_reached(what)
         self.info.error = error
         self.finish(failed=True, outcome=Failure.of(error).to_json())
         raise self.seal(Ended(str(error)))
+
+
+def _limit_reached(what: str) -> StepUsageError:
+    """Return the error of a run that has reached a limit.
+
+    :param what: The limit, ``"steps"`` or ``"bytes"``.
+    """
+    limit = "10,000 steps" if what == "steps" else "32 MiB of step results"
+    return StepUsageError(
+        f"The run has reached its limit of {limit}.",
+        hint="Split the work over several runs, or return less from each step.",
+    )

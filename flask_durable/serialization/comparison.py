@@ -13,7 +13,7 @@ from enum import Enum
 
 from pydantic import BaseModel
 
-from .plain import ATOMS
+from .refusal import ATOMS
 from .refusal import MAX_DEPTH
 from .refusal import place_in_container
 from .refusal import refuse_depth

@@ -8,6 +8,9 @@ import typing as t
 #: Most levels of nested lists, objects and models in a result.
 MAX_DEPTH = 64
 
+#: Types of values that hold no others.
+ATOMS = frozenset({str, int, float, bool, type(None)})
+
 ORM_HINT = "Use its id, and load the row again in the step that needs it."
 
 

@@ -28,8 +28,8 @@ import typing as t
 
 from ...common.interruption import shielded
 from ...errors import StepUsageError
+from ...serialization import PLAIN
 from ...serialization import UnserializableValue
-from ...serialization.plain import PlainCodec
 from ...store.memo import with_checkpoint
 from ...store.replies import Full
 
@@ -41,8 +41,6 @@ MAX_BYTES = 64 * 1024
 
 #: Seconds between two writes of checkpoints that are not forced.
 INTERVAL = 1.0
-
-_codec = PlainCodec()
 
 
 def refuse_late(step: str) -> t.NoReturn:
@@ -84,7 +82,7 @@ class Checkpoint:
         self._newest = self._stored = stored
         self._written = -math.inf
         #: The value that the body goes on from.
-        self.resumed_from = _codec.load(stored) if stored else None
+        self.resumed_from = PLAIN.load(stored) if stored else None
 
     def take(self, value: t.Any, *, force: bool) -> None:
         """Keep *value*, and end the body here if its run goes on elsewhere.
@@ -144,7 +142,7 @@ class Checkpoint:
 
     def _dump(self, value: t.Any) -> str:
         try:
-            text = _codec.dump(value)
+            text = PLAIN.dump(value)
         except UnserializableValue as error:
             raise StepUsageError(
                 f"The checkpoint{error.path} of step {self._step!r} {error.message}",

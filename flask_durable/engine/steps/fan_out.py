@@ -44,7 +44,7 @@ from ..attempt import Attempt
 from ..branches import Level
 from ..control import BranchEnded
 from ..control import Signal
-from ..replay import check_function
+from ..replaying import check_function
 from ..sketch import sketch_of
 from .branches import begin
 from .branches import KIND

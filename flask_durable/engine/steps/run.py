@@ -53,7 +53,7 @@ from ..control import BrokenOff
 from ..control import GivenUp
 from ..control import Signal
 from ..process_end import hand_back_if_ending
-from ..replay import check_function
+from ..replaying import check_function
 from ..sketch import sketch_of
 from .checkpoint import Checkpoint
 from .checkpoint import refuse_late

@@ -29,7 +29,7 @@ from ...serialization import codec_for
 from ...store.memo import Memo
 from ..attempt import Attempt
 from ..control import BrokenOff
-from ..replay import check_function
+from ..replaying import check_function
 from ..sketch import sketch_of
 from .outcome import check_size
 from .run import Execution
