@@ -1,4 +1,4 @@
-"""An app in a folder of its own, and the development stack that runs it."""
+"""An app in a folder of its own, the development stack that runs it, and commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ import typing as t
 
 import pytest
 
+from ..support.harness import Harness
 from ..support.servers import wait_until
+from .commands import declare
+from .commands import Run
+from .commands import runner_of
 from .processes import descendants
 
 #: Seconds that a stack may take to start or stop on a busy machine.
@@ -193,3 +197,17 @@ def run_flask(
         timeout=TIMEOUT,
         check=False,
     )
+
+
+@pytest.fixture
+def driven(harness: Harness) -> Harness:
+    """Declare the functions of the tests of commands."""
+    declare(harness.durable)
+    harness.publish()
+    return harness
+
+
+@pytest.fixture
+def run(driven: Harness) -> Run:
+    """Return a caller of the commands of an app, with ``flask durable`` left out."""
+    return runner_of(driven.app)

@@ -11,12 +11,8 @@ from flask_durable.cli import dlq
 from flask_durable.messages import EVENT_QUEUE
 
 from ..support.harness import Harness
-from .test_commands import driven
-from .test_commands import rows
-from .test_commands import Run
-from .test_commands import run
-
-__all__ = ["driven", "run"]
+from .commands import rows
+from .commands import Run
 
 
 @pytest.fixture

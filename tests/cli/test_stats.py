@@ -13,8 +13,8 @@ from flask_durable import NonRetriable
 from flask_durable import Step
 
 from ..support.harness import Harness
-from .test_commands import Run
-from .test_commands import runner_of
+from .commands import Run
+from .commands import runner_of
 
 
 @pytest.fixture
