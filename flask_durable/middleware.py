@@ -165,7 +165,8 @@ class StepInfo:
     resumed: bool = False
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
     #: to be another attempt, ``"waiting"`` if the run is suspended until a run that it
-    #: invoked has ended, ``"interrupted"`` if the attempt of the run ended before.
+    #: invoked has ended or until the next look of a poll, ``"interrupted"`` if the
+    #: attempt of the run ended before.
     outcome: StepOutcome = "interrupted"
     #: The error of its body; dropped once all hooks have ended.
     error: BaseException | None = None

@@ -85,6 +85,7 @@ def _step_as_json(
         "duration": step.duration,
         "due": iso(step.due),
         "child": step.child,
+        "looks": step.looks,
         "branches": counts_of(children) if step.kind == "group" else None,
         "children": shown,
         "attempts": [

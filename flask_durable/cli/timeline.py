@@ -217,11 +217,13 @@ def _bars_of_step(
             )
     # An attempt that is under way has left no time yet.
     known = step.started is not None and step.status not in ("intent", "begun")
-    counted = step.attempt > 1
+    state = step.status + (f", attempt {step.attempt}" if step.attempt > 1 else "")
+    if step.looks is not None:
+        state += f", {step.looks} look{'' if step.looks == 1 else 's'}"
     yield _Bar(
         named,
         step.status,
-        step.status + (f", attempt {step.attempt}" if counted else ""),
+        state,
         _time_of(step) if known or step.due else "",
         step.started if known else None,
         _end_of(step, now) if known else None,

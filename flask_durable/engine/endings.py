@@ -10,7 +10,7 @@ from .control import Signal
 from .control import Suspended
 
 #: The reasons of a suspension that ends an attempt as its body meant it to.
-WAITED = ("sleep", "child", "event", "signal", "branches")
+WAITED = ("sleep", "child", "event", "signal", "branches", "poll")
 
 
 def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:

@@ -379,3 +379,29 @@ class Step(abc.ABC):
         :returns: The signal's data; ``None`` if *timeout* was over first.
         :raises StepUsageError: There is no timeout, or the name is malformed.
         """
+
+    @abc.abstractmethod
+    def poll(
+        self,
+        id: str,
+        check: t.Callable[[], R | None],
+        /,
+        *,
+        every: Duration,
+        timeout: Duration,
+    ) -> R | None:
+        """Call *check* until it returns something else than ``None``.
+
+        Between two such looks the run is suspended. A look is called as :meth:`run`
+        calls a body: if it raises, it is tried again under the function's retries. The
+        last look is made when *timeout* is over. Only its result is stored.
+
+        :param check: A callable that looks, and returns ``None`` if there is nothing
+            yet. Arguments go with it as :func:`functools.partial`.
+        :param every: The time from the end of a look to the next one, 1 second or more.
+        :param timeout: The time within which to look, counted from when this is first
+            reached.
+        :returns: The result of the last look: ``None`` if *timeout* was over.
+        :raises StepError: The last attempt of a look failed. The body may catch it.
+        :raises StepUsageError: *every* or *timeout* is missing, or no duration.
+        """

@@ -39,14 +39,15 @@ class StepRecord:
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
     :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke``,
-        ``send_event``, ``event`` or ``signal``, a wait for one, or ``group``, a step
-        with branches.
+        ``send_event``, ``poll``, ``event`` or ``signal``, a wait for one, or ``group``,
+        a step with branches.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a wait.
-    :param started: The moment that attempt began, by the state server's clock.
-    :param duration: Seconds that it took; ``None`` while a wait goes on.
-    :param due: The end of a sleep or of another wait.
+    :param started: The moment that attempt began, by the state server's clock; of a
+        poll the moment it was first reached.
+    :param duration: Seconds that it took; ``None`` while a wait or a poll goes on.
+    :param due: The end of a sleep or of another wait; the next look of a poll.
     :param child: The id of the run that it invoked.
     :param value: The result, as JSON gives it back; of an event its name, id and data.
         ``None`` for a step with branches.
@@ -56,6 +57,7 @@ class StepRecord:
     :param checkpoint: The place that its body had come to, as JSON gives it back;
         ``None`` if there is none, and once the step has ended.
     :param about: A dict that says what the step waits for; ``None`` for other steps.
+    :param looks: The number of looks of a poll that have ended; ``None`` for others.
     """
 
     name: str
@@ -71,6 +73,7 @@ class StepRecord:
     about: Stored[t.Any] = Stored()
     attempts: tuple[StepAttempt, ...] = ()
     child: str | None = None
+    looks: int | None = None
 
     def __repr__(self) -> str:
         return f"<StepRecord {self.name!r}, {self.status}>"

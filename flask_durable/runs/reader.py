@@ -17,6 +17,7 @@ from ..payloads.deferred import Deferred
 from ..payloads.sealing import Payloads
 from ..store.memo import ANSWERED
 from ..store.memo import Memo
+from ..store.memo import POLL
 from ..store.memo import WAITS
 from ..store.run_reader import Record
 from ..store.status import RunStatus
@@ -87,14 +88,15 @@ class Reader:
         return tuple([self._step(name, memo) for name, memo in in_order])
 
     def _step(self, name: str, memo: Memo) -> StepRecord:
-        waits = memo.kind in WAITS
+        waits = memo.waits
+        looks = memo.looks if memo.kind == POLL else None
         failed = memo.status in ("failed", "tried")
         return StepRecord(
             name=name,
             kind=memo.kind,
             status=_STEP_STATUS.get(memo.status, memo.status),
-            attempt=0 if waits else memo.number,
-            started=_moment(memo.tries[-1].started) if memo.tries else None,
+            attempt=memo.attempt,
+            started=_started(memo),
             duration=_duration(memo),
             due=_moment(memo.number or None) if waits else None,
             value=self._answer(memo) if memo.status == "done" else None,
@@ -103,6 +105,7 @@ class Reader:
             attempts=() if waits else _attempts(memo),
             checkpoint=self._value(memo.checkpoint or None),
             about=self._value(memo.about),
+            looks=looks.number if looks else None,
         )
 
     def _answer(self, memo: Memo) -> t.Any:
@@ -143,7 +146,7 @@ class Reader:
 
 def _attempts(memo: Memo) -> tuple[StepAttempt, ...]:
     # These have no time of their own: they are written before the body ends.
-    last = memo.number - (memo.status in ("intent", "begun"))
+    last = memo.attempt - (memo.status in ("intent", "begun"))
     return tuple(
         [
             StepAttempt(number, t.cast(datetime, _moment(began)), took / 1000)
@@ -154,10 +157,19 @@ def _attempts(memo: Memo) -> tuple[StepAttempt, ...]:
     )
 
 
+def _started(memo: Memo) -> datetime | None:
+    if memo.kind == POLL:
+        return _moment(memo.looks.began)
+    return _moment(memo.tries[-1].started) if memo.tries else None
+
+
 def _duration(memo: Memo) -> float | None:
     if not memo.tries:
         return None
     began, took = memo.tries[-1]
+    if memo.kind == POLL:
+        ended = began + took - memo.looks.began
+        return max(ended, 0) / 1000 if memo.final else None
     if memo.kind not in WAITS:
         return took / 1000
     return max(memo.number - began, 0) / 1000 if memo.final else None

@@ -17,6 +17,9 @@ WAITS = frozenset({"sleep", "invoke", "event", "signal", "group"})
 #: Those of them that keep a description of what they wait for before the answer.
 ANSWERED = frozenset({"event", "signal"})
 
+#: The step that calls a body and waits, by turns.
+POLL = "poll"
+
 
 class Try(t.NamedTuple):
     """One call of a step's body.
@@ -30,6 +33,28 @@ class Try(t.NamedTuple):
     milliseconds: int
 
 
+class Looks(t.NamedTuple):
+    """The looks of a step that polls.
+
+    :param number: The number of looks that have ended.
+    :param began: The time when the step was first reached: milliseconds since 1970, by
+        the state server's clock.
+    :param ends: The time from which it looks no more, likewise.
+    """
+
+    number: int
+    began: int
+    ends: int
+
+    @property
+    def with_another(self) -> Looks:
+        """The same after another look."""
+        return self._replace(number=self.number + 1)
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.began}:{self.ends}:"
+
+
 @dataclass(frozen=True)
 class Memo:
     """The stored record of one step.
@@ -38,7 +63,8 @@ class Memo:
         has a checkpoint only), ``intent`` or ``waiting``.
     :param token: The fencing token of the attempt that wrote it.
     :param number: The number of the step's attempt; of a step that waits, the time when
-        the wait ends, or ended (milliseconds since 1970), or 0 if it has no end.
+        the wait ends, or ended (milliseconds since 1970), or 0 if it has no end. A poll
+        that is begun after a wait still has that time.
     :param payload: JSON text, see :func:`payload`. A memo that waits has the one that
         it will have when its timer is due.
     :param order: The place among the run's memos, by their first writes. It has gaps.
@@ -89,7 +115,26 @@ class Memo:
 
         Of a step that invoked a run, the id of that run.
         """
-        return unquote(self._parts[3])
+        text = unquote(self._parts[3])
+        return text if self.kind != POLL else text.split(":", 3)[3]
+
+    @property
+    def looks(self) -> Looks:
+        """The looks of a step that polls."""
+        number, began, ends, _ = unquote(self._parts[3]).split(":", 3)
+        return Looks(int(number), int(began), int(ends))
+
+    @property
+    def waits(self) -> bool:
+        """True if its number is the time of a wait."""
+        return self.kind in WAITS or (self.kind == POLL and self.status == "waiting")
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt of a body that left it; 0 for a wait."""
+        if self.waits:
+            return 0
+        return 1 if self.kind == POLL and self.status == "begun" else self.number
 
     @property
     def body(self) -> str:

@@ -143,6 +143,12 @@ class World:
         self.effects[current_run.function, step.name] += 1
         return f"{step.name} of {current_run.function}{self.padding}"
 
+    def look(self) -> str | None:
+        """Find something in the second look."""
+        trace = self.effect()
+        looks = self.effects[current_run.function, "ready"]
+        return trace if looks > 1 else None
+
     def resumed(self) -> int:
         """Return the place that a body goes on from, and check it."""
         step = current_run.step
@@ -384,7 +390,8 @@ class World:
 
     def _check_order(self, run: t.Any) -> None:
         assert run.status == RunStatus.COMPLETED
-        charge, flaky, sent, label, cover = run.result
+        charge, flaky, sent, label, cover, ready = run.result
+        assert ready.strip() == "ready of order"
         assert cover.strip() == "cover of insurance"
         assert (charge.strip(), flaky.strip()) == ("charge of order", "flaky of order")
         assert len(sent) == 1
@@ -423,6 +430,7 @@ ENDS = sorted(
 EFFECTS = {
     ("order", "charge"): 1,
     ("order", "flaky"): 2,
+    ("order", "ready"): 2,
     ("insurance", "cover"): 1,
     ("parcel", "pack"): 1,
     ("doomed", "look-up"): 1,
@@ -463,7 +471,8 @@ def workload(world: World) -> Durable:
             label = "interrupted"
         data = {"note": world.padding}
         cover = step.invoke("insure", insurance, data, timeout="30d")
-        return [charge, first, sent, label, cover]
+        ready = step.poll("ready", world.look, every="1h", timeout="30d")
+        return [charge, first, sent, label, cover, ready]
 
     @durable.function(on="order/placed", retries=0)
     def doomed(event: Event[t.Any], step: Step) -> None:

@@ -460,7 +460,8 @@ class Oracle:
             if existing and existing.status == "waiting":
                 memo = existing
             if due <= self.now:
-                memo = Memo("done", token, due, order, payload)
+                becomes = "begun" if how == "poll" else "done"
+                memo = Memo(becomes, token, due, order, payload)
             elif how == "signal" and run.waits_in_inbox(signal):
                 data = run.inbox[signal][run.signals_taken[signal]]
                 memo = Memo("done", token, self.now, order, payload + data)
@@ -471,11 +472,12 @@ class Oracle:
         if takes:
             run.signals_taken[signal] += 1
         run.dispatches = run.attempt = 0
-        if memo.status == "done":
+        if memo.status in ("done", "begun"):
             self.leases[id] = self.now + lease
             return ["resolved", str(memo)]
-        if how in ("sleep", "event", "signal"):
-            run.waiting, run.becomes = step, "done"
+        if how in ("sleep", "event", "signal", "poll"):
+            run.waiting = step
+            run.becomes = "begun" if how == "poll" else "done"
         if how == "signal":
             run.awaited_signal = f"{signal} {step}"
         return self._let_go(run, reason, due)

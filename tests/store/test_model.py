@@ -285,7 +285,7 @@ class Model(RuleBasedStateMachine):
         run=choices,
         age=ages,
         how=st.sampled_from(
-            ["sleep", "event", "signal", "retry", "body", "handback", "pause"]
+            ["sleep", "event", "signal", "poll", "retry", "body", "handback", "pause"]
         ),
         duration=durations,
         absolute=st.booleans(),

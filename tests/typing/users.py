@@ -62,6 +62,10 @@ def fetch_metadata(url: str, *, timeout: float = 10) -> Meta:
     return Meta(url, 1)
 
 
+def find_result() -> Meta | None:
+    return None
+
+
 class Recogniser:
     def transcribe(self, path: str) -> str:
         return path
@@ -91,6 +95,11 @@ def transcribe(event: Event[Requested], step: Step) -> dict[str, int]:
     t.assert_type(step.run("length", lambda: len(text)), int)
     t.assert_type(step.options(retries=1, lease="1m").run("l", len, text), int)
     t.assert_type(step.transaction("save", fetch_metadata, "x"), Meta)
+    ready = step.poll("ready", find_result, every="30s", timeout="1h")
+    t.assert_type(ready, Meta | None)
+    t.assert_type(step.poll("n", lambda: 7, every=2, timeout=9), int | None)
+    step.poll("n", find_result, every="30s")  # type: ignore[call-arg]
+    step.poll("n", fetch_metadata, every=2, timeout=9)  # type: ignore[arg-type]
     step.sleep("cool-off", "10m")
     step.sleep("more", timedelta(minutes=1))
     step.sleep_until("later", datetime.now(timezone.utc))

@@ -11,6 +11,7 @@ from ...functions.retries import Backoff
 from ...functions.step import Step
 from . import fan_out
 from . import invoke
+from . import poll
 from . import run
 from . import send_event
 from . import sleep
@@ -145,6 +146,20 @@ class AttemptStep(Step):
         self, id: str, /, **branches: t.Callable[[Step], t.Any]
     ) -> tuple[str, t.Any]:
         return fan_out.first(self.attempt, self, id, branches)
+
+    def poll(
+        self,
+        id: str,
+        check: t.Callable[[], R | None],
+        /,
+        *,
+        every: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> R | None:
+        found: R | None = poll.poll(
+            self.attempt, self._options, id, check, every, timeout
+        )
+        return found
 
     def send_event(self, id: str, /, *events: EventLike) -> list[str]:
         return send_event.send_event(self.attempt, self._options, id, events)

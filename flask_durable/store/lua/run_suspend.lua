@@ -9,6 +9,7 @@
 -- ARGV[4] how: "sleep"     a step that waits for a time; its memo is then done
 --              "event"     a step that waits for an event, up to a time
 --              "signal"    a step that waits for a signal, up to a time
+--              "poll"      a step that looks again at a time; its memo is then begun
 --              "retry"     a step whose attempt failed
 --              "body"      the function's body failed outside any step
 --              "handback"  a worker that shuts down
@@ -36,7 +37,7 @@
 
 -- The status that a waiting memo gets when its timer is due. The run's record keeps it
 -- beside the step, for the sweep.
-local BECOMES = {sleep = 'done', event = 'done', signal = 'done'}
+local BECOMES = {sleep = 'done', event = 'done', signal = 'done', poll = 'begun'}
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local becomes = BECOMES[how]
@@ -105,7 +106,7 @@ if existing then
 end
 
 -- A retry goes from attempt k-1 to k only; a sleep's end is fixed when it is first
--- reached, however often it is replayed.
+-- reached, however often it is replayed. So is the time of the next look of a poll.
 local value
 if how == 'retry' then
   value = memo('tried', token, tonumber(ARGV[8]), order, ARGV[9])
