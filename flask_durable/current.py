@@ -109,6 +109,8 @@ class RunContext:
     started_at: datetime
     log: logging.LoggerAdapter[logging.Logger]
     progress: ProgressBoard = dataclasses.field(repr=False)
+    #: The name of the branch, such as ``chunks[3]``; ``None`` outside of branches.
+    branch: str | None = None
     #: True while a step's body is running, for other threads. The step itself is in a
     #: variable of its own: a copied context keeps the step that it was copied in.
     in_step: bool = False

@@ -98,6 +98,28 @@ class RouteInfo:
     events: list[RoutedInfo]
 
 
+#: The outcome of a wait; see :attr:`WaitInfo.outcome`.
+WaitOutcome = t.Literal["completed", "failed", "timeout"]
+
+
+@dataclass(frozen=True)
+class WaitInfo:
+    """A step that waited, and has its answer now.
+
+    :param name: The step's name in this run.
+    :param kind: The kind of step: ``"event"``, ``"signal"``, ``"invoke"``, or
+        ``"group"``, a step with branches.
+    :param seconds: The time that it waited, by the server's clock.
+    :param outcome: ``"failed"`` if the run that it invoked, or too many of its
+        branches, failed; ``"timeout"`` if it got no answer in its time.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    outcome: WaitOutcome
+
+
 #: The outcome of an attempt; see :attr:`AttemptInfo.outcome`.
 AttemptOutcome = t.Literal["completed", "failed", "suspended", "lost"]
 
@@ -120,6 +142,8 @@ class AttemptInfo:
     :param claimed: The moment the attempt claimed it, likewise.
     :param memoized: The number of steps that the attempt finds done.
     :param size: Bytes of the event as it is stored with the run.
+    :param branch: The name of the branch, such as ``"chunks[3]"``; ``None`` for a run
+        that is no branch.
     """
 
     run_id: str
@@ -132,6 +156,10 @@ class AttemptInfo:
     claimed: int
     memoized: int
     size: int
+    branch: str | None = None
+    #: The waits of its steps that have ended since the attempt before. Each is in one
+    #: attempt: the first that comes to its answer.
+    waits: list[WaitInfo] = field(default_factory=list)
     #: The failure of the body's attempt before this one, if it can be read.
     previous: Failure | None = None
     #: ``"completed"`` or ``"failed"`` if the run ended, ``"suspended"`` if it goes on
@@ -163,10 +191,12 @@ class StepInfo:
     previous: Failure | None = None
     #: True if its body goes on from a checkpoint of an earlier call.
     resumed: bool = False
+    #: The number of its branches; 0 for a step that has none.
+    branches: int = 0
     #: ``"completed"`` or ``"failed"`` if that is committed, ``"retried"`` if there is
-    #: to be another attempt, ``"waiting"`` if the run is suspended until a run that it
-    #: invoked has ended or until the next look of a poll, ``"interrupted"`` if the
-    #: attempt of the run ended before.
+    #: to be another attempt, ``"waiting"`` if the run is suspended until the step has
+    #: its answer (see :attr:`AttemptInfo.waits`) or until the next look of a poll,
+    #: ``"interrupted"`` if the attempt of the run ended before.
     outcome: StepOutcome = "interrupted"
     #: The error of its body; dropped once all hooks have ended.
     error: BaseException | None = None

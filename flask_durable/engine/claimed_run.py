@@ -13,6 +13,7 @@ from ..messages import UndecodableMessage
 from ..middleware import AttemptInfo
 from ..middleware import EventInfo
 from ..store.run_reader import Record
+from .branches import own_name
 from .event_sender import event_info
 
 
@@ -65,7 +66,26 @@ class ClaimedRun:
             claimed=claimed,
             memoized=len(self.memos),
             size=len(record["event"]),
+            branch=own_name(self) if self.above else None,
         )
+
+    @functools.cached_property
+    def newest_order(self) -> int:
+        """The order of the newest memo, see :class:`~flask_durable.store.memo.Memo`."""
+        return len(self.memos) + int(self.record.get("removed", "0")) - 1
+
+    @functools.cached_property
+    def resumed_since(self) -> int:
+        """The time since when something may have changed for the run.
+
+        The end of the claim before this one; of the first claim its beginning. It is
+        milliseconds since 1970, by the state server's clock.
+        """
+        claims = self.record.get("claims", "").split()
+        if len(claims) > 1:
+            _, begun, _, lasted, _ = claims[-2].split(":", 4)
+            return int(begun) + int(lasted)
+        return self.info.claimed
 
     @property
     def _event_info(self) -> EventInfo:

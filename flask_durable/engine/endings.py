@@ -1,13 +1,23 @@
-"""The end of an attempt, as service times and middleware see it."""
+"""The end of an attempt, as service times, middleware and logs see it."""
 
 from __future__ import annotations
 
+import typing as t
+
+from ..common.safe_logging import get_logger
 from ..middleware import AttemptInfo
 from ..store.measurements.service_times import Ending
 from ..store.status import RunStatus
+from .branches import owner_of
 from .control import Ended
 from .control import Signal
 from .control import Suspended
+
+if t.TYPE_CHECKING:
+    from ..errors import Failure
+    from .attempt import Attempt
+
+logger = get_logger(__name__)
 
 #: The reasons of a suspension that ends an attempt as its body meant it to.
 WAITED = ("sleep", "child", "event", "signal", "branches", "poll")
@@ -39,3 +49,34 @@ def tell(info: AttemptInfo, sealed: Signal | None, ending: Ending | None) -> Non
         info.reason = ""
     elif isinstance(sealed, Suspended):
         info.outcome = "suspended"
+
+
+def log_failed(attempt: Attempt, error: BaseException, failure: Failure) -> None:
+    """Log that a run, or a branch of one, failed for good."""
+    if attempt.info.branch is None:
+        logger.error(
+            "Run %s of %s failed: %s: %s",
+            attempt.run_id,
+            attempt.function.id,
+            failure.type,
+            failure.message,
+            exc_info=error,
+            extra={"action": "run_failed"},
+        )
+    else:
+        logger.error(
+            "Branch %s of run %s failed: %s: %s",
+            attempt.info.branch,
+            owner_of(attempt.run)[0],
+            failure.type,
+            failure.message,
+            exc_info=error,
+            extra={"action": "branch_failed"},
+        )
+
+
+def log_completed(run_id: str, function: str) -> None:
+    """Log that a run completed."""
+    logger.info(
+        "Run %s of %s completed.", run_id, function, extra={"action": "run_completed"}
+    )

@@ -61,7 +61,6 @@ from ..store.replies import Paused
 from ..store.run_store import after
 from .attempt import Attempt
 from .branches import outcome_of_branch
-from .branches import own_name
 from .branches import owner_of
 from .branches import record_of
 from .claimed_run import ClaimedRun
@@ -71,6 +70,8 @@ from .claiming import revive
 from .control import BrokenOff
 from .control import Replayed
 from .control import Signal
+from .endings import log_completed
+from .endings import log_failed
 from .endings import tell
 from .leases import Leases
 from .outbox import Outbox
@@ -166,9 +167,10 @@ class Executor:
             tell(run.info, attempt.end.signal, attempt.ending)
         # Break the cycle: error → traceback → this frame.
         run.info.error = None
-        # Not among the lines that are kept with the run. A run that failed has a line.
-        if run.info.outcome == "completed":
-            hand_to_teller(functools.partial(_log_completed, run.run_id, function.id))
+        # Not among the lines that are kept with the run. A run that failed has a line,
+        # and the branches of a step have one together.
+        if run.info.outcome == "completed" and not run.above:
+            hand_to_teller(functools.partial(log_completed, run.run_id, function.id))
         if attempt.ending is not None:
             took = time.monotonic() - began
             services.service_times.took(function.id, attempt.ending, took, computed())
@@ -429,17 +431,9 @@ class Executor:
             failure = replace(cause.failure, step=cause.step)
         if isinstance(cause, BranchError):
             failure = replace(failure, step=cause.failure.step or cause.step)
-        elif attempt.run.above and failure.step is None:
-            failure = replace(failure, step=own_name(attempt.run))
-        logger.error(
-            "Run %s of %s failed: %s: %s",
-            attempt.run_id,
-            attempt.function.id,
-            failure.type,
-            failure.message,
-            exc_info=error,
-            extra={"action": "run_failed"},
-        )
+        elif failure.step is None:
+            failure = replace(failure, step=attempt.info.branch)
+        log_failed(attempt, error, failure)
         attempt.finish(
             failed=True,
             outcome=failure.to_json(),
@@ -460,6 +454,7 @@ def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
         started_at=datetime.fromtimestamp(started, timezone.utc),
         log=run_logger(attempt.function.id),
         progress=attempt.progress,
+        branch=attempt.info.branch,
         replaying=bool(attempt.book),
     )
 
@@ -481,9 +476,3 @@ def _step_error_of(error: BaseException) -> StepError | None:
     The step had its retries; a second call of the body would meet the same memo.
     """
     return next((e for e in causes_of(error) if isinstance(e, StepError)), None)
-
-
-def _log_completed(run_id: str, function: str) -> None:
-    logger.info(
-        "Run %s of %s completed.", run_id, function, extra={"action": "run_completed"}
-    )

@@ -20,6 +20,8 @@ from ..errors import StepUsageError
 from ..functions.checks import MAX_STEP_NAME
 from ..store.memo import Memo
 from .control import Copied
+from .waits import tell_end
+from .waits import TOLD
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -114,6 +116,8 @@ class Replay(abc.ABC):
         # A memo without an outcome has no result that could be given to a wrong call.
         compared = sketch and memo.final and memo.digest
         attempt = t.cast("Attempt", self)
+        if kind in TOLD and memo.final and not self.levels:
+            tell_end(attempt, key, memo)
         if compared and attempt.services.payloads.differs(memo.digest, sketch):
             replay_differs(attempt, key, repeats=self._uses.repeats(key))
         return memo

@@ -26,7 +26,7 @@ _LOGGERS = (__package__.partition(".")[0], "dramatiq")
 _KNOWN = {
     *vars(logging.makeLogRecord({})),
     *("message", "asctime", "taskName", "action", "durable_suffix"),
-    *("durable_run_id", "durable_function", "durable_step"),
+    *("durable_run_id", "durable_function", "durable_branch", "durable_step"),
     *("durable_attempt", "durable_event_id"),
 }
 
@@ -38,8 +38,9 @@ class JsonFormatter(logging.Formatter):
     """Writes a record as one line: a JSON object.
 
     ``time`` (UTC), ``level``, ``logger`` and ``message`` are always there; ``action``,
-    ``run``, ``function``, ``step``, ``attempt``, ``event`` and ``exception`` where the
-    record has them. The values of ``extra`` follow, as text if they are no JSON.
+    ``run``, ``function``, ``branch``, ``step``, ``attempt``, ``event`` and
+    ``exception`` where the record has them. The values of ``extra`` follow, as text if
+    they are no JSON.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -57,7 +58,7 @@ class JsonFormatter(logging.Formatter):
         yield "logger", record.name
         yield "message", _message_of(record)
         yield "action", getattr(record, "action", None)
-        for name in ("run_id", "function", "step", "attempt", "event_id"):
+        for name in ("run_id", "function", "branch", "step", "attempt", "event_id"):
             value = getattr(record, f"durable_{name}", None)
             yield name.removesuffix("_id"), value
         if record.exc_info:

@@ -1,7 +1,8 @@
 """Log records that carry their run and are not repeated on replay.
 
 Fields of a record inside a run: ``durable_run_id``, ``durable_function``,
-``durable_step`` (``None`` between steps), ``durable_attempt`` and ``durable_event_id``.
+``durable_branch`` (``None`` outside of branches), ``durable_step`` (``None`` between
+steps), ``durable_attempt`` and ``durable_event_id``.
 Our own records have an ``action`` besides, a word that does not change.
 """
 
@@ -32,6 +33,7 @@ class RunFilter(logging.Filter):
         step = step_context() if context else None
         record.durable_run_id = context.id if context else None
         record.durable_function = context.function if context else None
+        record.durable_branch = context.branch if context else None
         record.durable_step = step.name if step else None
         record.durable_attempt = _attempt(context)
         record.durable_event_id = context.event.id if context else None
@@ -83,5 +85,7 @@ def _suffix(context: t.Any) -> str:
     if context is None:
         return ""
     step = step_context()
-    place = context.function + (f"/{step.name}" if step else "")
+    # The name of a step in a branch begins with that of the branch.
+    name = step.name if step else context.branch
+    place = context.function + (f"/{name}" if name else "")
     return f" [{place} run={context.id} attempt={_attempt(context)}]"

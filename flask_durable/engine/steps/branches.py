@@ -82,11 +82,13 @@ def begin(
         head, body, len(branches), terms.until, terms.limit, terms.tolerate
     )
     attempt.progress.flush()
-    info = StepInfo(attempt.info, key, KIND, 1)
+    info = StepInfo(attempt.info, key, KIND, 1, branches=len(branches))
     with services.middleware.around_step(info):
         reply = _make(attempt, key, group, branches)
         if isinstance(reply, BranchesMade):
             info.outcome = "waiting"
+        elif isinstance(reply, Resolved):
+            info.outcome = "completed"
     match reply:
         case Full():
             attempt.fail_over_limit(reply.limit)

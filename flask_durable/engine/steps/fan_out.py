@@ -46,6 +46,7 @@ from ..control import BranchEnded
 from ..control import Signal
 from ..replaying import check_function
 from ..sketch import sketch_of
+from ..waits import tell_end_of_branches
 from .branches import begin
 from .branches import KIND
 from .branches import Terms
@@ -336,6 +337,10 @@ def _outcomes(attempt: Attempt, key: str, memo: Memo) -> t.Any:
     outcomes = attempt.services.retry_until_answered(
         lambda: read_outcomes(store, owner, key)
     )
+    if not attempt.levels:
+        completed = [done for done, _ in outcomes.by_place.values()].count(True)
+        failed = len(outcomes.by_place) - completed
+        tell_end_of_branches(attempt, key, memo, completed, failed)
     if memo.status == "failed":
         raise _error(attempt, key, outcomes.decided, memo.body)
     return outcomes

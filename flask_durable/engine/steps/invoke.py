@@ -51,6 +51,7 @@ from ..children import is_quiet
 from ..children import message_for
 from ..control import Suspended
 from ..sketch import sketch_of
+from ..waits import tell_end
 
 KIND = "invoke"
 
@@ -167,12 +168,16 @@ def _start(
         )
         if isinstance(reply, ChildStarted):
             info.outcome = "waiting"
+        elif isinstance(reply, Resolved):
+            info.outcome = "completed"
     match reply:
         case Full():
             attempt.fail_over_limit(reply.limit)
         case Resolved():
             attempt.committed = True
-            return Memo.parse(reply.memo)
+            memo = Memo.parse(reply.memo)
+            tell_end(attempt, key, memo)
+            return memo
         case ChildStarted():
             attempt.outbox.send_runs(
                 [(child.id, child.function, child.queue, reply.queued)]

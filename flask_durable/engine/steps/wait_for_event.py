@@ -48,6 +48,7 @@ from ..matching import path_set
 from ..matching import Wanted
 from ..matching import wanted_by
 from ..sketch import sketch_of
+from ..waits import wait_for
 
 if t.TYPE_CHECKING:
     from ..attempt import Attempt
@@ -151,7 +152,7 @@ class EventWait:
             )
         else:
             ends = self._register(self._content, text) or ends
-        return attempt.suspend(KIND, ends, reason=KIND, step=self._key, payload=text)
+        return wait_for(attempt, KIND, self._key, ends, text, self._event)
 
     def _register(self, content: bytes, text: str) -> str | None:
         """Take an earlier event, or register the wait.

@@ -16,6 +16,7 @@ from ...store.memo import payload
 from ...store.memo import Try
 from ...store.run_store import after
 from ..sketch import sketch_of
+from ..waits import wait_for
 from .wait_for_event import seconds_of
 
 if t.TYPE_CHECKING:
@@ -45,9 +46,8 @@ def wait_for_signal(
             tries=[Try(attempt.server_time, 0)],
             digest=payloads.digest(sketch),
         )
-        memo = attempt.suspend(
-            KIND, after(seconds), reason=KIND, step=key, payload=text, signal=signal
-        )
+        what = f"the signal {signal}"
+        memo = wait_for(attempt, KIND, key, after(seconds), text, what, signal=signal)
     if not memo.answer:
         return None
     return json.loads(attempt.payloads.open(memo.answer, key))
