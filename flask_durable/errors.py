@@ -294,15 +294,24 @@ class BranchError(StepError):
     """Raised by ``parallel``, ``map`` and ``first`` for a branch that failed.
 
     :param branch: The branch: its name, its key, or the place of its item.
+    :param run_id: The id of the branch's run, or in a ``map`` over a durable function
+        that of the function's run.
     """
 
     code = "step.branch"
 
     def __init__(
-        self, step: str, failure: Failure, *, branch: str, hint: str | None = None
+        self,
+        step: str,
+        failure: Failure,
+        *,
+        branch: str,
+        run_id: str,
+        hint: str | None = None,
     ) -> None:
         super().__init__(step, failure, hint=hint)
         self.branch = branch
+        self.run_id = run_id
         self.message = (
             f"Branch {branch!r} of step {step!r} failed: "
             f"{failure.type}: {failure.message}"

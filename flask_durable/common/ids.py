@@ -74,6 +74,17 @@ def branch_run_id(parent: str, created: str, step: str, place: str) -> str:
     return f"{parent}.{_BRANCH}{suffix}"
 
 
+def mapped_run_id(parent: str, created: str, step: str, place: str) -> str:
+    """Return the id of the run that a step of *parent* starts for an item.
+
+    It lies in the parent's partition, and is the same after a retry of the parent.
+
+    :param created: The time when the parent was created: its id may come again.
+    """
+    root = parent.partition(".")[0]
+    return f"{root}.{derived_id('mapped', parent, created, step, place)}"
+
+
 def ancestors_of(run_id: str) -> list[str]:
     """Return the runs that the run is a branch of, the nearest first.
 

@@ -171,7 +171,7 @@ class RunAdmin:
                 self._confirm()
 
     def _events(self, run_id: str, record: Record) -> list[str]:
-        if "place" in record:  # a branch, whose end is not its run's
+        if record.get("kind") == "branch":  # whose end is not its run's
             return []
         try:
             message = decode(record["event"])

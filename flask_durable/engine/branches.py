@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..common.ids import derived_id
+from ..errors import BranchError
 from ..store.replies import Claimed
 from ..store.run_reader import Record
 from .control import BranchEnded
@@ -114,6 +115,25 @@ def outcome_of_branch(attempt: Attempt, body: t.Callable[[], t.Any]) -> str:
 def own_name(run: ClaimedRun) -> str:
     """Return the name of a branch, such as ``chunks[3]``."""
     return f"{run.record['parent_step']}[{run.record['place']}]"
+
+
+def step_of_branch(error: BranchError) -> str:
+    """Return the name of the step that failed in a branch, or that of the branch.
+
+    A child names a step of its own: that is no name of the run's.
+    """
+    name, inner = f"{error.step}[{error.branch}]", error.failure.step or ""
+    return inner if inner.startswith(name) else name
+
+
+def created_of(run: ClaimedRun, run_id: str) -> str:
+    """Return the time when a run, or one that it is a branch of, was created."""
+    record = run.record
+    for id, (above, _) in zip(run.ancestors, run.above, strict=True):
+        if id == run_id:
+            record = above
+    # A run that was claimed as it was created has one time for both.
+    return record.get("created", record["started"])
 
 
 def owner_of(run: ClaimedRun) -> tuple[str, Record]:

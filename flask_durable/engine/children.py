@@ -21,6 +21,9 @@ from ..events.model import EventData
 from ..events.model import RESERVED_PREFIX
 from ..functions.function import Function
 from ..messages import EventMessage
+from ..serialization import Codec
+from ..serialization import codec_for
+from ..serialization import PLAIN
 from ..store.directory import Description
 from ..store.run_reader import Record
 
@@ -88,6 +91,16 @@ def callee_of(services: EngineServices, id: str) -> Callee:
             hint="Register it with this app, or start a worker that has it.",
         )
     return _elsewhere(id, description)
+
+
+def result_codec(services: EngineServices, function: AnyFunction | str) -> Codec:
+    """Return the codec of a function's results.
+
+    :raises StepUsageError: Its return annotation cannot be stored.
+    """
+    code = function if isinstance(function, Function) else None
+    code = code or services.functions.get(id_of(function))
+    return PLAIN if code is None else codec_for(code.body)
 
 
 def _elsewhere(id: str, description: Description) -> Callee:

@@ -10,6 +10,7 @@ is a dead letter moved back  is queued again, if it still has the letter's failu
 
 from __future__ import annotations
 
+from ..common.ids import ancestors_of
 from ..common.safe_logging import get_logger
 from ..messages import RunMessage
 from ..store.children import ORPHANED
@@ -54,9 +55,13 @@ def park(services: EngineServices, message: RunMessage, until: float) -> None:
 def cancel_orphan(services: EngineServices, run_id: str, until: float) -> None:
     """Cancel a branch that its run does not wait for any more.
 
+    A child of a map is left to a sweep, which sends the events of its end.
+
     :param until: The moment, on the monotonic clock, to give up at while the state
         server does not answer.
     """
+    if not ancestors_of(run_id):
+        return
     services.retry_until_answered(
         lambda: services.store.admin(run_id, "orphaned", reason=ORPHANED), until=until
     )

@@ -63,6 +63,7 @@ from .attempt import Attempt
 from .branches import outcome_of_branch
 from .branches import owner_of
 from .branches import record_of
+from .branches import step_of_branch
 from .claimed_run import ClaimedRun
 from .claiming import cancel_orphan
 from .claiming import park
@@ -430,7 +431,7 @@ class Executor:
         if cause is error:
             failure = replace(cause.failure, step=cause.step)
         if isinstance(cause, BranchError):
-            failure = replace(failure, step=cause.failure.step or cause.step)
+            failure = replace(failure, step=step_of_branch(cause))
         elif failure.step is None:
             failure = replace(failure, step=attempt.info.branch)
         log_failed(attempt, error, failure)

@@ -305,10 +305,13 @@ def parent_of(
     :param queued: The time when the parent was queued.
     :param branch: The branch that was queued in its place.
     """
-    # A branch has the function and the queue of its parent.
-    function = record.get("parent_function", record["function"])
-    queue = record.get("parent_queue", record["queue"])
-    return branch or record["parent"], function, queue, queued
+    # A branch has the function and the queue of its parent, and of the other branches.
+    function, queue = record["function"], record["queue"]
+    if branch:
+        return branch, function, queue, queued
+    function = record.get("parent_function", function)
+    queue = record.get("parent_queue", queue)
+    return record["parent"], function, queue, queued
 
 
 def queued_with(

@@ -220,6 +220,48 @@ class Step(abc.ABC):
     def map(
         self,
         id: str,
+        fn: Function[D, R],
+        items: t.Iterable[D | t.Mapping[str, t.Any] | None],
+        /,
+        *,
+        key: t.Callable[[t.Any], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: t.Literal[False] = False,
+    ) -> list[R]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: Function[D, R],
+        items: t.Iterable[D | t.Mapping[str, t.Any] | None],
+        /,
+        *,
+        key: t.Callable[[t.Any], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool,
+    ) -> list[R | BranchError]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
+        fn: str,
+        items: t.Iterable[EventData | t.Mapping[str, t.Any] | None],
+        /,
+        *,
+        key: t.Callable[[t.Any], str | int] | None = None,
+        limit: int | None = None,
+        tolerate: int = 0,
+        return_exceptions: bool = False,
+    ) -> list[t.Any]: ...
+
+    @t.overload
+    def map(
+        self,
+        id: str,
         fn: t.Callable[[D], R],
         items: t.Iterable[D],
         /,
@@ -276,7 +318,7 @@ class Step(abc.ABC):
     def map(
         self,
         id: str,
-        fn: t.Callable[..., t.Any],
+        fn: t.Callable[..., t.Any] | Function[t.Any, t.Any] | str,
         items: t.Iterable[t.Any],
         /,
         *,
@@ -285,22 +327,25 @@ class Step(abc.ABC):
         tolerate: int = 0,
         return_exceptions: bool = False,
     ) -> list[t.Any]:
-        """Call *fn* with each item, in branches, and return the results in their order.
+        """Call *fn* with each item, in branches, and return the results in order.
 
         The items are stored when this is first reached: a later change of *items*
         changes nothing. See :meth:`parallel` for branches and the other options.
 
         :param fn: A callable. One that needs an item alone is one step for each, with
             the options of these step tools; one that needs an item and step tools has
-            steps of its own in each branch.
+            steps of its own in each branch. A durable function, or the id of one, has
+            a run for each item, as with :meth:`invoke`.
         :param items: At most 1,000 values that JSON gives back equal, or of the type
-            that *fn* has its first parameter annotated with.
+            that *fn* has its first parameter annotated with. For a durable function
+            the data of its events: models, or mappings that fit the model.
         :param key: A callable that returns the name of an item's branch. Without one
             that is the item's place in the list, counted from 0.
         :returns: The results, by the return annotation of *fn*.
         :raises BranchError: A branch has failed, and may not.
+        :raises EventError: An item does not fit the function's model.
         :raises StepUsageError: There are too many items, one cannot be stored, two have
-            the same key, or an option is not valid.
+            the same key, or an option is not valid; or no process has the function.
         """
 
     @abc.abstractmethod

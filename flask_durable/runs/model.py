@@ -134,8 +134,8 @@ class Run:
     :param progress: The newest progress that it has shown; it stays when the run ends.
     :param parent: The id of the run that invoked it, or whose branch it is.
     :param parent_step: The name of the parent's step that did; ``None`` without one.
-    :param branch: The name of the branch, such as ``chunks[3]``; ``None`` for a run
-        that is no branch.
+    :param branch: The name of the branch, such as ``chunks[3]``, or of the item that a
+        ``map`` has the run for; ``None`` for other runs.
     """
 
     id: str

@@ -124,7 +124,7 @@ class Runs:
             runs = [
                 self._reader.run(record, {})
                 for record in records
-                if parent is not None or "place" not in record
+                if parent is not None or record.get("kind") != "branch"
             ]
             found += [
                 run

@@ -18,6 +18,11 @@ has a lease and memos of its own, and neither an event nor a result: it reads th
 of its run, and its outcome is kept in the *group* of the parent's step, one hash. An
 outcome counts once, with the write that puts it there. A branch that is not counted any
 more is an orphan, and is cancelled: by a sweep, or where it is claimed.
+
+The branches of a map over a durable function are *children*: runs of that function with
+an event and a result of their own, on its queue. All else is the same, except that only
+a sweep cancels them, which tells their ends. One that a person retries by itself leaves
+the group, and the next beginning asks for it again.
 """
 
 from __future__ import annotations
@@ -49,12 +54,44 @@ class NewBranch:
     """A branch that a step asks for.
 
     :param place: Its name among the branches of the step.
-    :param item: The item that it is given, as stored; may be empty.
+    :param item: The item that it is given, as stored; may be empty. The event of a
+        child.
+    :param event: Id and name of that event; empty if it is no child.
     """
 
     place: str
     id: str
     item: str = field(default="", repr=False)
+    event: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Children:
+    """The function whose runs the branches of a step are.
+
+    :param quiet: True if their ends send no events, as their parent's does not.
+    """
+
+    function: str
+    queue: str
+    timeout: float | None = None
+    start_timeout: float | None = None
+    version: str = ""
+    quiet: bool = False
+
+    def fields(self) -> list[Argument]:
+        """Return what their records have in common: field, value, and so on."""
+        times = milliseconds(self.timeout), milliseconds(self.start_timeout)
+        found: list[Argument] = ["function", self.function, "queue", self.queue]
+        found += ["timeout", times[0]]
+        for name, time in zip(("timeout_left", "start_left"), times, strict=True):
+            if time:
+                found += [name, time]
+        if self.version:
+            found += ["version", self.version]
+        if self.quiet:
+            found += ["quiet", "1"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -67,6 +104,7 @@ class NewGroup:
     :param until: The number of ended branches that ends the step.
     :param limit: The number of branches that may be under way.
     :param tolerate: The number of branches that may fail.
+    :param children: The function, if the branches are children.
     """
 
     head: str
@@ -75,6 +113,7 @@ class NewGroup:
     until: int
     limit: int
     tolerate: int
+    children: Children | None = None
 
 
 def start_branches(
@@ -107,8 +146,10 @@ def start_branches(
         group.limit,
         group.tolerate,
     ]
+    shared = group.children.fields() if group.children else []
+    args += [len(shared), *shared]
     for branch in branches:
-        args += [branch.place, branch.id, branch.item]
+        args += [branch.place, branch.id, branch.item, *branch.event]
     tag = store.keys.tag_of(parent[0])
     return branches_of(store.server.call("branches_start", tag, *args))
 

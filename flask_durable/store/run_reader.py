@@ -72,7 +72,7 @@ class RunReader:
         for run_id, record in zip(run_ids, pipeline.execute(), strict=True):
             if record:
                 found.append({"id": run_id, **record})
-                if "place" in record:
+                if record.get("kind") == "branch":
                     branches.append(found[-1])
         if branches:
             events = self.events_of([record["id"] for record in branches])

@@ -239,22 +239,6 @@ def test_a_step_function_brings_its_options(harness: Harness) -> None:
     assert (run.status, run.failure.message) == (RunStatus.FAILED, "no")
 
 
-def test_a_durable_function_is_invoked_in_each_branch(harness: Harness) -> None:
-    """2.5: the error of a map of a durable function says how it is done."""
-
-    @harness.durable.function(on=None)
-    def cut(event: AnyEvent, step: Step) -> str:
-        return "cut"
-
-    def body(event: AnyEvent, step: Step) -> t.Any:
-        with pytest.raises(StepUsageError, match="given the durable function 'cut'"):
-            step.map("x", t.cast(t.Any, cut), [{}])
-        return step.map("y", lambda n, step: step.invoke("call", cut, {"n": n}), [1])
-
-    parent_that(harness, body)
-    assert harness.send_and_settle("a/b").result == ["cut"]
-
-
 # -- 2.6: any worker -----------------------------------------------------------------
 
 

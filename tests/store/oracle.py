@@ -586,8 +586,10 @@ class Oracle:
         until: int,
         limit: int,
         tolerate: int,
+        shared: int,
         *flat: str,
     ) -> Reply:
+        assert shared == 0, "children are not in the model"
         branches = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
         run = self.runs.get(id)
         if run is None or run.token != token:

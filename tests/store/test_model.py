@@ -474,7 +474,7 @@ class Model(RuleBasedStateMachine):
                 for part in (place, f"{id}.b-{step}{created}{place}", item)
             ]
             limits = (MOST_BRANCHES, 10 * MOST_BYTES, offset)
-            reply = self.do("branches_start", *head, *limits, *terms, *flat)
+            reply = self.do("branches_start", *head, *limits, *terms, 0, *flat)
             if reply[0] != "more":
                 return
             offset += size

@@ -7,6 +7,7 @@ import typing as t
 import pytest
 
 from flask_durable.store import branches
+from flask_durable.store.branches import Children
 from flask_durable.store.branches import NewBranch
 from flask_durable.store.branches import NewGroup
 from flask_durable.store.branches import read_outcomes
@@ -316,3 +317,119 @@ def test_a_removed_run_leaves_nothing_of_its_branches(kit: Kit) -> None:
         kit.advance(kit.settings.failed_retention + 1)
         kit.sweep()
     assert kit.mentions(parent) == []
+
+
+# -- Children in the place of branches -------------------------------------------------
+
+CUT = Children("cut", "films", timeout=60, start_timeout=10, version="v2", quiet=True)
+
+
+def start_children(
+    kit: Kit,
+    parent: str,
+    places: str,
+    token: str = "t1",
+    *,
+    limit: int = 9,
+    event: str = "{}",
+    children: Children = CUT,
+) -> Started:
+    """Ask for a child for each letter of *places*."""
+    total = len(places)
+    group = NewGroup(HEAD, "[]", total, total, limit, 0, children)
+    asked = [
+        NewBranch(place, f"{parent}.c{place}", event, (f"e{place}", "film/cut"))
+        for place in places
+    ]
+    return start_branches(kit.store, (parent, token), "x", group, 0, asked)
+
+
+def test_a_child_of_a_group_is_a_run_of_its_function(kit: Kit) -> None:
+    parent = kit.running()
+    reply = start_children(kit, parent, "ab", event='{"n": 1}')
+
+    assert made(reply)
+    assert [id for id, _ in reply.queued] == [f"{parent}.ca", f"{parent}.cb"]
+    child = kit.record(f"{parent}.cb")
+    assert (child["kind"], child["function"], child["queue"]) == (
+        "child",
+        "cut",
+        "films",
+    )
+    assert (child["event"], child["event_id"], child["event_name"]) == (
+        '{"n": 1}',
+        "eb",
+        "film/cut",
+    )
+    assert (child["parent"], child["parent_function"]) == (parent, "work")
+    assert (child["version"], child["quiet"], child["timeout"]) == ("v2", "1", "60000")
+    assert "item" not in child
+    assert {"timeout_left", "start_left"}.isdisjoint(child)
+    assert set(kit.members("runs")) == {parent, f"{parent}.ca", f"{parent}.cb"}
+    assert set(kit.members("timers")) >= {f"timeout:{parent}.ca", f"start:{parent}.ca"}
+
+
+def test_the_clocks_of_a_child_begin_with_its_room(kit: Kit) -> None:
+    parent = kit.running()
+    start_children(kit, parent, "ab", limit=1)
+    later = f"{parent}.cb"
+    assert kit.record(later)["timeout_left"] == "60000"
+    assert f"timeout:{later}" not in kit.members("timers")
+
+    kit.claim(f"{parent}.ca", "wa")
+    ended = kit.store.finish(f"{parent}.ca", "wa", failed=False, outcome="1")
+    assert (ended.branch, kit.status(later)) == (later, "queued")
+    assert set(kit.members("timers")) >= {f"timeout:{later}", f"start:{later}"}
+    assert "timeout_left" not in kit.record(later)
+
+
+def test_a_child_that_nobody_waits_for_is_not_claimed(kit: Kit) -> None:
+    parent = kit.running()
+    start_children(kit, parent, "ab")
+    kit.claim(f"{parent}.ca", "wa")
+    kit.store.finish(f"{parent}.ca", "wa", failed=True, outcome="{}")
+    with kit.unchanged():
+        claimed = kit.store.claim(f"{parent}.cb", "wb", version="v", queued=0)
+        assert claimed == Orphan()
+
+
+def test_a_child_that_was_retried_by_itself_is_asked_for_again(kit: Kit) -> None:
+    parent = kit.running()
+    start_children(kit, parent, "abc")
+    kit.claim(f"{parent}.ca", "wa")
+    kit.store.finish(f"{parent}.ca", "wa", failed=True, outcome="{}")
+    kit.claim(parent, "t2")
+    kit.store.finish(parent, "t2", failed=True, outcome="{}", failed_step="x")
+    kit.store.admin(f"{parent}.ca", "retry")
+    kit.claim(f"{parent}.ca", "wa2")  # not an orphan
+    kit.store.finish(f"{parent}.ca", "wa2", failed=False, outcome='"again"')
+    assert read_outcomes(kit.store, parent, "x").by_place["a"] == (False, "{}")
+
+    kit.store.admin(parent, "retry")
+    kit.claim(parent, "t3")
+    assert made(start_children(kit, parent, "abc", "t3"))
+    assert read_outcomes(kit.store, parent, "x").by_place["a"] == (True, '"again"')
+
+
+def test_children_of_a_group_count_as_runs(kit: Kit) -> None:
+    parent = kit.running()
+    start_children(kit, parent, "ab")
+    for place, failed in (("a", False), ("b", True)):
+        kit.claim(f"{parent}.c{place}", f"w{place}")
+        kit.store.finish(
+            f"{parent}.c{place}", f"w{place}", failed=failed, outcome='"o"'
+        )
+    kit.claim(parent, "t2")
+    kit.store.finish(parent, "t2", failed=True, outcome="{}", failed_step="x")
+    kit.store.admin(parent, "retry")
+    kit.claim(parent, "t3")
+    start_children(kit, parent, "ab", "t3")
+    totals = kit.store.server.client.hgetall(f"{kit.tag(parent)}:totals")
+    assert {name: n for name, n in totals.items() if name.startswith("cut:")} == {
+        "cut:started": "3",
+        "cut:completed": "1",
+        "cut:failed": "1",
+    }
+    revived = kit.record(f"{parent}.cb")
+    assert (revived["status"], revived["generation"]) == ("queued", "1")
+    assert f"timeout:{parent}.cb" in kit.members("timers")

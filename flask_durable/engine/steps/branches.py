@@ -6,11 +6,17 @@ import functools
 import json
 import typing as t
 from dataclasses import dataclass
+from dataclasses import replace
 
 from ...common.ids import branch_run_id
+from ...common.ids import derived_id
+from ...common.ids import mapped_run_id
 from ...common.safe_logging import get_logger
+from ...errors import EventError
+from ...messages import EventMessage
 from ...middleware import StepInfo
 from ...store.branches import BRANCHES_PAGE
+from ...store.branches import Children
 from ...store.branches import NewBranch
 from ...store.branches import NewGroup
 from ...store.branches import start_branches
@@ -21,6 +27,10 @@ from ...store.replies import BranchesMade
 from ...store.replies import Full
 from ...store.replies import Resolved
 from ..attempt import Attempt
+from ..branches import created_of
+from ..children import Callee
+from ..children import is_quiet
+from ..children import message_for
 from ..control import Suspended
 
 KIND = "group"
@@ -45,22 +55,87 @@ class Terms:
     tolerate: int
 
 
+def branch_id(attempt: Attempt, key: str, place: str) -> str:
+    """Return the id of a branch of a step."""
+    owner = attempt.book_id
+    return branch_run_id(owner, created_of(attempt.run, owner), key, place)
+
+
+def child_id(attempt: Attempt, key: str, place: str) -> str:
+    """Return the id of the run of a function that a step has for an item."""
+    owner = attempt.book_id
+    return mapped_run_id(owner, created_of(attempt.run, owner), key, place)
+
+
+def branches_of(
+    attempt: Attempt, key: str, places: t.Sequence[tuple[str, str]]
+) -> list[NewBranch]:
+    """Return the branches of a step.
+
+    :param places: The place and the item, as stored, of each.
+    """
+    return [
+        NewBranch(place, branch_id(attempt, key, place), item) for place, item in places
+    ]
+
+
+def children_of(
+    attempt: Attempt,
+    key: str,
+    callee: Callee,
+    places: t.Sequence[str],
+    items: t.Sequence[t.Any],
+) -> tuple[list[NewBranch], Children]:
+    """Return the children of a step, one for each item, and their function.
+
+    :raises EventError: An item does not fit the function's model.
+    """
+    messages: dict[str, EventMessage] = {}
+    for place, item in zip(places, items, strict=True):
+        run_id = child_id(attempt, key, place)
+        event_id = derived_id("invoked", run_id)
+        try:
+            message = message_for(attempt.services, callee, item, event_id)
+        except EventError as error:
+            raise EventError(
+                f"Item {place!r} of step {key!r} is not valid: {error.message}",
+                errors=error.errors,
+                hint=error.hint,
+            ) from None
+        messages[run_id] = replace(message, headers=attempt.run.message.headers)
+    # Only now: one that is not valid leaves no object of the others.
+    branches = [
+        NewBranch(place, id, attempt.payloads.seal_event(m), (m.id, m.name))
+        for place, (id, m) in zip(places, messages.items(), strict=True)
+    ]
+    children = Children(
+        callee.id,
+        callee.queue,
+        callee.timeout,
+        callee.start_timeout,
+        callee.version,
+        is_quiet(attempt.record),
+    )
+    return branches, children
+
+
 def begin(
     attempt: Attempt,
     key: str,
     sketch: bytes,
-    places: t.Sequence[tuple[str, str]],
+    branches: t.Sequence[NewBranch],
     stored: t.Any,
     terms: Terms,
+    children: Children | None = None,
 ) -> Memo:
     """Make the branches of a step, and suspend the run until they have ended.
 
-    :param places: The place and the item, as stored, of each branch.
     :param stored: The places as the memo keeps them.
+    :param children: The function, if the branches are children.
     :returns: The memo, if the step has its outcome already.
     :raises Signal: The run is suspended, or is not ours any more.
     """
-    services, record = attempt.services, attempt.record
+    services = attempt.services
     head = payload(
         KIND,
         "",
@@ -68,18 +143,18 @@ def begin(
         digest=services.payloads.digest(sketch),
     )
     body = json.dumps(stored, separators=(",", ":"))
-    if not places:
+    if not branches:
         memo = attempt.commit(key, "done", attempt.server_time, head + body)
         assert isinstance(memo, Memo), "only an intent is interrupted"
         return memo
-    # A run that was claimed as it was created has one time for both.
-    created = record.get("created", record["started"])
-    branches = [
-        NewBranch(place, branch_run_id(attempt.run_id, created, key, place), item)
-        for place, item in places
-    ]
     group = NewGroup(
-        head, body, len(branches), terms.until, terms.limit, terms.tolerate
+        head,
+        body,
+        len(branches),
+        terms.until,
+        terms.limit,
+        terms.tolerate,
+        children,
     )
     attempt.progress.flush()
     info = StepInfo(attempt.info, key, KIND, 1, branches=len(branches))
@@ -109,6 +184,7 @@ def _make(
     attempt: Attempt, key: str, group: NewGroup, branches: t.Sequence[NewBranch]
 ) -> BranchesMade | Resolved | Full:
     """Make all branches, a page at a time, and send the messages that are owed."""
+    record = attempt.record
     offset = 0
     while True:
         page = _page(branches, offset)
@@ -126,7 +202,8 @@ def _make(
         )
         if isinstance(reply, (Resolved, Full)):
             return reply
-        job = (attempt.record["function"], attempt.record["queue"])
+        of = group.children
+        job = (of.function, of.queue) if of else (record["function"], record["queue"])
         attempt.outbox.send_runs([(id, *job, time) for id, time in reply.queued])
         if not reply.more:
             return reply

@@ -10,7 +10,8 @@ failed      ``BranchError``: more branches failed than may
 ==========  ======================================================================
 
 See ``store/branches.py`` for the writes, and ``engine/branches.py`` for the way of a
-branch to its callable, which is called here. The memo has the places; the outcomes are
+branch to its callable, which is called here. A map over a durable function has
+children in the place of branches. The memo has the places; the outcomes are
 read from the group, as they may be large.
 """
 
@@ -20,6 +21,7 @@ import functools
 import inspect
 import json
 import typing as t
+from dataclasses import dataclass
 
 from ...common.safe_logging import get_logger
 from ...common.safe_points import call
@@ -37,17 +39,27 @@ from ...serialization import item_codec_for
 from ...serialization import PLAIN
 from ...serialization import UnreadableValue
 from ...serialization import UnserializableValue
+from ...store.branches import Children
 from ...store.branches import MAX_BRANCHES
+from ...store.branches import NewBranch
+from ...store.branches import Outcomes
 from ...store.branches import read_outcomes
 from ...store.memo import Memo
 from ..attempt import Attempt
 from ..branches import Level
+from ..children import callee_of
+from ..children import id_of
+from ..children import result_codec
 from ..control import BranchEnded
 from ..control import Signal
 from ..replaying import check_function
 from ..sketch import sketch_of
 from ..waits import tell_end_of_branches
 from .branches import begin
+from .branches import branch_id
+from .branches import branches_of
+from .branches import child_id
+from .branches import children_of
 from .branches import KIND
 from .branches import Terms
 from .outcome import check_size
@@ -58,6 +70,7 @@ if t.TYPE_CHECKING:
     from ...functions.step import Step
 
 Callable = t.Callable[..., t.Any]
+RunIds = t.Callable[[str], str]
 
 logger = get_logger(__name__)
 
@@ -80,9 +93,10 @@ def parallel(
     _turn_off(attempt, key, functools.partial(_call_named, attempt, step, branches))
     memo = attempt.recall(key, KIND, sketch)
     if memo is None or not memo.final:
-        places = [(place, "") for place in branches]
-        memo = begin(attempt, key, sketch, places, list(branches), terms)
-    return _results(attempt, key, memo, codecs, keep_errors=return_exceptions)
+        made = branches_of(attempt, key, [(place, "") for place in branches])
+        memo = begin(attempt, key, sketch, made, list(branches), terms)
+    ids = functools.partial(branch_id, attempt, key)
+    return _results(attempt, key, memo, codecs, ids, keep_errors=return_exceptions)
 
 
 def first(
@@ -101,9 +115,10 @@ def first(
     memo = attempt.recall(key, KIND, sketch)
     if memo is None or not memo.final:
         terms = Terms(until=1, limit=len(branches), tolerate=0)
-        places = [(place, "") for place in branches]
-        memo = begin(attempt, key, sketch, places, list(branches), terms)
-    outcomes = _outcomes(attempt, key, memo)
+        made = branches_of(attempt, key, [(place, "") for place in branches])
+        memo = begin(attempt, key, sketch, made, list(branches), terms)
+    ids = functools.partial(branch_id, attempt, key)
+    outcomes = _outcomes(attempt, key, memo, ids)
     place = outcomes.decided
     _, text = outcomes.by_place[place]
     return place, _load(attempt, key, place, text, codecs.get(place, PLAIN))
@@ -114,7 +129,7 @@ def map(
     step: Step,
     options: StepOptions,
     name: str,
-    fn: Callable,
+    fn: Callable | Function[t.Any, t.Any] | str,
     items: t.Iterable[t.Any],
     *,
     key_of: Callable | None,
@@ -124,32 +139,76 @@ def map(
 ) -> list[t.Any]:
     """Carry out :meth:`flask_durable.Step.map`."""
     key = attempt.enter(name)
-    check_function(name, fn)
-    if isinstance(fn, Function):
-        raise StepUsageError(
-            f"Step {name!r} was given the durable function {fn.id!r}.",
-            hint="Invoke it in each branch: step.map(name, lambda item, step: "
-            'step.invoke("call", function, item), items).',
-        )
-    codec, item_codec = codec_for(fn), item_codec_for(fn)
-    sketch = sketch_of(fn, ["map"])
-    _turn_off(
-        attempt,
-        key,
-        functools.partial(_call_with_item, attempt, step, options, fn, item_codec),
-    )
-    memo = attempt.recall(key, KIND, sketch)
+    if isinstance(fn, (Function, str)):
+        mapped = _of_function(attempt, key, fn)
+    else:
+        check_function(name, fn)
+        mapped = _of_callable(attempt, step, options, key, fn)
+    memo = attempt.recall(key, KIND, mapped.sketch)
     if memo is None or not memo.final:
         given = list(items)
         terms = _terms(name, len(given), limit, tolerate, return_exceptions)
         places = _places_of(name, given, key_of)
-        texts = _items_of(attempt, name, places, given, item_codec)
         stored = len(given) if key_of is None else places
-        pairs = list(zip(places, texts, strict=True))
-        memo = begin(attempt, key, sketch, pairs, stored, terms)
-    codecs = dict.fromkeys(_places_in(memo), codec)
-    results = _results(attempt, key, memo, codecs, keep_errors=return_exceptions)
+        made, children = mapped.make(places, given)
+        memo = begin(attempt, key, mapped.sketch, made, stored, terms, children)
+    codecs = dict.fromkeys(_places_in(memo), mapped.codec)
+    ids = mapped.run_id
+    results = _results(attempt, key, memo, codecs, ids, keep_errors=return_exceptions)
     return list(results.values())
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """The thing that a map has for each item: a branch, or a run of a function.
+
+    :param codec: The codec of its results.
+    :param make: Makes the branches of items, by their places.
+    :param run_id: Returns the id of the run of a place.
+    """
+
+    codec: Codec
+    sketch: bytes
+    make: t.Callable[
+        [t.Sequence[str], t.Sequence[t.Any]], tuple[list[NewBranch], Children | None]
+    ]
+    run_id: RunIds
+
+
+def _of_callable(
+    attempt: Attempt, step: Step, options: StepOptions, key: str, fn: Callable
+) -> _Mapped:
+    codec, item_codec = codec_for(fn), item_codec_for(fn)
+
+    def make(
+        places: t.Sequence[str], items: t.Sequence[t.Any]
+    ) -> tuple[list[NewBranch], None]:
+        texts = _items_of(attempt, key, places, items, item_codec)
+        return branches_of(attempt, key, list(zip(places, texts, strict=True))), None
+
+    call_item = functools.partial(
+        _call_with_item, attempt, step, options, fn, item_codec
+    )
+    _turn_off(attempt, key, call_item)
+    ids = functools.partial(branch_id, attempt, key)
+    return _Mapped(codec, sketch_of(fn, ["map"]), make, ids)
+
+
+def _of_function(
+    attempt: Attempt, key: str, fn: Function[t.Any, t.Any] | str
+) -> _Mapped:
+    # Before a child is created: a useless annotation must not cost a run.
+    codec, id = result_codec(attempt.services, fn), id_of(fn)
+
+    def make(
+        places: t.Sequence[str], items: t.Sequence[t.Any]
+    ) -> tuple[list[NewBranch], Children]:
+        # Only now: results are found although the function is gone since.
+        callee = callee_of(attempt.services, id)
+        return children_of(attempt, key, callee, places, items)
+
+    ids = functools.partial(child_id, attempt, key)
+    return _Mapped(codec, sketch_of(None, ["map", id]), make, ids)
 
 
 # -- A branch ---------------------------------------------------------------------
@@ -328,7 +387,7 @@ def _places_in(memo: Memo) -> list[str]:
     return t.cast("list[str]", stored)
 
 
-def _outcomes(attempt: Attempt, key: str, memo: Memo) -> t.Any:
+def _outcomes(attempt: Attempt, key: str, memo: Memo, ids: RunIds) -> Outcomes:
     """Return the outcomes of the branches.
 
     :raises BranchError: The step has failed.
@@ -342,7 +401,7 @@ def _outcomes(attempt: Attempt, key: str, memo: Memo) -> t.Any:
         failed = len(outcomes.by_place) - completed
         tell_end_of_branches(attempt, key, memo, completed, failed)
     if memo.status == "failed":
-        raise _error(attempt, key, outcomes.decided, memo.body)
+        raise _error(attempt, key, outcomes.decided, memo.body, ids)
     return outcomes
 
 
@@ -351,6 +410,7 @@ def _results(
     key: str,
     memo: Memo,
     codecs: t.Mapping[str, Codec],
+    ids: RunIds,
     *,
     keep_errors: bool,
 ) -> dict[str, t.Any]:
@@ -361,7 +421,7 @@ def _results(
     places = _places_in(memo)
     if not places and memo.status == "done":
         return {}
-    outcomes = _outcomes(attempt, key, memo)
+    outcomes = _outcomes(attempt, key, memo, ids)
     results: dict[str, t.Any] = {}
     for place in places:
         done, text = outcomes.by_place[place]
@@ -369,7 +429,7 @@ def _results(
             codec = codecs.get(place, PLAIN)
             results[place] = _load(attempt, key, place, text, codec)
         elif keep_errors:
-            results[place] = _error(attempt, key, place, text)
+            results[place] = _error(attempt, key, place, text, ids)
     return results
 
 
@@ -388,6 +448,8 @@ def _load(attempt: Attempt, key: str, place: str, text: str, codec: Codec) -> t.
         )
 
 
-def _error(attempt: Attempt, key: str, place: str, text: str) -> BranchError:
+def _error(
+    attempt: Attempt, key: str, place: str, text: str, ids: RunIds
+) -> BranchError:
     failure = Failure.from_json(attempt.payloads.open(text, key))
-    return BranchError(key, failure, branch=place)
+    return BranchError(key, failure, branch=place, run_id=ids(place))

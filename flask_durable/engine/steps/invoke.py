@@ -32,8 +32,6 @@ from ...events.model import EventData
 from ...functions.function import Function
 from ...middleware import StepInfo
 from ...serialization import Codec
-from ...serialization import codec_for
-from ...serialization import PLAIN
 from ...serialization import UnreadableValue
 from ...store.children import NewChild
 from ...store.children import start_child
@@ -44,11 +42,13 @@ from ...store.replies import ChildStarted
 from ...store.replies import Full
 from ...store.replies import Resolved
 from ..attempt import Attempt
+from ..branches import created_of
 from ..children import Callee
 from ..children import callee_of
 from ..children import id_of
 from ..children import is_quiet
 from ..children import message_for
+from ..children import result_codec
 from ..control import Suspended
 from ..sketch import sketch_of
 from ..waits import tell_end
@@ -69,10 +69,8 @@ def invoke(
     wait = _seconds(name, timeout)
     key = attempt.enter(name)
     id = id_of(function)
-    code = function if isinstance(function, Function) else None
-    code = code or attempt.services.functions.get(id)
     # Before the child is created: a useless annotation must not cost a run.
-    codec = PLAIN if code is None else codec_for(code.body)
+    codec = result_codec(attempt.services, function)
     shown = data.model_dump(mode="json") if isinstance(data, EventData) else data
     sketch = sketch_of(None, [id, shown])
     memo = attempt.recall(key, KIND, sketch)
@@ -104,10 +102,8 @@ def _child(attempt: Attempt, key: str, callee: Callee, data: t.Any) -> NewChild:
 
 
 def _child_id(attempt: Attempt, key: str) -> str:
-    record = attempt.record
-    # A run that was claimed as it was created has one time for both.
-    created = record.get("created", record["started"])
-    return child_run_id(attempt.run_id, created, record["generation"], key)
+    created = created_of(attempt.run, attempt.run_id)
+    return child_run_id(attempt.run_id, created, attempt.record["generation"], key)
 
 
 def _seconds(name: str, timeout: Duration | None) -> float | None:

@@ -120,7 +120,7 @@ class AttemptStep(Step):
     def map(
         self,
         id: str,
-        fn: t.Callable[..., t.Any],
+        fn: t.Callable[..., t.Any] | Function[t.Any, t.Any] | str,
         items: t.Iterable[t.Any],
         /,
         *,

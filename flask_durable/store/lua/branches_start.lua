@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Creates branches of a run for one of its steps, a page at a time, and with the last
--- page suspends the run until enough of them have ended. (G2, G3, G4, G5)
+-- page suspends the run until enough of them have ended. A branch may be a child, which
+-- is a run of another function. (G2, G3, G4, G5)
 --
 -- KEYS[1] tag
 -- ARGV[1]  run id of the parent
@@ -16,8 +17,13 @@
 -- ARGV[11] the number of ended branches that ends the step
 -- ARGV[12] the number of branches that may be under way
 -- ARGV[13] the number of branches that may fail
--- ARGV[14..] place, id, item, ... of at most 250 branches; the id depends on the parent,
---          when that was created, the step and the place
+-- ARGV[14] 0, or if the branches are children the number of the arguments that follow
+-- ARGV[15..] these: field, value, ... that the records of all children have: function,
+--          queue, timeout; and timeout_left and start_left, milliseconds that are counted
+--          from when the child is QUEUED
+-- then     place, id, item, ... of at most 250 branches; or place, id, event, id of the
+--          event, name of the event, ... of so many children. The id depends on the
+--          parent, when that was created, the step and the place
 --
 -- Reply   {"more", branches}        the next page is awaited; the caller owns the run
 --         {"suspended", branches}   that was the last page
@@ -50,15 +56,23 @@
 --                               its memos, as a run that is retried.
 --   the call is repeated        the page is filled, or the token is remembered.
 --
+-- A child that a person has retried by itself is asked for again by the next beginning,
+-- whether it goes on or has its result.
+--
 -- An at-most-once step of a branch with an unknown outcome keeps its failure.
 
-local id, token, step, FIRST = ARGV[1], ARGV[2], ARGV[4], 14
+local id, token, step = ARGV[1], ARGV[2], ARGV[4]
+local shared = tonumber(ARGV[14])
+local children, FIRST = shared > 0, 15 + shared
+-- The number of arguments of a branch, and the field that has its text.
+local EACH, FIELD = 3, 'item'
+if children then EACH, FIELD = 5, 'event' end
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'bytes',
   'removed', 'branched', 'function', 'queue', 'event_id', 'event_name')
 
 local function owed()
   local found = {}
-  for i = FIRST, #ARGV, 3 do
+  for i = FIRST, #ARGV, EACH do
     local branch = get(ARGV[i + 1], 'status', 'queued_at')
     if branch[1] == 'queued' then found[#found + 1] = {ARGV[i + 1], branch[2]} end
   end
@@ -88,19 +102,30 @@ if existing then
   if was == 'done' or was == 'failed' then return resolved() end
 end
 
-local known = redis.call('HMGET', group, 'by', 'filled', 'under', 'ended')
+local known = redis.call('HMGET', group, 'by', 'filled', 'under', 'ended', 'limit')
 local begins = known[1] ~= token
 local offset, filled = tonumber(ARGV[9]), tonumber(known[2] or '0')
 local under, ended = tonumber(known[3] or '0'), tonumber(known[4] or '0')
+local most = tonumber(begins and ARGV[12] or known[5])
 if begins then filled, under, ended = 0, 0, 0 end
 if offset > filled then return {'lost'} end
+
+local function has_result(place)
+  local outcome = redis.call('HGET', group, '=' .. place)
+  return outcome and string.sub(outcome, 1, 5) == 'done '
+end
 
 -- The limits, before anything is written.
 local bytes = tonumber(run[6] or '0')
 if offset == filled then
   local items = 0
-  for i = FIRST, #ARGV, 3 do
-    if redis.call('EXISTS', run_key(ARGV[i + 1])) == 0 then items = items + #ARGV[i + 2] end
+  for i = FIRST, #ARGV, EACH do
+    local found = get(ARGV[i + 1], 'status', 'result')
+    if not found[1] then
+      items = items + #ARGV[i + 2]
+    elseif found[1] == 'completed' and found[2] and not has_result(ARGV[i]) then
+      items = items + #found[2]
+    end
   end
   if bytes + items > tonumber(ARGV[8]) then return {'full', 'bytes'} end
 end
@@ -125,72 +150,99 @@ if begins then
 end
 
 local function start(branch, from, created, place)
-  if under < tonumber(ARGV[12]) then
+  if under < most then
     under = under + 1
     enqueue(branch, from, created, now)
+    if children then start_clocks(branch, now) end
   else
     set_status(branch, from, 'suspended', created, 'reason', 'limit')
     redis.call('ZADD', waiting, place, branch)
   end
 end
 
-local function create(branch, place, item)
-  put(branch, 'function', run[9], 'queue', run[10], 'event_id', run[11],
-    'event_name', run[12], 'created', text(now), 'generation', '0', 'dispatches', '0',
-    'attempt', '0', 'timeout', '0', 'kind', 'branch', 'parent', id, 'parent_step', step,
-    'place', place, 'item', item)
+-- The fields that a child has of its function and its event.
+local function describe(i)
+  put(ARGV[i + 1], 'event_id', ARGV[i + 3], 'event_name', ARGV[i + 4],
+    unpack(ARGV, 15, FIRST - 1))
+end
+
+local function create(i)
+  local branch, item = ARGV[i + 1], ARGV[i + 2]
+  put(branch, 'created', text(now), 'generation', '0', 'dispatches', '0', 'attempt', '0',
+    'kind', children and 'child' or 'branch', 'parent', id, 'parent_step', step,
+    'place', ARGV[i], FIELD, item)
+  if children then
+    describe(i)
+    put(branch, 'parent_function', run[9], 'parent_queue', run[10])
+    index(branch, get(branch, 'function')[1], now)
+  else
+    put(branch, 'function', run[9], 'queue', run[10], 'event_id', run[11],
+      'event_name', run[12], 'timeout', '0')
+  end
   redis.call('HINCRBY', run_key(id), 'bytes', #item)
   redis.call('HINCRBY', run_key(id), 'branched', 1)
   return text(now)
 end
 
 -- From its memos, as in run_admin.lua.
-local function revive(branch, item)
+local function revive(i)
+  local branch, item = ARGV[i + 1], ARGV[i + 2]
   local ran = get(branch, 'failed_step', 'reason', 'generation')
   if ran[1] and ran[1] ~= '' and ran[2] ~= 'outcome unknown' then
     remove_memo(branch, ran[1])
   end
   redis.call('HINCRBY', run_key(id), 'bytes',
-    #item - redis.call('HSTRLEN', run_key(branch), 'item'))
+    #item - redis.call('HSTRLEN', run_key(branch), FIELD))
   redis.call('HDEL', run_key(branch), 'failed_step', 'finished', 'reason', 'failure',
     'deferred_since')
   redis.call('ZREM', tag .. ':expire', branch)
   put(branch, 'generation', text(tonumber(ran[3]) + 1), 'dispatches', '0',
-    'attempt', '0', 'item', item)
+    'attempt', '0', FIELD, item)
+  if children then
+    describe(i)
+    count_run(get(branch, 'function')[1], 'started', now)
+  end
 end
 
 local decided = ''
 if offset == filled then
-  for i = FIRST, #ARGV, 3 do
-    local place, branch, item = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-    local number = filled + (i - FIRST) / 3
-    local outcome = redis.call('HGET', group, '=' .. place)
-    if outcome and string.sub(outcome, 1, 5) == 'done ' then
+  for i = FIRST, #ARGV, EACH do
+    local place, branch = ARGV[i], ARGV[i + 1]
+    local number = filled + (i - FIRST) / EACH
+    if has_result(place) then
       ended, decided = ended + 1, place
     else
-      if outcome then
+      local failure = redis.call('HGET', group, '=' .. place)
+      if failure then
         redis.call('HDEL', group, '=' .. place)
-        redis.call('HINCRBY', run_key(id), 'bytes', -#outcome)
+        redis.call('HINCRBY', run_key(id), 'bytes', -#failure)
       end
-      local found = get(branch, 'status', 'created', 'reason')
+      local found = get(branch, 'status', 'created', 'reason', 'result')
       local status, created = found[1] or '', found[2]
-      if status == '' then
-        created = create(branch, place, item)
-      elseif terminal(status) then
-        revive(branch, item)
-      end
-      put(branch, 'by', token)
-      redis.call('ZADD', tag .. ':children:' .. id, created, branch)
-      redis.call('ZADD', tag .. ':unfinished:' .. id, created, branch)
-      if status == '' or terminal(status)
-          or status == 'suspended' and found[3] == 'limit' then
-        start(branch, status, created, number)
+      if status == 'completed' and found[4] then
+        local value = 'done ' .. found[4]
+        redis.call('HSET', group, '=' .. place, value)
+        redis.call('HINCRBY', run_key(id), 'bytes', #value)
+        ended, decided = ended + 1, place
       else
-        under = under + 1
+        if status == '' then
+          created = create(i)
+        elseif terminal(status) then
+          revive(i)
+        end
+        put(branch, 'by', token)
+        redis.call('ZADD', tag .. ':children:' .. id, created, branch)
+        redis.call('ZADD', tag .. ':unfinished:' .. id, created, branch)
+        if status == '' or terminal(status)
+            or status == 'suspended' and found[3] == 'limit' then
+          start(branch, status, created, number)
+        else
+          under = under + 1
+        end
       end
     end
   end
-  filled = filled + (#ARGV - FIRST + 1) / 3
+  filled = filled + (#ARGV - FIRST + 1) / EACH
   redis.call('HSET', group, 'filled', text(filled), 'under', text(under),
     'ended', text(ended))
   if ended >= tonumber(ARGV[11]) then

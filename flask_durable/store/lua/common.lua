@@ -232,6 +232,17 @@ local function stop_timeouts(id, now)
   end
 end
 
+-- Lets these clocks go on, or begin where the run has had no room until now.
+local function start_clocks(id, now)
+  local left = get(id, 'timeout_left', 'start_left')
+  for i, kind in ipairs({'timeout', 'start'}) do
+    if left[i] then
+      redis.call('ZADD', tag .. ':timers', now + tonumber(left[i]), kind .. ':' .. id)
+    end
+  end
+  redis.call('HDEL', run_key(id), 'timeout_left', 'start_left')
+end
+
 local function pause(id, from, created, now, ...)
   stop_timeouts(id, now)
   set_status(id, from, 'paused', created, ...)
@@ -383,6 +394,7 @@ local function tell_group(id, to, outcome, now)
   redis.call('ZREM', waiting, following)
   redis.call('HINCRBY', group, 'under', 1)
   enqueue(following, 'suspended', get(following, 'created')[1], now)
+  start_clocks(following, now)
   return text(now) .. ':' .. following
 end
 
@@ -403,6 +415,13 @@ local function tell_parent(id, to, outcome, now)
   return queued and text(queued) or '0'
 end
 
+-- Tells the run above how a child or a branch ended. One that a step has with others is
+-- named by its group, see branches_start.lua.
+local function tell_above(id, parent, by, to, outcome, now)
+  if by then return tell_group(id, to, outcome, now) end
+  return parent and tell_parent(id, to, outcome, now) or '0'
+end
+
 -- Removes all that a run leaves behind at its end, except its record. Every run ends
 -- here, however it ends: other parts that have to know of it are told here and nowhere
 -- else. The outcome is the result or the failure; none of a run that was cancelled.
@@ -416,15 +435,14 @@ local function settle(id, from, to, created, now, retention, outcome, ...)
     'start_left')
   set_status(id, from, to, created, 'finished', text(now), ...)
   redis.call('ZADD', tag .. ':expire', now + retention, id)
-  local run = get(id, 'function', 'parent', 'children', 'kind')
+  local run = get(id, 'function', 'parent', 'children', 'kind', 'by')
   if run[3] then
     unwatch(id)
     leave_orphans(id, now)
   end
   -- A branch is a part of its run, and no run in the counts.
-  if run[4] == 'branch' then return tell_group(id, to, outcome, now) end
-  count_run(run[1], to, now)
-  return run[2] and tell_parent(id, to, outcome, now) or '0'
+  if run[4] ~= 'branch' then count_run(run[1], to, now) end
+  return tell_above(id, run[2], run[5], to, outcome, now)
 end
 
 -- Events that are owed are kept whole, apart from the run that owes them.

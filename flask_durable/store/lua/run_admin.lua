@@ -39,8 +39,7 @@
 
 local id, action, token = ARGV[1], ARGV[2], ARGV[3]
 local run = get(id, 'status', 'created', 'generation', 'failed_step', 'timeout', 'started',
-  'admin_token', 'admin_reply', 'expiring', 'function', 'reason', 'timeout_left',
-  'start_left', 'kind')
+  'admin_token', 'admin_reply', 'expiring', 'function', 'reason', 'kind')
 local status, created = run[1], run[2]
 if not status then return {'missing'} end
 if run[7] == token then return {'ok', run[8]} end
@@ -70,17 +69,11 @@ end
 
 if action == 'resume' then
   if status ~= 'paused' then return {'state', status} end
-  for i, kind in ipairs({'timeout', 'start'}) do
-    local left = run[11 + i]
-    if left then
-      redis.call('ZADD', tag .. ':timers', now + tonumber(left), kind .. ':' .. id)
-    end
-  end
-  redis.call('HDEL', run_key(id), 'timeout_left', 'start_left')
+  start_clocks(id, now)
 else
   if status ~= 'failed' and status ~= 'cancelled' then return {'state', status} end
   -- A branch goes on when its run is retried, see branches_start.lua.
-  if run[14] == 'branch' then return {'state', status} end
+  if run[12] == 'branch' then return {'state', status} end
   -- Its objects in the blob store are being removed: it counts as gone.
   if run[9] then return {'missing'} end
   if (ARGV[6] or '') ~= '' and ARGV[6] ~= run[3] then return {'state', status} end
@@ -95,7 +88,8 @@ else
   -- caught keeps its memo: the function has already gone another way because of it.
   if run[4] and run[4] ~= '' then remove_memo(id, run[4]) end
   for n = 7, #ARGV do remove_memo(id, ARGV[n]) end
-  redis.call('HDEL', run_key(id), 'failed_step', 'result', 'finished', 'reason')
+  -- A child that is retried by itself is nobody's child any more, see tell_parent().
+  redis.call('HDEL', run_key(id), 'failed_step', 'result', 'finished', 'reason', 'by')
   redis.call('ZREM', tag .. ':expire', id)
   put(id, 'generation', text(tonumber(run[3]) + 1))
   -- It has ended once in the counts, and will end again.

@@ -13,15 +13,16 @@
 -- Reply   {"claimed", field, value, ...}   the whole record
 --         {"paused"}                       claimed too often without progress
 --         {"no", status}                   another worker's, finished, or unknown ("")
---         {"orphan"}                       a branch that nobody waits for; nothing was
---                                          changed, and the caller cancels it
+--         {"orphan"}                       a branch that nobody waits for, or a child of
+--                                          a map; nothing was changed. The caller cancels
+--                                          a branch; a sweep cancels the child
 --
 -- Only a QUEUED run can be claimed: late, doubled and stale messages are harmless. The
 -- same token gets the same answer, so a reply that was lost is asked for again.
 
 local id, token = ARGV[1], ARGV[2]
 local run = get(id, 'status', 'token', 'dispatches', 'created', 'queue', 'started',
-  'paused_by', 'claims', 'queued_at', 'kind')
+  'paused_by', 'claims', 'queued_at', 'by')
 local status, created = run[1], run[4]
 
 if status == 'running' and run[2] == token then
@@ -29,7 +30,7 @@ if status == 'running' and run[2] == token then
 end
 if status == 'paused' and run[7] == token then return {'paused'} end
 if status ~= 'queued' then return {'no', status or ''} end
-if run[10] == 'branch' and orphaned(id) then return {'orphan'} end
+if run[10] and orphaned(id) then return {'orphan'} end
 
 local now = clock()
 unqueue(id)

@@ -167,12 +167,12 @@ local function ask_children(id)
   local children = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf', '+inf',
     'LIMIT', 0, limit)
   for _, child in ipairs(children) do
-    local run = get(child, 'status', 'result', 'failure')
+    local run = get(child, 'status', 'result', 'failure', 'by')
     if not run[1] then
       redis.call('ZREM', tag .. ':unfinished:' .. id, child)
     elseif terminal(run[1]) then
       local outcome = {completed = run[2], failed = run[3]}
-      tell_parent(child, run[1], outcome[run[1]], now)
+      tell_above(child, id, run[4], run[1], outcome[run[1]], now)
     end
   end
 end
