@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 
 Data = t.TypeVar("Data", bound=EventData)
 Schema = t.TypeVar("Schema", bound=type[EventData])
+Given = t.TypeVar("Given")
 R = t.TypeVar("R")
 P = t.ParamSpec("P")
 
@@ -44,6 +45,14 @@ class TypedFunctionDecorator(t.Protocol[Data]):
     def __call__(
         self, body: t.Callable[[Event[Data], Step], R], /
     ) -> Function[Data, R]: ...
+
+
+class InvokedFunctionDecorator(t.Protocol):
+    """Makes a function of a body that no event starts, with the data it is given."""
+
+    def __call__(
+        self, body: t.Callable[[Event[Given], Step], R], /
+    ) -> Function[Given, R]: ...
 
 
 class StepDecorator(t.Protocol):
@@ -86,7 +95,17 @@ class Decorators:
     def function(
         self,
         *,
-        on: str | t.Sequence[Trigger] | None,
+        on: None,
+        id: str | None = None,
+        where: t.Callable[[Event[t.Any]], bool] | None = None,
+        **options: t.Unpack[FunctionKeywords],
+    ) -> InvokedFunctionDecorator: ...
+
+    @t.overload
+    def function(
+        self,
+        *,
+        on: str | t.Sequence[Trigger],
         id: str | None = None,
         where: t.Callable[[Event[t.Any]], bool] | None = None,
         **options: t.Unpack[FunctionKeywords],

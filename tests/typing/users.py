@@ -147,7 +147,26 @@ def invoked(event: Event[dict[str, t.Any]], step: Step) -> str:
     return str(event.data["path"])
 
 
+@durable.function(on=None)
+def cut(event: Event[Requested], step: Step) -> Meta:
+    return Meta(event.data.audio_url, 1)
+
+
 t.assert_type(anything, Function[t.Any, str])
+t.assert_type(invoked, Function[dict[str, t.Any], str])
+t.assert_type(cut, Function[Requested, Meta])
+
+
+@durable.function(on=None)
+def untyped(event: Event, step: Step) -> int:
+    return len(event.data)
+
+
+t.assert_type(untyped, Function[t.Any, int])
+
+
+@durable.function(on=None)  # type: ignore[arg-type]
+def invoked_without_step(event: Event[Requested]) -> None: ...
 
 
 @durable.function(on=Requested)  # type: ignore[arg-type]
@@ -286,3 +305,36 @@ def fan_out(event: Event[dict[str, t.Any]], step: Step) -> None:
     both = step.parallel("both", a=lambda step: 1, b=lambda step: 2)
     t.assert_type(both, dict[str, int])
     t.assert_type(step.first("first", a=lambda step: 1), tuple[str, int])
+    mixed = step.parallel("mixed", a=lambda step: 1, b=fails, return_exceptions=True)
+    t.assert_type(mixed, dict[str, int | BranchError])
+
+
+def fails(step: Step) -> int:
+    return step.run("fail", one_word, "")
+
+
+@durable.function(on="text/cut")
+def fan_out_over_functions(event: Event[dict[str, t.Any]], step: Step) -> None:
+    requests = [Requested(audio_url="a"), Requested(audio_url="b")]
+    made = step.map("cut", cut, requests, key=lambda r: r.audio_url, limit=20)
+    t.assert_type(made, list[Meta])
+    t.assert_type(step.map("dicts", cut, [{"audio_url": "a"}]), list[Meta])
+    kept = step.map("kept", cut, requests, tolerate=1, return_exceptions=True)
+    t.assert_type(kept, list[Meta | BranchError])
+    t.assert_type(step.map("typed", index, [Finished(words=1)]), list[int])
+    t.assert_type(step.map("untyped", untyped, [{}, {"a": 1}]), list[int])
+    t.assert_type(step.map("elsewhere", "index", [{"words": 1}]), list[t.Any])
+    step.map("wrong", cut, [Finished(words=1)])  # type: ignore[misc]
+    t.assert_type(step.invoke("cut", cut, requests[0]), Meta)
+    t.assert_type(step.invoke("dict", cut, {"audio_url": "a"}), Meta)
+    answer = step.wait_for_event("done", Finished, timeout="1d", match="data.words")
+    t.assert_type(answer, Event[Finished] | None)
+    named = step.wait_for_event("named", "a/b", timeout="1d", match={"data.a": 1})
+    t.assert_type(named, Event[dict[str, t.Any]] | None)
+    step.wait_for_event("endless", Finished)  # type: ignore[call-overload]
+    step.wait_for_event("wrong", int, timeout=1)  # type: ignore[type-var]
+    try:
+        step.map("all", cut, requests)
+    except BranchError as error:
+        t.assert_type(error.branch, str)
+        t.assert_type(error.run_id, str)
