@@ -1,4 +1,4 @@
-"""Bodies for the tests of failures."""
+"""Bodies of functions, and runs of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from flask_durable import Step
 from ..support.harness import Harness
 
 AnyEvent = Event[t.Any]
+
+
+def run_body(harness: Harness, body: t.Callable[..., t.Any], **options: t.Any) -> Run:
+    """Declare *body*, send it an event, settle, and return the run."""
+    harness.durable.function(on="test/run", id="work", **options)(body)
+    return harness.send_and_settle("test/run", {"n": 1})
 
 
 def body_runs(

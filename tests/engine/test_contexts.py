@@ -7,15 +7,18 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from flask import current_app
 from flask import g
 
 from flask_durable import current_run
+from flask_durable import Event
 from flask_durable import RunStatus
 from flask_durable import Step
 
 from ..support.harness import Harness
 from .bodies import AnyEvent
 from .bodies import body_runs
+from .bodies import run_body
 
 
 def test_an_error_at_the_end_of_the_bodys_context_is_the_attempts(
@@ -130,3 +133,55 @@ def test_a_step_function_in_a_thread_of_the_body_is_told_of(
     harness.send_and_settle("a/body")
     assert caplog.text.count("'charge' was called plainly") == 1
     assert charged.count(1) == 2
+
+
+def test_each_step_and_the_body_have_contexts_of_their_own(harness: Harness) -> None:
+    ended: list[str] = []
+    committed_at_end: list[list[str]] = []
+
+    @harness.app.teardown_appcontext
+    def end(error: BaseException | None) -> None:
+        name = g.get("name")
+        if name is not None:
+            ended.append(name)
+            runs = harness.runs.list()
+            steps = harness.runs.get(runs[0].id).steps
+            committed_at_end.append([s.name for s in steps])
+
+    def use(name: str) -> bool:
+        found = "name" in g
+        g.name = name
+        assert current_app.name == harness.app.name
+        return found
+
+    def body(event: Event[t.Any], step: Step) -> list[bool]:
+        found = [use("body"), step.run("one", use, "one"), step.run("two", use, "two")]
+        return [*found, g.name != "body"]
+
+    run = run_body(harness, body)
+
+    assert run.result == [False, False, False, False]
+    assert ended == ["one", "two", "body"]
+    assert committed_at_end[:2] == [[], ["one"]], "a context ends before the commit"
+
+
+def test_a_context_whose_end_fails_fails_its_step(harness: Harness) -> None:
+    failures = ["once"]
+
+    @harness.app.teardown_appcontext
+    def end(error: BaseException | None) -> None:
+        if g.get("dirty") and failures:
+            failures.pop()
+            raise OSError("the session could not be given back")
+
+    def soil() -> int:
+        g.dirty = True
+        return 1
+
+    def body(event: Event[t.Any], step: Step) -> int:
+        return step.run("soil", soil)
+
+    run = run_body(harness, body, retries=1)
+    assert run.status == RunStatus.SUSPENDED
+    harness.advance(60)
+    assert harness.runs.get(run.id).result == 1

@@ -1,4 +1,4 @@
-"""Steps: names, results, retries, limits, and where they may be used."""
+"""``step.run``: results, retries, limits, and the contexts of its body."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ import time
 import typing as t
 import weakref
 from datetime import datetime
-from datetime import timedelta
 from datetime import timezone
 from decimal import Decimal
 
 import pytest
-from flask import current_app
-from flask import g
 
 from flask_durable import Backoff
 from flask_durable import current_run
 from flask_durable import Event
 from flask_durable import NonRetriable
 from flask_durable import RetryAfter
-from flask_durable import Run
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepError
 from flask_durable import StepInterrupted
 from flask_durable import StepTimeout
-from flask_durable import StepUsageError
 from flask_durable import UnserializableResult
 from flask_durable.common.interruption import Body
 from flask_durable.common.interruption import shielded
@@ -36,70 +31,7 @@ from flask_durable.engine.control import Signal
 from flask_durable.errors import RunStateError
 
 from ...support.harness import Harness
-
-
-def run_body(harness: Harness, body: t.Callable[..., t.Any], **options: t.Any) -> Run:
-    """Declare *body*, send it an event, settle, and return the run."""
-    harness.durable.function(on="test/run", id="work", **options)(body)
-    return harness.send_and_settle("test/run", {"n": 1})
-
-
-def test_the_nth_use_of_a_name_has_a_memo_of_its_own(harness: Harness) -> None:
-    def body(event: Event[t.Any], step: Step) -> list[int]:
-        return [step.run("item", lambda n: n * n, n) for n in range(3)]
-
-    run = run_body(harness, body)
-
-    assert run.result == [0, 1, 4]
-    assert [s.name for s in run.steps] == ["item", "item#2", "item#3"]
-
-
-def test_a_name_used_with_other_arguments_is_warned_about(
-    harness: Harness, caplog: pytest.LogCaptureFixture
-) -> None:
-    def body(event: Event[t.Any], step: Step) -> None:
-        for n in range(3):
-            step.run("fetch", abs, n)
-
-    run_body(harness, body)
-
-    assert len([r for r in caplog.records if "other arguments" in r.message]) == 1
-
-
-def test_a_name_that_looks_counted_is_refused(harness: Harness) -> None:
-    def body(event: Event[t.Any], step: Step) -> None:
-        step.run("item#2", abs, 1)
-
-    run = run_body(harness, body)
-
-    assert run.status == RunStatus.FAILED
-    assert run.failure is not None
-    assert run.failure.code == "step.usage"
-
-
-def test_a_changed_kind_of_step_pauses_the_run(harness: Harness) -> None:
-    kinds = ["run", "sleep"]
-
-    def body(event: Event[t.Any], step: Step) -> None:
-        if kinds[0] == "run":
-            step.run("x", lambda: 1)
-        else:
-            step.sleep("x", 1)
-        step.sleep("wait", 60)
-
-    run = run_body(harness, body)
-    kinds.reverse()
-    harness.advance(61)
-
-    run = harness.runs.get(run.id)
-    assert run.status == RunStatus.PAUSED
-    assert run.failure is not None
-    assert run.failure.code == "replay.mismatch"
-
-    kinds.reverse()
-    harness.runs.resume(run.id)
-    harness.settle()
-    assert harness.runs.get(run.id).status == RunStatus.COMPLETED
+from ..bodies import run_body
 
 
 @dataclasses.dataclass
@@ -377,92 +309,6 @@ def test_the_idempotency_key_is_the_same_for_each_attempt_of_a_step_only(
     assert [k[1:] for k in keys] == [(1, False), (2, True), (1, False)]
 
 
-def test_each_step_and_the_body_have_contexts_of_their_own(harness: Harness) -> None:
-    ended: list[str] = []
-    committed_at_end: list[list[str]] = []
-
-    @harness.app.teardown_appcontext
-    def end(error: BaseException | None) -> None:
-        name = g.get("name")
-        if name is not None:
-            ended.append(name)
-            runs = harness.runs.list()
-            steps = harness.runs.get(runs[0].id).steps
-            committed_at_end.append([s.name for s in steps])
-
-    def use(name: str) -> bool:
-        found = "name" in g
-        g.name = name
-        assert current_app.name == harness.app.name
-        return found
-
-    def body(event: Event[t.Any], step: Step) -> list[bool]:
-        found = [use("body"), step.run("one", use, "one"), step.run("two", use, "two")]
-        return [*found, g.name != "body"]
-
-    run = run_body(harness, body)
-
-    assert run.result == [False, False, False, False]
-    assert ended == ["one", "two", "body"]
-    assert committed_at_end[:2] == [[], ["one"]], "a context ends before the commit"
-
-
-def test_a_context_whose_end_fails_fails_its_step(harness: Harness) -> None:
-    failures = ["once"]
-
-    @harness.app.teardown_appcontext
-    def end(error: BaseException | None) -> None:
-        if g.get("dirty") and failures:
-            failures.pop()
-            raise OSError("the session could not be given back")
-
-    def soil() -> int:
-        g.dirty = True
-        return 1
-
-    def body(event: Event[t.Any], step: Step) -> int:
-        return step.run("soil", soil)
-
-    run = run_body(harness, body, retries=1)
-    assert run.status == RunStatus.SUSPENDED
-    harness.advance(60)
-    assert harness.runs.get(run.id).result == 1
-
-
-def test_steps_are_refused_where_they_cannot_be_durable(harness: Harness) -> None:
-    kept: list[Step] = []
-    errors: dict[str, str] = {}
-
-    def attempt(name: str, call: t.Callable[[], t.Any]) -> None:
-        try:
-            call()
-        except StepUsageError as error:
-            errors[name] = str(error)
-
-    def body(event: Event[t.Any], step: Step) -> None:
-        kept.append(step)
-
-        def nested() -> None:
-            attempt("nested", lambda: step.run("inner", abs, 1))
-
-        step.run("outer", nested)
-        thread = threading.Thread(
-            target=attempt, args=("thread", lambda: step.run("t", abs, 1))
-        )
-        thread.start()
-        thread.join()
-        attempt("naive", lambda: step.sleep_until("n", datetime(2030, 1, 1)))
-        attempt("duration", lambda: step.sleep("d", "soon"))
-        attempt("send", lambda: harness.durable.send("x/y"))
-
-    run = run_body(harness, body)
-    attempt("later", lambda: kept[0].run("x", abs, 1))
-
-    assert run.status == RunStatus.COMPLETED
-    assert set(errors) == {"nested", "thread", "naive", "duration", "send", "later"}
-    assert "step.send_event" in errors["send"]
-
-
 def test_durable_send_works_in_a_steps_body(harness: Harness) -> None:
     def body(event: Event[t.Any], step: Step) -> str:
         return step.run("send", lambda: harness.durable.send("other/event"))
@@ -470,78 +316,6 @@ def test_durable_send_works_in_a_steps_body(harness: Harness) -> None:
     run = run_body(harness, body)
 
     assert run.status == RunStatus.COMPLETED
-
-
-def test_sleep_until_a_moment_in_the_past_is_no_sleep(harness: Harness) -> None:
-    past = datetime.now(timezone.utc) - timedelta(days=1)
-
-    def body(event: Event[t.Any], step: Step) -> str:
-        step.sleep_until("past", past)
-        step.sleep("zero", 0)
-        return "on"
-
-    run = run_body(harness, body)
-
-    assert (run.status, run.result) == (RunStatus.COMPLETED, "on")
-    assert [s.status for s in run.steps] == ["done", "done"]
-
-
-def test_sleep_until_a_moment_ends_then(harness: Harness) -> None:
-    until = datetime.now(timezone.utc) + timedelta(hours=2)
-
-    def body(event: Event[t.Any], step: Step) -> str:
-        step.sleep_until("then", until)
-        return "on"
-
-    run = run_body(harness, body)
-    assert run.due is not None
-    assert abs(run.due - until) < timedelta(milliseconds=2)
-    harness.advance(7201)
-    assert harness.runs.get(run.id).result == "on"
-
-
-def test_a_sleep_keeps_the_end_it_had_when_the_code_changes(harness: Harness) -> None:
-    durations = [3600, 5]
-
-    def body(event: Event[t.Any], step: Step) -> None:
-        step.sleep("wait", durations[0])
-
-    run = run_body(harness, body)
-    durations.reverse()
-    # A caller wakes it early: the sleep goes on to the end that was fixed.
-    harness.state.server.client.zadd(
-        f"{harness.state.store.keys.root}:timers", {f"wake:{run.id}": 0}
-    )
-    before = run.due
-    client = harness.state.server.client
-    tag = harness.state.store.keys.root
-    client.hdel(f"{tag}:run:{run.id}", "waiting")
-    harness.sweep()
-    harness.settle()
-
-    run = harness.runs.get(run.id)
-    assert (run.status, run.due) == (RunStatus.SUSPENDED, before)
-
-
-def test_send_event_sends_once_and_its_ids_stay(harness: Harness) -> None:
-    got: list[tuple[str, t.Any]] = []
-    ids: list[list[str]] = []
-
-    @harness.durable.function(on="made/*")
-    def receive(event: Event[t.Any], step: Step) -> None:
-        got.append((event.id, event.data))
-
-    def body(event: Event[t.Any], step: Step) -> None:
-        events = [Event("made/a", {"n": 1}), Event("made/b", {"n": 2}, id="mine")]
-        ids.append(step.send_event("tell", *events))
-        step.sleep("wait", 60)
-
-    run_body(harness, body)
-    harness.advance(61)
-
-    assert ids[0] == ids[1]
-    assert ids[0][1] == "mine"
-    assert sorted(got) == sorted([(ids[0][0], {"n": 1}), ("mine", {"n": 2})])
 
 
 def test_a_step_function_is_a_step_in_a_body_and_a_call_elsewhere(
@@ -681,20 +455,3 @@ def test_arguments_of_a_step_are_not_kept_until_the_run_ends(harness: Harness) -
 
     harness.send_and_settle("a/b")
     assert alive == [False]
-
-
-def test_a_step_name_that_cannot_be_encoded_fails_the_run_with_the_reason(
-    harness: Harness,
-) -> None:
-    calls: list[int] = []
-
-    @harness.durable.function(on="a/b")
-    def work(event: Event[t.Any], step: Step) -> None:
-        step.run("read-\udcff.mp3", lambda: calls.append(1))
-
-    run = harness.send_and_settle("a/b")
-
-    assert run.status == RunStatus.FAILED
-    assert run.failure is not None
-    assert run.failure.code == "step.usage"
-    assert calls == []
