@@ -122,10 +122,15 @@ class AppState(Stores):
         return self.functions.schemas
 
     def _keep_time(
-        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
+        self,
+        measure: Measure,
+        attempt: AttemptInfo,
+        seconds: float,
+        outcome: str,
+        kind: str,
     ) -> None:
         # The store does not exist yet when middleware is made.
-        if measure != "resumed":
+        if measure in ("wait", "run", "step"):
             self.histograms.add(measure, attempt.function, seconds)
 
     @functools.cached_property

@@ -227,7 +227,7 @@ def _bars_of_step(
         _time_of(step) if known or step.due else "",
         step.started if known else None,
         _end_of(step, now) if known else None,
-        light=step.kind in WAITS,
+        light=step.kind in WAITS or step.status == "waiting",
         details=list(_details_of(step, family)),
     )
 

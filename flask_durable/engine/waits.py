@@ -17,6 +17,7 @@ from ..middleware import WaitInfo
 from ..middleware import WaitOutcome
 from ..store.memo import ANSWERED
 from ..store.memo import Memo
+from ..store.memo import POLL
 from ..store.memo import WAITS
 from .control import Suspended
 
@@ -97,6 +98,21 @@ def tell_end_of_branches(
             failed,
             extra={"action": "branches_ended"},
         )
+
+
+def tell_end_of_poll(
+    attempt: Attempt, key: str, seconds: float, outcome: WaitOutcome
+) -> None:
+    """Tell that a poll has ended, which is in the attempt of its last look."""
+    attempt.info.waits.append(WaitInfo(key, POLL, seconds, outcome))
+    logger.info(
+        "Step %r of run %s goes on after %s: %s.",
+        key,
+        attempt.run_id,
+        format_seconds(seconds),
+        _WORDS[outcome],
+        extra={"action": "wait_ended"},
+    )
 
 
 def _ended(attempt: Attempt, key: str, memo: Memo) -> WaitInfo | None:

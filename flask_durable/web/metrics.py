@@ -132,8 +132,9 @@ def _name(metric: Metric) -> str:
 
 
 def _texts(metric: Metric, labels: _Labels) -> list[str]:
+    # A worker of an older release may know fewer.
     by_name = dict(labels)
-    return [by_name[name] for name in metric.tags]
+    return [by_name.get(name, "") for name in metric.tags]
 
 
 def _histogram(parts: t.Mapping[str, float]) -> tuple[list[tuple[str, float]], float]:

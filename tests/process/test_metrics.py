@@ -61,9 +61,9 @@ def test_the_page_lists_what_statsd_is_told_of_each_kind_of_run(
     site, told = any_site, statsd(packets)
     _, address = site.web(app=APP, **told)
     worker = site.ready(app=APP, **told)
-    for name in ("complete", "sleep", "retry", "fail", "twice"):
+    for name in ("complete", "sleep", "retry", "fail", "twice", "spread"):
         post(address, f"test/{name}", name)
-    site.are("completed", "complete", "twice")
+    site.are("completed", "complete", "twice", "spread")
     post(address, "test/twice", "twice")
     post(address, "test/hang", "cancelled")
     begun(site, "cancelled")
@@ -76,7 +76,7 @@ def test_the_page_lists_what_statsd_is_told_of_each_kind_of_run(
     site.are("failed", "fail")
     wait_until(lambda: packets.total("event.duplicate") == 1, "a duplicate", TIMEOUT)
     # What was gathered dies with a process: let it send what is looked at below.
-    ended = ("complete", "twice", "sleep", "retry", "fail")
+    ended = ("complete", "twice", "sleep", "retry", "fail", "spread")
     wait_until(lambda: all(packets.total("run.duration", function=f) for f in ended))
     post(address, "test/hang", "killed")
     os.kill(begun(site, "killed"), signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_the_page_lists_what_statsd_is_told_of_each_kind_of_run(
     assert packets.total("event.accepted", event="test_twice") == 2
     assert packets.total("event.routed", event="test_twice") == 1
     assert packets.total("step.retried", function="retry") == 1
-    assert packets.total("step.completed", function="sleep") == 2
+    assert packets.total("step.completed", function="sleep", kind="run") == 2
     assert packets.total("step.memoized", function="sleep") >= 2
     assert packets.total("step.failed", function="fail") == 1
     counts = _counted(site)
@@ -182,9 +182,10 @@ def test_prometheus_is_told_by_any_web_process_what_all_processes_did(
     told = {"FLASK_DURABLE_METRICS_SECRETS": secret}
     addresses = [site.web(app=APP, **told)[1] for _ in range(2)]
     worker = site.ready(app=APP, **told)
-    for number, name in enumerate(("complete", "sleep", "retry", "fail")):
+    names = ("complete", "sleep", "retry", "fail", "spread")
+    for number, name in enumerate(names):
         post(addresses[number % 2], f"test/{name}", name)
-    site.are("completed", "complete")
+    site.are("completed", "complete", "spread")
     site.are("suspended", "sleep", "retry", "fail")
     site.skip(40 * 86400)
     site.are("completed", "sleep", "retry")
@@ -215,9 +216,9 @@ def test_prometheus_is_told_by_any_web_process_what_all_processes_did(
     ages = [each.pop("durable_queue_oldest_seconds").keys() for each in (found, other)]
     assert ages[0] == ages[1]
     assert found == other
-    assert found["durable_step_retried_total"]["retry",] == 1
-    assert found["durable_step_completed_total"]["sleep",] == 2
-    assert found["durable_step_failed_total"]["fail",] == 1
+    assert found["durable_step_retried_total"]["retry", "run"] == 1
+    assert found["durable_step_completed_total"]["sleep", "run"] == 2
+    assert found["durable_step_failed_total"]["fail", "run"] == 1
     assert found["durable_run_duration_seconds_count"]["fail",] == 1
     assert found["durable_run_completed_total"]["complete",] == 1
     assert found["durable_run_duration_seconds_sum"]["sleep",] < 86400
@@ -227,9 +228,9 @@ def test_prometheus_is_told_by_any_web_process_what_all_processes_did(
     unfinished = sum(found["durable_runs"].values())
     assert counts["started"] == sum(counts.values()) - counts["started"] + unfinished
     assert unfinished == 1
-    names = {re.sub("_(total|seconds(_count|_sum)?)$", "", name) for name in found}
+    told_names = {re.sub("_(total|seconds(_count|_sum)?)$", "", name) for name in found}
     expected = documented().keys() - ELSEWHERE - {"event.duplicate", "queue.oldest"}
-    assert names == {f"durable_{name.replace('.', '_')}" for name in expected}
+    assert told_names == {f"durable_{name.replace('.', '_')}" for name in expected}
 
 
 def scraped(address: str, secret: str) -> dict[str, dict[tuple[str, ...], float]]:

@@ -70,6 +70,15 @@ def sleep(event: Event[t.Any], step: Step) -> None:
     step.run("after", str)
 
 
+@durable.function(on="test/spread", retries=0)
+def spread(event: Event[t.Any], step: Step) -> list[t.Any]:
+    return step.map("parts", part, [0, 1], tolerate=1)
+
+
+def part(item: int, step: Step) -> t.Any:
+    return step.run("divide", lambda: 1 / item)
+
+
 @durable.function(on="test/retry", backoff=Backoff("1h"))
 def retry(event: Event[t.Any], step: Step) -> None:
     step.run("flaky", flaky)

@@ -136,12 +136,12 @@ def test_events_steps_and_runs_are_counted_and_timed(harness: Harness) -> None:
 
     found = samples(harness.app)
     assert found["durable_event_accepted_total", "media/uploaded"] == 3
-    assert found["durable_step_completed_total", "transcribe"] == 3
+    assert found["durable_step_completed_total", "transcribe,run"] == 3
     assert found["durable_run_started_total", "transcribe"] == 3
     assert found["durable_run_completed_total", "transcribe"] == 3
     for name, labels in (
         ("run_duration", "transcribe"),
-        ("step_duration", "transcribe"),
+        ("step_duration", "transcribe,run"),
         ("queue_wait", "transcribe,media"),
         ("event_latency", "transcribe"),
     ):
@@ -151,6 +151,59 @@ def test_events_steps_and_runs_are_counted_and_timed(harness: Harness) -> None:
     assert found["durable_queue_oldest_seconds", "media"] == 0
     assert found["durable_queue_depth", "media"] == 0
     assert found["durable_runs", "queued"] == 0
+
+
+def test_waits_polls_and_branches_are_counted_and_timed_and_are_no_runs(
+    harness: Harness,
+) -> None:
+    looks = [None, "there"]
+
+    def chunk(item: int, step: Step) -> float:
+        if item == 1:
+            step.wait_for_signal("answer", "approve", timeout=60)
+        return step.run(f"divide-{item}", lambda: 1 / item)
+
+    @harness.durable.function(on=None)
+    def callee(event: Event[t.Any], step: Step) -> None: ...
+
+    @harness.durable.function(on="a/b", retries=0)
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.map("chunks", chunk, [0, 1, 2], tolerate=1)
+        step.poll("ready", lambda: looks.pop(0), every=30, timeout=90)
+        step.wait_for_event("paid", "a/paid", timeout=60)
+        step.invoke("call", callee)
+
+    run = harness.send_and_settle("a/b")
+    for _ in range(4):
+        harness.advance(61)
+    assert harness.runs.get(run.id).status == "completed"
+    flush(harness)
+
+    found = {
+        f"{name.removeprefix('durable_').removesuffix('_total')} {labels}": value
+        for (name, labels), value in samples(harness.app).items()
+    }
+    waits = ("event", "signal", "poll", "group", "invoke")
+    begun = [found[f"wait_begun work,{kind}"] for kind in waits]
+    assert begun == [1] * 5
+    ended = {
+        labels
+        for name, _, labels in (key.partition(" ") for key in found)
+        if name == "wait_duration_seconds_count"
+    }
+    assert ended == {
+        "work,event,timeout",
+        "work,signal,timeout",
+        "work,poll,completed",
+        "work,group,completed",
+        "work,invoke,completed",
+    }
+    assert found["branch_duration_seconds_count work,completed"] == 2
+    assert found["branch_duration_seconds_count work,failed"] == 1
+    assert found["run_duration_seconds_count work"] == 1
+    assert found["event_latency_seconds_count work"] == 1
+    # No name of a step, and no place of a branch.
+    assert not any("chunks" in key or "divide" in key for key in found)
 
 
 def test_the_format_is_the_one_that_the_client_asks_for(harness: Harness) -> None:
@@ -176,16 +229,16 @@ def test_a_duration_counts_in_each_range_that_it_is_not_longer_than(
 ) -> None:
     totals = Totals(harness.state.metric_totals.add)
     for seconds in (*BOUNDS, 90_000.0):
-        totals.timing("step.duration", seconds * 1000, function="f")
+        totals.timing("run.duration", seconds * 1000, function="f")
     totals.flush()
 
     found = samples(harness.app)
-    below = [found["durable_step_duration_seconds_bucket", f"f,{b}"] for b in BOUNDS]
+    below = [found["durable_run_duration_seconds_bucket", f"f,{b}"] for b in BOUNDS]
     assert below == list(range(1, len(BOUNDS) + 1))
-    count = found["durable_step_duration_seconds_bucket", "f,+Inf"]
-    assert count == found["durable_step_duration_seconds_count", "f"] == len(BOUNDS) + 1
+    count = found["durable_run_duration_seconds_bucket", "f,+Inf"]
+    assert count == found["durable_run_duration_seconds_count", "f"] == len(BOUNDS) + 1
     expected = pytest.approx(sum(BOUNDS) + 90_000.0)
-    assert found["durable_step_duration_seconds_sum", "f"] == expected
+    assert found["durable_run_duration_seconds_sum", "f"] == expected
 
 
 def test_names_with_signs_arrive_as_they_are(harness: Harness) -> None:
@@ -253,17 +306,17 @@ def test_a_child_writes_what_it_counts_and_not_what_its_parent_did(
     harness: Harness,
 ) -> None:
     totals = Totals(harness.state.metric_totals.add)
-    totals.count("step.failed", function="parent")
+    totals.count("step.resumed", function="parent")
 
     def count() -> None:
-        totals.count("step.failed", function="child")
+        totals.count("step.resumed", function="child")
         totals.flush()
 
     assert in_child(count) == 0
     totals.flush()
     found = samples(harness.app)
     for function in ("child", "parent"):
-        assert found["durable_step_failed_total", function] == 1
+        assert found["durable_step_resumed_total", function] == 1
 
 
 def test_a_process_that_ends_writes_what_it_counted(
@@ -333,6 +386,6 @@ def test_what_strangers_send_takes_no_room_from_what_the_app_names(
     # "early" was counted before the app named it, and once more afterwards.
     assert found["durable_event_accepted_total", "early"] == 2
     assert found["durable_event_accepted_total", "fresh"] == 2
-    assert found["durable_step_completed_total", "fresh"] == 1
-    assert found["durable_step_completed_total", "transcribe"] == 1
+    assert found["durable_step_completed_total", "fresh,run"] == 1
+    assert found["durable_step_completed_total", "transcribe,run"] == 1
     assert found["durable_event_accepted_total", "other"] == 9

@@ -31,6 +31,7 @@ from ...errors import StepUsageError
 from ...functions.options import StepOptions
 from ...functions.step_function import StepFunction
 from ...middleware import StepInfo
+from ...middleware import WaitOutcome
 from ...serialization import codec_for
 from ...store.memo import Looks
 from ...store.memo import Memo
@@ -40,6 +41,7 @@ from ...store.run_store import after
 from ..attempt import Attempt
 from ..replaying import check_function
 from ..sketch import sketch_of
+from ..waits import tell_end_of_poll
 from .run import Execution
 from .wait_for_event import seconds_of
 
@@ -161,7 +163,16 @@ class Poll(Execution):
 
     def _commit(self, status: str, body: str, started: int, path: str = "") -> Memo:
         path = f"{self._looks.with_another}{path}"
-        return super()._commit(status, body, started, path)
+        memo = super()._commit(status, body, started, path)
+        found: WaitOutcome = "completed" if self._found else "timeout"
+        seconds = (self._attempt.server_time - self._looks.began) / 1000
+        tell_end_of_poll(
+            self._attempt,
+            self._key,
+            max(seconds, 0.0),
+            "failed" if memo.status == "failed" else found,
+        )
+        return memo
 
     def _payload(
         self, body: str, started: int, path: str = "", checkpoint: str = ""

@@ -39,7 +39,7 @@ class Metrics(Middleware):
         self._sink = sink
         self._declares = declares
         self._names: set[str] = set()
-        self._steps: dict[tuple[str, str], tuple[Append, Append]] = {}
+        self._steps: dict[tuple[str, str, str], tuple[Append, Append]] = {}
 
     @contextlib.contextmanager
     def around_send(self, send: SendInfo) -> t.Iterator[None]:
@@ -62,18 +62,31 @@ class Metrics(Middleware):
                 self._count("event.routed", name)
 
     def timed(
-        self, measure: Measure, attempt: AttemptInfo, seconds: float, outcome: str
+        self,
+        measure: Measure,
+        attempt: AttemptInfo,
+        seconds: float,
+        outcome: str,
+        kind: str,
     ) -> None:
         """Add a duration, and the values that are known with it."""
-        function, took = attempt.function, seconds * 1000
-        if measure == "step":
-            self._step(function, outcome, took)
-        elif measure == "run":
-            self._sink.timing("run.duration", took, function=function)
-        elif measure == "resumed":
-            self._sink.count("step.resumed", function=function)
-        else:
-            self._claimed(attempt, took)
+        sink, function, took = self._sink, attempt.function, seconds * 1000
+        match measure:
+            case "step":
+                self._step(function, kind, outcome, took)
+            case "run":
+                sink.timing("run.duration", took, function=function)
+            case "branch":
+                sink.timing("branch.duration", took, function=function, outcome=outcome)
+            case "resumed":
+                sink.count("step.resumed", function=function)
+            case "begun":
+                sink.count("wait.begun", function=function, kind=kind)
+            case "answered":
+                tags = {"function": function, "kind": kind, "outcome": outcome}
+                sink.timing("wait.duration", took, **tags)
+            case "wait":
+                self._claimed(attempt, took)
 
     def flush(self) -> None:
         """Send or write the collected values."""
@@ -92,14 +105,14 @@ class Metrics(Middleware):
         self._names.add(event)
         return event
 
-    def _step(self, function: str, outcome: str, took: float) -> None:
+    def _step(self, function: str, kind: str, outcome: str, took: float) -> None:
         # There are many steps: their series are not looked up by name and tags.
-        key = (function, outcome)
+        key = (function, kind, outcome)
         if key not in self._steps:
-            series = self._sink.series
+            tags = {"function": function, "kind": kind}
             self._steps[key] = (
-                series(f"step.{outcome}", "c", function=function).append,
-                series("step.duration", "ms", function=function).append,
+                self._sink.series(f"step.{outcome}", "c", **tags).append,
+                self._sink.series("step.duration", "ms", **tags).append,
             )
         count, time = self._steps[key]
         count(1)
@@ -110,6 +123,7 @@ class Metrics(Middleware):
         sink, function = self._sink, attempt.function
         sink.timing("queue.wait", waited, queue=attempt.queue, function=function)
         sink.count("step.memoized", attempt.memoized, function=function)
-        if attempt.number == 1 and not attempt.memoized:
+        first = attempt.number == 1 and not attempt.memoized
+        if first and attempt.branch is None:
             latency = attempt.claimed - attempt.event.at
             sink.timing("event.latency", latency, function=function)

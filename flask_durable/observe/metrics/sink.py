@@ -22,7 +22,7 @@ class Sink(ABC):
     """Takes counters and durations."""
 
     @abstractmethod
-    def series(self, name: str, kind: Kind, **tags: str) -> Series:
+    def series(self, name: str, kind: Kind, /, **tags: str) -> Series:
         """Return the series of a metric with these tags.
 
         The caller appends to it, and calls :meth:`tick` afterwards.

@@ -96,7 +96,7 @@ class Statsd(Sink):
         self.forget()
         forget_after_fork(self)
 
-    def series(self, name: str, kind: StatsdKind, **tags: str) -> StatsdSeries:
+    def series(self, name: str, kind: StatsdKind, /, **tags: str) -> StatsdSeries:
         """Return the series of a metric with these tags; there are not many.
 
         The caller appends to it, and calls :meth:`tick` afterwards.

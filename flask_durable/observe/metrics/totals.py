@@ -72,7 +72,7 @@ class Totals(Sink):
         forget_after_fork(self)
         _alive.add(self)
 
-    def series(self, name: str, kind: Kind, **tags: str) -> TotalSeries:
+    def series(self, name: str, kind: Kind, /, **tags: str) -> TotalSeries:
         """Return the series of a metric with these tags.
 
         The caller appends to it, and calls :meth:`tick` afterwards.
