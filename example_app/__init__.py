@@ -24,15 +24,15 @@ def create_app(
     """Make the app.
 
     ``MEDIA_FOLDER`` is the folder of all files (default: ``media`` in the instance
-    folder), ``TENANT`` the owner of recordings that are uploaded here. ``REHEARSALS``
-    lets an upload ask for a step to fail or for the worker to be killed.
+    folder). ``TENANT`` is the one who looks: the owner of what is uploaded here.
+    ``REHEARSALS`` lets an upload ask for a step to fail or for the worker to be killed.
 
     :param config: Values that take the place of those in the environment (``FLASK_…``).
     :param instance_path: The folder of the database and the files.
     """
     app = Flask(__name__, instance_path=instance_path)
     app.config.from_mapping(
-        SQLALCHEMY_DATABASE_URI="sqlite:///library.db",
+        SQLALCHEMY_DATABASE_URI="sqlite:///recordings.db",
         # Several processes write: they wait for each other, at most 15 seconds.
         SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 15}},
         MAX_CONTENT_LENGTH=200 * 1024 * 1024,

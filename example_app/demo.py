@@ -1,4 +1,4 @@
-"""``flask --app example_app demo``: one recording from the clip to the transcript."""
+"""``flask --app example_app demo``: one recording from the clip to the library."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 import click
+from flask import current_app
 from flask.cli import with_appcontext
 
 from flask_durable import DurableError
@@ -22,6 +23,8 @@ from flask_durable import DurableError
 from . import recordings
 from . import rehearsal
 from . import storage
+from .progress import Chunks
+from .progress import chunks_of
 from .progress import run_of
 from .progress import STEPS
 
@@ -50,7 +53,7 @@ PATIENCE = 90
 @click.option("--port", default=0, help="Of the web app.  [default: a free one]")
 @with_appcontext
 def demo(clip: str, rehearse: str | None, serve: bool, port: int) -> None:
-    """Transcribe CLIP (default: one that comes with the example).
+    """Publish CLIP (default: one that comes with the example).
 
     Starts an embedded server, the web app and a worker, sends the event over HTTP and
     shows what happens. The transcript goes to stdout, the rest to stderr.
@@ -71,7 +74,7 @@ def _demonstrate(clip: Path, rehearse: str | None, serve: bool, port: int) -> No
     from flask_durable.cli.dev import DevStack
 
     _say("Starting the server, the web app and a worker …")
-    with DevStack(port=port, quiet=True) as stack:
+    with DevStack(port=port, processes=2, quiet=True) as stack:
         stack.wait_ready(timeout=60)
         recording_id = uuid4().hex
         _send(stack.url, recording_id, clip, rehearse)
@@ -90,7 +93,7 @@ def _send(url: str, recording_id: str, clip: Path, rehearse: str | None) -> None
         "data": {
             "audio_path": audio_path,
             "title": clip.stem,
-            "tenant": "demo",
+            "tenant": current_app.config["TENANT"],
             "rehearse": rehearse or "",
         },
     }
@@ -117,7 +120,7 @@ def _follow(recording_id: str) -> Run:
         time.sleep(0.1)
         run = run_of(recording_id)
         if run is not None:
-            timeline.show(run)
+            timeline.show(run, chunks_of(run))
     return run
 
 
@@ -130,13 +133,15 @@ class Timeline:
         self._told: set[object] = set()
         self._claims_at_kill: int | None = None
 
-    def show(self, run: Run) -> None:
+    def show(self, run: Run, chunks: Chunks) -> None:
         """Print the steps that changed."""
         for record in run.steps:
             if record.status == "done":
                 tries = f", attempt {record.attempt}" if record.attempt > 1 else ""
                 what = f"done in {record.duration or 0:.2f} s{tries}"
                 self._tell(record.name, what, "green")
+            elif record.kind == "group" and self._is_new(record.name):
+                self._tell(record.name, f"started, {chunks.total} branches")
             elif record.failure is not None and self._is_new(
                 record.name, record.attempt
             ):
@@ -144,24 +149,22 @@ class Timeline:
                 _say(f"{'':32}{record.failure.message}{_again(run)}")
         done = {record.name for record in run.steps if record.status == "done"}
         current = next((name for name in STEPS if name not in done), "")
-        if run.status == "running" and current:
+        if run.status == "running" and current not in ("", "chunks"):
             self._tell(current, "started")
-        self._show_kill(run)
-        self._watch_percent()
+        self._show_kill(chunks)
+        if self._is_new("percent", chunks.percent):
+            self.last_change = time.monotonic()
 
-    def _show_kill(self, run: Run) -> None:
+    def _show_kill(self, chunks: Chunks) -> None:
         if not rehearsal.was_killed(self.recording_id):
             return
         if self._claims_at_kill is None:
-            self._claims_at_kill = run.dispatches
-            self._tell("transcribe", "worker killed; its lease lapses in 10 s", "red")
-        elif run.dispatches > self._claims_at_kill:
-            self._tell("transcribe", "taken over by another worker")
-
-    def _watch_percent(self) -> None:
-        recording = recordings.get(self.recording_id)
-        if recording and self._is_new("percent", recording.percent):
-            self.last_change = time.monotonic()
+            self._claims_at_kill = chunks.claims
+            kept = f"{chunks.done} of {chunks.total} are done"
+            what = f"worker killed, {kept}; its lease lapses in 10 s"
+            self._tell("chunks", what, "red")
+        elif chunks.claims > self._claims_at_kill:
+            self._tell("chunks", "taken over by another worker")
 
     def _tell(self, step: str, what: str, color: str | None = None) -> None:
         if self._is_new(step, what):

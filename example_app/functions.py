@@ -1,4 +1,4 @@
-"""The function that transcribes an uploaded recording.
+"""The function that makes an uploaded recording playable, readable and searchable.
 
 Each step's result is kept, whatever process dies: the worker that takes over goes on
 with the first step that has no result. So effects belong into steps, and the code
@@ -16,11 +16,15 @@ from flask_durable import EventData
 from flask_durable import Failure
 from flask_durable import Step
 
+from . import media
 from . import steps
-from .media import UnusableAudio
+from .embedding import embed
 from .rehearsal import Rehearsal
 
 durable = Durable()
+
+#: The time that an owner has to approve a recording.
+REVIEW = "7d"
 
 
 class TranscriptionRequested(EventData, name="transcription/requested"):
@@ -28,7 +32,7 @@ class TranscriptionRequested(EventData, name="transcription/requested"):
 
     :param audio_path: ``uploads/…`` of the media folder or ``samples/…`` of this
         package.
-    :param tenant: The tenant who is told when it is done.
+    :param tenant: The tenant who owns it, and is asked before it is published.
     :param title: The title of the recording in the library.
     :param rehearse: The accident to recover from: ``"fail"``, ``"kill"``, or ``""``.
     """
@@ -44,14 +48,14 @@ class TranscriptionRequested(EventData, name="transcription/requested"):
     queue="media",
     retries=3,
     backoff=Backoff("1s", factor=2),
-    non_retriable=[UnusableAudio],
+    non_retriable=[media.UnusableAudio],
 )
 def transcribe_audio(
     event: Event[TranscriptionRequested], step: Step
 ) -> dict[str, t.Any]:
-    """Make an uploaded recording playable, readable and searchable."""
+    """Take a recording from the upload to the library."""
     id, request = event.id, event.data
-    metadata = step.run(
+    step.run(
         "fetch-audio-metadata",
         steps.fetch_audio_metadata,
         id,
@@ -59,25 +63,24 @@ def transcribe_audio(
         request.title,
         request.tenant,
     )
-    stream = step.run(
-        "transcode", steps.transcode, id, request.audio_path, request.rehearse
-    )
-    transcript = step.run(
-        "transcribe",
-        steps.transcribe,
-        id,
-        request.audio_path,
-        stream.seconds,
-        request.rehearse,
-    )
-    step.run("index", steps.index, id, transcript)
-    step.run("notify-user", steps.notify_user, id, request.tenant, transcript.words)
-    return {"codec": metadata.codec, "words": transcript.words}
+    step.run("transcode", steps.transcode, id, request.audio_path, request.rehearse)
+    speech = step.run("split", steps.split, id, request.audio_path)
+
+    def transcribe(chunk: media.Chunk) -> list[media.Passage]:
+        return steps.transcribe(id, chunk, speech, request.rehearse)
+
+    # Two at a time, on any worker: a long recording leaves cores for others.
+    passages = step.map("chunks", transcribe, speech.chunks, limit=2)
+    transcript = step.run("join", steps.join, id, passages)
+    embedding = step.run("embed", embed, transcript.text)
+    step.run("index", steps.index, id, transcript, embedding)
+    step.transaction("publish", steps.publish, id, request.tenant, transcript.words)
+    return {"chunks": len(passages), "words": transcript.words}
 
 
 @transcribe_audio.on_failure
 def report_failure(
     event: Event[TranscriptionRequested], step: Step, failure: Failure
 ) -> None:
-    """Show the reason on the page of a recording that could not be transcribed."""
+    """Show the reason on the page of a recording that has failed."""
     step.run("mark-failed", steps.mark_failed, event.id, failure.message)

@@ -13,7 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.schema import CreateTable
+
+from flask_durable.sql import tables
 
 
 class Base(DeclarativeBase):
@@ -21,6 +24,7 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Base)
+tables(db.metadata)  # those of step.transaction
 
 
 class Status(enum.StrEnum):
@@ -28,7 +32,9 @@ class Status(enum.StrEnum):
 
     QUEUED = "queued"
     PROCESSING = "processing"
-    READY = "ready"
+    REVIEW = "review"  # its owner is asked
+    PUBLISHED = "published"
+    UNPUBLISHED = "unpublished"  # its owner did not answer in time
     FAILED = "failed"
 
 
@@ -48,10 +54,10 @@ class Recording(db.Model):  # type: ignore[name-defined, misc]
     channels: Mapped[int] = mapped_column(default=0)
     size: Mapped[int] = mapped_column(default=0)
     seconds: Mapped[float | None]
-    chunks: Mapped[int] = mapped_column(default=0)
+    segments: Mapped[int] = mapped_column(default=0)
     waveform: Mapped[list[int]] = mapped_column(JSON, default=list)
-    percent: Mapped[int] = mapped_column(default=0)
     transcript: Mapped[list[dict[str, t.Any]]] = mapped_column(JSON, default=list)
+    embedding: Mapped[list[float]] = mapped_column(JSON, default=list)
 
     @property
     def text(self) -> str:
@@ -59,15 +65,19 @@ class Recording(db.Model):  # type: ignore[name-defined, misc]
         return " ".join(passage["text"] for passage in self.transcript)
 
 
-class Notification(db.Model):  # type: ignore[name-defined, misc]
-    """A message that a tenant got."""
+class Mail(db.Model):  # type: ignore[name-defined, misc]
+    """A mail to a tenant. None leaves this machine: the app shows them.
 
-    __tablename__ = "notifications"
+    ``link`` is the signed address in it, or empty. Who has the link can use it.
+    """
+
+    __tablename__ = "mails"
 
     key: Mapped[str] = mapped_column(primary_key=True)
     recording_id: Mapped[str]
     tenant: Mapped[str]
     message: Mapped[str]
+    link: Mapped[str] = mapped_column(default="")
     created: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
 
 
@@ -84,5 +94,7 @@ def create_tables() -> None:
         connection.execute(text("PRAGMA journal_mode = WAL"))
         for table in db.metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
         connection.execute(text(_SEARCH_TABLE))
         connection.commit()

@@ -1,19 +1,22 @@
-"""The library's records of recordings.
+"""The library's records of recordings, and the mails about them.
 
 All writes are single statements that may be repeated: several processes make them, and
-a step that is interrupted makes them again.
+a step that is interrupted makes them again. :func:`change` and :func:`write_mail` leave
+the commit to the caller.
 """
 
 from __future__ import annotations
 
 import typing as t
 
+from sqlalchemy import ColumnElement
+from sqlalchemy import or_
 from sqlalchemy import select
 from sqlalchemy import update as sql_update
 from sqlalchemy.dialects.sqlite import insert
 
 from .models import db
-from .models import Notification
+from .models import Mail
 from .models import Recording
 from .models import Status
 
@@ -25,19 +28,26 @@ def add(recording_id: str, *, title: str, tenant: str) -> None:
     db.session.commit()
 
 
-def update(recording_id: str, **values: t.Any) -> None:
-    """Change fields of a recording."""
+def change(recording_id: str, **values: t.Any) -> None:
+    """Change fields of a recording, in the caller's transaction."""
     db.session.execute(
         sql_update(Recording).where(Recording.id == recording_id).values(values)
     )
+
+
+def update(recording_id: str, **values: t.Any) -> None:
+    """Change fields of a recording."""
+    change(recording_id, **values)
     db.session.commit()
 
 
 def fail(recording_id: str, reason: str) -> None:
-    """Note that a recording cannot be transcribed. One that is ready stays so."""
-    unfinished = (Recording.id == recording_id) & (Recording.status != Status.READY)
+    """Note that a recording has failed. One that is published stays so."""
+    unpublished = (Recording.id == recording_id) & (
+        Recording.status != Status.PUBLISHED
+    )
     values = {"status": Status.FAILED, "reason": reason}
-    db.session.execute(sql_update(Recording).where(unfinished).values(values))
+    db.session.execute(sql_update(Recording).where(unpublished).values(values))
     db.session.commit()
 
 
@@ -46,35 +56,57 @@ def get(recording_id: str) -> Recording | None:
     return db.session.get(Recording, recording_id, populate_existing=True)
 
 
-def latest(limit: int = 50) -> t.Sequence[Recording]:
-    """Return the newest recordings first."""
-    query = select(Recording).order_by(Recording.created.desc()).limit(limit)
+def visible_to(tenant: str) -> ColumnElement[bool]:
+    """Return the condition that a tenant may see a recording: published, or theirs."""
+    return or_(Recording.status == Status.PUBLISHED, Recording.tenant == tenant)
+
+
+def find(recording_id: str, tenant: str) -> Recording | None:
+    """Return a recording that a tenant may see, as it is now."""
+    query = select(Recording).where(Recording.id == recording_id, visible_to(tenant))
+    fresh = {"populate_existing": True}
+    return db.session.scalars(query, execution_options=fresh).one_or_none()
+
+
+def latest(tenant: str, limit: int = 50) -> t.Sequence[Recording]:
+    """Return the newest recordings that a tenant may see, these first."""
+    query = (
+        select(Recording)
+        .where(visible_to(tenant))
+        .order_by(Recording.created.desc())
+        .limit(limit)
+    )
     return db.session.scalars(query).all()
 
 
-def notify(key: str, recording_id: str, tenant: str, message: str) -> None:
-    """Send a tenant a message, once for each key."""
+def write_mail(
+    key: str, recording_id: str, tenant: str, message: str, link: str = ""
+) -> None:
+    """Send a tenant a mail, once for each key, in the caller's transaction."""
     values = {
         "key": key,
         "recording_id": recording_id,
         "tenant": tenant,
         "message": message,
+        "link": link,
     }
-    db.session.execute(insert(Notification).values(values).on_conflict_do_nothing())
-    db.session.commit()
+    db.session.execute(insert(Mail).values(values).on_conflict_do_nothing())
 
 
-def notifications(limit: int = 5) -> t.Sequence[t.Any]:
-    """Return the newest notifications, each with its recording's title."""
+def mails(tenant: str, limit: int = 50) -> t.Sequence[t.Any]:
+    """Return a tenant's newest mails, each with its recording's title and status."""
     query = (
         select(
-            Notification.message,
-            Notification.created,
+            Mail.message,
+            Mail.link,
+            Mail.created,
             Recording.id.label("recording_id"),
             Recording.title,
+            Recording.status,
         )
-        .join(Recording, Recording.id == Notification.recording_id)
-        .order_by(Notification.created.desc())
+        .join(Recording, Recording.id == Mail.recording_id)
+        .where(Mail.tenant == tenant)
+        .order_by(Mail.created.desc())
         .limit(limit)
     )
     return db.session.execute(query).all()

@@ -8,6 +8,7 @@ its result is kept, so two calls leave the same state behind as one.
 from __future__ import annotations
 
 from dataclasses import asdict
+from dataclasses import dataclass
 
 from flask_durable import current_run
 from flask_durable import NonRetriable
@@ -17,8 +18,20 @@ from . import recordings
 from . import rehearsal
 from . import search
 from . import storage
+from .models import db
 from .models import Status
 from .rehearsal import Rehearsal
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The sound of a recording, ready to be recognised.
+
+    :param mean_spectrum: The speaker's, which the recogniser wants to know.
+    """
+
+    chunks: list[media.Chunk]
+    mean_spectrum: str
 
 
 def fetch_audio_metadata(
@@ -46,48 +59,69 @@ def transcode(recording_id: str, audio_path: str, rehearse: Rehearsal) -> media.
     stream = media.transcode(storage.find(audio_path), folder)
     recordings.update(
         recording_id,
-        chunks=len(stream.chunks),
+        segments=len(stream.segments),
         seconds=stream.seconds,
         waveform=stream.waveform,
     )
     return stream
 
 
-def transcribe(
-    recording_id: str, audio_path: str, seconds: float, rehearse: Rehearsal
-) -> media.Transcript:
-    """Write down the words, and show the progress on the page."""
-    shown = 0
+def split(recording_id: str, audio_path: str) -> Speech:
+    """Cut the sound into chunks, at its pauses."""
+    sound = storage.sound_file(recording_id)
+    chunks = media.split(storage.find(audio_path), sound)
+    return Speech(chunks, media.listen(sound))
 
-    def heard(position: float) -> None:
-        nonlocal shown
-        if current_run and current_run.cancel_requested:
-            raise NonRetriable("The run was cancelled.")
-        percent = min(100, int(100 * position / seconds)) if seconds else 100
-        if percent >= shown + 5:
-            shown = percent
-            recordings.update(recording_id, percent=percent)
-        if percent >= 50:
+
+def transcribe(
+    recording_id: str, chunk: media.Chunk, speech: Speech, rehearse: Rehearsal
+) -> list[media.Passage]:
+    """Write down the words of a chunk, and show the progress on the page."""
+    last = chunk == speech.chunks[-1]
+
+    def heard(seconds: float) -> None:
+        done = seconds / chunk.seconds
+        if current_run:
+            if current_run.cancel_requested:
+                raise NonRetriable("The run was cancelled.")
+            current_run.progress(done)
+        if last and done > 0.75:
             rehearsal.kill_once(rehearse, recording_id)
 
-    return media.transcribe(storage.find(audio_path), heard)
+    sound = storage.sound_file(recording_id)
+    return media.transcribe(sound, chunk, speech.mean_spectrum, heard)
 
 
-def index(recording_id: str, transcript: media.Transcript) -> None:
-    """Keep the transcript, and make it searchable, in one transaction."""
+def join(recording_id: str, chunks: list[list[media.Passage]]) -> media.Transcript:
+    """Join the words of all chunks, and show them."""
+    transcript = media.join(chunks)
     passages = [asdict(passage) for passage in transcript.passages]
+    recordings.update(recording_id, transcript=passages)
+    # All chunks have their words: no attempt of this run reads the samples again.
+    storage.sound_file(recording_id).unlink(missing_ok=True)
+    return transcript
+
+
+def index(
+    recording_id: str, transcript: media.Transcript, embedding: list[float]
+) -> None:
+    """Make a recording searchable by its words and by its likeness to others."""
     search.put(recording_id, transcript.text)
-    recordings.update(recording_id, status=Status.READY, reason="", transcript=passages)
+    recordings.change(recording_id, embedding=embedding)
+    db.session.commit()
 
 
-def notify_user(recording_id: str, tenant: str, words: int) -> None:
-    """Tell the owner that it is done: once, however often this runs."""
-    key = recording_id
-    if current_run and current_run.step:
-        key = current_run.step.idempotency_key
-    recordings.notify(key, recording_id, tenant, f"{words} words, ready to read.")
+def publish(recording_id: str, tenant: str, words: int) -> None:
+    """Let everybody see a recording, and tell its owner.
+
+    It is a database step: both are committed with the step's own result, once.
+    """
+    recordings.change(recording_id, status=Status.PUBLISHED, reason="")
+    key = f"{recording_id}:published"
+    message = f"It is published: {words} words, ready to read."
+    recordings.write_mail(key, recording_id, tenant, message)
 
 
 def mark_failed(recording_id: str, reason: str) -> None:
-    """Show why there is no transcript. A transcript that is there already stays."""
+    """Show why a recording has failed. One that is published stays so."""
     recordings.fail(recording_id, reason)

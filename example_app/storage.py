@@ -1,4 +1,4 @@
-"""The files: uploads as they came, and the streams made of them.
+"""The files: uploads as they came, and what is made of them.
 
 Paths of uploads travel through events, which others may be allowed to send. So they are
 relative, and only lead into two folders.
@@ -24,7 +24,7 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 def media_folder() -> Path:
-    """Return the folder of all uploads and streams."""
+    """Return the folder of all files."""
     folder = current_app.config["MEDIA_FOLDER"]
     return Path(folder) if folder else Path(current_app.instance_path) / "media"
 
@@ -64,3 +64,8 @@ def stream_folder(recording_id: str) -> Path:
     """Return the folder of a recording's stream."""
     # The prefix keeps an id such as ".." from naming another folder.
     return media_folder() / "streams" / f"stream-{recording_id}"
+
+
+def sound_file(recording_id: str) -> Path:
+    """Return the file of a recording's samples, while its words are recognised."""
+    return media_folder() / "sounds" / f"sound-{recording_id}.wav"

@@ -41,14 +41,24 @@ def index() -> str:
 
 
 def _index(query: str = "", error: str = "") -> str:
+    hits = search.find(query, _tenant())
+    found = {hit.recording_id for hit in hits}
+    similar = search.like(query, _tenant())
     return render_template(
         "index.html",
         query=query,
-        hits=search.find(query) if query else [],
-        recordings=[] if query else recordings.latest(),
-        notifications=recordings.notifications(),
+        hits=hits,
+        similar=[hit for hit in similar if hit.recording_id not in found],
+        recordings=[] if query else recordings.latest(_tenant()),
+        mails=recordings.mails(_tenant(), limit=3),
         error=error,
     )
+
+
+@library.get("/mail")
+def mail() -> str:
+    """The mails to the tenant who looks, with the links in them."""
+    return render_template("mail.html", mails=recordings.mails(_tenant()))
 
 
 @library.post("/recordings")
@@ -61,7 +71,7 @@ def upload() -> ResponseReturnValue:
     asked = TranscriptionRequested(
         audio_path=storage.keep(file.stream, recording_id, file.filename),
         title=Path(file.filename.replace("\\", "/")).stem.replace("_", " ")[:200],
-        tenant=current_app.config["TENANT"],
+        tenant=_tenant(),
         rehearse=_rehearsal(request.form.get("rehearse", "")),
     )
     try:
@@ -82,8 +92,12 @@ def _rehearsal(value: str) -> Rehearsal:
 def recording(id: str) -> str:
     """A recording with its progress, player and transcript."""
     found = _recording_or_404(id)
+    similar = search.nearest(found.embedding, _tenant()) if found.embedding else []
     return render_template(
-        "recording.html", recording=found, progress=progress_of(found)
+        "recording.html",
+        recording=found,
+        progress=progress_of(found),
+        similar=[hit for hit in similar if hit.recording_id != id],
     )
 
 
@@ -92,7 +106,9 @@ def status(id: str) -> Response:
     """Return a recording's status as JSON. ``revision`` changes when the page would."""
     found = _recording_or_404(id)
     progress = progress_of(found)
-    revision = f"{progress.status}-{found.status}-{found.chunks}"
+    revision = (
+        f"{progress.status}-{found.status}-{found.segments}-{len(found.transcript)}"
+    )
     response = jsonify(
         id=id, revision=revision, reason=found.reason, **asdict(progress)
     )
@@ -102,13 +118,13 @@ def status(id: str) -> Response:
 
 @library.get("/recordings/<id>/audio.mp3")
 def audio(id: str) -> Response:
-    """The whole stream: its chunks, one after the other."""
+    """The whole stream: its segments, one after the other."""
     _recording_or_404(id)
-    chunks = sorted(storage.stream_folder(id).glob("*.mp3"))
-    if not chunks:
+    segments = sorted(storage.stream_folder(id).glob("*.mp3"))
+    if not segments:
         abort(404)
-    size = sum(chunk.stat().st_size for chunk in chunks)
-    response = Response((chunk.read_bytes() for chunk in chunks), mimetype="audio/mpeg")
+    size = sum(segment.stat().st_size for segment in segments)
+    response = Response((part.read_bytes() for part in segments), mimetype="audio/mpeg")
     response.content_length = size
     response.make_conditional(request, accept_ranges=True, complete_length=size)
     return response
@@ -116,7 +132,7 @@ def audio(id: str) -> Response:
 
 @library.get("/recordings/<id>/<path:name>")
 def stream(id: str, name: str) -> Response:
-    """``playlist.m3u8`` and the chunks it lists, for players of HTTP Live Streaming."""
+    """``playlist.m3u8`` and its segments, for players of HTTP Live Streaming."""
     _recording_or_404(id)
     if not name.endswith((".m3u8", ".mp3")):
         abort(404)
@@ -125,7 +141,13 @@ def stream(id: str, name: str) -> Response:
 
 
 def _recording_or_404(id: str) -> Recording:
-    return recordings.get(id) or abort(404)
+    return recordings.find(id, _tenant()) or abort(404)
+
+
+def _tenant() -> str:
+    # A real app asks who is signed in.
+    tenant: str = current_app.config["TENANT"]
+    return tenant
 
 
 @library.errorhandler(404)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from .audio import AudioMetadata
 from .audio import probe
 from .audio import UnusableAudio
+from .chunks import Chunk
+from .chunks import split
+from .speech import Heard
+from .speech import join
+from .speech import listen
 from .speech import Passage
 from .speech import transcribe
 from .speech import Transcript
@@ -17,11 +22,16 @@ from .stream import transcode
 
 __all__ = [
     "AudioMetadata",
+    "Chunk",
+    "Heard",
     "Passage",
     "Stream",
     "Transcript",
     "UnusableAudio",
+    "join",
+    "listen",
     "probe",
+    "split",
     "transcode",
     "transcribe",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from array import array
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,12 @@ def resampled(
             raise UnusableAudio("The sound changes its format half way.") from error
         yield from frames
     yield from resampler.resample(None)
+
+
+def peak(frame: AudioFrame) -> int:
+    """Return the loudest sample of a frame of 16 bits, of its first channel."""
+    samples = array("h", bytes(frame.planes[0])[: frame.samples * 2])
+    return max(max(samples), -min(samples))
 
 
 def _decoded(path: Path) -> t.Iterator[AudioFrame]:

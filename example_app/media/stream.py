@@ -1,7 +1,7 @@
 """Making a stream that browsers can play while it is still arriving.
 
-The stream is MP3 without a bit reservoir: no frame needs another one, so each chunk
-plays on its own, and the chunks joined are the whole file.
+The stream is MP3 without a bit reservoir: no frame needs another one, so each segment
+plays on its own, and the segments joined are the whole file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 import typing as t
-from array import array
 from dataclasses import asdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +17,8 @@ from pathlib import Path
 
 import av
 from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
 
+from .audio import peak
 from .audio import probe
 from .audio import resampled
 from .audio import UnusableAudio
@@ -29,8 +28,8 @@ SAMPLE_RATE = 44_100
 #: Bits a second of each channel.
 BIT_RATE = 64_000
 
-#: MP3 frames (of 26 ms) in one chunk: 4 seconds.
-CHUNK_FRAMES = 153
+#: MP3 frames (of 26 ms) in one segment: 4 seconds.
+SEGMENT_FRAMES = 153
 
 #: Bars of the drawn waveform.
 BARS = 120
@@ -40,17 +39,17 @@ BARS = 120
 class Stream:
     """A transcoded recording.
 
-    :param chunks: The lengths of its chunks in seconds.
+    :param segments: The lengths of its segments in seconds.
     :param waveform: The loudness over time, the loudest being 100.
     """
 
-    chunks: list[float]
+    segments: list[float]
     waveform: list[int]
 
     @property
     def seconds(self) -> float:
         """The length in seconds."""
-        return sum(self.chunks)
+        return sum(self.segments)
 
 
 def transcode(path: Path, folder: Path) -> Stream:
@@ -76,24 +75,24 @@ def _write(path: Path, folder: Path) -> None:
     layout = "stereo" if probe(path).channels > 1 else "mono"
     encoder = _encoder(layout)
     loudness: list[int] = []
-    chunk: list[bytes] = []
-    chunks: list[float] = []
+    segment: list[bytes] = []
+    segments: list[float] = []
 
-    def close_chunk() -> None:
-        (folder / f"{len(chunks):03}.mp3").write_bytes(b"".join(chunk))
-        chunks.append(round(len(chunk) * encoder.frame_size / SAMPLE_RATE, 6))
-        chunk.clear()
+    def close_segment() -> None:
+        (folder / f"{len(segments):03}.mp3").write_bytes(b"".join(segment))
+        segments.append(round(len(segment) * encoder.frame_size / SAMPLE_RATE, 6))
+        segment.clear()
 
     for packet in _encoded(path, encoder, layout, loudness):
-        chunk.append(bytes(packet))
-        if len(chunk) == CHUNK_FRAMES:
-            close_chunk()
-    if chunk:
-        close_chunk()
-    if not chunks:
+        segment.append(bytes(packet))
+        if len(segment) == SEGMENT_FRAMES:
+            close_segment()
+    if segment:
+        close_segment()
+    if not segments:
         raise UnusableAudio("There is no sound in this file.")
-    stream = Stream(chunks=chunks, waveform=_bars(loudness))
-    (folder / "playlist.m3u8").write_text(_playlist(chunks))
+    stream = Stream(segments=segments, waveform=_bars(loudness))
+    (folder / "playlist.m3u8").write_text(_playlist(segments))
     (folder / "stream.json").write_text(json.dumps(asdict(stream)))
 
 
@@ -130,14 +129,9 @@ def _encoded(
         frame_size=encoder.frame_size,
     )
     for frame in frames:
-        loudness.append(_peak(frame))
+        loudness.append(peak(frame))
         yield from encoder.encode(frame)
     yield from encoder.encode(None)
-
-
-def _peak(frame: AudioFrame) -> int:
-    samples = array("h", bytes(frame.planes[0])[: frame.samples * 2])
-    return max(max(samples), -min(samples))
 
 
 def _bars(loudness: list[int]) -> list[int]:
@@ -149,9 +143,9 @@ def _bars(loudness: list[int]) -> list[int]:
     return [round(100 * peak / top) for peak in peaks]
 
 
-def _playlist(chunks: list[float]) -> str:
+def _playlist(segments: list[float]) -> str:
     lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-PLAYLIST-TYPE:VOD"]
-    lines.append(f"#EXT-X-TARGETDURATION:{round(max(chunks)) or 1}")
-    for number, seconds in enumerate(chunks):
+    lines.append(f"#EXT-X-TARGETDURATION:{round(max(segments)) or 1}")
+    for number, seconds in enumerate(segments):
         lines += [f"#EXTINF:{seconds:.6f},", f"{number:03}.mp3"]
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""])

@@ -34,19 +34,15 @@ function playFrom(audio, seconds) {
 
 function showStep(step) {
   const item = document.querySelector(`[data-step="${step.name}"]`);
-  const done = step.state === "done" && step.seconds !== null;
-  const attempt = step.attempt > 1 ? ` Attempt ${step.attempt}.` : "";
   item.className = step.state;
-  item.querySelector("[data-detail]").textContent = done
-    ? `${step.seconds.toFixed(2)} s`
-    : step.state;
-  item.querySelector("[data-note]").textContent = step.note + attempt;
+  item.querySelector("[data-detail]").textContent = step.detail;
+  item.querySelector("[data-note]").textContent = step.note;
 }
 
 async function replaceParts() {
   const page = await (await fetch(location.href)).text();
   const fresh = new DOMParser().parseFromString(page, "text/html");
-  for (const id of ["heading", "player", "transcript"]) {
+  for (const id of ["heading", "player", "transcript", "similar"]) {
     const [old, now] = [document.getElementById(id), fresh.getElementById(id)];
     // A player that is playing stays.
     if (id === "player" && old.querySelector("audio")) continue;

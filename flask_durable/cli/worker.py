@@ -185,9 +185,8 @@ def _print_banner(
 def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) -> int:
     """Keep worker processes until a signal; each loads the app itself."""
     import os
-    import socket
-    import uuid
 
+    from ..common.ids import new_process_name
     from ..worker.beat import UNIT
     from .problems import FAILURE
     from .stack.children import all_keep_dying
@@ -204,7 +203,7 @@ def _supervise(arguments: list[str], processes: int, grace: float, watch: bool) 
 
     command = [sys.executable, "-m", "flask", *app_option(), "durable", "worker"]
     # A platform adds and removes this command with all its processes: one unit.
-    unit = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    unit = new_process_name()
     environment = {UNIT: unit, **os.environ}
     children = [
         Child(

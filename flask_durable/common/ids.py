@@ -113,6 +113,12 @@ def new_process_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+def pid_in(name: str) -> int | None:
+    """Return the process id in a name that :func:`new_process_name` made."""
+    pid = name.rpartition("-")[0].rpartition("-")[2]
+    return int(pid) if pid.isdecimal() else None
+
+
 def own_process() -> str:
     """Return the part of this process's tokens that :func:`process_of` returns."""
     return _process

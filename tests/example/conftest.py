@@ -16,6 +16,9 @@ from example_app import models
 from example_app.demo import CLIP
 from flask_durable import Event
 
+from ..support.harness import Harness
+from ..support.servers import ValkeyServer
+
 
 @pytest.fixture
 def clip() -> Path:
@@ -31,6 +34,36 @@ def app(tmp_path: Path) -> t.Iterator[Flask]:
         yield app
         models.db.session.remove()
         models.db.engine.dispose()
+
+
+class ExampleHarness(Harness):
+    """A worker of the example that the test drives, on a real server."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.durable = functions.durable
+        self.in_place = 8
+        self._started = False
+
+
+@pytest.fixture
+def example(
+    tmp_path: Path, valkey: ValkeyServer, namespace: str
+) -> t.Iterator[ExampleHarness]:
+    """The example with a server and a worker."""
+    config = {
+        "TESTING": True,
+        "DURABLE_REDIS_URL": valkey.url,
+        "DURABLE_NAMESPACE": namespace,
+        "DURABLE_FSYNC": "off",
+    }
+    app = create_app(config, instance_path=str(tmp_path / "instance"))
+    harness = ExampleHarness(app)
+    with app.app_context():
+        yield harness
+        models.db.session.remove()
+        models.db.engine.dispose()
+    harness.close()
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ from example_app import search
 from example_app import steps
 from example_app import storage
 from example_app.demo import demo
+from example_app.embedding import embed
+from example_app.models import db
+from example_app.models import Status
+from example_app.progress import STEPS
 from flask_durable import Event
 from flask_durable import UnavailableError
 
@@ -37,9 +41,17 @@ def body(client: FlaskClient, address: str) -> bytes:
         return data
 
 
-def add(id: str, title: str, words: str) -> None:
-    recordings.add(id, title=title, tenant="ann")
-    steps.index(id, media.Transcript([media.Passage(0.2, 1.5, words)]))
+def add(
+    id: str,
+    title: str,
+    words: str,
+    tenant: str = "home",
+    status: Status = Status.PUBLISHED,
+) -> None:
+    recordings.add(id, title=title, tenant=tenant)
+    transcript = steps.join(id, [[media.Passage(3.5, 4.0, words)]])
+    steps.index(id, transcript, embed(words))
+    recordings.update(id, status=status)
 
 
 def test_the_first_page_asks_for_a_recording(client: FlaskClient) -> None:
@@ -117,7 +129,7 @@ def test_an_upload_without_a_queue_leaves_no_recording(
 
     assert response.status_code == 503
     assert "Try again later" in response.text
-    assert recordings.latest() == []
+    assert recordings.latest("home") == []
 
 
 def test_hostile_names_are_shown_and_not_run(
@@ -133,28 +145,21 @@ def test_hostile_names_are_shown_and_not_run(
 
 
 def test_the_status_is_json(client: FlaskClient) -> None:
-    recordings.add("r1", title="A clip", tenant="ann")
+    recordings.add("r1", title="A clip", tenant="home")
     waiting = client.get("/recordings/r1/status").json
-    steps.fetch_audio_metadata("r1", SAMPLE, "A clip", "ann")
-    steps.index("r1", media.Transcript([media.Passage(0, 1, "elephant")]))
-    ready = client.get("/recordings/r1/status").json
+    add("r1", "A clip", "elephant")
+    published = client.get("/recordings/r1/status").json
 
     assert waiting is not None
-    assert ready is not None
+    assert published is not None
     assert (waiting["status"], waiting["finished"]) == ("queued", False)
-    assert (ready["status"], ready["finished"]) == ("ready", True)
-    assert waiting["revision"] != ready["revision"]
-    assert [step["name"] for step in waiting["steps"]] == [
-        "fetch-audio-metadata",
-        "transcode",
-        "transcribe",
-        "index",
-        "notify-user",
-    ]
+    assert (published["status"], published["finished"]) == ("published", True)
+    assert waiting["revision"] != published["revision"]
+    assert [step["name"] for step in waiting["steps"]] == list(STEPS)
 
 
 def test_a_page_in_progress_refreshes_without_javascript(client: FlaskClient) -> None:
-    recordings.add("r1", title="A clip", tenant="ann")
+    recordings.add("r1", title="A clip", tenant="home")
     refresh = '<noscript><meta http-equiv="refresh"'
 
     assert refresh in client.get("/recordings/r1").text
@@ -165,9 +170,9 @@ def test_a_page_in_progress_refreshes_without_javascript(client: FlaskClient) ->
 
 
 def test_a_finished_recording_can_be_read_and_heard(client: FlaskClient) -> None:
-    steps.fetch_audio_metadata("r1", SAMPLE, "A clip", "ann")
+    steps.fetch_audio_metadata("r1", SAMPLE, "A clip", "home")
     steps.transcode("r1", SAMPLE, "")
-    steps.index("r1", media.Transcript([media.Passage(3.5, 4.0, "elephant")]))
+    add("r1", "A clip", "elephant")
     page = client.get("/recordings/r1").text
 
     assert "elephant" in page
@@ -175,13 +180,13 @@ def test_a_finished_recording_can_be_read_and_heard(client: FlaskClient) -> None
     assert "16 kHz, mono" in page
     playlist = body(client, "/recordings/r1/playlist.m3u8").decode()
     names = re.findall(r"^\d+\.mp3$", playlist, re.MULTILINE)
-    chunks = [body(client, f"/recordings/r1/{name}") for name in names]
-    assert len(chunks) == 2
-    assert b"".join(chunks) == body(client, "/recordings/r1/audio.mp3")
+    segments = [body(client, f"/recordings/r1/{name}") for name in names]
+    assert len(segments) == 2
+    assert b"".join(segments) == body(client, "/recordings/r1/audio.mp3")
 
 
 def test_a_part_of_the_sound_can_be_asked_for(client: FlaskClient) -> None:
-    recordings.add("r1", title="A clip", tenant="ann")
+    recordings.add("r1", title="A clip", tenant="home")
     steps.transcode("r1", SAMPLE, "")
     whole = body(client, "/recordings/r1/audio.mp3")
     size = len(whole)
@@ -208,9 +213,9 @@ def test_a_part_of_the_sound_can_be_asked_for(client: FlaskClient) -> None:
         "/recordings/none/audio.mp3",
         "/recordings/r1/audio.mp3",
         "/recordings/r1/stream.json",
-        "/recordings/r1/../../library.db",
-        "/recordings/r1/%2e%2e/%2e%2e/library.db",
-        "/recordings/r1/../../../library.db.mp3",
+        "/recordings/r1/../../recordings.db",
+        "/recordings/r1/%2e%2e/%2e%2e/recordings.db",
+        "/recordings/r1/../../../recordings.db.mp3",
         "/recordings/r1/%2e%2e/%2e%2e/%2e%2e/secret.mp3",
         "/recordings/r1//etc/passwd.mp3",
         "/recordings/%2e%2e/playlist.m3u8",
@@ -219,7 +224,7 @@ def test_a_part_of_the_sound_can_be_asked_for(client: FlaskClient) -> None:
 def test_what_is_not_there_or_not_ours_to_show_is_not_found(
     app: Flask, client: FlaskClient, address: str
 ) -> None:
-    recordings.add("r1", title="A clip", tenant="ann")
+    recordings.add("r1", title="A clip", tenant="home")
     (Path(app.instance_path) / "secret.mp3").write_bytes(b"secret")
 
     assert client.get(address, follow_redirects=True).status_code == 404
@@ -275,31 +280,81 @@ def test_no_query_is_an_error(client: FlaskClient, query: str) -> None:
 
     assert page.status_code == 200
     assert "<b>woman" not in page.text
-    assert len(search.find("woman")) == 1
+    assert len(search.find("woman", "home")) == 1
 
 
 def test_operators_are_words_like_others(app: Flask) -> None:
     add("r1", "A clip", "neither near nor far and not here")
 
-    assert len(search.find("NOT here")) == 1
-    assert len(search.find("near AND far")) == 1
-    assert search.find("elephant OR near") == []
+    assert len(search.find("NOT here", "home")) == 1
+    assert len(search.find("near AND far", "home")) == 1
+    assert search.find("elephant OR near", "home") == []
 
 
 def test_marks_in_what_was_found_are_escaped(app: Flask) -> None:
     add("r1", "<i>Title</i>", "<b>bold</b> words & more")
 
-    (hit,) = search.find("bold")
+    (hit,) = search.find("bold", "home")
 
     assert "<b>" not in hit.excerpt
     assert "<mark>bold</mark>" in hit.excerpt
     assert hit.title == "&lt;i&gt;Title&lt;/i&gt;"
 
 
-def test_the_owner_is_notified_on_the_page(client: FlaskClient) -> None:
-    add("r1", "Austen", "once upon a time")
-    steps.notify_user("r1", "ann", 4)
+def test_misspelt_words_find_what_is_similar(client: FlaskClient) -> None:
+    add("r1", "Austen", "had he married a more amiable woman")
+    add("r2", "Melville", "call me some years ago")
 
+    page = client.get("/?q=maried+amiabel").text
+
+    assert "No recordings with" in page
+    assert "/recordings/r1" in page.partition("Similar to it")[2]
+    assert "/recordings/r2" not in page
+    assert "Similar to it" not in client.get("/?q=married").text
+
+
+def test_a_recording_names_those_that_are_similar(client: FlaskClient) -> None:
+    add("r1", "Austen", "had he married a more amiable woman")
+    add("r2", "<b>Austen</b> again", "the woman he married was more amiable")
+    add("r3", "Melville", "call me some years ago")
+
+    similar = client.get("/recordings/r1").text.partition("Similar recordings")[2]
+
+    assert "/recordings/r2" in similar
+    assert "&lt;b&gt;Austen" in similar
+    assert "/recordings/r3" not in similar
+    assert "/recordings/r1" not in similar
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.PUBLISHED])
+def test_what_is_not_published_is_for_its_owner_alone(
+    app: Flask, client: FlaskClient, status: Status
+) -> None:
+    add("r1", "Austen", "had he married a more amiable woman", "ann", status)
+    add("r2", "Melville", "a woman said call me some years ago")
+    steps.transcode("r1", SAMPLE, "")
+    pages = ["/", "/?q=married", "/?q=maried+amiabel", "/recordings/r2", "/mail"]
+    own = [f"/recordings/r1{end}" for end in ("", "/status", "/audio.mp3", "/000.mp3")]
+
+    assert not [page for page in pages if "Austen" in client.get(page).text]
+    assert {client.get(address).status_code for address in own} == {404}
+    app.config["TENANT"] = "ann"
+    assert "Austen" in client.get("/").text
+    assert "Austen" in client.get("/?q=married").text
+    assert "Austen" in client.get("/?q=maried+amiabel").text
+    assert all(body(client, address) for address in own)
+
+
+def test_the_owner_gets_a_mail_and_others_do_not(
+    app: Flask, client: FlaskClient
+) -> None:
+    add("r1", "Austen", "once upon a time", "ann")
+    steps.publish("r1", "ann", 4)
+    db.session.commit()
+
+    assert "4 words, ready to read." not in client.get("/mail").text
+    app.config["TENANT"] = "ann"
+    assert "4 words, ready to read." in client.get("/mail").text
     assert "4 words, ready to read." in client.get("/").text
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from example_app import recordings
 from example_app import search
 from example_app import steps
 from example_app import storage
+from example_app.embedding import embed
 from example_app.functions import report_failure
 from example_app.functions import transcribe_audio
 from example_app.functions import TranscriptionRequested
 from example_app.models import db
-from example_app.models import Notification
+from example_app.models import Mail
 from example_app.models import Recording
 from flask_durable import Event
 from flask_durable import Failure
@@ -36,6 +38,20 @@ class PlainStep:
         self.names.append(id)
         return fn(*args)
 
+    def transaction(self, id: str, fn: t.Callable[..., t.Any], *args: t.Any) -> t.Any:
+        self.run(id, fn, *args)
+        db.session.commit()
+
+    def map(
+        self,
+        id: str,
+        fn: t.Callable[[t.Any], t.Any],
+        items: t.Iterable[t.Any],
+        *,
+        limit: int,
+    ) -> list[t.Any]:
+        return [self.run(f"{id}[{n}]", fn, item) for n, item in enumerate(items)]
+
 
 def requested(path: str = SAMPLE, **values: t.Any) -> Event[TranscriptionRequested]:
     data = TranscriptionRequested(audio_path=path, tenant="ann", **values)
@@ -46,7 +62,14 @@ def rows(model: t.Any) -> t.Sequence[t.Any]:
     return db.session.scalars(select(model)).all()
 
 
-def test_the_function_makes_a_recording_ready(app: Flask) -> None:
+def indexed(id: str, words: str) -> media.Transcript:
+    """Carry out the steps from the words to the index."""
+    transcript = steps.join(id, [[media.Passage(0, 1, words)]])
+    steps.index(id, transcript, embed(words))
+    return transcript
+
+
+def test_the_function_publishes_a_recording(app: Flask) -> None:
     step = PlainStep()
 
     result = transcribe_audio(requested(title="A clip"), t.cast(t.Any, step))
@@ -54,49 +77,59 @@ def test_the_function_makes_a_recording_ready(app: Flask) -> None:
     assert step.names == [
         "fetch-audio-metadata",
         "transcode",
-        "transcribe",
+        "split",
+        "chunks[0]",
+        "chunks[1]",
+        "chunks[2]",
+        "join",
+        "embed",
         "index",
-        "notify-user",
+        "publish",
     ]
     recording = recordings.get("r1")
     assert recording is not None
-    assert recording.status == "ready"
+    assert recording.status == "published"
     assert recording.title == "A clip"
-    assert recording.chunks == 2
-    assert recording.percent >= 95
-    assert result == {"codec": "pcm_s16le", "words": len(recording.text.split())}
-    assert [hit.recording_id for hit in search.find("amiable woman")] == ["r1"]
-    assert [n.tenant for n in rows(Notification)] == ["ann"]
+    assert recording.segments == 2
+    assert result == {"chunks": 3, "words": len(recording.text.split())}
+    assert [hit.recording_id for hit in search.find("amiable woman", "bob")] == ["r1"]
+    assert [
+        hit.recording_id for hit in search.like("maried a more amiable", "bob")
+    ] == ["r1"]
+    assert [mail.tenant for mail in rows(Mail)] == ["ann"]
+    assert not storage.sound_file("r1").exists()
 
 
 def test_every_step_run_twice_leaves_one_result(app: Flask) -> None:
-    passages = [media.Passage(0.0, 1.0, "once upon"), media.Passage(2.0, 3.0, "a time")]
-    transcript = media.Transcript(passages)
+    passages = [[media.Passage(0.0, 1.0, "once upon")], [media.Passage(2, 3, "a time")]]
 
     for _ in range(2):
         metadata = steps.fetch_audio_metadata("r1", SAMPLE, "A clip", "ann")
         stream = steps.transcode("r1", SAMPLE, "")
-        steps.index("r1", transcript)
-        steps.notify_user("r1", "ann", transcript.words)
+        speech = steps.split("r1", SAMPLE)
+    for _ in range(2):
+        transcript = steps.join("r1", passages)
+        steps.index("r1", transcript, embed(transcript.text))
 
     assert metadata.codec == "pcm_s16le"
-    assert len(stream.chunks) == 2
+    assert len(stream.segments) == 2
+    assert len(speech.chunks) == 3
     assert len(rows(Recording)) == 1
-    assert len(rows(Notification)) == 1
-    assert len(search.find("once upon a time")) == 1
+    assert len(search.find("once upon a time", "ann")) == 1
     assert len(list((storage.media_folder() / "streams").iterdir())) == 1
+    assert list((storage.media_folder() / "sounds").iterdir()) == []
 
 
 def test_a_new_transcript_replaces_the_old_one(app: Flask) -> None:
     recordings.add("r1", title="A clip", tenant="ann")
-    steps.index("r1", media.Transcript([media.Passage(0, 1, "elephant")]))
-    steps.index("r1", media.Transcript([media.Passage(0, 1, "giraffe")]))
+    indexed("r1", "elephant")
+    indexed("r1", "giraffe")
 
-    assert search.find("elephant") == []
-    assert len(search.find("giraffe")) == 1
+    assert search.find("elephant", "ann") == []
+    assert len(search.find("giraffe", "ann")) == 1
 
 
-def test_index_writes_transcript_and_search_entry_together(
+def test_index_writes_words_and_embedding_together(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recordings.add("r1", title="A clip", tenant="ann")
@@ -104,12 +137,24 @@ def test_index_writes_transcript_and_search_entry_together(
     def die(*args: object, **values: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recordings, "update", die)
+    monkeypatch.setattr(recordings, "change", die)
     with pytest.raises(KeyboardInterrupt):
-        steps.index("r1", media.Transcript([media.Passage(0, 1, "elephant")]))
+        steps.index("r1", media.Transcript([media.Passage(0, 1, "elephant")]), [])
     db.session.remove()
 
-    assert search.find("elephant") == []
+    assert search.find("elephant", "ann") == []
+
+
+def test_publishing_leaves_the_commit_to_its_step(app: Flask) -> None:
+    recordings.add("r1", title="A clip", tenant="ann")
+
+    steps.publish("r1", "ann", 17)
+    db.session.rollback()
+
+    assert rows(Mail) == []
+    recording = recordings.get("r1")
+    assert recording is not None
+    assert recording.status == "queued"
 
 
 def test_bad_input_is_named_on_the_page(app: Flask) -> None:
@@ -127,15 +172,20 @@ def test_bad_input_is_named_on_the_page(app: Flask) -> None:
     assert recording.reason == "This file is not audio that can be read."
 
 
-def test_a_late_failure_does_not_take_a_transcript_away(app: Flask) -> None:
+def test_a_late_failure_takes_no_words_away(app: Flask) -> None:
     recordings.add("r1", title="A clip", tenant="ann")
-    steps.index("r1", media.Transcript([media.Passage(0, 1, "elephant")]))
+    indexed("r1", "elephant")
 
     steps.mark_failed("r1", "The owner has no address.")
-
     recording = recordings.get("r1")
     assert recording is not None
-    assert recording.status == "ready"
+    assert (recording.status, recording.text) == ("failed", "elephant")
+
+    recordings.update("r1", status="published", reason="")
+    steps.mark_failed("r1", "The disk is full.")
+    recording = recordings.get("r1")
+    assert recording is not None
+    assert (recording.status, recording.reason) == ("published", "")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +253,10 @@ def test_a_file_is_stored_whole_or_not_at_all(app: Flask) -> None:
 def test_rehearsals_do_nothing_where_they_are_switched_off(app: Flask) -> None:
     app.config["REHEARSALS"] = False
 
-    stream = steps.transcode("r1", SAMPLE, "fail")
-    steps.transcribe("r1", SAMPLE, stream.seconds, "kill")
+    steps.transcode("r1", SAMPLE, "fail")
+    speech = steps.split("r1", SAMPLE)
+    last = media.Chunk(5, 6)
+    steps.transcribe("r1", last, replace(speech, chunks=[last]), "kill")
 
 
 def test_tables_are_made_by_several_processes_at_once(tmp_path: Path) -> None:

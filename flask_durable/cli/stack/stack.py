@@ -20,6 +20,7 @@ from flask import has_app_context
 from flask.cli import ScriptInfo
 
 from ...app.state import DEVELOPMENT_MARK
+from ...common.ids import pid_in
 from ...errors import ConfigurationError
 from ...errors import UnavailableError
 from ...redis.embedded import data_directory
@@ -328,16 +329,20 @@ class DevStack:
             return False
         try:
             workers = self.durable.state_of(self.app).directory.workers()
-            return any(_is_in_group(worker["pid"], group) for worker in workers)
+            # A unit has the name of the process itself, or of its supervisor, which
+            # gives each of its processes a group of its own.
+            return any(
+                _is_in_group(pid_in(worker["unit"]), group) for worker in workers
+            )
         except Exception as error:
             if is_unreachable(error):  # the server may be starting again
                 return False
             raise
 
 
-def _is_in_group(pid: int, group: int) -> bool:
+def _is_in_group(pid: int | None, group: int) -> bool:
     try:
-        return os.getpgid(pid) == group
+        return pid is not None and os.getpgid(pid) == group
     except ProcessLookupError:
         return False
 

@@ -106,6 +106,12 @@ def test_a_stack_whose_worker_was_killed_is_not_ready_by_its_last_beat(
         assert stack.pids["worker"] in [worker["pid"] for worker in workers]
 
 
+def test_a_stack_with_several_worker_processes_becomes_ready(app_import: str) -> None:
+    with DevStack(app_import, port=0, processes=2, quiet=True) as stack:
+        stack.wait_ready(TIMEOUT)
+        assert greeting_of(stack, "ada") == {"greeting": "Hello, Ada"}
+
+
 def test_a_quiet_stack_writes_what_its_processes_print_to_files(
     app_import: str, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
