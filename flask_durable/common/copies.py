@@ -5,7 +5,7 @@ The child of a bare fork may: it returns, or raises, out of the user's code. It 
 on as the run thread of its parent, commit the step and finish the run with the parent's
 token, and outlive the worker::
 
-    fork ─► in the child, before any of its code: the attempts of the parent are sealed
+    fork ─► in the child, before any of its code: the attempts of the parent are stopped
             (engine/leases.py), nothing can be written with their tokens ─► the child
             does its work
          ─► it comes back out of the user's code: a line in the log, and a hard end

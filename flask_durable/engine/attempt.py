@@ -2,7 +2,7 @@
 
 An attempt owns a fencing token. Every write carries it, and is refused once another
 worker owns the run. After one refusal, or once the run is handed back or suspended, the
-attempt is sealed and writes nothing more.
+attempt is stopped and writes nothing more.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ..store.replies import Resolved
 from ..store.run_store import after
 from ..store.status import RunStatus
 from . import run_events
+from .attempt_end import AttemptEnd
 from .branches import identity_of
 from .branches import levels_of
 from .claimed_run import ClaimedRun
@@ -53,7 +54,6 @@ from .outbox import queued_with
 from .progress import Progress
 from .replaying import Replay
 from .run_payloads import RunPayloads
-from .seal import Seal
 from .services import EngineServices
 
 if t.TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Attempt(Replay):
         self._memoized = bool(run.memos)
         self._renewed = run.claimed
         #: The signal that ended the attempt, if it has ended.
-        self.end = Seal()
+        self.end = AttemptEnd()
         #: The thread that the run's body is called in.
         self.thread = threading.get_ident()
 
@@ -144,7 +144,7 @@ class Attempt(Replay):
             self.end.check()
 
     @property
-    def sealed(self) -> bool:
+    def stopped(self) -> bool:
         """True once this attempt writes nothing more."""
         return self.end.signal is not None
 
@@ -219,7 +219,7 @@ class Attempt(Replay):
         :raises Signal: The replay, in development; the executor calls the body again.
         """
         if self.services.replay_eagerly:
-            raise self.seal(Replayed())
+            raise self.stop(Replayed())
 
     def suspend(
         self,
@@ -261,7 +261,7 @@ class Attempt(Replay):
             case Queued():
                 function, queue = self.record["function"], self.record["queue"]
                 self.outbox.send_runs([(self.run_id, function, queue, reply.time)])
-        raise self.seal(Suspended(reason))
+        raise self.stop(Suspended(reason))
 
     def hand_back(
         self, delay: float = 0.0, *, reason: str = "worker shutdown"
@@ -346,7 +346,7 @@ class Attempt(Replay):
             ),
             size=len(sealed),
         )
-        self.seal(Ended(status.value))
+        self.stop(Ended(status.value))
         if finished.handler or finished.parent:
             self.outbox.send_runs(queued_with(self.record, handler_run, finished))
         self.outbox.send_events(run_events.entries(self.run_id, self.record, events))
@@ -361,13 +361,13 @@ class Attempt(Replay):
         """Note that the run is not ours any more."""
         if self.context is not None:
             self.context.cancel_requested = cancelled
-        signal = self.seal(OwnershipLost("cancelled" if cancelled else "lost"))
+        signal = self.stop(OwnershipLost("cancelled" if cancelled else "lost"))
         if (body := self.body) is not None:
             body.interrupt(LossInterrupt)
         elif self.whole is not None and isinstance(signal, OwnershipLost):
             self.whole.interrupt_late(LossInterrupt)
 
-    def seal(self, signal: Signal) -> Signal:
+    def stop(self, signal: Signal) -> Signal:
         """Make *signal* the end of this attempt; the first one stands."""
         return self.end.put(signal)
 
@@ -414,7 +414,7 @@ class Attempt(Replay):
         except StateMayBeLost as error:
             # The body must not go on from state that may be lost. The run is taken over
             # from the state that the server still has.
-            self.seal(OwnershipLost("its state may be lost"))
+            self.stop(OwnershipLost("its state may be lost"))
             logger.warning(
                 "Run %s is given up: %s",
                 self.run_id,
@@ -422,27 +422,27 @@ class Attempt(Replay):
                 extra={"action": "run_given_up"},
             )
         except Exception as error:
-            # Sealed before the log line: an error that a filter of the log raises would
+            # Before it is logged: an error that a filter of the log raises would
             # reach the body, which could catch it and go on without the memo.
             if self.end.was_broken_off:
                 # Its end cannot be written either. The lease is renewed no more: the
                 # run is taken over.
-                self.seal(OwnershipLost(f"a write failed: {error}"))
+                self.stop(OwnershipLost(f"a write failed: {error}"))
             else:
-                self.seal(BrokenOff(error))
+                self.stop(BrokenOff(error))
             logger.exception(
                 "A write of run %s failed.",
                 self.run_id,
                 extra={"action": "run_write_failed"},
             )
         self.check()
-        raise AssertionError("a lost attempt is sealed")
+        raise AssertionError("a lost attempt is stopped")
 
     def fail_over_limit(self, what: str) -> t.NoReturn:
         error = _limit_reached(what)
         self.info.error = error
         self.finish(failed=True, outcome=Failure.of(error).to_json())
-        raise self.seal(Ended(str(error)))
+        raise self.stop(Ended(str(error)))
 
 
 def _limit_reached(what: str) -> StepUsageError:

@@ -2,7 +2,7 @@
 
 They derive from :class:`BaseException`, because a function that says
 ``except Exception`` around a step means the step's errors, not its own suspension. Not
-even a bare ``except:`` may stop a signal. So an attempt that raised one is sealed:
+even a bare ``except:`` may stop a signal. So an attempt that raised one is stopped:
 every later step raises it again, and the body's result is thrown away.
 """
 

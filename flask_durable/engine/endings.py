@@ -23,31 +23,31 @@ logger = get_logger(__name__)
 WAITED = ("sleep", "child", "event", "signal", "branches", "poll")
 
 
-def ending_of(sealed: Signal | None, *, progress: bool) -> Ending | None:
+def ending_of(signal: Signal | None, *, progress: bool) -> Ending | None:
     """Return the end of a delivery if its time says how long such work takes.
 
     It is ``None`` if the delivery was cut off, lost the run, or only replayed memos.
 
-    :param sealed: The signal that ended the attempt, if any.
+    :param signal: The signal that ended the attempt, if any.
     :param progress: True if the attempt did more than replay.
     """
-    if isinstance(sealed, Ended):
-        return "done" if str(sealed) == RunStatus.COMPLETED.value else "failed"
-    if not isinstance(sealed, Suspended):
+    if isinstance(signal, Ended):
+        return "done" if str(signal) == RunStatus.COMPLETED.value else "failed"
+    if not isinstance(signal, Suspended):
         return None
-    reason = str(sealed)
+    reason = str(signal)
     if reason == "retry":
         return "failed"
     return "done" if reason in WAITED and progress else None
 
 
-def tell(info: AttemptInfo, sealed: Signal | None, ending: Ending | None) -> None:
+def tell(info: AttemptInfo, signal: Signal | None, ending: Ending | None) -> None:
     """Note in *info* how the attempt ended."""
-    info.reason = str(sealed)
-    if isinstance(sealed, Ended):
+    info.reason = str(signal)
+    if isinstance(signal, Ended):
         info.outcome = "failed" if ending == "failed" else "completed"
         info.reason = ""
-    elif isinstance(sealed, Suspended):
+    elif isinstance(signal, Suspended):
         info.outcome = "suspended"
 
 

@@ -305,7 +305,7 @@ class Executor:
                 attempt.hand_back(OTHERS_TURN, reason="another release's event")
             self._fail(attempt, error)
             attempt.check()
-            raise AssertionError("a run that ended is sealed") from error
+            raise AssertionError("a run that ended stops its attempt") from error
 
     def _fits_elsewhere(self, attempt: Attempt) -> bool:
         """Return whether some release has the schema that the event was sent under."""
@@ -343,7 +343,7 @@ class Executor:
             attempt.check()  # it may have been interrupted because the run is lost
             self._fail(attempt, error)
             attempt.check()
-            raise AssertionError("a run that ended is sealed") from error
+            raise AssertionError("a run that ended stops its attempt") from error
 
     def _call(self, attempt: Attempt, event: t.Any) -> str:
         """Call the body in a context; return its result as JSON text.
@@ -368,7 +368,7 @@ class Executor:
         except Interrupt:
             attempt.hand_back(delay=1.0)
         except BaseException as error:
-            if attempt.sealed:
+            if attempt.stopped:
                 # The body swallowed a signal. Its errors change nothing from then on,
                 # and neither do those from the end of its context.
                 logger.warning(
@@ -381,7 +381,7 @@ class Executor:
             hand_back_if_ending(attempt, error)
             self._raised(attempt, error)
             attempt.check()
-            raise AssertionError("a body that raised seals its attempt") from error
+            raise AssertionError("a body that raised stops its attempt") from error
 
     def _complete(self, attempt: Attempt, outcome: str, reason: str) -> None:
         try:

@@ -4,7 +4,7 @@
 
     RUNNING ──► one pipeline of run_suspend ──► QUEUED, or SUSPENDED until the process
                         │                       is gone
-                        └─► one barrier ─► the attempts are sealed, messages are sent
+                        └─► one barrier ─► the attempts are stopped, messages are sent
 
 A process with many threads has a moment for all of its runs. One after the other, each
 with a barrier of its own, they would take longer, and the last ones would be left to
@@ -42,7 +42,7 @@ def hand_back_attempts(
     delay: float,
     until: float,
 ) -> None:
-    """Hand back the runs of *attempts*, whose bodies have not ended, and seal them.
+    """Hand back the runs of *attempts*, whose bodies have not ended, and stop them.
 
     :param delay: Seconds before which another process may not start them.
     :param until: The moment, on the monotonic clock, to give up at; the leases that
@@ -53,9 +53,9 @@ def hand_back_attempts(
         if isinstance(reply, Exception):
             continue  # it was reported
         if isinstance(reply, Lost):
-            attempt.seal(OwnershipLost("cancelled" if reply.cancelled else "lost"))
+            attempt.stop(OwnershipLost("cancelled" if reply.cancelled else "lost"))
         else:
-            attempt.seal(Suspended(REASON))
+            attempt.stop(Suspended(REASON))
             logger.warning(
                 "Run %s is handed back while its step still runs.",
                 attempt.run_id,

@@ -15,9 +15,9 @@ from ..redis.errors import log_failure
 from ..store.replies import Lost
 from ..store.run_store import RENEW_LIMIT
 from ..store.run_store import RunStore
+from .attempt_end import AttemptEnd
 from .control import Copied
 from .rota import Rota
-from .seal import Seal
 
 if t.TYPE_CHECKING:
     from .attempt import Attempt
@@ -50,14 +50,14 @@ class Leases:
         forget_after_fork(self)
 
     def forget(self) -> None:
-        """Seal the attempts, in a forked child: they are its parent's."""
+        """Stop the attempts, in a forked child: they are its parent's."""
         self._lock = threading.Lock()
         held, self._held = self._held, set()
         for attempt in held:
             attempt.ended = True
             # A thread that is not here may have held the lock of the old one.
-            attempt.end = Seal()
-            attempt.seal(Copied("a forked copy of the run's process"))
+            attempt.end = AttemptEnd()
+            attempt.stop(Copied("a forked copy of the run's process"))
 
     def start(self) -> None:
         """Renew every quarter of a lease, on a thread of its own."""

@@ -837,4 +837,4 @@ def interrupt(harness: Harness) -> None:
 def die_in_body(harness: Harness) -> BaseException:
     """Return the error of a worker that dies: it writes nothing more."""
     (attempt,) = harness.leases.held
-    return attempt.seal(OwnershipLost("the worker died"))
+    return attempt.stop(OwnershipLost("the worker died"))

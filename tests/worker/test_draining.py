@@ -105,8 +105,8 @@ def test_runs_whose_bodies_do_not_end_are_handed_back_with_one_barrier(
     hand_back_attempts(services, outbox, attempts, 60, float("inf"))
 
     assert len(waits) == 1
-    assert isinstance(attempts[0].seal(Suspended()), OwnershipLost)
-    assert all(str(a.seal(OwnershipLost("late"))) == REASON for a in attempts[1:])
+    assert isinstance(attempts[0].stop(Suspended()), OwnershipLost)
+    assert all(str(a.stop(OwnershipLost("late"))) == REASON for a in attempts[1:])
     states = sorted(status(harness, event) for event in events)
     assert states == ["cancelled", *["suspended"] * 7]
     harness.advance(61)

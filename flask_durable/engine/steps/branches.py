@@ -177,7 +177,7 @@ def begin(
         len(branches),
         extra={"action": "branches_started"},
     )
-    raise attempt.seal(Suspended("branches"))
+    raise attempt.stop(Suspended("branches"))
 
 
 def _make(

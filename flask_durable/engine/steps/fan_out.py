@@ -230,8 +230,8 @@ def _turn_off(attempt: Attempt, key: str, execute: t.Callable[[Level], str]) -> 
     except Signal:
         raise
     except BaseException as error:
-        raise attempt.seal(BranchEnded(error=error)) from None
-    raise attempt.seal(BranchEnded(outcome))
+        raise attempt.stop(BranchEnded(error=error)) from None
+    raise attempt.stop(BranchEnded(outcome))
 
 
 def _call_named(

@@ -186,7 +186,7 @@ def _start(
         child.function,
         extra={"action": "run_invoked"},
     )
-    raise attempt.seal(Suspended("child"))
+    raise attempt.stop(Suspended("child"))
 
 
 def _outcome(attempt: Attempt, key: str, memo: Memo, codec: Codec) -> t.Any:

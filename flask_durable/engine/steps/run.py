@@ -184,7 +184,7 @@ class Execution:
         except Signal:
             raise
         except BaseException as error:
-            raise self._attempt.seal(BrokenOff(error)) from None
+            raise self._attempt.stop(BrokenOff(error)) from None
 
     def _call(
         self,
@@ -323,13 +323,13 @@ class Execution:
             stand_in._time_out()
 
     def _successor(self) -> Attempt | None:
-        """Seal the attempt; return one with its token that belongs to this thread.
+        """Stop the attempt; return one with its token that belongs to this thread.
 
         :returns: The new attempt; ``None`` if the run is not ours any more.
         """
         signal = GivenUp("a step's body does not end")
         old = self._attempt
-        if old.seal(signal) is not signal:
+        if old.stop(signal) is not signal:
             return None
         new = Attempt(old.services, old.outbox, old.function, old.run, old.memos)
         new.progress.adopt(old.progress)

@@ -131,5 +131,5 @@ class TransactionExecution(Execution):
 
     def _failed(self, error: BaseException, started: int, info: StepInfo) -> Memo:
         if self._committed:
-            raise self._attempt.seal(BrokenOff(error))
+            raise self._attempt.stop(BrokenOff(error))
         return super()._failed(error, started, info)

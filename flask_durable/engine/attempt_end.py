@@ -12,7 +12,7 @@ from .stubborn import MAX_CATCHES
 from .stubborn import stop_body
 
 
-class Seal:
+class AttemptEnd:
     """Holds the signal that ended an attempt; the first one stands.
 
     The attempt's own thread sets it, or a thread that finds the run lost.
