@@ -24,6 +24,7 @@ NAMES = (
     "latency",
     "long_runs",
     "throughput",
+    "fan_out",
     "observing",
     "memory",
     "scaling",

@@ -50,6 +50,12 @@ def sleeper(event: Given, step: Step) -> int:
     return step.run("next", time.time_ns)
 
 
+@durable.function(on="bench/map")
+def mapper(event: Given, step: Step) -> int:
+    """Map a no-op over as many items as the event says."""
+    return len(step.map("parts", nothing, range(event.data["items"])))
+
+
 def create_app(**config: t.Any) -> Flask:
     """Make the app.
 

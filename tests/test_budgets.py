@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import imports
 from benchmarks import suspended
+from benchmarks.fan_out import count_map
 from benchmarks.round_trips import count_event
 from benchmarks.round_trips import count_resumption
 from benchmarks.round_trips import fewest
@@ -51,6 +52,18 @@ def test_a_run_with_memos_is_claimed_and_loaded_in_one_pipeline(
     claims = [trip for trip in counted if "run_claim" in trip.commands]
     assert [str(trip) for trip in claims] == ["run_claim+HGETALL"]
     assert not any("HGETALL" in t.commands for t in counted if t not in claims)
+
+
+def test_a_branch_of_a_map_takes_at_most_6_round_trips(
+    valkey: ValkeyServer, namespace: str
+) -> None:
+    with recording(valkey.url, namespace) as (state, trips):
+        count_map(state, trips, 10)
+        counted = count_map(state, trips, 300)
+
+    pages = [trip for trip in counted if "branches_start" in trip.commands]
+    assert len(pages) == 2  # at most 250 branches each
+    assert len(counted) <= 6 * 300, summary(counted)
 
 
 def test_sleeping_runs_hold_no_thread_no_message_and_no_memory(
