@@ -7,6 +7,7 @@ attempt is stopped and writes nothing more.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -117,8 +118,6 @@ class Attempt(Replay):
         self.process_end: BaseException | None = None
         #: Stores and reads the run's share of the user's data.
         self.payloads = RunPayloads(self)
-        #: The name of the run in keys for other services.
-        self.identity = identity_of(run) if run.above else run.run_id
         self._memoized = bool(run.memos)
         self._renewed = run.claimed
         #: The signal that ended the attempt, if it has ended.
@@ -137,6 +136,11 @@ class Attempt(Replay):
         """
         since = time.monotonic() - self.run.claimed
         return self.info.claimed + int(since * 1000)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The name of the run in keys for other services."""
+        return identity_of(self.run) if self.run.above else self.run_id
 
     def check(self) -> None:
         """Raise again the signal that ended this attempt, if one did."""

@@ -35,7 +35,7 @@ class ClaimedRun:
     #: Of a branch: record and memos of each run that it belongs to, the nearest first.
     above: tuple[tuple[Record, dict[str, str]], ...] = field(default=(), repr=False)
 
-    @property
+    @functools.cached_property
     def ancestors(self) -> list[str]:
         """The ids of those runs."""
         return ancestors_of(self.run_id)

@@ -67,6 +67,33 @@ def _fingerprint(constant: t.Any) -> str:
     return repr(constant)
 
 
+def positions_of(callable: t.Any) -> tuple[str, int]:
+    """Return the name of the first parameter, and the number of positional arguments.
+
+    Only arguments that have to be given are counted.
+
+    :returns: An empty name if there is no parameter, or none that can be seen.
+    """
+    code = callable.__code__ if type(callable) is types.FunctionType else None
+    if code is not None and code.co_argcount and not callable.__dict__:
+        # The usual kind, which nothing wraps: each branch of a map asks for it.
+        needed = code.co_argcount - len(callable.__defaults__ or ())
+        return code.co_varnames[0], needed
+    try:
+        parameters = inspect.signature(callable).parameters.values()
+    except (TypeError, ValueError):  # of some builtins there is none
+        return "", 0
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    needed = sum(
+        parameter.kind in positional and parameter.default is parameter.empty
+        for parameter in parameters
+    )
+    return next((parameter.name for parameter in parameters), ""), needed
+
+
 class UnresolvedAnnotation(Exception):
     """Raised when an annotation's text has a name that its module lacks."""
 

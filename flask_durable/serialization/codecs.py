@@ -20,6 +20,7 @@ from enum import Enum
 from ..errors import StepUsageError
 from ..functions.callables import annotation_of
 from ..functions.callables import place_of
+from ..functions.callables import positions_of
 from ..functions.callables import underlying
 from ..functions.callables import UnresolvedAnnotation
 from .refusal import ATOMS
@@ -91,6 +92,7 @@ _UNTYPED = (
     t.NoReturn,
 )
 
+_item_codecs: weakref.WeakKeyDictionary[t.Any, Codec] = weakref.WeakKeyDictionary()
 _codecs: weakref.WeakKeyDictionary[t.Any, Codec] = weakref.WeakKeyDictionary()
 
 
@@ -120,10 +122,17 @@ def item_codec_for(function: t.Callable[..., t.Any]) -> Codec:
     :raises StepUsageError: The annotation cannot be resolved or stored.
     """
     try:
-        first = next(iter(inspect.signature(function).parameters), None)
-    except (TypeError, ValueError):  # of some builtins there is none
-        return PLAIN
-    if first is None or isinstance(function, type):
+        return _item_codecs[function]
+    except (KeyError, TypeError):  # TypeError: it cannot be weakly referenced
+        codec = _make_item_codec(function)
+    with contextlib.suppress(TypeError):
+        _item_codecs[function] = codec
+    return codec
+
+
+def _make_item_codec(function: t.Any) -> Codec:
+    first, _ = positions_of(function)
+    if not first or isinstance(function, type):
         return PLAIN
     source = underlying(function)
     try:

@@ -1,8 +1,9 @@
-"""The version of a body: its code, and nothing of its place or process."""
+"""The version and the parameters of a callable."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import textwrap
 import typing as t
 from pathlib import Path
 
+import pytest
+
 from flask_durable.functions.callables import code_version
+from flask_durable.functions.callables import positions_of
 from flask_durable.functions.function import Function
 
 from .declared import plain
@@ -65,3 +69,43 @@ def test_a_decorated_body_has_the_version_and_place_of_the_inner_one() -> None:
 
     assert code_version(wrapper) == code_version(plain)
     assert Function(wrapper, id="x").defined_at == Function(plain, id="y").defined_at
+
+
+class Doubler:
+    def method(self, item: int, step: object) -> None: ...
+
+    def __call__(self, item: int, factor: int = 2) -> None: ...
+
+
+@functools.wraps(Doubler.method)
+def wrapper(*args: t.Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callable", "expected"),
+    [
+        (lambda item: None, ("item", 1)),
+        (lambda item, step: None, ("item", 2)),
+        (lambda item, step=None: None, ("item", 1)),
+        (lambda item, /, step: None, ("item", 2)),
+        (lambda *items: None, ("items", 0)),
+        (lambda *, key: None, ("key", 0)),
+        (lambda: None, ("", 0)),
+        (Doubler().method, ("item", 2)),
+        (Doubler(), ("item", 1)),
+        (functools.partial(lambda a, b, c: None, 1), ("b", 2)),
+        (wrapper, ("self", 3)),
+        (len, ("obj", 1)),
+        (print, ("args", 0)),
+    ],
+)
+def test_positions_are_those_of_the_signature(
+    callable: t.Any, expected: tuple[str, int]
+) -> None:
+    parameters = inspect.signature(callable).parameters
+    assert next(iter(parameters), "") == expected[0]
+    assert positions_of(callable) == expected
+
+
+def test_a_callable_without_a_signature_has_no_positions() -> None:
+    assert positions_of(type) == ("", 0)

@@ -18,7 +18,6 @@ read from the group, as they may be large.
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import typing as t
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ...errors import BranchError
 from ...errors import Failure
 from ...errors import ReplayMismatch
 from ...errors import StepUsageError
+from ...functions.callables import positions_of
 from ...functions.checks import MAX_STEP_NAME
 from ...functions.function import Function
 from ...functions.options import StepOptions
@@ -270,7 +270,8 @@ def _call_with_item(
             error=error,
         )
     codec = codec_for(fn)
-    if _takes_step(fn):
+    _, needed = positions_of(fn)
+    if needed > 1:  # step tools beside its item
         return codec.dump(call(fn, (item, step), {}))
     if isinstance(fn, StepFunction):
         options = fn.options.merged(options)
@@ -278,24 +279,6 @@ def _call_with_item(
     sketch = sketch_of(fn)
     execution = Execution(attempt, options, level.name, RUN, codec, sketch)
     return codec.dump(execution.resolve(memo, fn, (item,), {}))
-
-
-def _takes_step(fn: Callable) -> bool:
-    """Return True if a callable has to be given step tools beside its item."""
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):  # of some builtins there is none
-        return False
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
-    needed = [
-        parameter
-        for parameter in parameters
-        if parameter.kind in positional and parameter.default is parameter.empty
-    ]
-    return len(needed) > 1
 
 
 # -- The step ---------------------------------------------------------------------
