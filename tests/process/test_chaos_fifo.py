@@ -158,8 +158,9 @@ def orders(
             namespace,
             DURABLE_QUEUE_URL=sqs.url,
             DURABLE_QUEUES={
-                EVENT_QUEUE: {"group": "data.tenant"},
-                "orders": {"fifo": True},
+                # A message of these is never sent again, so outages use up receives.
+                EVENT_QUEUE: {"group": "data.tenant", "max_receives": 1000},
+                "orders": {"fifo": True, "max_receives": 1000},
             },
             DURABLE_FSYNC="ack",
             DURABLE_PUSH_LOOPBACK=True,
