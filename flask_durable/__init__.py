@@ -36,6 +36,7 @@ from .events.model import Event as Event
 from .events.model import EventData as EventData
 from .events.model import EventLike as EventLike
 from .extension import Durable as Durable
+from .functions.address import Address as Address
 from .functions.cron import Cron as Cron
 from .functions.function import Function as Function
 from .functions.groups import DurableGroup as DurableGroup

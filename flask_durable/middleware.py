@@ -107,8 +107,8 @@ class WaitInfo:
     """A step that waited, and has its answer now.
 
     :param name: The step's name in this run.
-    :param kind: The kind of step: ``"event"``, ``"signal"``, ``"invoke"``, ``"poll"``,
-        or ``"group"``, a step with branches.
+    :param kind: The kind of step: ``"event"``, ``"signal"``, ``"url"``, ``"invoke"``,
+        ``"poll"``, or ``"group"``, a step with branches.
     :param seconds: The time that it waited, by the server's clock.
     :param outcome: ``"failed"`` if the run that it invoked, or too many of its
         branches, failed; ``"timeout"`` if it got no answer in its time.

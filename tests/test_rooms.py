@@ -26,7 +26,7 @@ FRAMEWORKS = {"flask", "werkzeug", "click", "boto3", "botocore", "dramatiq"}
 
 #: Where each of these may be imported at all.
 HOMES = {
-    "flask": {"cli", "extension", "web"},
+    "flask": {"app.addresses", "cli", "extension", "web"},
     "dramatiq": {"queue", "worker"},
     "redis": {
         "app.health",

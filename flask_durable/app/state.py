@@ -15,6 +15,7 @@ from ..common.safe_points import call
 from ..config.settings import Settings
 from ..dead_letters.dead_letters import DeadLetters
 from ..engine.admin import RunAdmin
+from ..engine.answers import Answers
 from ..engine.event_sender import EventSender
 from ..engine.outbox import Outbox
 from ..engine.services import EngineServices
@@ -45,7 +46,9 @@ from ..queue.window import Window
 from ..runs.runs import Runs
 from ..security.redaction import Redaction
 from ..signals import SignalSender
+from ..store.inbox import Inbox
 from ..store.spool import Spool
+from .addresses import Addresses
 from .body_session import releaser
 from .database import Database
 from .health import HealthChecks
@@ -208,6 +211,23 @@ class AppState(Stores):
         )
 
     @functools.cached_property
+    def addresses(self) -> Addresses:
+        """The addresses that runs make."""
+        return Addresses(self.app, self.settings)
+
+    @functools.cached_property
+    def answers(self) -> Answers:
+        """The answers to addresses that runs made."""
+        return Answers(
+            self.services,
+            self.outbox,
+            Inbox(self.impatient_server, self.store.keys),
+            self._senders_barrier,
+            self.memory,
+            self.settings.accept_timeout,
+        )
+
+    @functools.cached_property
     def admin(self) -> RunAdmin:
         """The changes that can be made to runs from outside."""
         return RunAdmin(self.store, self.outbox, self.directory, self.payloads)
@@ -253,6 +273,7 @@ class AppState(Stores):
             service_times=self.service_times,
             middleware=self.middleware,
             run_logs=RunLogs(self.run_log_store, self.payloads),
+            addresses=self.addresses,
             database_steps=lambda: self.database.steps,
             max_value=self.settings.value_limit,
             write_through=self.settings.fsync == "step",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from datetime import timezone
 
 from ..common.durations import format_seconds
+from ..common.times import datetime_of
 from ..errors import Failure
 from ..errors import PayloadError
 from ..store.memo import WAITS
@@ -311,7 +312,10 @@ def _row(bar: _Bar, begin: datetime, span: float) -> list[str]:
 
 
 def _awaited(about: dict[str, t.Any]) -> str:
-    """Return what a step waits for, for a person."""
+    """Return what a step waits for, or the address that it made, for a person."""
+    if "ends" in about:
+        until = f"an address that works until {clock(datetime_of(about['ends']))}"
+        return f"{until}: {about['title']}" if "title" in about else until
     wanted = about.get("match", {})
     parts = [f"{path} = {json.dumps(value)}" for path, value in wanted.items()]
     what = about.get("event")

@@ -34,6 +34,7 @@ from .values import check_blob_url
 from .values import check_statsd_url
 from .values import FLAG
 from .values import FSYNC
+from .values import read_external_url
 from .values import read_instance_size
 from .values import read_metric_prefix
 from .values import read_namespace
@@ -104,6 +105,10 @@ class Settings(BaseModel):
         Number of hash tags, 1 to 256, fixed for a namespace. Default 1.
     ``DURABLE_URL_PREFIX``
         Path of the HTTP routes, or ``None`` for no routes. Default ``"/durable"``.
+    ``DURABLE_EXTERNAL_URL``
+        URL, ``http://`` or ``https://``, where the app is found from outside, such as
+        ``https://shop.example``: for the addresses that ``step.create_url`` makes.
+        Default: the app's ``SERVER_NAME``, or the request that is being served.
     ``DURABLE_EVENT_KEYS``
         List of keys that may send events: each an ``evk_`` key, or other text of at
         least 32 characters without spaces. Default none.
@@ -212,6 +217,9 @@ class Settings(BaseModel):
     namespace: t.Annotated[str, BeforeValidator(read_namespace)] = "durable"
     partitions: t.Annotated[int, WHOLE, between(1, 256)] = 1
     url_prefix: t.Annotated[str | None, BeforeValidator(read_url_prefix)] = "/durable"
+    external_url: t.Annotated[str | None, TEXT, AfterValidator(read_external_url)] = (
+        None
+    )
     event_keys: t.Annotated[
         tuple[str, ...], secrets_of("event-key", "keys", check_event_key)
     ] = Field((), repr=False)

@@ -129,6 +129,22 @@ def read_url_prefix(value: t.Any) -> str | None:
     return path
 
 
+def read_external_url(url: str | None) -> str | None:
+    """Return *url* without a slash at its end, if other hosts may be sent there."""
+    if url is None:
+        return None
+    try:
+        place = urlsplit(url)
+        good = place.scheme in ("http", "https") and bool(place.hostname)
+        good = good and place.port != 0
+    except ValueError:
+        good = False
+    odd = "@" in url or place.query or place.fragment if good else True
+    if odd or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be a URL of a site, as in https://shop.example")
+    return url.rstrip("/")
+
+
 def _fsync(value: t.Any) -> str:
     text = value.strip().lower() if isinstance(value, str) else ""
     if text not in ("off", "ack", "step"):

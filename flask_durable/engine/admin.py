@@ -20,8 +20,9 @@ from ..redis.errors import TRANSIENT
 from ..store.children import ORPHANED
 from ..store.children import unfinished_children
 from ..store.directory import Directory
+from ..store.inbox import Inbox
+from ..store.inbox import InboxFull
 from ..store.replies import Changed
-from ..store.replies import InboxFull
 from ..store.replies import Missing
 from ..store.replies import NotFailed
 from ..store.replies import OutcomeUnknown
@@ -150,7 +151,8 @@ class RunAdmin:
         :raises RunStateError: The run has ended, or its inbox is full.
         """
         sealed = self._payloads.seal_text(data)
-        reply = self._store.signal(run_id, name, signal_id, sealed)
+        inbox = Inbox(self._store.server, self._store.keys)
+        reply = inbox.put(run_id, name, signal_id, sealed)
         match reply:
             case Missing():
                 raise _not_found(run_id)

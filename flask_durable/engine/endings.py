@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
 logger = get_logger(__name__)
 
 #: The reasons of a suspension that ends an attempt as its body meant it to.
-WAITED = ("sleep", "child", "event", "signal", "branches", "poll")
+WAITED = ("sleep", "child", "event", "signal", "url", "branches", "poll")
 
 
 def ending_of(signal: Signal | None, *, progress: bool) -> Ending | None:

@@ -66,6 +66,16 @@ class MessageQueue(t.Protocol):
         """Return whether *queue* hands out the messages of a group in their order."""
 
 
+class AddressMaker(t.Protocol):
+    """The addresses of the app, as far as the engine sees them."""
+
+    def make(self, run_id: str, step: str) -> str:
+        """Return a new address for a step of a run.
+
+        :raises ConfigurationError: This process cannot make one.
+        """
+
+
 class DatabaseSteps(t.Protocol):
     """The application's database, as far as the engine sees it."""
 
@@ -105,6 +115,7 @@ class EngineServices:
     :param service_times: The record of how long each delivery took.
     :param middleware: The hooks around routings, attempts and steps.
     :param run_logs: The store of the lines that runs log.
+    :param addresses: The maker of addresses for ``step.create_url``.
     :param database_steps: A factory of what ``step.transaction`` needs; it raises
         :class:`ConfigurationError` if the app has no database.
     :param max_value: Bytes of JSON that are kept of one result.
@@ -128,6 +139,7 @@ class EngineServices:
     service_times: ServiceTimes
     middleware: MiddlewareChain
     run_logs: RunLogs
+    addresses: AddressMaker
     database_steps: t.Callable[[], DatabaseSteps]
     max_value: int = 4 * 1024 * 1024
     write_through: bool = False

@@ -14,6 +14,7 @@ if t.TYPE_CHECKING:
     from ..events.model import Event
     from ..events.model import EventData
     from ..events.model import EventLike
+    from .address import Address
     from .function import Function
 
 P = t.ParamSpec("P")
@@ -449,4 +450,46 @@ class Step(abc.ABC):
         :returns: The result of the last look: ``None`` if *timeout* was over.
         :raises StepError: The last attempt of a look failed. The body may catch it.
         :raises StepUsageError: *every* or *timeout* is missing, or no duration.
+        """
+
+    @abc.abstractmethod
+    def create_url(
+        self,
+        id: str,
+        /,
+        *,
+        expires: Duration,
+        title: str = "",
+        text: str = "",
+        button: str = "",
+    ) -> Address:
+        """Make an address of the app that takes one answer for this run.
+
+        A person who opens it sees a page with one button; nothing happens before the
+        button is pressed. A program sends JSON or a form with ``POST``. It works at
+        once, also before :meth:`wait_for_url` is reached.
+
+        :param expires: The time that the address works, counted from when this is
+            first reached.
+        :param title: The heading of the page; the step's name if it is empty.
+        :param text: The text of the page.
+        :param button: The label of the button; the step's name if it is empty.
+        :returns: The address, the same one on each replay.
+        :raises ConfigurationError: The process does not know where the app is found
+            from outside (``DURABLE_EXTERNAL_URL``), or the app has no ``SECRET_KEY``.
+        :raises StepUsageError: *expires* is no duration, or a text is too long.
+        """
+
+    @abc.abstractmethod
+    def wait_for_url(
+        self, id: str, url: Address, /, *, timeout: Duration | None = None
+    ) -> dict[str, t.Any] | None:
+        """Suspend the run until an address that it made is answered.
+
+        :param url: The address, from :meth:`create_url`.
+        :param timeout: The longest wait, counted from when this is first reached; the
+            end of the address if that comes first, or if this is ``None``.
+        :returns: The fields that were posted; ``None`` if the time was over first. The
+            button of the page posts its label as ``button``.
+        :raises StepUsageError: The address is not one of this run.
         """

@@ -39,8 +39,8 @@ class StepRecord:
 
     :param name: The step's name in the run, such as ``"transcode#2"``.
     :param kind: The kind of step: ``run``, ``transaction``, ``sleep``, ``invoke``,
-        ``send_event``, ``poll``, ``event`` or ``signal``, a wait for one, or ``group``,
-        a step with branches.
+        ``send_event``, ``poll``, ``address``, which makes one, ``event``, ``signal`` or
+        ``url``, a wait for one, or ``group``, a step with branches.
     :param status: ``done``, ``failed``, ``retrying``, ``waiting``, ``intent``, or
         ``begun`` if it has a checkpoint and no attempt of it has ended.
     :param attempt: The number of the last attempt that left a trace; 0 for a wait.
@@ -50,13 +50,14 @@ class StepRecord:
     :param due: The end of a sleep or of another wait; the next look of a poll.
     :param child: The id of the run that it invoked.
     :param value: The result, as JSON gives it back; of an event its name, id and data.
-        ``None`` for a step with branches.
+        ``None`` for a step with branches, and for an address, which is a secret.
     :param failure: The failure of the last attempt.
     :param attempts: The attempts that left a trace, the newest 20, the oldest of these
         first; empty for a wait.
     :param checkpoint: The place that its body had come to, as JSON gives it back;
         ``None`` if there is none, and once the step has ended.
-    :param about: A dict that says what the step waits for; ``None`` for other steps.
+    :param about: A dict that says what the step waits for, or what the page of an
+        address says; ``None`` for other steps.
     :param looks: The number of looks of a poll that have ended; ``None`` for others.
     """
 

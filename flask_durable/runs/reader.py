@@ -113,7 +113,9 @@ class Reader:
             return None
         if memo.kind not in ANSWERED:
             return self._value(memo.body)
-        if memo.kind == "signal" or not memo.answer:
+        if memo.kind == "address":
+            return None  # everyone who knows it can answer
+        if memo.kind in ("signal", "url") or not memo.answer:
             return self._value(memo.answer)
         return Deferred(lambda: self._awaited(memo.answer))
 

@@ -12,10 +12,11 @@ MAX_TRIES = 20
 
 
 #: The kinds of steps that wait for something, without calling a body.
-WAITS = frozenset({"sleep", "invoke", "event", "signal", "group"})
+WAITS = frozenset({"sleep", "invoke", "event", "signal", "url", "group"})
 
-#: Those of them that keep a description of what they wait for before the answer.
-ANSWERED = frozenset({"event", "signal"})
+#: The kinds that keep a description on a line before their result: those that wait for
+#: an answer, and the one that makes an address.
+ANSWERED = frozenset({"event", "signal", "url", "address"})
 
 #: The step that calls a body and waits, by turns.
 POLL = "poll"
@@ -151,12 +152,12 @@ class Memo:
 
     @property
     def about(self) -> str:
-        """The description of what a step waits for; empty for other steps."""
+        """The description of such a step; empty for other steps."""
         return self._parts[4].partition("\n")[0] if self.kind in ANSWERED else ""
 
     @property
     def answer(self) -> str:
-        """The answer that such a step got; empty for none."""
+        """The result of such a step; empty for none."""
         return self._parts[4].partition("\n")[2]
 
     @property

@@ -253,11 +253,6 @@ class Taken:
     """The step has the event; the run goes on by itself, or when it is next claimed."""
 
 
-@dataclass(frozen=True, slots=True)
-class InboxFull:
-    """The run has as many signals as it may have."""
-
-
 Commit = Committed | Exists | Interrupted | Full
 Checkpointed = Committed | StepEnded | Full
 Suspension = Queued | Delayed | Paused | Resolved | Full
@@ -479,19 +474,3 @@ def _pairs(flat: t.Any) -> dict[str, str]:
     if isinstance(flat, dict):
         return flat
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def signal_of(reply: t.Any) -> Woken | Taken | WrongState | Missing | InboxFull:
-    """Return the reply of ``signal_put``."""
-    match reply:
-        case ["queued", time, function, queue]:
-            return Woken(int(time), function, queue)
-        case ["taken"]:
-            return Taken()
-        case ["state", status]:
-            return WrongState(status)
-        case ["full"]:
-            return InboxFull()
-        case ["missing"]:
-            return Missing()
-    raise UnknownReply("signal_put", reply)

@@ -25,8 +25,6 @@ from .replies import commit_of
 from .replies import COMMITTED
 from .replies import finish_of
 from .replies import Finished
-from .replies import InboxFull
-from .replies import Missing
 from .replies import NotQueued
 from .replies import Orphan
 from .replies import Parking
@@ -35,12 +33,8 @@ from .replies import Paused
 from .replies import refusal
 from .replies import Renewal
 from .replies import renewals_of
-from .replies import signal_of
 from .replies import Suspension
 from .replies import suspension_of
-from .replies import Taken
-from .replies import Woken
-from .replies import WrongState
 from .run_reader import RunReader
 from .server import Call
 from .server import StateServer
@@ -344,12 +338,6 @@ class RunStore(RunReader):
             *(retried if action == "retry" else ()),
         )
         return change_of(reply)
-
-    def signal(
-        self, run_id: str, name: str, signal_id: str, data: str
-    ) -> Woken | Taken | WrongState | Missing | InboxFull:
-        """Give a signal to a run, see ``signal_put.lua``."""
-        return signal_of(self._call("signal_put", run_id, name, signal_id, data))
 
     def sweep(
         self,

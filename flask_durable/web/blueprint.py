@@ -9,7 +9,11 @@ from flask import Flask
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
+from ..app.addresses import ANSWERS_PATH
+from ..app.addresses import BLUEPRINT
 from ..app.state import AppState
+from .answers import add_answer_routes
+from .answers import STYLE_PATH
 from .events import EventsRoute
 from .health import HealthRoutes
 from .http import error_body
@@ -31,6 +35,7 @@ def register_routes(app: Flask, state: AppState, *, open_ingest: bool) -> None:
     """
     if state.settings.url_prefix is not None:
         blueprint = events_blueprint(state, open_ingest=open_ingest)
+        add_answer_routes(blueprint, state)
         add_push_route(blueprint, state)
         add_metrics_route(blueprint, state)
         app.register_blueprint(blueprint)
@@ -46,7 +51,7 @@ def events_blueprint(state: AppState, *, open_ingest: bool = False) -> Blueprint
         no signing secret is configured. Otherwise such an endpoint is closed.
     """
     prefix = state.settings.url_prefix or "/"
-    blueprint = Blueprint("durable", __name__, url_prefix=prefix)
+    blueprint = Blueprint(BLUEPRINT, __name__, url_prefix=prefix)
     events = EventsRoute(state, open_ingest)
     blueprint.add_url_rule("/events", "events", events.accept, methods=["POST"])
     health = HealthRoutes(state)
@@ -60,8 +65,9 @@ def events_blueprint(state: AppState, *, open_ingest: bool = False) -> Blueprint
 def _paths_below(prefix: str) -> t.Callable[[str], bool]:
     base = prefix.rstrip("/")
     names = ("events", "healthz", "readyz", "worker", "metrics")
-    paths = {f"{base}/{name}" for name in names}
-    return lambda path: path in paths or bool(base and path.startswith(f"{base}/"))
+    paths = {*(f"{base}/{name}" for name in names), f"{base}{STYLE_PATH}"}
+    below = f"{base}/" if base else ANSWERS_PATH
+    return lambda path: path in paths or path.startswith(below)
 
 
 _CODES = {

@@ -140,8 +140,9 @@ class Run:
     claimed: list[list[t.Any]] = field(default_factory=list)
     progress: str | None = None
     memos: dict[str, Memo] = field(default_factory=dict)
-    #: Its inbox: accepted ids; signals by name, and how many of them were taken.
-    signals: set[str] = field(default_factory=set)
+    #: Its inbox: accepted ids with their marks; signals by name, and how many of them
+    #: were taken.
+    signals: dict[str, str] = field(default_factory=dict)
     inbox: dict[str, list[str]] = field(default_factory=dict)
     signals_taken: Counter[str] = field(default_factory=Counter)
     awaited_signal: str | None = None
@@ -462,7 +463,8 @@ class Oracle:
             if due <= self.now:
                 becomes = "begun" if how == "poll" else "done"
                 memo = Memo(becomes, token, due, order, payload)
-            elif how == "signal" and run.waits_in_inbox(signal):
+            early = how == "url" or (how == "signal" and due > self.now)
+            if early and run.waits_in_inbox(signal):
                 data = run.inbox[signal][run.signals_taken[signal]]
                 memo = Memo("done", token, self.now, order, payload + data)
                 takes = True
@@ -475,10 +477,10 @@ class Oracle:
         if memo.status in ("done", "begun"):
             self.leases[id] = self.now + lease
             return ["resolved", str(memo)]
-        if how in ("sleep", "event", "signal", "poll"):
+        if how in ("sleep", "event", "signal", "url", "poll"):
             run.waiting = step
             run.becomes = "begun" if how == "poll" else "done"
-        if how == "signal":
+        if how in ("signal", "url"):
             run.awaited_signal = f"{signal} {step}"
         return self._let_go(run, reason, due)
 
@@ -1013,15 +1015,25 @@ class Oracle:
             self._enqueue(run)
         return self._taken(run)
 
-    def signal_put(self, id: str, name: str, signal: str, data: str) -> Reply:
+    def signal_put(
+        self,
+        id: str,
+        name: str,
+        signal: str,
+        data: str,
+        mark: str = "",
+        until: str = "",
+    ) -> Reply:
         run = self.runs.get(id)
         if run is None:
             return ["missing"]
         if signal in run.signals:
-            return self._taken(run)
+            return self._taken(run) if run.signals[signal] == mark else ["other"]
         if run.status in FINISHED:
             return ["state", run.status]
-        run.signals.add(signal)
+        if until and self.now >= int(until):
+            return ["over"]
+        run.signals[signal] = mark
         step = run.waiting
         waits = run.status == "suspended" and step is not None
         if waits and run.awaited_signal == f"{name} {step}":

@@ -285,7 +285,10 @@ class Model(RuleBasedStateMachine):
         run=choices,
         age=ages,
         how=st.sampled_from(
-            ["sleep", "event", "signal", "poll", "retry", "body", "handback", "pause"]
+            [
+                *("sleep", "event", "signal", "url", "poll"),
+                *("retry", "body", "handback", "pause"),
+            ]
         ),
         duration=durations,
         absolute=st.booleans(),
@@ -300,7 +303,7 @@ class Model(RuleBasedStateMachine):
         id = self.pick(run, "running")
         due = f"@{self.oracle.now + duration}" if absolute else str(duration)
         args = (rest["step"], rest["number"], rest["payload"], MOST_STEPS, MOST_BYTES)
-        name = rest["signal"] if how == "signal" else ""
+        name = rest["signal"] if how in ("signal", "url") else ""
         head = (id, self.owner(id, age), LEASE, how, due, how)
         self.do("run_suspend", *head, *args, name)
 
@@ -371,9 +374,13 @@ class Model(RuleBasedStateMachine):
         run=choices,
         name=st.sampled_from(["go", "stop"]),
         id=st.sampled_from(["s1", "s2", "s3"]),
+        mark=st.sampled_from(["", "", "m1", "m2"]),
+        left=st.sampled_from([None, None, 60_000, 0, -1]),
     )
-    def signal(self, run: int, name: str, id: str) -> None:
-        self.do("signal_put", self.pick(run, "suspended", "running"), name, id, "data")
+    def signal(self, run: int, name: str, id: str, mark: str, left: int | None) -> None:
+        until = "" if left is None else str(self.oracle.now + left)
+        run_id = self.pick(run, "suspended", "running")
+        self.do("signal_put", run_id, name, id, "data", mark, until)
 
     @rule(run=choices, step=steps, event=st.sampled_from(["e\n1", "p1", "p2"]))
     def wake(self, run: int, step: str, event: str) -> None:
@@ -788,7 +795,7 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
 
 
 def inbox_of(run: Run) -> dict[str, str]:
-    found = {f"id {id}": "" for id in run.signals}
+    found = {f"id {id}": mark for id, mark in run.signals.items()}
     if run.signals:
         found["accepted"] = str(len(run.signals))
     for name, kept in run.inbox.items():

@@ -6,9 +6,11 @@ import typing as t
 from datetime import datetime
 
 from ...common.durations import Duration
+from ...functions.address import Page
 from ...functions.options import StepOptions
 from ...functions.retries import Backoff
 from ...functions.step import Step
+from . import create_url
 from . import fan_out
 from . import invoke
 from . import poll
@@ -18,10 +20,12 @@ from . import sleep
 from . import transaction
 from . import wait_for_event
 from . import wait_for_signal
+from . import wait_for_url
 
 if t.TYPE_CHECKING:
     from ...events.model import EventData
     from ...events.model import EventLike
+    from ...functions.address import Address
     from ...functions.function import Function
     from ..attempt import Attempt
 
@@ -179,3 +183,21 @@ class AttemptStep(Step):
         self, id: str, name: str, /, *, timeout: Duration | None = None
     ) -> t.Any:
         return wait_for_signal.wait_for_signal(self.attempt, id, name, timeout)
+
+    def create_url(
+        self,
+        id: str,
+        /,
+        *,
+        expires: Duration,
+        title: str = "",
+        text: str = "",
+        button: str = "",
+    ) -> Address:
+        page = Page(title or id, text, button or id)
+        return create_url.create_url(self.attempt, id, expires, page)
+
+    def wait_for_url(
+        self, id: str, url: Address, /, *, timeout: Duration | None = None
+    ) -> dict[str, t.Any] | None:
+        return wait_for_url.wait_for_url(self.attempt, id, url, timeout)

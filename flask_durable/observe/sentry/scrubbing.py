@@ -9,8 +9,8 @@ before the application's ``before_send``.
 ========================================  ============================================
 every issue, transaction and log          the secrets of the settings and the addresses
                                           of forwards are replaced, and the text after
-                                          ``/e/`` or ``/worker/`` in an address and
-                                          after ``flask durable send``
+                                          ``/e/``, ``/worker/`` or ``/answers/`` in an
+                                          address and after ``flask durable send``
 a request to one of our routes            the body is removed
 an issue from this package                variables of all frames are removed that are
                                           not the application's own; of the rest,
@@ -48,7 +48,8 @@ _PACKAGE = __package__.partition(".")[0]
 #: for an application that marks them otherwise, and for the standard library.
 _LIBRARIES = sys.stdlib_module_names | {
     *("awslambdaric", "bootstrap", "boto3", "botocore", "click", "cryptography"),
-    *("dramatiq", "flask", "gunicorn", "hiredis", "pydantic"),
+    *("dramatiq", "flask", "gunicorn", "hiredis"),
+    *("itsdangerous", "jinja2", "pydantic"),
     *("prometheus_client", "redis", "s3transfer", "sentry_sdk", "statsd", "urllib3"),
     "werkzeug",
 }
@@ -109,7 +110,8 @@ class Confidential:
         texts = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
         places = [_EVENT_API]
         if self.url_prefix:
-            places.append(f"{self.url_prefix.rstrip('/')}/worker/")
+            prefix = self.url_prefix.rstrip("/")
+            places += [f"{prefix}/worker/", f"{prefix}/answers/"]
         before = "|".join(map(re.escape, places))
         return re.compile(rf"({before}){_KEY}" + (f"|{texts}" if texts else ""))
 
@@ -123,7 +125,8 @@ class Confidential:
             return f"{prefix}/" in path
         if not self.url_prefix:
             return False
-        return path.endswith(("/events", "/worker")) or "/worker/" in path
+        below = "/worker/" in path or "/answers/" in path
+        return below or path.endswith(("/events", "/worker"))
 
     def owns_command(self, text: str) -> bool:
         """Return whether *text* is a command with a key of the app's."""

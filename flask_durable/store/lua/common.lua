@@ -42,7 +42,8 @@
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
 --   <tag>:used:<id>       set    ids of the events that waits of the run have used
---   <tag>:signals:<id>    hash   its inbox: "id <id>" of each signal that it was given;
+--   <tag>:signals:<id>    hash   its inbox: "id <id>" of each signal that it was given, with
+--                                a mark of what an answer to an address says;
 --                                "at <number> <name>" -> data of one that no step has
 --                                taken; "last <name>" and "taken <name>", the numbers of
 --                                the newest and of the last one taken; "accepted" and

@@ -10,6 +10,8 @@
 --              "event"     a step that waits for an event, up to a time
 --              "signal"    a step that waits for a signal, up to a time
 --              "poll"      a step that looks again at a time; its memo is then begun
+--              "url"       a step that waits for the answer to an address, which is a
+--                          signal; one that came in time is taken also after the end
 --              "retry"     a step whose attempt failed
 --              "body"      the function's body failed outside any step
 --              "handback"  a worker that shuts down
@@ -22,7 +24,7 @@
 --         that waits, the payload that it has when its timer is due
 -- ARGV[10] the number of steps a run may have
 -- ARGV[11] the bytes of memos a run may have
--- ARGV[12] name of the signal (signal), otherwise ""
+-- ARGV[12] name of the signal (signal, url), otherwise ""
 --
 -- Reply   {"suspended", due} | {"queued", time} | {"paused", "0"}
 --         {"resolved", memo}   the awaited memo is there; the caller still owns the run
@@ -37,7 +39,8 @@
 
 -- The status that a waiting memo gets when its timer is due. The run's record keeps it
 -- beside the step, for the sweep.
-local BECOMES = {sleep = 'done', event = 'done', signal = 'done', poll = 'begun'}
+local BECOMES = {sleep = 'done', event = 'done', signal = 'done', url = 'done',
+  poll = 'begun'}
 
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local becomes = BECOMES[how]
@@ -117,7 +120,7 @@ else
   if was == 'waiting' and due > now then value = existing end
 end
 local taken
-if how == 'signal' and due > now then
+if how == 'url' or how == 'signal' and due > now then
   local marks = redis.call('HMGET', signals_key(id), 'taken ' .. ARGV[12],
     'last ' .. ARGV[12])
   if (tonumber(marks[1] or '0')) < tonumber(marks[2] or '0') then
@@ -142,6 +145,6 @@ if becomes then
     return {'resolved', value}
   end
   put(id, 'waiting', step, 'becomes', becomes)
-  if how == 'signal' then put(id, 'signal', ARGV[12] .. ' ' .. step) end
+  if how == 'signal' or how == 'url' then put(id, 'signal', ARGV[12] .. ' ' .. step) end
 end
 return wait_until(due, ARGV[6])
