@@ -157,6 +157,9 @@ class AttemptInfo:
     memoized: int
     size: int
     branch: str | None = None
+    #: The branch without its place, such as ``"chunks[]"``: all branches of a step have
+    #: the same.
+    branch_pattern: str = ""
     #: The waits of its steps that have ended since the attempt before. Each is in one
     #: attempt: the first that comes to its answer.
     waits: list[WaitInfo] = field(default_factory=list)
@@ -200,6 +203,16 @@ class StepInfo:
     outcome: StepOutcome = "interrupted"
     #: The error of its body; dropped once all hooks have ended.
     error: BaseException | None = None
+
+    @property
+    def pattern(self) -> str:
+        """The name without the place of a branch, such as ``"chunks[]/transcribe"``.
+
+        Names for series and groups have to be few, and a step may have 1,000 branches.
+        """
+        if self.attempt.branch is None:
+            return self.name
+        return self.attempt.branch_pattern + self.name.removeprefix(self.attempt.branch)
 
 
 Around = AbstractContextManager[object]

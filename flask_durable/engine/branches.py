@@ -117,6 +117,16 @@ def own_name(run: ClaimedRun) -> str:
     return f"{run.record['parent_step']}[{run.record['place']}]"
 
 
+def pattern_of(run: ClaimedRun) -> str:
+    """Return the name of a branch without places, such as ``chunks[]``."""
+    pattern = name = ""
+    for record in reversed([run.record, *[above for above, _ in run.above[:-1]]]):
+        # The name of a step in a branch begins with that of the branch.
+        pattern += record["parent_step"].removeprefix(name) + "[]"
+        name = f"{record['parent_step']}[{record['place']}]"
+    return pattern
+
+
 def step_of_branch(error: BranchError) -> str:
     """Return the name of the step that failed in a branch, or that of the branch.
 

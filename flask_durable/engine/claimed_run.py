@@ -14,6 +14,7 @@ from ..middleware import AttemptInfo
 from ..middleware import EventInfo
 from ..store.run_reader import Record
 from .branches import own_name
+from .branches import pattern_of
 from .event_sender import event_info
 
 
@@ -67,6 +68,7 @@ class ClaimedRun:
             memoized=len(self.memos),
             size=len(record["event"]),
             branch=own_name(self) if self.above else None,
+            branch_pattern=pattern_of(self) if self.above else "",
         )
 
     @functools.cached_property

@@ -28,7 +28,8 @@ APP = str(pathlib.Path(__file__).with_name("traced.py"))
 #: The event of each row of the page's table.
 SCENARIOS = {
     "It completes.": "complete",
-    "It sleeps, and completes.": "sleep",
+    "It sleeps, or waits for a run that it invoked, and completes.": "sleep",
+    "It has branches, of which one fails and is tolerated.": "spread",
     "A step fails, and completes in its second attempt.": "retry",
     "A step fails for good in its second attempt, and with it the run.": "fail",
     "A step fails for good, and the function goes on without it.": "caught",
@@ -86,7 +87,8 @@ def test_the_page_tells_what_sentry_is_told_of_each_kind_of_run(
 ) -> None:
     site = any_site
     address = start(site, envelopes)
-    for name in ("complete", "sleep", "retry", "fail", "caught", "body", "twice"):
+    once = ("complete", "sleep", "retry", "fail", "caught", "body", "twice", "spread")
+    for name in once:
         post(address, f"test/{name}", name)
     post(address, "test/twice", "twice")
     post(address, "test/hang", "cancelled")
@@ -94,7 +96,7 @@ def test_the_page_tells_what_sentry_is_told_of_each_kind_of_run(
     with site.app.app_context():
         work.durable.runs.cancel(site.run_of("cancelled").id)
     (site.folder / "trace.cancelled.go").touch()
-    site.are("completed", "complete", "caught", "twice")
+    site.are("completed", "complete", "caught", "twice", "spread")
     site.are("suspended", "sleep", "retry", "fail", "body")
     site.skip(40 * 86400)
     site.are("completed", "sleep", "retry")
@@ -124,9 +126,10 @@ def test_the_page_tells_what_sentry_is_told_of_each_kind_of_run(
 
 
 def _table() -> t.Iterator[tuple[str, list[str], int]]:
-    for row in rows(page("sentry")):
-        if row[0] in SCENARIOS:
-            yield row[0], re.findall(r"``(\w+)``", row[1]), int(row[2])
+    found = {row[0]: row for row in rows(page("sentry"))}
+    for what in SCENARIOS:
+        row = found[what]
+        yield what, re.findall(r"``(\w+)``", row[1]), int(row[2])
 
 
 def _have_attempts(envelopes: Envelopes, event: str, count: int) -> None:

@@ -47,8 +47,9 @@ class CheckIn:
     def of(cls, attempt: AttemptInfo) -> CheckIn | None:
         """Return the check-in of a run that a schedule started, otherwise ``None``."""
         header = attempt.event.headers.get(SCHEDULE_HEADER)
-        # Events that such a run sends have the header, too.
-        if header is None or attempt.event.name != CronTick.__event_name__:
+        # Events that such a run sends have the header, too, and its branches its event.
+        other = attempt.event.name != CronTick.__event_name__ or attempt.branch
+        if header is None or other:
             return None
         schedule = json.loads(header)
         return cls(

@@ -6,8 +6,11 @@ moment           in the trace of the event               as an issue
 send             a span ``queue.publish``                –
 event routed     a transaction ``queue.process``         –
 attempt          a transaction ``queue.process``         if the run failed by it
+branch's one     a transaction ``queue.process``         –; its run has one, if the
+                                                         run fails by it
 step's attempt   a span ``function``                     –; the next one has a
                                                          breadcrumb of its failure
+step's wait      a span ``function`` of its begin        –
 ===============  ======================================  =============================
 
 A run of a schedule checks in at a monitor when it begins and when it ends.
@@ -29,6 +32,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from datetime import timezone
 
+from ...errors import BranchError
 from ...errors import Failure
 from ...errors import StepError
 from ...middleware import Around
@@ -60,7 +64,7 @@ EVENTS = "events"
 ORIGIN = "auto.queue.flask_durable"
 
 #: Actions of our records of failures that have an issue of their own, or need none.
-_REPORTED = ("run_failed", "step_failed")
+_REPORTED = ("run_failed", "branch_failed", "step_failed")
 
 _PACKAGE = __package__.partition(".")[0]
 
@@ -117,13 +121,15 @@ class SentryReporting(Middleware):
             check_in = CheckIn.of(attempt)
             if check_in and attempt.number == 1 and not attempt.memoized:
                 _check_in(check_in, "in_progress")
-            with _transaction(attempt.event, attempt.function) as span:
+            with _transaction(attempt.event, _name_of(attempt)) as span:
                 _describe_attempt(span, attempt)
                 yield
                 span.set_data("durable.outcome", attempt.outcome)
                 span.set_data("durable.reason", attempt.reason)
                 span.set_status(_status_of(attempt))
-                if attempt.outcome == "failed" and attempt.error is not None:
+                # A branch's failure may be tolerated, or caught by its run.
+                failed = attempt.outcome == "failed" and attempt.branch is None
+                if failed and attempt.error is not None:
                     _report(client, attempt, attempt.error)
             if check_in and (ended := _ended(attempt)):
                 _check_in(check_in, ended)
@@ -216,14 +222,16 @@ def _stepping(step: StepInfo) -> t.Iterator[None]:
     import sentry_sdk
 
     with sentry_sdk.new_scope() as scope:
-        scope.set_tag("durable.step", step.name)
+        scope.set_tag("durable.step", step.pattern)
         if step.number > 1:
             _add_breadcrumb(f"step {step.name!r}", step.number, step.previous)
         with sentry_sdk.start_span(
-            op="function", name=step.name, origin=ORIGIN
+            op="function", name=step.pattern, origin=ORIGIN
         ) as span:
             span.set_data("durable.step.kind", step.kind)
             span.set_data("durable.step.attempt", step.number)
+            if step.branches:
+                span.set_data("durable.step.branches", step.branches)
             if step.number > 1 and span.containing_transaction is not None:
                 _set_retries(span.containing_transaction, step.number)
             yield
@@ -296,6 +304,12 @@ def _trace_of(event: EventInfo) -> dict[str, str]:
     return {TRACE: f"{derived[:32]}-{derived[32:48]}"}
 
 
+def _name_of(attempt: AttemptInfo) -> str:
+    if attempt.branch is None:
+        return attempt.function
+    return f"{attempt.function}/{attempt.branch_pattern}"
+
+
 def _describe_attempt(span: Span, attempt: AttemptInfo) -> None:
     span.set_data("messaging.destination.name", attempt.queue)
     span.set_data("messaging.message.body.size", attempt.size)
@@ -303,6 +317,8 @@ def _describe_attempt(span: Span, attempt: AttemptInfo) -> None:
     latency = max(attempt.claimed - attempt.queued, 0)
     span.set_data("messaging.message.receive.latency", latency)
     span.set_data("durable.memoized", attempt.memoized)
+    if attempt.branch is not None:
+        span.set_data("durable.branch", attempt.branch)
 
 
 def _set_retries(span: Span, number: int) -> None:
@@ -323,7 +339,7 @@ def _describe_routing(span: Span, routed: RoutedInfo, began: datetime) -> None:
 
 
 def _context_of(attempt: AttemptInfo) -> dict[str, t.Any]:
-    return {
+    found = {
         "run_id": attempt.run_id,
         "function": attempt.function,
         "queue": attempt.queue,
@@ -332,6 +348,7 @@ def _context_of(attempt: AttemptInfo) -> dict[str, t.Any]:
         "event_name": attempt.event.name,
         "memoized_steps": attempt.memoized,
     }
+    return found if attempt.branch is None else {**found, "branch": attempt.branch}
 
 
 def _add_breadcrumb(what: str, number: int, previous: Failure | None) -> None:
@@ -361,6 +378,11 @@ def _report(client: BaseClient, attempt: AttemptInfo, error: BaseException) -> N
         kind = error.failure.type.rpartition(".")
         shown = {"module": kind[0] or None, "type": kind[2]}
         event["exception"]["values"][-1].update(shown, value=error.failure.message)
+    if isinstance(error, BranchError):
+        # The branch failed in another process: its frames are known as text.
+        about = {"name": error.branch, "run_id": error.run_id}
+        traceback = error.failure.traceback
+        event["contexts"] = {"branch": {**about, "traceback": traceback}}
     event["tags"] = {"durable.step": attempt.failed_step} if attempt.failed_step else {}
     event["fingerprint"] = ["flask-durable", attempt.function, attempt.failed_step]
     # The record in the log was the first that Sentry saw of this error.

@@ -96,3 +96,9 @@ def test_a_run_of_an_event_that_such_a_run_sent_checks_in_nowhere() -> None:
     assert CheckIn.of(sent) is None
     sent.event = EventInfo("durable/cron.tick", "e3", 0, {})
     assert CheckIn.of(sent) is None
+
+
+def test_a_branch_of_such_a_run_checks_in_nowhere() -> None:
+    branch = attempt()
+    branch.branch = "chunks[3]"
+    assert CheckIn.of(branch) is None

@@ -18,7 +18,6 @@ from redis.connection import Connection
 from sentry_sdk.integrations.argv import ArgvIntegration
 from sentry_sdk.integrations.logging import EventHandler
 from sentry_sdk.integrations.logging import SentryLogsHandler
-from sentry_sdk.transport import Transport
 
 from flask_durable import Backoff
 from flask_durable import Event
@@ -34,47 +33,14 @@ from flask_durable.security.redaction import Redaction
 
 from ...support.harness import Harness
 from ...support.servers import free_port
+from .conftest import Kept
 
 KEY = new_event_key()
 PRIVATE = "PRIVATE-TEXT"
 
 
-class Kept(Transport):
-    """Keeps what would be sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[dict[str, t.Any]] = []
-
-    def capture_envelope(self, envelope: t.Any) -> None:
-        self.items += [json.loads(item.get_bytes()) for item in envelope.items]
-
-    @property
-    def text(self) -> str:
-        return json.dumps(self.items)
-
-
 # The SDK says of each option that there is a newer one.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.fixture
-def make_client() -> t.Iterator[t.Callable[..., Kept]]:
-    """Make a client of this test's alone, without integrations, which patch."""
-    with sentry_sdk.isolation_scope() as scope:
-
-        def make(**options: t.Any) -> Kept:
-            kept = Kept()
-            client = sentry_sdk.Client(
-                "http://key@127.0.0.1:9/1",
-                transport=kept,
-                default_integrations=False,
-                **options,
-            )
-            scope.set_client(client)
-            return kept
-
-        yield make
 
 
 @pytest.fixture
