@@ -13,7 +13,7 @@ from ..queue.sqs.client import needs_boto3
 from ..queue.sqs.options import SQSAddress
 from ..queue.sqs.transport import SQSTransport
 from ..queue.transport import Transport
-from ..redis import client as redis_client
+from ..redis.client import client_factory
 from ..redis.client import ClientFactory
 
 if t.TYPE_CHECKING:
@@ -44,7 +44,7 @@ def make_transport(
         )
     if url is None or url == settings.redis_url:
         return RedisTransport(state_clients, **options)
-    return RedisTransport(client_factory(url), **options)
+    return RedisTransport(queue_client_factory(url), **options)
 
 
 class StateBehindQueues:
@@ -78,12 +78,12 @@ class StateBehindQueues:
         self._state.failures.note(failed)
 
 
-def client_factory(url: str) -> ClientFactory:
+def queue_client_factory(url: str) -> ClientFactory:
     """Return a factory of clients of the Redis-protocol server or cluster at *url*.
 
     :raises ConfigurationError: The URL is malformed.
     """
     try:
-        return redis_client.client_factory(url)
+        return client_factory(url)
     except ValueError as error:
         raise ConfigurationError(f"The queue's URL {error}.") from None

@@ -143,7 +143,7 @@ class AppState(Stores):
         from .queues import make_transport
 
         home = None if self._queues_live_here else self.installation
-        transport = make_transport(self.settings, self.server.client_factory, home)
+        transport = make_transport(self.settings, self.server.make_client, home)
         return Sender(transport, self.settings.accept_timeout, home)
 
     @property

@@ -194,7 +194,7 @@ class Attempt(Replay):
         """
         sent = time.monotonic()
         lease = 0.0 if status == "intent" else self._lease_after_step(sent)
-        reply = self.own(
+        reply = self.as_owner(
             lambda: self.services.store.commit(
                 self.run_id, self.token, key, status, number, payload, lease
             ),
@@ -243,7 +243,7 @@ class Attempt(Replay):
         """
         if self.progress.held_back:
             self.progress.flush()
-        reply = self.own(
+        reply = self.as_owner(
             lambda: self.services.store.suspend(
                 self.run_id,
                 self.token,
@@ -306,7 +306,7 @@ class Attempt(Replay):
 
         :raises Signal: The run is not ours any more.
         """
-        self.own(lambda: self.services.store.hold(self.run_id, self.token))
+        self.as_owner(lambda: self.services.store.hold(self.run_id, self.token))
         self.record["blobs"] = "1"
 
     def finish(
@@ -337,7 +337,7 @@ class Attempt(Replay):
             self.payloads.opened_event,
         )
         sealed, events = self.payloads.seal_end(outcome, failed=failed, events=told)
-        finished = self.own(
+        finished = self.as_owner(
             lambda: self.services.store.finish(
                 self.run_id,
                 self.token,
@@ -398,9 +398,10 @@ class Attempt(Replay):
         else:
             self.renewed(sent)
 
-    def own(self, call: t.Callable[[], T], *, size: int = 0) -> T:
-        """Write, and wait for the disk where that is asked for.
+    def as_owner(self, call: t.Callable[[], T], *, size: int = 0) -> T:
+        """Write as the run's owner, and wait for the disk where that is asked for.
 
+        :param call: The write; repeated until the state server has answered.
         :param size: Characters of the text that is written.
         :raises Signal: The run is not ours any more, the written state may be lost, or
             the write failed.

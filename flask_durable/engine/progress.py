@@ -79,7 +79,7 @@ class Progress:
             store = attempt.services.store
             sealed = attempt.services.payloads.seal_text(message)
             text = f"{attempt.server_time} {fraction:.4f} {sealed}"
-            attempt.own(
+            attempt.as_owner(
                 lambda: store.note_progress(attempt.run_id, attempt.token, text)
             )
             self._stored = newest

@@ -221,7 +221,7 @@ def replay_differs(attempt: Attempt, key: str, *, repeats: bool) -> None:
     if "changed_step" in attempt.record:
         return
     store = attempt.services.store
-    attempt.own(lambda: store.note_change(attempt.run_id, attempt.token, key))
+    attempt.as_owner(lambda: store.note_change(attempt.run_id, attempt.token, key))
     attempt.record["changed_step"] = key
     logger.warning(
         "Step %r gets its stored result, but was called with other arguments when that "

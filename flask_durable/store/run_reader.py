@@ -30,7 +30,7 @@ class RunReader:
     """Reads runs.
 
     :param server: The state server.
-    :param keys: The names of its keys.
+    :param keys: The key names of the namespace.
     """
 
     def __init__(self, server: StateServer, keys: Keys) -> None:

@@ -106,7 +106,7 @@ class RunStore(RunReader):
     """Reads and writes runs.
 
     :param server: The state server.
-    :param keys: The names of their keys.
+    :param keys: The key names of the namespace.
     :param lease: The seconds that a claim is good for without being renewed.
     :param max_dispatches: The claims without progress after which a run is PAUSED.
     :param retention: The seconds that COMPLETED and CANCELLED runs are kept.

@@ -84,7 +84,7 @@ class StateServer:
         :param timeout: Seconds to wait for a reply, if not the usual.
         """
         retries = self._retries if retries is None else retries
-        return self.client_factory(
+        return self.make_client(
             decode_responses=True,
             socket_timeout=self._timeout if timeout is None else timeout,
             socket_connect_timeout=self._timeout,
@@ -92,8 +92,10 @@ class StateServer:
             retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), retries),
         )
 
-    def client_factory(self, **options: t.Any) -> redis.Redis:
-        """Return a separate client with *options*, for queues that live here.
+    def make_client(self, **options: t.Any) -> redis.Redis:
+        """Return a separate client, with *options* of :class:`redis.Redis`.
+
+        For queues that live here it is their ``ClientFactory``.
 
         :raises ConfigurationError: The URL is malformed.
         """

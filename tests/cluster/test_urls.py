@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from flask_durable import ConfigurationError
-from flask_durable.app.queues import client_factory
+from flask_durable.app.queues import queue_client_factory
 from flask_durable.config.settings import Settings
 from flask_durable.redis.client import node_urls
 from flask_durable.security.redaction import mask_url
@@ -63,7 +63,7 @@ def test_each_node_is_reached_with_the_credentials_and_options_of_all() -> None:
 
 def test_an_option_that_is_unknown_to_the_client_is_a_wrong_configuration() -> None:
     url = "redis+cluster://user:hunter2@a:7000,b:7001?socket_timeout=soon"
-    for make in (StateServer(url).new_client, lambda: client_factory(url)):
+    for make in (StateServer(url).new_client, lambda: queue_client_factory(url)):
         with pytest.raises(ConfigurationError) as raised:
             make()
         assert "hunter2" not in str(raised.value)

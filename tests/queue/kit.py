@@ -13,7 +13,7 @@ import boto3
 import dramatiq
 import redis
 
-from flask_durable.app.queues import client_factory
+from flask_durable.app.queues import queue_client_factory
 from flask_durable.messages import RunMessage
 from flask_durable.queue.broker import DurableBroker
 from flask_durable.queue.redis_streams.transport import RedisTransport
@@ -201,7 +201,7 @@ def make_transport(
         "max_receives": max_receives,
     }
     if kind == "redis":
-        return RedisTransport(client_factory(url), **options)
+        return RedisTransport(queue_client_factory(url), **options)
     return SQSTransport(SQSAddress.parse(url), **options)
 
 

@@ -41,7 +41,7 @@ def test_every_kind_of_connection_leaves_a_server_that_became_a_replica(
 ) -> None:
     server = StateServer(pair.url)
     hasty = StateServer(pair.url, retries=0)
-    transport = RedisTransport(server.client_factory, namespace="n", visibility=10)
+    transport = RedisTransport(server.make_client, namespace="n", visibility=10)
     barrier = Barrier(server, [TAG], 0)
     transport.declare(QUEUE)
     assert transport.send(QUEUE, ["one"]) == [None]

@@ -188,7 +188,7 @@ def _make(
     offset = 0
     while True:
         page = _page(branches, offset)
-        reply = attempt.own(
+        reply = attempt.as_owner(
             functools.partial(
                 start_branches,
                 attempt.services.store,

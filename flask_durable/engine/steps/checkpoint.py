@@ -121,7 +121,7 @@ class Checkpoint:
         attempt = self._attempt
         store = attempt.services.store
         head = (attempt.run_id, attempt.token, self._step, self._number)
-        reply = attempt.own(lambda: store.checkpoint(*head, payload))
+        reply = attempt.as_owner(lambda: store.checkpoint(*head, payload))
         if isinstance(reply, Full):
             attempt.fail_over_limit(reply.limit)
 

@@ -150,7 +150,7 @@ def _start(
     attempt.progress.flush()
     info = StepInfo(attempt.info, key, KIND, 1)
     with services.middleware.around_step(info):
-        reply = attempt.own(
+        reply = attempt.as_owner(
             lambda: start_child(
                 services.store,
                 (attempt.run_id, attempt.token),

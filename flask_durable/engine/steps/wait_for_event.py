@@ -174,7 +174,7 @@ class EventWait:
         )
         seen = "0"
         while True:
-            reply = self._attempt.own(functools.partial(add, after=seen))
+            reply = self._attempt.as_owner(functools.partial(add, after=seen))
             match reply:
                 case Waiting():
                     self._tell_unknown(reply.known)
@@ -200,7 +200,7 @@ class EventWait:
         wait = Wait(self._attempt.run_id, self._key, "", "", text)
         for event in events:
             give = functools.partial(self._services.waiters.wake, wait, *event)
-            match self._attempt.own(give):
+            match self._attempt.as_owner(give):
                 case NotTaken(waits=True):
                     continue
             return True
@@ -213,7 +213,7 @@ class EventWait:
             look = functools.partial(
                 self._services.waiters.unsorted, self._event, created, seen, stamp
             )
-            events, seen = self._attempt.own(look)
+            events, seen = self._attempt.as_owner(look)
             fitting = [event for event in events if self._fits(content, event)]
             if self._take(fitting, text):
                 return True
@@ -242,7 +242,7 @@ class EventWait:
         if known >= until:
             return True
         learn = functools.partial(services.waiters.learn, name, until)
-        if not self._attempt.own(learn):
+        if not self._attempt.as_owner(learn):
             raise StepUsageError(
                 f"Step {self._key!r} cannot wait for {name!r}: 10,000 names are "
                 "awaited already.",
@@ -256,7 +256,7 @@ class EventWait:
                 name,
                 extra={"action": "awaited_name_learned"},
             )
-        self._attempt.own(directory.current)
+        self._attempt.as_owner(directory.current)
         return True
 
     def _tell_unknown(self, known: int) -> None:

@@ -140,7 +140,7 @@ class RunSensor:
     """Counts the runs of some queues.
 
     :param server: The state server with the runs.
-    :param keys: The names of their keys.
+    :param keys: The key names of the namespace.
     :param queues: The names of the queues. A function in several queues counts for the
         first of them.
     """

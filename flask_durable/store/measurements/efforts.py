@@ -58,7 +58,7 @@ class Efforts:
     """Notes efforts in one process, and reads those of all.
 
     :param server: The state server.
-    :param keys: The names of its keys.
+    :param keys: The key names of the namespace.
     :param size: The name of this worker's size.
     """
 

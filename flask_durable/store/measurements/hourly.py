@@ -41,7 +41,7 @@ class HourlyHistograms:
     """Notes the measured times of one process, and reads those of all.
 
     :param server: The state server.
-    :param keys: The names of its keys.
+    :param keys: The key names of the namespace.
     """
 
     def __init__(self, server: StateServer, keys: Keys) -> None:

@@ -83,7 +83,7 @@ class MetricTotals:
     """The sums of one namespace.
 
     :param server: The state server.
-    :param keys: The names of its keys.
+    :param keys: The key names of the namespace.
     :param declares: Returns True for an event's name that the app's code has.
     """
 

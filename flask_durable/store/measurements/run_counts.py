@@ -25,7 +25,7 @@ class RunCounts:
     """Reads the counts of one namespace.
 
     :param server: The state server.
-    :param keys: The names of its keys.
+    :param keys: The key names of the namespace.
     """
 
     def __init__(self, server: StateServer, keys: Keys) -> None:
