@@ -59,6 +59,19 @@ class Database:
             return None
         return self._relay if self._relay.engine is not None else None
 
+    def missing_tables(self) -> list[str] | None:
+        """Return the names of the tables that the database lacks.
+
+        :returns: ``None`` if the app has told of no tables.
+        :raises sqlalchemy.exc.SQLAlchemyError: The database does not answer.
+        """
+        relay = self.relay
+        if relay is None or relay.engine is None:
+            return None
+        from ..sql.tables import missing_tables
+
+        return missing_tables(relay.engine)
+
     @functools.cached_property
     def _relay(self) -> Relay:
         from ..sql.relay import Relay

@@ -113,6 +113,7 @@ class HealthChecks:
             yield self._check_blob_store()
         if self._state.settings.encryption_keys:
             yield self._check_encryption()
+        yield from self._check_database()
         yield self._check_workers()
         yield self._check_paused()
         yield from self._check_kept_events()
@@ -175,6 +176,25 @@ class HealthChecks:
         except DurableError as error:
             return HealthCheck(name, False, str(error))
         return HealthCheck(name, True, f"the first of {len(keys)} key(s) encrypts")
+
+    def _check_database(self) -> t.Iterator[HealthCheck]:
+        """Check the tables that database steps and ``send(session=)`` need.
+
+        It is no part of readiness: other events are accepted without them.
+        """
+        name = "database"
+        try:
+            missing = self._state.database.missing_tables()
+        except Exception as error:
+            told = str(error).partition("\n")[0]
+            yield HealthCheck(name, False, f"{type(error).__name__}: {told}")
+            return
+        if missing:
+            tables = " and no table ".join(missing)
+            hint = 'make a migration and run "flask db upgrade"'
+            yield HealthCheck(name, False, f"there is no table {tables}: {hint}")
+        elif missing is not None:
+            yield HealthCheck(name, True, "the tables of steps and events are there")
 
     def _check_workers(self) -> HealthCheck:
         name = "workers"
