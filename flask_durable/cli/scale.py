@@ -34,8 +34,7 @@ if t.TYPE_CHECKING:
     from ..scaler.scaler import Report
     from ..scaler.scaler import Scaler
 
-#: Exit codes, for cron.
-CONFIGURATION = 2
+#: Exit codes, for cron; 2 is that of wrong usage.
 PLATFORM = 3
 SENSOR = 4
 INFEASIBLE = 5

@@ -61,11 +61,6 @@ class Replay(abc.ABC):
         self._unseen = set(self.book)
         self._uses = Uses()
 
-    @property
-    def replays(self) -> bool:
-        """True while the body only gets what earlier attempts have stored."""
-        return self._context.replaying
-
     def enter(self, name: str) -> str:
         """Begin the step *name* and return its key: the n-th use is ``name#n``.
 

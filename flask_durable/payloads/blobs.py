@@ -8,9 +8,6 @@ from urllib.parse import parse_qs
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
-#: The schemes that an address may have.
-SCHEMES = ("s3", "file")
-
 _PARAMETERS = {"region", "endpoint"}
 
 

@@ -63,7 +63,7 @@ def test_queues_that_cannot_be_looked_at_are_a_failure_that_is_said(
 def test_what_makes_no_sense_is_refused(
     scale: t.Callable[..., Result], wrong: list[str]
 ) -> None:
-    assert scale("--queue=default", *wrong).exit_code == command.CONFIGURATION
+    assert scale("--queue=default", *wrong).exit_code == 2
     assert "by hand" not in scale("--queue=default").output
 
 

@@ -19,7 +19,6 @@ from flask_durable.scaler.simulation.policies import Proportional
 from flask_durable.scaler.simulation.policies import RuleOfThumb
 from flask_durable.scaler.simulation.policies import Steps
 from flask_durable.scaler.simulation.trace import read_trace
-from flask_durable.scaler.simulation.trace import write_trace
 from flask_durable.scaler.simulation.workloads import Arrival
 from flask_durable.scaler.simulation.workloads import generate
 from flask_durable.scaler.simulation.workloads import WORKLOADS
@@ -174,7 +173,6 @@ def test_a_recorded_trace_begins_at_its_first_job() -> None:
     ]
     jobs = [Arrival(0, "a", 0.3), Arrival(9.5, "b", 2)]
     assert read_trace(lines) == jobs
-    assert read_trace(write_trace(jobs)) == jobs
     assert read_trace([]) == []
 
 

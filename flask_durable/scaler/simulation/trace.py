@@ -33,18 +33,6 @@ def read_trace(lines: t.Iterable[str]) -> list[Arrival]:
     return sorted(Arrival(j.time - first, j.function, j.seconds) for j in jobs)
 
 
-def write_trace(jobs: t.Iterable[Arrival]) -> t.Iterator[str]:
-    """Yield a line of JSON for each job."""
-    for job in jobs:
-        yield json.dumps(
-            {
-                "at": round(job.time, 3),
-                "function": job.function,
-                "seconds": round(job.seconds, 4),
-            }
-        )
-
-
 def _records(lines: t.Iterable[str]) -> t.Iterator[tuple[int, t.Any]]:
     """Yield the fields of each line, by its number."""
     numbered = ((n, line) for n, line in enumerate(lines, 1) if line.strip())
