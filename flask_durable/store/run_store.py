@@ -5,14 +5,18 @@ Every method may be repeated with the same arguments and gives its first answer 
 
 from __future__ import annotations
 
+import time
 import typing as t
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 from ..common.ids import ancestors_of
 from ..common.ids import new_token
 from ..messages import EVENT_QUEUE
 from ..redis.exchange import Argument
+from .above import Levels
+from .above import RunsAbove
 from .keys import Keys
 from .replies import Change
 from .replies import change_of
@@ -130,6 +134,7 @@ class RunStore(RunReader):
         super().__init__(server, keys)
         self.upkeep = upkeep or server
         self.lease = lease
+        self._above = RunsAbove()
         self._max_dispatches = max_dispatches
         self._retention = milliseconds(retention)
         self._failed_retention = milliseconds(failed_retention)
@@ -161,8 +166,11 @@ class RunStore(RunReader):
     ) -> Claimed | Paused | NotQueued | Orphan:
         """Claim a QUEUED run and read its memos, in one pipeline.
 
-        Of a branch the runs above it are read too: it replays their body.
+        Of a branch the runs above it are read too: it replays their body. Where this
+        process has read them a moment ago, they are not read again.
         """
+        sent, above = time.monotonic(), ancestors_of(run_id)
+        known = self._above.find(above[0]) if above else None
         tag = self.keys.tag_of(run_id)
         args: list[Argument] = [
             run_id,
@@ -173,15 +181,31 @@ class RunStore(RunReader):
             queued,
         ]
         reads = [f"{tag}:steps:{run_id}"]
-        for above in ancestors_of(run_id):
-            reads += [f"{tag}:run:{above}", f"{tag}:steps:{above}"]
+        if known is None:
+            reads += _keys_above(tag, above)
         replies = self.server.call_many(
             [("run_claim", tag, args)], *[("HGETALL", key) for key in reads]
         )
         for answer in replies:
             if isinstance(answer, Exception):
                 raise answer
-        return claim_of(*replies)
+        claim = claim_of(*replies)
+        if not above or not isinstance(claim, Claimed):
+            return claim
+        by = claim.record["by"]
+        if known is not None and known.by == by:
+            return replace(claim, above=known.levels)
+        if known is not None:  # its step was begun again since
+            claim = replace(claim, above=self._read_above(tag, above))
+        self._above.keep(above[0], by, claim.above, sent)
+        return claim
+
+    def _read_above(self, tag: str, above: t.Sequence[str]) -> Levels:
+        pipeline = self.server.client.pipeline(transaction=False)
+        for key in _keys_above(tag, above):
+            pipeline.hgetall(key)
+        found = pipeline.execute()
+        return tuple(zip(found[::2], found[1::2], strict=True))
 
     def park(self, run_id: str) -> Parking:
         """Set aside a QUEUED run whose code is not here."""
@@ -419,6 +443,10 @@ class RunStore(RunReader):
         reply = self._call(name, run_id, *args)
         if reply != ["ok"]:
             raise refusal(name, reply)
+
+
+def _keys_above(tag: str, above: t.Sequence[str]) -> list[str]:
+    return [f"{tag}:{kind}:{id}" for id in above for kind in ("run", "steps")]
 
 
 def after(seconds: float) -> str:
