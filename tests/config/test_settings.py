@@ -195,6 +195,27 @@ def test_none_in_the_app_config_means_not_given(
     assert (settings.redis_url, settings.lease) == ("redis://localhost/3", 10)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("shop.example", "ftp://shop.example", "https://", "https://shop.example:0"),
+        *(
+            "https://user:secret@shop.example",
+            "https://shop.example/?a=1",
+            "https://[x",
+        ),
+        *(
+            "https://shop.example/#top",
+            "https://shop.example/a b",
+            "https://shöp.example",
+        ),
+    ],
+)
+def test_an_external_url_is_that_of_a_site(url: str) -> None:
+    assert "must be a URL of a site" in refused(EXTERNAL_URL=url)
+    assert read(EXTERNAL_URL=" http://h:8/a/ ").external_url == "http://h:8/a"
+
+
 def test_no_url_prefix_means_no_routes() -> None:
     assert read(URL_PREFIX=None).url_prefix is None
 

@@ -16,6 +16,7 @@ import pytest
 import redis
 from flask import Flask
 from flask import request
+from flask_wtf import CSRFProtect
 from werkzeug.test import TestResponse
 
 from flask_durable import Address
@@ -241,6 +242,8 @@ def test_an_answer_is_accepted_once(harness: Harness) -> None:
         asked.post({"a": 1, "b": [None, 2.5]}),
     ):
         assert (again.status_code, again.json) == (first.status_code, first.json)
+    page = asked.get(headers=BROWSER)
+    assert (page.status_code, page.text.count("<button")) == (200, 0)
     other = asked.post({"a": 2})
     assert (other.status_code, other.json and other.json["code"]) == (409, "conflict")
     harness.advance(3601)
@@ -421,6 +424,27 @@ def test_what_is_no_answer_is_refused(harness: Harness) -> None:
     assert asked.post({"a": "x" * (2**16 - 20)}).status_code == 200
 
 
+def test_a_check_for_csrf_does_not_stand_in_the_way(harness: Harness) -> None:
+    """1.12: the address itself is the secret."""
+    asked = Asked(harness)
+    asked.start()
+    CSRFProtect(harness.app)
+
+    assert asked.post(data={"button": "approve"}, headers=BROWSER).status_code == 200
+    assert asked.result == {"button": "approve"}
+
+
+def test_a_form_that_a_hook_has_read_before_is_an_answer(harness: Harness) -> None:
+    """1.12: what was posted."""
+    asked = Asked(harness)
+    asked.start()
+    harness.app.before_request(lambda: request.form and None)
+
+    assert asked.post(data={"a": "x" * 2**16}).status_code == 413
+    assert asked.post(data={"a": "1"}).status_code == 200
+    assert asked.result == {"a": "1"}
+
+
 def test_a_form_may_have_fields_twice_and_an_empty_body_is_an_answer(
     harness: Harness,
 ) -> None:
@@ -538,6 +562,7 @@ def test_an_address_needs_a_site_and_a_key(
 
     run = harness.run_of("order")
     assert run.status == RunStatus.FAILED
+    assert run.failure
     assert run.failure.type.endswith("ConfigurationError")
     assert told in run.failure.message + str(run.failure.traceback)
     assert not run.steps

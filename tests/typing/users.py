@@ -16,6 +16,7 @@ from datetime import timezone
 
 from flask import Flask
 
+from flask_durable import Address
 from flask_durable import Backoff
 from flask_durable import BranchError
 from flask_durable import Cron
@@ -95,6 +96,13 @@ def transcribe(event: Event[Requested], step: Step) -> dict[str, int]:
     t.assert_type(step.run("length", lambda: len(text)), int)
     t.assert_type(step.options(retries=1, lease="1m").run("l", len, text), int)
     t.assert_type(step.transaction("save", fetch_metadata, "x"), Meta)
+    url = step.create_url("ask", expires="7d", title="Ready?", button="Yes")
+    t.assert_type(url, Address)
+    t.assert_type(url.href, str)
+    t.assert_type(url.expires, datetime)
+    t.assert_type(step.wait_for_url("answer", url), dict[str, t.Any] | None)
+    step.wait_for_url("again", url, timeout="1h")
+    step.wait_for_url("text", url.href)  # type: ignore[arg-type]
     ready = step.poll("ready", find_result, every="30s", timeout="1h")
     t.assert_type(ready, Meta | None)
     t.assert_type(step.poll("n", lambda: 7, every=2, timeout=9), int | None)

@@ -119,6 +119,12 @@ def test_our_routes_answer_whatever_host_is_asked_for(
     for path, status in ((f"/e/{KEY}", 200), ("/durable/events", 202)):
         answer = client.post(path, json=event, headers=headers | BEARER)
         assert answer.status_code == status, answer.text
+    assert client.get("/durable/answers.css", headers=headers).status_code == 200
+    answer = client.post("/durable/answers/unknown", json={}, headers=headers)
+    assert (answer.status_code, answer.json and answer.json["code"]) == (
+        404,
+        "not_found",
+    )
     tick = headers | {"X-Aws-Sqsd-Taskname": "tick"}
     answer = client.post(f"/durable/worker/{PUSH}", json={}, headers=tick)
     assert answer.status_code == 200
@@ -133,7 +139,9 @@ def test_our_routes_answer_whatever_host_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    "path", [f"/e/{KEY}", f"/durable/worker/{PUSH}"], ids=["key", "secret"]
+    "path",
+    [f"/e/{KEY}", f"/durable/worker/{PUSH}", f"/durable/answers/{PUSH}"],
+    ids=["key", "secret", "address"],
 )
 @pytest.mark.parametrize("kind", ["before_request", "after_request"])
 def test_a_hook_that_raises_has_no_key_logged(

@@ -116,7 +116,7 @@ def test_a_request_to_a_route_of_ours_is_told_without_body_and_key(
     site: Harness, make_client: t.Callable[..., Kept], kind: str
 ) -> None:
     kept = make_client(send_default_pii=True)
-    paths = ("events", "worker", "worker/not-known")
+    paths = ("events", "worker", "worker/not-known", "answers/not-known")
     for path in (*(f"/durable/{x}" for x in paths), "/e/of-another-app", "/x/e/k"):
         capture(
             type=kind,
@@ -397,7 +397,8 @@ def test_a_push_route_of_an_app_without_a_prefix_is_told_without_body(
 ) -> None:
     away = Harness("redis://127.0.0.1:1/0", namespace, DURABLE_URL_PREFIX="/")
     kept = make_client(send_default_pii=True)
-    for path in ("/worker", "/worker/not-known", "/mounted/worker/not-known"):
+    known = ("/worker", "/worker/not-known", "/mounted/worker/not-known")
+    for path in (*known, "/answers/not-known", "/mounted/answers/not-known"):
         url = f"http://shop.example{path}"
         capture(message="m", request={"url": url, "data": {"data": PRIVATE}})
     assert PRIVATE not in kept.text
