@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typing as t
+from datetime import datetime
+from datetime import UTC
 
 import pytest
 
@@ -65,11 +67,13 @@ def test_a_task_that_names_nothing_is_a_tick_all_the_same(
 def test_a_function_is_started_by_its_schedule_without_any_worker(
     pushed: Harness, daemon: Daemon
 ) -> None:
-    pushed.durable.function(on=Cron("* * * * *"), id="report")(lambda event, step: 1)
+    # Half an hour from now, so that none comes while the test runs.
+    hourly = f"{(datetime.now(UTC).minute + 30) % 60} * * * *"
+    pushed.durable.function(on=Cron(hourly), id="report")(lambda event, step: 1)
     pushed.publish()
     directory = pushed.state.directory
-    directory.schedule_marks({"report * * * * * UTC": 0}, directory.remembered.version)
-    pushed.move_clock(60)
+    directory.schedule_marks({f"report {hourly} UTC": 0}, directory.remembered.version)
+    pushed.move_clock(3600)
     assert daemon.task("tick", "2026-11-25T10:00:00Z") == 200
 
     def completed() -> bool:
