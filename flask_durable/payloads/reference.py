@@ -15,10 +15,12 @@ EVENTS = "events"
 #: Folder of the object that a check of the blob store writes.
 HEALTH = "health"
 
+#: What follows the first part of a run's id, see ``common/ids.py``: of a child, of a
+#: branch, of a failure handler's run.
+_SUFFIX = r"\.(?:[0-9a-v]{26}|b-[0-9a-v]{16}|failure(?:-[0-9]+)?)"
+
 _REFERENCE = re.compile(
-    BLOB
-    + r"((?:events|runs/[0-9a-v]{1,64}(?:\.[0-9a-v]{26})?(?:\.failure(?:-[0-9]+)?)?)"
-    r"/[0-9a-f]{64})"
+    BLOB + rf"((?:events|runs/[0-9a-v]{{1,64}}(?:{_SUFFIX})*)/[0-9a-f]{{64}})"
     r" ([0-9]{1,12})"
 )
 

@@ -17,7 +17,12 @@ from flask_durable import ConfigurationError
 from flask_durable import PayloadMissing
 from flask_durable import PayloadUnavailable
 from flask_durable.app.health import HealthChecks
+from flask_durable.common.ids import branch_run_id
+from flask_durable.common.ids import child_run_id
+from flask_durable.common.ids import failure_run_id
+from flask_durable.common.ids import run_id
 from flask_durable.payloads.blobs import BlobStore
+from flask_durable.payloads.reference import folder_of
 from flask_durable.payloads.reference import Reference
 from flask_durable.payloads.s3 import S3Store
 from flask_durable.payloads.sealing import make_blob_store
@@ -148,6 +153,9 @@ def test_a_forked_process_makes_a_client_of_its_own(
         f"blob:../{'a' * 64} 3",
         f"blob:runs/../../etc/{'a' * 64} 3",
         f"blob:runs/R1/{'a' * 64} 3",
+        f"blob:runs/0a1b./{'a' * 64} 3",
+        f"blob:runs/0a1b.b-/{'a' * 64} 3",
+        f"blob:runs/0a1b.../{'a' * 64} 3",
         f"blob:events/{'a' * 64} -3",
         f"blob:events/{'a' * 64} 3\n",
     ],
@@ -157,8 +165,19 @@ def test_a_reference_leads_to_no_other_place(text: str) -> None:
         Reference.parse(text)
 
 
-def test_a_reference_is_read_as_it_was_written() -> None:
-    reference = Reference.of("runs/0a1b.failure-2", b"large")
+@pytest.mark.parametrize("kind", ["run", "handler", "child", "branch", "handler's"])
+def test_a_reference_is_read_as_it_was_written(kind: str) -> None:
+    root = run_id("work", "event")
+    child = child_run_id(root, "1", "0", "call")
+    branch = branch_run_id(branch_run_id(child, "2", "map", "7"), "3", "map", "ü")
+    ids = {
+        "run": root,
+        "handler": failure_run_id(root, 2),
+        "child": child,
+        "branch": branch,
+        "handler's": branch_run_id(failure_run_id(child, 0), "4", "map", "0"),
+    }
+    reference = Reference.of(folder_of(ids[kind]), b"large")
 
     assert Reference.parse(str(reference)) == reference
     assert reference.check(b"large") == b"large"
