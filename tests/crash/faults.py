@@ -2,7 +2,8 @@
 
 Operations are intercepted where redis-py and boto3 send them: below the code that
 repeats a Redis command, above the one that repeats a call of SQS. Those of a directory
-of blobs are whole: an object is there or is not.
+of blobs are whole: an object is there or is not. Of a database the commits count: what
+comes before them is undone by a death.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import contextlib
 import enum
 import functools
 import importlib
+import sqlite3
 import threading
 import typing as t
 from unittest import mock
 
 import redis
+from sqlalchemy.engine.default import DefaultDialect
 
 from flask_durable.errors import PayloadUnavailable
 from flask_durable.payloads.files import FileStore
@@ -190,6 +193,7 @@ def intercepted(operations: Operations) -> t.Iterator[None]:
             (redis.client.Pipeline, "_execute_transaction", _pipeline),
             (_botocore("client").BaseClient, "_make_api_call", _api_call),
             (FileStore, "put", _put),
+            (DefaultDialect, "do_commit", _commit),
             (Acknowledger, "_busy_for", _busy_for),
         ):
             original = getattr(target, name)
@@ -268,6 +272,18 @@ def _put(operations: Operations, original: t.Any) -> t.Any:
         )
 
     return put
+
+
+def _commit(operations: Operations, original: t.Any) -> t.Any:
+    def do_commit(self: t.Any, connection: t.Any) -> None:
+        operations.perform(
+            "sql",
+            "commit",
+            lambda: original(self, connection),
+            lambda: sqlite3.OperationalError("the answer was lost by a test"),
+        )
+
+    return do_commit
 
 
 def _busy_for(operations: Operations, original: t.Any) -> t.Any:

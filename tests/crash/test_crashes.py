@@ -1,4 +1,4 @@
-"""The workload is lived through once for every operation that can go wrong."""
+"""Each workload is lived through once for every operation that can go wrong."""
 
 from __future__ import annotations
 
@@ -25,31 +25,24 @@ from .faults import Fault
 from .faults import intercepted
 from .faults import Operations
 from .faults import Place
+from .workloads import FanOut
+from .workloads import Ledger
+from .workloads import Orders
+from .workloads import Waits
+from .workloads import Workload
 from .world import VISIBILITY
 from .world import World
 
-#: The operations that change the state of runs; each stands in the kind of some.
-STORE = (
-    "functions_publish",
-    "run_create",
-    "run_claim",
-    "step_commit",
-    "step_checkpoint",
-    "run_progress",
-    "run_suspend",
-    "child_start",
-    "run_finish",
-    "sweep",
-)
 #: The operations of a queue, of each kind of queue.
 QUEUE = {
     "redis": ("XADD", "XREADGROUP", "q_promote", "q_ack"),
     "sqs": tuple(
-        f"{call} {queue}"
+        f"{call} events"
         for call in ("SendMessageBatch", "ReceiveMessage", "DeleteMessageBatch")
-        for queue in ("events", "default")
     ),
 }
+
+WORKLOADS = [Orders, Waits, FanOut, Ledger]
 
 Life = t.Callable[..., Operations]
 
@@ -75,35 +68,42 @@ def life(
     valkey: ValkeyServer,
     queue_url: str | None,
     namespace: str,
+    tmp_path: pathlib.Path,
     caplog: pytest.LogCaptureFixture,
 ) -> Life:
-    """Return a function that lives the workload once, in a namespace of its own."""
+    """Return a function that lives a workload once, in a namespace of its own."""
     caplog.set_level(logging.CRITICAL)
     wait_until(lambda: _uptime(valkey) > VISIBILITY, "the server's first seconds")
     number = 0
 
     def live(
-        fault: Fault | None = None, at: Place = ("", 0), **options: t.Any
+        fault: Fault | None = None,
+        at: Place = ("", 0),
+        workload: type[Workload] = Orders,
+        **options: t.Any,
     ) -> Operations:
         nonlocal number
         number += 1
         operations = Operations(fault, at)
         with intercepted(operations):
-            name = f"{namespace}-{number}"
-            World(valkey.url, queue_url, name, operations, **options).live()
+            functions = workload(tmp_path / f"life-{number}")
+            where = (valkey.url, queue_url, f"{namespace}-{number}")
+            World(functions, *where, operations, **options).live()
         return operations
 
     return live
 
 
+@pytest.mark.parametrize("workload", WORKLOADS)
 def test_a_life_without_a_fault_has_many_operations(
-    life: Life, queue_url: str | None
+    life: Life, workload: type[Workload], queue_url: str | None
 ) -> None:
-    operations = life()
+    operations = life(workload=workload)
 
-    for name in (*STORE, *QUEUE["redis" if queue_url is None else "sqs"]):
+    queue = QUEUE["redis" if queue_url is None else "sqs"]
+    for name in (*workload.OPERATIONS, *queue):
         assert any(name in kind for kind in operations.kinds), name
-    assert len(operations.kinds) > 60
+    assert len(operations.kinds) > 30
 
 
 @pytest.mark.parametrize("options", [(8, True), (0, False)])
@@ -144,6 +144,36 @@ def test_a_workload_survives_a_fault_at_any_operation(
                 problems.append(f"{fault.value} at {place}, {options}: {problem}")
         if queue_url is not None and not everywhere:
             break
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("workload", WORKLOADS[1:])
+def test_each_kind_of_step_survives_a_fault_at_its_own_operations(
+    life: Life,
+    workload: type[Workload],
+    fault: Fault,
+    queue_url: str | None,
+    pytestconfig: pytest.Config,
+) -> None:
+    everywhere = bool(pytestconfig.getoption("--long", False))
+    problems: list[str] = []
+    ways = [(8, True), (0, False)]
+    if not everywhere:
+        ways = [ways[queue_url is not None]]
+    for in_place, prompt in ways:
+        options = {"in_place": in_place, "prompt": prompt, "workload": workload}
+        life(**options)  # the first one loads the scripts, which no later one does
+        places = life(**options).places
+        if not everywhere:
+            places = _own(places, workload, several=queue_url is None)
+            assert len(places) >= len(workload.OPERATIONS)
+        for place in places:
+            try:
+                assert life(fault, place, **options).came_to_it
+            except AssertionError as problem:
+                problems.append(f"{fault.value} at {place}, {options}: {problem}")
     assert not problems, "\n".join(problems)
 
 
@@ -193,7 +223,27 @@ def _sample(places: t.Iterable[Place], *, whole: bool) -> list[Place]:
     for kind, found in numbers.items():
         if not whole:
             found = [found[len(found) // 2]]
-        elif not any(name in kind for name in STORE):
+        elif not any(name in kind for name in Orders.OPERATIONS):
             found = sorted({found[0], found[-1]})
         chosen += [(kind, number) for number in found]
+    return chosen
+
+
+def _own(
+    places: t.Iterable[Place], workload: type[Workload], *, several: bool
+) -> list[Place]:
+    """Return one of each kind of the workload's own operations.
+
+    :param several: True to take the first and the last one too.
+    """
+    numbers: dict[str, list[int]] = {}
+    for kind, number in places:
+        if any(name in kind for name in workload.OPERATIONS):
+            numbers.setdefault(kind, []).append(number)
+    chosen = []
+    for kind, found in numbers.items():
+        some = {found[len(found) // 2]}
+        if several:
+            some |= {found[0], found[-1]}
+        chosen += [(kind, number) for number in sorted(some)]
     return chosen

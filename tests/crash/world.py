@@ -1,4 +1,4 @@
-"""A workload that uses every kind of step, the processes that run it, and its checker.
+"""The processes that run a workload, and the checker of their work.
 
 The world outlives the simulated processes: the side effects of step bodies, the
 committed outcomes, and the servers.
@@ -13,17 +13,11 @@ import typing as t
 from collections import Counter
 
 import redis
+from sqlalchemy.exc import SQLAlchemyError
 
 from flask_durable import current_run
-from flask_durable import Durable
-from flask_durable import Event
-from flask_durable import Failure
-from flask_durable import FunctionFailed
-from flask_durable import NonRetriable
-from flask_durable import RunStatus
-from flask_durable import Step
-from flask_durable import StepInterrupted
 from flask_durable import UnavailableError
+from flask_durable.common.ids import ancestors_of
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.queue.transport import QueueAway
 from flask_durable.redis.errors import TRANSIENT
@@ -34,6 +28,9 @@ from .clock import Clock
 from .faults import Fault
 from .faults import Operations
 from .faults import SimulatedDeath
+
+if t.TYPE_CHECKING:
+    from .workloads import Workload
 
 #: Seconds that a run and a message are in hand. A lease lasts longer than a whole life;
 #: a server gives no message to another consumer before it is up for a visibility.
@@ -49,12 +46,19 @@ LEAP = 4000
 #: Leaps after which a life that has not settled never will.
 MAX_LEAPS = 15
 
+#: The beginnings of the names of scripts that leave nothing to be mended when they are
+#: called again because their reply was lost.
+REPEATABLE = ("run_", "step_", "child_", "branches_", "waiter", "signal_", "event_")
+
 QUEUES = ("default", "parcels", EVENT_QUEUE)
 OUTBOXES = tuple(f"outbox:{queue}" for queue in QUEUES)
 
+#: Sets of what is still to be done, each by its time.
+TIMES = ("timers", "parents", "leases", "queued", "outboxes", "waits")
+
 
 class World:
-    """One life of the workload.
+    """One life of a workload.
 
     :param operations: The record of operations; one of them may have a fault.
     :param in_place: The number of runs the router claims at once; 0 sends run messages.
@@ -65,6 +69,7 @@ class World:
 
     def __init__(
         self,
+        workload: Workload,
         url: str,
         queue_url: str | None,
         namespace: str,
@@ -75,6 +80,7 @@ class World:
         fsync: str = "off",
         blobs: pathlib.Path | None = None,
     ) -> None:
+        self.workload = workload
         self.operations = operations
         self.effects: Counter[tuple[str, str]] = Counter()
         self.violations: list[str] = []
@@ -93,7 +99,7 @@ class World:
         self._make: t.Callable[[], Harness] = lambda: Harness(
             url,
             namespace,
-            durable=workload(self),
+            durable=workload.declare(self),
             in_place=in_place,
             DURABLE_QUEUE_URL=queue_url,
             DURABLE_LEASE=LEASE,
@@ -137,8 +143,8 @@ class World:
         step = current_run.step
         assert step is not None
         with self.operations.driving(False):
-            memo = self._redis.hget(f"{self._tag}:steps:{current_run.id}", step.name)
-        if memo is not None and str(memo).startswith(("done", "failed")):
+            outcomes = self._outcomes_of(current_run.id)
+        if step.name in outcomes:
             self.violations.append(f"{step.name} ran after it was committed")
         self.effects[current_run.function, step.name] += 1
         return f"{step.name} of {current_run.function}{self.padding}"
@@ -169,6 +175,8 @@ class World:
     def _work(self) -> None:
         if self._process is None:
             self._process = self._make()
+            with self.operations.driving(False):
+                self.workload.prepare(self._process)
         process = self._process
         self._attempt(self._send)
         try:
@@ -177,13 +185,14 @@ class World:
             raise SimulatedDeath from None  # a worker that cannot start ends
         self._drain(process)
         self._attempt(process.sweep)
+        self._attempt(lambda: self.workload.tick(process))
         self._drain(process)
 
     def _send(self) -> None:
         assert self._process is not None
         if not self._accepted:
             data = {"number": 7, "note": self.padding}
-            self._process.send("order/placed", data, id="order-7")
+            self._process.send(self.workload.EVENT, data, id="event-7")
             self._accepted = True
 
     def _drain(self, process: Harness) -> None:
@@ -236,13 +245,14 @@ class World:
         """Call as a thread of the worker does, which outlives an outage."""
         try:
             return call()
-        except (*TRANSIENT, QueueAway, UnavailableError):
+        except (*TRANSIENT, QueueAway, UnavailableError, SQLAlchemyError):
             return None
 
     def _bury(self) -> None:
         """Remove the state of a dead process from the memory of this one."""
         process, self._process = self._process, None
         assert process is not None
+        self.workload.bury()
         broker = process.state.broker
         acknowledger = broker._acknowledger
         acknowledger.stop()
@@ -259,7 +269,7 @@ class World:
         """Move the clocks on: of state server and queues, and the process's own."""
         self._clock.move(LEAP)
         milliseconds = LEAP * 1000
-        for name in ("timers", "parents", "leases", "queued", "outboxes", *OUTBOXES):
+        for name in (*TIMES, *OUTBOXES):
             self._bring_nearer(f"{self._tag}:{name}", milliseconds)
         self._move_looks()
         namespace = self._tag[1:].partition(":")[0]
@@ -271,8 +281,9 @@ class World:
             self._make_visible_on_sqs()
 
     def _bring_nearer(self, key: str, milliseconds: int) -> None:
-        # Times that are due stay as they are: an expired lease is known by its end.
-        edge = f"({time.time() * 1000}"
+        # Times that are due stay as they are: an expired lease is known by its end. A
+        # wait that is over stays for an hour more.
+        edge = "-inf" if key.endswith(":waits") else f"({time.time() * 1000}"
         for member in t.cast(
             "list[str]", self._redis.zrange(key, edge, "+inf", byscore=True)
         ):
@@ -318,13 +329,10 @@ class World:
         for status in ("queued", "running", "suspended", "paused"):
             if count := self._redis.zcard(f"{self._tag}:status:{status}"):
                 left.append(f"{count} run(s) {status}")
-        for name in ("leases", "timers", "parents", "queued", *OUTBOXES):
+        for name in (*TIMES, *OUTBOXES, "looks", "events", "coming"):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
-        for name in ("looks", "events"):
-            if self._redis.exists(f"{self._tag}:{name}"):
-                left.append(f"{name} are left")
-        return left or self._messages()
+        return left or self.workload.left() or self._messages()
 
     def _messages(self) -> list[str]:
         if self._process is None:
@@ -343,9 +351,9 @@ class World:
         A script whose reply was lost is called again and leaves nothing to be mended.
         """
         fault, (kind, _) = self.operations.fault, self.operations.at
-        if not self._killed and self._redis.zcard(f"{self._tag}:status:running"):
+        if not self.killed and self._redis.zcard(f"{self._tag}:status:running"):
             self.violations.append("a run has lost its owner")
-        ours = any(name in kind for name in ("run_", "step_", "child_"))
+        ours = any(name in kind for name in REPEATABLE)
         asked_again = fault is Fault.LOST_REPLY and ours
         queued = self._redis.zcard(f"{self._tag}:status:queued")
         if asked_again and self._accepted and queued:
@@ -354,20 +362,33 @@ class World:
     def _look_at_outcomes(self) -> None:
         """Compare the committed outcomes with earlier ones."""
         for run in t.cast("list[str]", self._redis.zrange(f"{self._tag}:runs", 0, -1)):
-            found = t.cast(
-                "dict[str, str]", self._redis.hgetall(f"{self._tag}:steps:{run}")
-            )
-            ends = {k: v for k, v in found.items() if v.startswith(("done", "failed"))}
-            record = t.cast(
-                "dict[str, str]", self._redis.hgetall(f"{self._tag}:run:{run}")
-            )
-            if "finished" in record:
-                ends["the run itself"] = str(
-                    [record.get("result"), record.get("failure")]
-                )
-            for step, outcome in ends.items():
+            for step, outcome in self._outcomes_of(run).items():
                 if self._outcomes.setdefault((run, step), outcome) != outcome:
                     self.violations.append(f"the outcome of {step} changed")
+
+    def _outcomes_of(self, run: str) -> dict[str, str]:
+        """Return the committed outcomes of a run and of its branches, by step."""
+        found = self._read(f"steps:{run}")
+        ends = {k: v for k, v in found.items() if v.startswith(("done", "failed"))}
+        record = self._read(f"run:{run}")
+        if "finished" in record:
+            ended = [record.get("result"), record.get("failure")]
+            ends[f"the run {run} itself"] = str(ended)
+        for step in t.cast(
+            "set[str]", self._redis.smembers(f"{self._tag}:groups:{run}")
+        ):
+            for place, outcome in self._read(f"group:{run}:{step}").items():
+                if place.startswith("="):
+                    ends[f"branch {place} of {step}"] = outcome
+        children = self._redis.zrange(f"{self._tag}:children:{run}", 0, -1)
+        for child in t.cast("list[str]", children):
+            if ancestors_of(child):
+                ends |= self._outcomes_of(child)
+        return ends
+
+    def _read(self, name: str) -> dict[str, str]:
+        found = self._redis.hgetall(f"{self._tag}:{name}")
+        return t.cast("dict[str, str]", found)
 
     def _check(self) -> None:
         problems = [*self.violations, *self._unfinished()]
@@ -376,127 +397,27 @@ class World:
         with self.operations.driving(False):
             runs = [self._process.runs.get(run.id) for run in self._process.runs.list()]
             counted = self._process.state.run_counts.totals()
-        ended = sorted((run.function, run.status.value) for run in runs)
-        assert ended == ENDS, ended
-        assert counted == {name: {"started": 1, status: 1} for name, status in ENDS}
-        by_function = {run.function: run for run in runs}
-        self._check_order(by_function["order"])
-        assert by_function["parcel"].result.strip() == "pack of parcel"
-        assert by_function["parcel"].progress.message == "packed"
-        assert by_function["doomed"].failure.message == "no such number"
-        assert by_function["doomed/on_failure"].result == ["apologise", "refund"]
-        assert by_function["watch"].result.strip() == "note of watch"
+        ended = {run.function: run.status.value for run in runs}
+        assert ended == self.workload.ENDS, ended
+        assert len(runs) == len(ended)
+        assert counted == {
+            name: {"started": 1, status: 1} for name, status in ended.items()
+        }
+        self.workload.check({run.function: run for run in runs}, self.killed)
         self._check_effects()
 
-    def _check_order(self, run: t.Any) -> None:
-        assert run.status == RunStatus.COMPLETED
-        charge, flaky, sent, label, cover, ready = run.result
-        assert ready.strip() == "ready of order"
-        assert cover.strip() == "cover of insurance"
-        assert (charge.strip(), flaky.strip()) == ("charge of order", "flaky of order")
-        assert len(sent) == 1
-        assert label.strip() == "label of order" or (
-            self._killed and label == "interrupted"
-        )
-
     @property
-    def _killed(self) -> bool:
+    def killed(self) -> bool:
         fault = self.operations.fault
         return fault is not None and fault.kills
 
     def _check_effects(self) -> None:
-        labels = self.effects.pop(("order", "label"), 0)
-        assert labels <= 1, f"an at-most-once body ran {labels} times"
-        missing = Counter(EFFECTS) - self.effects
+        for at_most_once in self.workload.AT_MOST_ONCE:
+            times = self.effects.pop(at_most_once, 0)
+            assert times <= 1, f"an at-most-once body ran {times} times"
+        expected = Counter(self.workload.EFFECTS)
+        missing = expected - self.effects
         assert not missing, f"bodies did not run: {missing}"
-        repeated = self.effects - Counter(EFFECTS)
+        repeated = self.effects - expected
         # One death may repeat the one body that it interrupted, and nothing else.
-        assert repeated.total() <= self._killed, f"bodies ran again: {repeated}"
-
-
-#: The end of each run of the workload.
-ENDS = sorted(
-    [
-        ("order", "completed"),
-        ("insurance", "completed"),
-        ("parcel", "completed"),
-        ("doomed", "failed"),
-        ("doomed/on_failure", "completed"),
-        ("watch", "completed"),
-    ]
-)
-
-#: The calls of each body in a life without a death; an at-most-once body is separate.
-EFFECTS = {
-    ("order", "charge"): 1,
-    ("order", "flaky"): 2,
-    ("order", "ready"): 2,
-    ("insurance", "cover"): 1,
-    ("parcel", "pack"): 1,
-    ("doomed", "look-up"): 1,
-    ("doomed/on_failure", "apologise"): 1,
-    ("doomed/on_failure", "refund"): 1,
-    ("watch", "note"): 1,
-}
-
-
-def workload(world: World) -> Durable:
-    """Return functions that use every feature of a run."""
-    durable = Durable()
-
-    def flaky() -> str:
-        trace = world.effect()
-        if current_run.step is not None and current_run.step.attempt == 1:
-            raise OSError("not yet")
-        return trace
-
-    def look_up() -> None:
-        world.effect()
-        raise NonRetriable("no such number")
-
-    @durable.function(on=None, queue="parcels")
-    def insurance(event: Event[t.Any], step: Step) -> str:
-        step.sleep("consider", "1m")
-        return step.run("cover", world.effect)
-
-    @durable.function(on="order/placed")
-    def order(event: Event[t.Any], step: Step) -> list[t.Any]:
-        charge = step.run("charge", world.effect)
-        step.sleep("cool-off", "1h")
-        first = step.run("flaky", flaky)
-        sent = step.send_event("announce", Event("order/shipped", {"number": 7}))
-        try:
-            label = step.options(at_most_once=True).run("label", world.effect)
-        except StepInterrupted:
-            label = "interrupted"
-        data = {"note": world.padding}
-        cover = step.invoke("insure", insurance, data, timeout="30d")
-        ready = step.poll("ready", world.look, every="1h", timeout="30d")
-        return [charge, first, sent, label, cover, ready]
-
-    @durable.function(on="order/placed", retries=0)
-    def doomed(event: Event[t.Any], step: Step) -> None:
-        step.run("look-up", look_up)
-
-    @doomed.on_failure
-    def apologise(event: Event[t.Any], step: Step, failure: Failure) -> list[str]:
-        step.run("apologise", world.effect)
-        step.run("refund", world.effect)
-        return [name for name in ("apologise", "refund")]
-
-    def pack() -> str:
-        trace = world.effect()
-        for place in range(world.resumed(), 2):
-            world.checkpoint(place + 1)
-        current_run.progress(1.0, "packed")
-        return trace
-
-    @durable.function(on="order/shipped", queue="parcels")
-    def parcel(event: Event[t.Any], step: Step) -> str:
-        return step.run("pack", pack)
-
-    @durable.function(on=FunctionFailed)
-    def watch(event: Event[FunctionFailed], step: Step) -> str:
-        return step.run("note", world.effect)
-
-    return durable
+        assert repeated.total() <= self.killed, f"bodies ran again: {repeated}"
