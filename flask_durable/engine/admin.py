@@ -21,6 +21,7 @@ from ..store.children import ORPHANED
 from ..store.children import unfinished_children
 from ..store.directory import Directory
 from ..store.inbox import Inbox
+from ..store.inbox import inbox_of
 from ..store.inbox import InboxFull
 from ..store.replies import Changed
 from ..store.replies import Missing
@@ -146,11 +147,13 @@ class RunAdmin:
     def signal(self, run_id: str, name: str, signal_id: str, data: str) -> None:
         """Give a signal to a run; once for each id.
 
+        :param run_id: The id of the run, or of one of its branches.
         :param data: The data, as JSON text.
         :raises RunNotFound: There is no such run.
         :raises RunStateError: The run has ended, or its inbox is full.
         """
         sealed = self._payloads.seal_text(data)
+        run_id = inbox_of(run_id)
         inbox = Inbox(self._store.server, self._store.keys)
         reply = inbox.put(run_id, name, signal_id, sealed)
         match reply:
@@ -168,7 +171,7 @@ class RunAdmin:
                 )
             case Woken():
                 self._outbox.send_runs(
-                    [(run_id, reply.function, reply.queue, reply.time)]
+                    [(reply.run, reply.function, reply.queue, reply.time)]
                 )
                 self._confirm()
 

@@ -135,7 +135,7 @@ class Answers:
         )
         match reply:
             case Woken():
-                self._send(owner, reply)
+                self._send(reply)
             case Taken():
                 pass
             case OtherMark():
@@ -175,8 +175,9 @@ class Answers:
         about = json.loads(payloads.open(found.memo.about))
         return Page(about["title"], about["text"], about["button"]), about["ends"]
 
-    def _send(self, run_id: str, woken: Woken) -> None:
-        self._outbox.send_runs([(run_id, woken.function, woken.queue, woken.time)])
+    def _send(self, woken: Woken) -> None:
+        run = (woken.run, woken.function, woken.queue, woken.time)
+        self._outbox.send_runs([run])
         try:
             # A process that is no worker has no sweeper to do it later.
             self._outbox.confirm()

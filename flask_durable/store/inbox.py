@@ -69,7 +69,7 @@ class Inbox:
         mark: str = "",
         until: int | None = None,
     ) -> Signalled:
-        """Give a signal to a run, see ``signal_put.lua``.
+        """Give a signal to a run that is no branch, see ``signal_put.lua``.
 
         :param mark: A short text that tells its data from other data of the same id.
         :param until: The time from which on it is refused, milliseconds since 1970.
@@ -77,8 +77,8 @@ class Inbox:
         tag = self._keys.tag_of(run_id)
         args = (name, signal_id, data, mark, "" if until is None else until)
         match self._server.call("signal_put", tag, run_id, *args):
-            case ["queued", time, function, queue]:
-                return Woken(int(time), function, queue)
+            case ["queued", time, function, queue, run]:
+                return Woken(int(time), function, queue, run)
             case ["taken"]:
                 return Taken()
             case ["state", status]:

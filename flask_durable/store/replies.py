@@ -241,11 +241,12 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """The run was queued at *time*, and its message is owed to *queue*."""
+    """A run, *run* if it is named, was queued; its message is owed to *queue*."""
 
     time: int
     function: str
     queue: str
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,7 +354,7 @@ def _wake_of(reply: t.Any) -> Wake:
             return Woken(int(time), function, queue)
         case ["taken"]:
             return Taken()
-        case ["used" | "own"]:
+        case ["used" | "own" | "abandoned"]:
             return NotTaken(waits=True)
         case ["settled" | "late"]:
             return NotTaken(waits=False)

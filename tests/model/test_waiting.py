@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import pathlib
 import typing as t
@@ -782,3 +783,222 @@ def test_a_signal_that_is_not_valid_is_refused(
     start(harness)
     with pytest.raises(EventError, match="not valid"):
         signal(harness, name, data, id=id)
+
+
+# -- In branches -----------------------------------------------------------------------
+
+
+def branches_that_wait(
+    durable: Durable, *names: str, signals: bool = False, then: bool = False
+) -> None:
+    """Declare a function whose branches wait for one event, or one signal."""
+
+    def wait(step: Step) -> t.Any:
+        if signals:
+            return step.wait_for_signal("w", "go", timeout="3h")
+        event = step.wait_for_event("w", "order/paid", timeout="1h")
+        return event and event.id
+
+    @durable.function(on=["order/started", "order/paid"], awaits=["order/paid"])
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        if event.name == "order/paid" and event.id != "order":
+            return None
+        found: t.Any = step.parallel("all", **dict.fromkeys(names, wait))
+        return [found, wait(step)] if then else found
+
+
+def test_of_two_branches_one_gets_an_event(any_harness: Harness) -> None:
+    """1.5: a run uses an event for at most one of its waits; branches are the run's."""
+    branches_that_wait(any_harness.durable, "a", "b", then=True)
+    start(any_harness)
+    for id in ("p1", "p2"):
+        any_harness.send("order/paid", {}, id=id)
+        any_harness.settle()
+
+    # Both are used: the run itself waits for another one.
+    assert any_harness.run_of("order").reason == "event"
+    any_harness.send("order/paid", {}, id="p3")
+    any_harness.settle()
+
+    found, last = result(any_harness)
+    assert sorted(found.values()) == ["p1", "p2"]
+    assert last == "p3"
+
+
+def test_earlier_events_are_shared_out_among_branches(any_harness: Harness) -> None:
+    """1.4, 1.5: an event counts from the creation of the run, not of the branch."""
+    declared: dict[str, t.Any] = {}
+
+    def wait(step: Step) -> t.Any:
+        event = step.wait_for_event("w", "order/paid", timeout="1h")
+        return event and event.id
+
+    @any_harness.durable.function(on="order/started", awaits=["order/paid"])
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        step.sleep("nap", "10m")
+        declared.update(step.parallel("all", a=wait, b=wait))
+
+    start(any_harness)
+    for id in ("p1", "p2"):
+        any_harness.send("order/paid", {}, id=id)
+    any_harness.settle()
+    any_harness.advance(601)
+
+    assert any_harness.run_of("order").status == RunStatus.COMPLETED
+    assert sorted(declared.values()) == ["p1", "p2"]
+
+
+def test_the_event_that_started_the_run_is_no_answer_in_a_branch(
+    any_harness: Harness,
+) -> None:
+    """1.5: and never the event that started it."""
+    branches_that_wait(any_harness.durable, "a")
+    any_harness.send("order/paid", {}, id="order")
+    any_harness.settle()
+    assert any_harness.run_of("order").status == RunStatus.SUSPENDED
+    any_harness.send("order/paid", {}, id="p2")
+    any_harness.settle()
+
+    assert result(any_harness) == {"a": "p2"}
+
+
+def test_a_branch_that_lost_leaves_the_event_to_its_run(any_harness: Harness) -> None:
+    """1.5, 2.10: what comes for the run is not for a branch that it does not await."""
+
+    def wait(step: Step) -> t.Any:
+        event = step.wait_for_event("w", "order/paid", timeout="1h")
+        return event and event.id
+
+    @any_harness.durable.function(on="order/started", awaits=["order/paid"])
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        step.first("one", paid=wait, soon=lambda step: step.sleep("soon", "10m"))
+        return wait(step)
+
+    start(any_harness)
+    any_harness.advance(601)
+    assert any_harness.run_of("order").reason == "event"
+    # Its losing branch is not cancelled yet, or it is: the event is the run's.
+    any_harness.send("order/paid", {}, id="p1")
+    any_harness.settle()
+
+    assert result(any_harness) == "p1"
+
+
+def test_a_signal_wakes_the_branch_that_waited_first(any_harness: Harness) -> None:
+    """1.11: addressed to the run, given to its branches in the order of their waits."""
+    reached: dict[str, None] = {}
+
+    def wait(name: str, step: Step) -> t.Any:
+        reached[name] = None
+        return step.wait_for_signal("w", "go", timeout="3h")
+
+    @any_harness.durable.function(on="order/started")
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        a, b, c = (functools.partial(wait, name) for name in "abc")
+        return [step.parallel("all", a=a, b=b, c=c), wait("itself", step)]
+
+    start(any_harness)
+    assert any_harness.run_of("order").reason == "branches"
+    waited = list(reached)
+
+    for number in range(3):
+        signal(any_harness, "go", number, id=f"s{number}")
+        signal(any_harness, "go", "again", id=f"s{number}")
+    any_harness.settle()
+    assert any_harness.run_of("order").reason == "signal"
+    signal(any_harness, "go", 3)
+    any_harness.settle()
+
+    found, last = result(any_harness)
+    assert sorted(found, key=found.get) == waited
+    assert (sorted(found.values()), last) == ([0, 1, 2], 3)
+
+
+def test_a_branch_that_lost_leaves_the_signal_to_others(any_harness: Harness) -> None:
+    """1.11, 2.10: a branch that its run does not await is passed over in the line."""
+
+    def wait(step: Step) -> t.Any:
+        return step.wait_for_signal("w", "go", timeout="3h")
+
+    @any_harness.durable.function(on="order/started")
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        step.first("one", a=wait, soon=lambda step: step.sleep("soon", "10m"))
+        return step.parallel("two", b=wait)
+
+    start(any_harness)
+    any_harness.advance(601)
+    signal(any_harness, "go", 7)
+    any_harness.settle()
+
+    assert result(any_harness) == {"b": 7}
+
+
+def test_signals_that_were_there_first_are_taken_in_order(any_harness: Harness) -> None:
+    """1.11: kept in order until asked for, by whichever branch."""
+
+    def wait(step: Step) -> t.Any:
+        step.sleep("nap", "10m")
+        return step.wait_for_signal("w", "go", timeout="3h")
+
+    @any_harness.durable.function(on="order/started")
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        return step.parallel("all", a=wait, b=wait)
+
+    start(any_harness)
+    for number in range(3):
+        signal(any_harness, "go", number)
+    any_harness.advance(601)
+
+    assert sorted(result(any_harness).values()) == [0, 1]
+
+
+def test_a_branch_s_wait_that_is_over_takes_no_signal(any_harness: Harness) -> None:
+    """1.11: a late signal is left for the next wait, also where branches waited."""
+    branches_that_wait(any_harness.durable, "a", signals=True, then=True)
+    start(any_harness)
+    any_harness.advance(3 * 3600 + 1)
+    assert any_harness.run_of("order").reason == "signal"
+    signal(any_harness, "go", 7)
+    any_harness.settle()
+
+    assert result(any_harness) == [{"a": None}, 7]
+
+
+def test_a_signal_to_a_branch_is_one_to_its_run(any_harness: Harness) -> None:
+    """1.11: addressed to one run, of which branches are parts."""
+    branches_that_wait(any_harness.durable, "a", "b", signals=True)
+    start(any_harness)
+    for branch in any_harness.runs.children(any_harness.run_of("order").id):
+        with any_harness.app.app_context():
+            any_harness.durable.signal(branch.id, "go", 1)
+    any_harness.settle()
+
+    assert result(any_harness) == {"a": 1, "b": 1}
+
+
+def test_branches_of_branches_wait_for_their_run(any_harness: Harness) -> None:
+    """1.5, 1.11: however deep a branch is, it is the run's."""
+
+    def wait(step: Step) -> t.Any:
+        return [
+            step.wait_for_signal("s", "go", timeout="3h"),
+            getattr(step.wait_for_event("e", "order/paid", timeout="1h"), "id", None),
+        ]
+
+    def inner(step: Step) -> t.Any:
+        return step.parallel("in", x=wait, y=wait)
+
+    @any_harness.durable.function(on="order/started", awaits=["order/paid"])
+    def order(event: Event[t.Any], step: Step) -> t.Any:
+        return step.parallel("out", a=inner)
+
+    start(any_harness)
+    for number in range(2):
+        signal(any_harness, "go", number)
+    any_harness.settle()
+    for id in ("p1", "p2"):
+        any_harness.send("order/paid", {}, id=id)
+    any_harness.settle()
+
+    found = result(any_harness)["a"].values()
+    assert sorted(found) in ([[0, "p1"], [1, "p2"]], [[0, "p2"], [1, "p1"]])

@@ -146,6 +146,14 @@ class Run:
     inbox: dict[str, list[str]] = field(default_factory=dict)
     signals_taken: Counter[str] = field(default_factory=Counter)
     awaited_signal: str | None = None
+    #: The number of places that its line has given, and the line: name, number, branch
+    #: and step. Of a branch, its run, and its place in that run's line.
+    lined: int = 0
+    line: list[tuple[str, int, str, str]] = field(default_factory=list)
+    root: str | None = None
+    in_line: tuple[str, int, str, str] | None = None
+    #: By id of a signal: the branch that got it.
+    given: dict[str, str] = field(default_factory=dict)
     #: The events that its waits have used.
     used: set[str] = field(default_factory=set)
     event_id: str = ""
@@ -464,15 +472,16 @@ class Oracle:
                 becomes = "begun" if how == "poll" else "done"
                 memo = Memo(becomes, token, due, order, payload)
             early = how == "url" or (how == "signal" and due > self.now)
-            if early and run.waits_in_inbox(signal):
-                data = run.inbox[signal][run.signals_taken[signal]]
+            if early and self._finds_signal(run, signal):
+                root = self.runs[run.root or id]
+                data = root.inbox[signal][root.signals_taken[signal]]
                 memo = Memo("done", token, self.now, order, payload + data)
                 takes = True
         if full := self._full(run, step, memo, most_steps, most_bytes):
             return ["full", full]
         run.memos[step] = memo
         if takes:
-            run.signals_taken[signal] += 1
+            self.runs[run.root or id].signals_taken[signal] += 1
         run.dispatches = run.attempt = 0
         if memo.status in ("done", "begun"):
             self.leases[id] = self.now + lease
@@ -482,6 +491,11 @@ class Oracle:
             run.becomes = "begun" if how == "poll" else "done"
         if how in ("signal", "url"):
             run.awaited_signal = f"{signal} {step}"
+        if how in ("signal", "url") and run.root is not None:
+            root = self.runs[run.root]
+            root.lined += 1
+            run.in_line = (signal, root.lined, id, step)
+            root.line.append(run.in_line)
         return self._let_go(run, reason, due)
 
     def run_finish(
@@ -541,7 +555,7 @@ class Oracle:
         run = self.runs.get(id)
         if run is None or run.token != token:
             left = self._left(run, token, finished=False)
-            if left and left[0] == "suspended" and len(left) == 3:
+            if left and len(left) == 3 and left[2].isdecimal():
                 return left
             return self._refusal(run)
         existing = run.memos.get(step)
@@ -595,7 +609,7 @@ class Oracle:
         branches = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
         run = self.runs.get(id)
         if run is None or run.token != token:
-            if run and run.left == (token, ["suspended", "branches"]):
+            if run and run.left == (token, ["suspended", "0", "branches"]):
                 return ["suspended", self._owed_branches(branches)]
             return self._refusal(run)
         memo = run.memos.get(step)
@@ -642,7 +656,7 @@ class Oracle:
         if group.filled < total:
             self.leases[id] = self.now + lease
             return ["more", self._owed_branches(branches)]
-        self._leave(run, ["suspended", "branches"])
+        self._leave(run, ["suspended", "0", "branches"])
         run.status, run.reason, run.waiting = "suspended", "branches", step
         run.dispatches = run.attempt = 0
         return ["suspended", self._owed_branches(branches)]
@@ -663,6 +677,7 @@ class Oracle:
             branch = Run(id, run.function, run.queue, self.now)
             branch.kind, branch.parent, branch.parent_step = "branch", run.id, step
             branch.place, branch.item = place, item
+            branch.root = run.root or run.id
             branch.event_id = run.event_id
             self.runs[id] = branch
             run.items += len(item.encode())
@@ -838,6 +853,7 @@ class Oracle:
                 assert run.becomes is not None
                 memo.status = run.becomes
             run.waiting = run.becomes = None
+            self._leave_line(run)
             self._unwatch(run)
             if self.unfinished[run.id]:
                 self._name_orphans(run.id, timeouts)
@@ -1002,9 +1018,12 @@ class Oracle:
         end = memo.number if memo else int(ends) if ends else None
         if end is not None and seen > end:
             return ["late"]
-        if event in run.used:
+        if self._abandoned(run):
+            return ["abandoned"]
+        used = self.runs[run.root or id].used
+        if event in used:
             return ["used"]
-        run.used.add(event)
+        used.add(event)
         payload = (memo.payload if memo else payload) + text
         order = run.order_of(step)
         run.memos[step] = Memo("done", f"event:{event}", self.now, order, payload)
@@ -1012,6 +1031,7 @@ class Oracle:
         if run.status == "suspended" and run.waiting == step:
             self.timers.pop(f"wake:{id}", None)
             run.waiting = run.becomes = None
+            self._leave_line(run)
             self._enqueue(run)
         return self._taken(run)
 
@@ -1028,26 +1048,62 @@ class Oracle:
         if run is None:
             return ["missing"]
         if signal in run.signals:
-            return self._taken(run) if run.signals[signal] == mark else ["other"]
+            if run.signals[signal] != mark:
+                return ["other"]
+            return self._gave(self.runs.get(run.given.get(signal, id)))
         if run.status in FINISHED:
             return ["state", run.status]
         if until and self.now >= int(until):
             return ["over"]
         run.signals[signal] = mark
-        step = run.waiting
-        waits = run.status == "suspended" and step is not None
-        if waits and run.awaited_signal == f"{name} {step}":
-            assert step is not None
-            memo = run.memos[step]
-            if memo.status == "waiting" and memo.number > self.now:
-                payload = memo.payload + data
-                run.memos[step] = Memo("done", "signal", self.now, memo.order, payload)
-                self.timers.pop(f"wake:{id}", None)
-                run.waiting = run.becomes = None
-                self._enqueue(run)
-                return self._taken(run)
+        if self._give(run, run.waiting, name, data):
+            return self._gave(run)
+        for wanted, _, place, step in sorted(run.line, key=lambda each: each[1]):
+            branch = self.runs[place]
+            if wanted == name and self._give(branch, step, name, data):
+                run.given[signal] = place
+                return self._gave(branch)
         run.inbox.setdefault(name, []).append(data)
-        return self._taken(run)
+        return self._gave(run)
+
+    def _give(self, run: Run, step: str | None, name: str, data: str) -> bool:
+        """Give a signal to a step that waits for it."""
+        waits = run.status == "suspended" and step is not None and run.waiting == step
+        if not waits or run.awaited_signal != f"{name} {step}":
+            return False
+        assert step is not None
+        memo = run.memos[step]
+        ended = memo.status != "waiting" or memo.number <= self.now
+        if ended or self._abandoned(run):
+            return False
+        payload = memo.payload + data
+        run.memos[step] = Memo("done", "signal", self.now, memo.order, payload)
+        self.timers.pop(f"wake:{run.id}", None)
+        run.waiting = run.becomes = None
+        self._leave_line(run)
+        self._enqueue(run)
+        return True
+
+    def _gave(self, run: Run | None) -> Reply:
+        reply = ["taken"] if run is None else self._taken(run)
+        return [*reply, run.id] if run and reply[0] == "queued" else reply
+
+    def _leave_line(self, run: Run) -> None:
+        if run.in_line is not None:
+            self.runs[run.root or ""].line.remove(run.in_line)
+            run.in_line = None
+
+    def _abandoned(self, run: Run | None) -> bool:
+        """True for a branch that its run, or a branch above, does not wait for."""
+        while run is not None and run.kind == "branch":
+            if run.status not in FINISHED and self._awaited_by(run) is None:
+                return True
+            run = self.runs.get(run.parent or "")
+        return False
+
+    def _finds_signal(self, run: Run, name: str) -> bool:
+        root = self.runs[run.root or run.id]
+        return root.waits_in_inbox(name) and not self._abandoned(run)
 
     def _taken(self, run: Run) -> Reply:
         if run.status == "queued" and f"run:{run.id}" in self.owed[run.queue]:
@@ -1145,6 +1201,7 @@ class Oracle:
         self.expiry[run.id] = self.now + retention
         self._leave_orphans(run)
         if run.kind == "branch":
+            self._leave_line(run)
             return self._tell_group(run, status, outcome)
         self._count(run, status)
         return "0" if run.parent is None else self._tell_parent(run, status, outcome)

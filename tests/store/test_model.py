@@ -790,12 +790,19 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         found[f"run:{run.id}"]["doubts"] = str(run.doubts)
         found[f"steps:{run.id}"] = {s: str(memo) for s, memo in run.memos.items()}
         found[f"signals:{run.id}"] = inbox_of(run)
+        found[f"line:{run.id}"] = {
+            f"{name} {number:016} {branch} {step}": 0
+            for name, number, branch, step in run.line
+        }
         found[f"used:{run.id}"] = {event: 0 for event in run.used}
     return {name: value for name, value in (found | indexes).items() if value}
 
 
 def inbox_of(run: Run) -> dict[str, str]:
     found = {f"id {id}": mark for id, mark in run.signals.items()}
+    found |= {f"to {id}": branch for id, branch in run.given.items()}
+    if run.lined:
+        found["lined"] = str(run.lined)
     if run.signals:
         found["accepted"] = str(len(run.signals))
     for name, kept in run.inbox.items():
@@ -844,6 +851,7 @@ FIELDS = (
     "place",
     "item",
     "branched",
+    "root",
     "failed_run",
     "failed_generation",
     "cause",

@@ -42,6 +42,7 @@ from ...store.waiters import TooManyPaths
 from ...store.waiters import Unsorted
 from ...store.waiters import Wait
 from ...store.waiters import Waiting
+from ..branches import owner_of
 from ..matching import content_at
 from ..matching import content_of
 from ..matching import path_set
@@ -128,6 +129,10 @@ class EventWait:
         self._paths = path_set(wanted)
         self._seconds = seconds
         self._ends = after(seconds) if memo is None else f"@{memo.number}"
+        #: The time when the run was created that the step is a part of, not its branch.
+        self._created = attempt.info.created
+        if attempt.run.above:
+            self._created = int(owner_of(attempt.run)[1]["created"])
 
     def begin(self, sketch: bytes) -> Memo:
         """Wait; return the memo if the event is there already.
@@ -169,7 +174,7 @@ class EventWait:
             text,
             paths=self._paths,
             digest=self._services.payloads.index_digest(content) if self._paths else "",
-            created=self._attempt.info.created,
+            created=self._created,
             learned=learned,
         )
         seen = "0"
@@ -208,7 +213,7 @@ class EventWait:
 
     def _take_unsorted(self, content: bytes, seen: str, stamp: str, text: str) -> bool:
         """Do the same with events that came before their values here were compared."""
-        created = self._attempt.info.created
+        created = self._created
         while seen:
             look = functools.partial(
                 self._services.waiters.unsorted, self._event, created, seen, stamp
@@ -260,7 +265,7 @@ class EventWait:
         return True
 
     def _tell_unknown(self, known: int) -> None:
-        if known <= self._attempt.info.created:
+        if known <= self._created:
             return
         logger.warning(
             "Step %r waits for %r, and events before %s are not known any more.",

@@ -68,7 +68,7 @@ local children, FIRST = shared > 0, 15 + shared
 local EACH, FIELD = 3, 'item'
 if children then EACH, FIELD = 5, 'event' end
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'bytes',
-  'removed', 'branched', 'function', 'queue', 'event_id', 'event_name')
+  'removed', 'branched', 'function', 'queue', 'event_id', 'event_name', 'root')
 
 local function owed()
   local found = {}
@@ -177,7 +177,7 @@ local function create(i)
     index(branch, get(branch, 'function')[1], now)
   else
     put(branch, 'function', run[9], 'queue', run[10], 'event_id', run[11],
-      'event_name', run[12], 'timeout', '0')
+      'event_name', run[12], 'timeout', '0', 'root', run[13] or id)
   end
   redis.call('HINCRBY', run_key(id), 'bytes', #item)
   redis.call('HINCRBY', run_key(id), 'branched', 1)

@@ -45,7 +45,7 @@ local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'b
   'removed', 'generation', 'function', 'queue')
 if run[2] ~= token then
   if run[3] == token then
-    local to, due, time = string.match(run[4], '^(%S+) (%S+) (%S+)$')
+    local to, due, time = string.match(run[4], '^(%S+) (%S+) (%d+)$')
     if to == 'suspended' then return {to, due, time} end
   end
   return refusal(run[1])

@@ -41,13 +41,19 @@
 --   <tag>:groups:<id>     set    the steps of a run that have branches
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
---   <tag>:used:<id>       set    ids of the events that waits of the run have used
+--   <tag>:used:<id>       set    ids of the events that waits of the run, and of its
+--                                branches, have used
 --   <tag>:signals:<id>    hash   its inbox: "id <id>" of each signal that it was given, with
---                                a mark of what an answer to an address says;
+--                                a mark of what an answer to an address says; "to <id>",
+--                                the branch that got it;
 --                                "at <number> <name>" -> data of one that no step has
 --                                taken; "last <name>" and "taken <name>", the numbers of
 --                                the newest and of the last one taken; "accepted" and
---                                "kept", how many there were, and how many are kept
+--                                "kept", how many there were, and how many are kept;
+--                                "lined", the number of the newest place in the line
+--   <tag>:line:<id>       zset   its branches that wait for a signal, all with the score
+--                                0: "<name> <number> <branch> <step>"; the number is their
+--                                place, with zeros before it
 --
 -- In the partition that the name of an event is hashed onto, its home:
 --
@@ -87,6 +93,7 @@ local CLAIMS = 20
 local function run_key(id) return tag .. ':run:' .. id end
 local function steps_key(id) return tag .. ':steps:' .. id end
 local function signals_key(id) return tag .. ':signals:' .. id end
+local function line_key(id) return tag .. ':line:' .. id end
 
 -- The time in milliseconds, or in microseconds.
 local function clock(fine)
@@ -263,6 +270,22 @@ local function unwatch(id)
   redis.call('ZREM', tag .. ':parents', 'end:' .. id, 'look:' .. id)
 end
 
+-- A branch that waits for a signal stands in the line of its run, for as long as it is
+-- SUSPENDED on that step.
+local function line_up(id, root, name, step)
+  local number = redis.call('HINCRBY', signals_key(root), 'lined', 1)
+  local place = string.format('%s %016.0f %s %s', name, number, id, step)
+  redis.call('ZADD', line_key(root), 0, place)
+  put(id, 'in_line', place)
+end
+
+local function leave_line(id)
+  local branch = get(id, 'in_line', 'root')
+  if not branch[1] then return end
+  redis.call('ZREM', line_key(branch[2]), branch[1])
+  redis.call('HDEL', run_key(id), 'in_line')
+end
+
 -- Writes the memo of a step that waits for something, and queues the run if it is
 -- SUSPENDED on that step. Returns the time when it was queued, or nil.
 local function answer_wait(id, step, existing, value, now)
@@ -271,6 +294,7 @@ local function answer_wait(id, step, existing, value, now)
   if run[1] ~= 'suspended' or run[2] ~= step then return end
   redis.call('ZREM', tag .. ':timers', 'wake:' .. id)
   unwatch(id)
+  leave_line(id)
   redis.call('HDEL', run_key(id), 'waiting', 'becomes')
   enqueue(id, 'suspended', run[3], now)
   return now
@@ -318,6 +342,17 @@ local function orphaned(id)
   if not child[2] or terminal(child[1]) then return false end
   if child[5] then return not awaited_branch(child[2], child[3], child[5]) end
   return not awaited_by(child[2], child[3], child[4])
+end
+
+-- True for a branch that is orphaned, or below one that is. What comes for its run is
+-- not for it: the run may wait for the same once more.
+local function abandoned(id)
+  while true do
+    local run = get(id, 'kind', 'parent')
+    if run[1] ~= 'branch' then return false end
+    if orphaned(id) then return true end
+    id = run[2]
+  end
 end
 
 local function has_unfinished(id)
@@ -442,7 +477,7 @@ local function settle(id, from, to, created, now, retention, outcome, ...)
     leave_orphans(id, now)
   end
   -- A branch is a part of its run, and no run in the counts.
-  if run[4] ~= 'branch' then count_run(run[1], to, now) end
+  if run[4] == 'branch' then leave_line(id) else count_run(run[1], to, now) end
   return tell_above(id, run[2], run[5], to, outcome, now)
 end
 
@@ -590,7 +625,7 @@ local function remove(id, status, function_id)
   end
   redis.call('UNLINK', run_key(id), steps_key(id), tag .. ':log:' .. id,
     tag .. ':children:' .. id, tag .. ':used:' .. id,
-    signals_key(id))
+    signals_key(id), line_key(id))
   redis.call('ZREM', tag .. ':runs', id)
   redis.call('ZREM', tag .. ':status:' .. status, id)
   redis.call('ZREM', tag .. ':function:' .. function_id, id)

@@ -35,7 +35,8 @@
 -- The race with the writer of the awaited memo is closed by looking for the memo here,
 -- where the run becomes wakeable: a memo from before this script is found, and after it
 -- the writer finds a SUSPENDED run. A repeat finds its token remembered. A signal that is
--- in the inbox already is taken here, too, the oldest of its name first.
+-- in the inbox already is taken here, too, the oldest of its name first. A branch looks
+-- into the inbox of its run, and stands in the line of its run if there is none.
 
 -- The status that a waiting memo gets when its timer is due. The run's record keeps it
 -- beside the step, for the sweep.
@@ -45,7 +46,7 @@ local BECOMES = {sleep = 'done', event = 'done', signal = 'done', url = 'done',
 local id, token, how, step = ARGV[1], ARGV[2], ARGV[4], ARGV[7]
 local becomes = BECOMES[how]
 local run = get(id, 'status', 'token', 'last_token', 'last_reply', 'created', 'dispatches',
-  'bytes', 'removed')
+  'bytes', 'removed', 'root')
 if run[2] ~= token then
   if run[3] == token then
     local to, when = string.match(run[4], '^(%S+) (%S+)')
@@ -120,12 +121,13 @@ else
   if was == 'waiting' and due > now then value = existing end
 end
 local taken
-if how == 'url' or how == 'signal' and due > now then
-  local marks = redis.call('HMGET', signals_key(id), 'taken ' .. ARGV[12],
-    'last ' .. ARGV[12])
+local inbox = signals_key(run[9] or id)
+local looks = how == 'url' or how == 'signal' and due > now
+if looks and not (run[9] and abandoned(id)) then
+  local marks = redis.call('HMGET', inbox, 'taken ' .. ARGV[12], 'last ' .. ARGV[12])
   if (tonumber(marks[1] or '0')) < tonumber(marks[2] or '0') then
     taken = text(tonumber(marks[1] or '0') + 1)
-    local data = redis.call('HGET', signals_key(id), 'at ' .. taken .. ' ' .. ARGV[12])
+    local data = redis.call('HGET', inbox, 'at ' .. taken .. ' ' .. ARGV[12])
     value, due = memo('done', token, now, order, ARGV[9] .. data), now
   end
 end
@@ -135,9 +137,9 @@ if full then return {'full', full} end
 write_memo(id, step, existing, value)
 put(id, 'dispatches', '0', 'attempt', '0')
 if taken then
-  redis.call('HSET', signals_key(id), 'taken ' .. ARGV[12], taken)
-  redis.call('HDEL', signals_key(id), 'at ' .. taken .. ' ' .. ARGV[12])
-  redis.call('HINCRBY', signals_key(id), 'kept', -1)
+  redis.call('HSET', inbox, 'taken ' .. ARGV[12], taken)
+  redis.call('HDEL', inbox, 'at ' .. taken .. ' ' .. ARGV[12])
+  redis.call('HINCRBY', inbox, 'kept', -1)
 end
 if becomes then
   if due <= now then
@@ -145,6 +147,9 @@ if becomes then
     return {'resolved', value}
   end
   put(id, 'waiting', step, 'becomes', becomes)
-  if how == 'signal' or how == 'url' then put(id, 'signal', ARGV[12] .. ' ' .. step) end
+  if how == 'signal' or how == 'url' then
+    put(id, 'signal', ARGV[12] .. ' ' .. step)
+    if run[9] then line_up(id, run[9], ARGV[12], step) end
+  end
 end
 return wait_until(due, ARGV[6])

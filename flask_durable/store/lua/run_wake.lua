@@ -16,17 +16,20 @@
 --         {"late"}     it was seen after the end of the wait
 --         {"used"}     a wait of the run has used it, and this one still waits
 --         {"own"}      it is the event that the run was created for
+--         {"abandoned"} it is a branch that its run does not wait for any more
 --
 -- The memo of a wait is written once: by this script, by the sweep at the end of the
 -- wait, or by nobody. run_suspend looks for it where the run becomes wakeable, so an
 -- event that comes before that is not lost. Whether the event is used, and that it now
--- is, is decided in the same script: two waits of a run never get one event.
+-- is, is decided in the same script: two waits of a run never get one event. A branch is
+-- a part of its run: what is used is noted for the run, in the same partition. The event
+-- that started the run is in the record of each branch.
 --
 -- The memo names the event in the place of a token. A repeat finds that, and the run's
 -- message if it is still owed, and gives the first answer.
 
 local id, step, event = ARGV[1], ARGV[2], ARGV[3]
-local run = get(id, 'status', 'event_id', 'removed')
+local run = get(id, 'status', 'event_id', 'removed', 'root')
 if not run[1] then return {'settled'} end
 
 local token = 'event:' .. event
@@ -43,7 +46,8 @@ end
 if terminal(run[1]) then return {'settled'} end
 if event == run[2] then return {'own'} end
 if ends and tonumber(ARGV[4]) > ends then return {'late'} end
-local used = tag .. ':used:' .. id
+if run[4] and abandoned(id) then return {'abandoned'} end
+local used = tag .. ':used:' .. (run[4] or id)
 if redis.call('SADD', used, event) == 0 then return {'used'} end
 
 local now = clock()

@@ -130,6 +130,7 @@ local function wake(id, failure)
     end
     redis.call('HDEL', run_key(id), 'waiting', 'becomes')
     unwatch(id)
+    leave_line(id)
     if run[5] and has_unfinished(id) then name_orphans(id) end
   end
   enqueue(id, run[1], run[2], now, now)
