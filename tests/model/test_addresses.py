@@ -30,6 +30,7 @@ from flask_durable.cli.run_json import run_as_json
 from flask_durable.cli.timeline import describe
 from flask_durable.payloads.cipher import new_encryption_key
 from flask_durable.security.addresses import AddressSigner
+from flask_durable.store.barrier import StateMayBeLost
 
 from ..support.harness import Harness
 from ..support.servers import SQSServer
@@ -37,6 +38,7 @@ from ..support.servers import ValkeyServer
 
 SITE = "https://shop.example/base"
 CONFIG: dict[str, t.Any] = {"SECRET_KEY": "k" * 20, "DURABLE_EXTERNAL_URL": f"{SITE}/"}
+BROWSER_FORM = "application/x-www-form-urlencoded"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
@@ -443,6 +445,52 @@ def test_a_form_that_a_hook_has_read_before_is_an_answer(harness: Harness) -> No
     assert asked.post(data={"a": "x" * 2**16}).status_code == 413
     assert asked.post(data={"a": "1"}).status_code == 200
     assert asked.result == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", ["application/json", BROWSER_FORM])
+@pytest.mark.parametrize(("size", "status"), [(2**16 - 100, 200), (2**16, 413)])
+def test_a_body_in_chunks_is_not_cut_at_the_limit(
+    harness: Harness, kind: str, size: int, status: int
+) -> None:
+    """1.12: at most 64 KiB."""
+    asked = Asked(harness)
+    asked.start()
+    text = (
+        f'{{"a": "{"x" * size}"}}' if kind == "application/json" else f"a={'x' * size}"
+    )
+    environ = {
+        "wsgi.input": io.BytesIO(text.encode()),
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": "",
+    }
+
+    assert asked.post(environ_overrides=environ).status_code == status
+    if status == 200:
+        assert asked.result == {"a": "x" * size}
+
+
+def test_an_answer_that_may_be_lost_is_not_said_to_be_stored(
+    valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.12: with DURABLE_FSYNC="step" it is told when it is durable."""
+    harness = Harness(valkey.url, namespace, **{**CONFIG, "DURABLE_FSYNC": "step"})
+    asked = Asked(harness)
+    asked.start()
+    waited: list[int | None] = []
+
+    def wait(mark: int | None) -> None:
+        waited.append(mark)
+        raise StateMayBeLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.state.answers._barrier, "wait", wait)
+        assert asked.post({"a": 1}).status_code == 503
+    assert waited
+    assert asked.post({"a": 1}).status_code == 200
+    assert asked.result == {"a": 1}
+    harness.close()
 
 
 def test_a_form_may_have_fields_twice_and_an_empty_body_is_an_answer(
