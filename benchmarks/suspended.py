@@ -52,9 +52,10 @@ def measure(options: Options) -> t.Iterator[Figure]:
 def held_by(state: AppState, runs: int) -> tuple[int, int, int]:
     """Return the threads, queue messages and run objects that sleeping runs hold."""
     sleep(state, 20)  # every thread is started
-    threads = threading.active_count()
+    # Not their number: a thread of what was here before may end.
+    before = set(threading.enumerate())
     sleep(state, runs)
-    started = threading.active_count() - threads
+    started = len(set(threading.enumerate()) - before)
     ids = {run.id for run in state.runs.list(status="suspended", limit=1000)}
     for _ in range(5):
         make_others(state, 20 * THREADS)
