@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 from collections import Counter
 from datetime import date
@@ -21,6 +22,7 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable.engine.steps import branches
+from flask_durable.store.branches import read_outcomes
 from flask_durable.store.branches import start_branches
 from flask_durable.store.replies import NotOwner
 
@@ -259,14 +261,16 @@ def test_only_so_many_branches_are_under_way(any_harness: Harness) -> None:
     assert again(any_harness, run).result == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("queue", ["redis", "sqs"])
 def test_another_process_executes_branches(
-    make_harness: t.Callable[..., Harness],
+    make_harness: t.Callable[..., Harness], request: pytest.FixtureRequest, queue: str
 ) -> None:
     """2.6: any worker that serves the function's queue executes a branch."""
     executed: list[int] = []
+    url = request.getfixturevalue("sqs").url if queue == "sqs" else None
 
     def process(number: int) -> Harness:
-        harness = make_harness(in_place=0)
+        harness = make_harness(in_place=0, DURABLE_QUEUE_URL=url)
 
         def work(item: int) -> int:
             executed.append(number)
@@ -711,6 +715,58 @@ def test_results_without_room_are_a_clear_error(
     run = any_harness.send_and_settle("a/b")
     assert run.status == RunStatus.FAILED
     assert "the results of the branches are larger" in run.failure.message
+
+
+def test_large_results_of_branches_are_claim_checks(
+    make_harness: t.Callable[..., Harness], tmp_path: pathlib.Path
+) -> None:
+    """2.9: large results are claim checks where there is a blob store."""
+    harness = make_harness(
+        DURABLE_BLOB_URL=tmp_path.as_uri(), DURABLE_INLINE_LIMIT=1024
+    )
+
+    def body(event: AnyEvent, step: Step) -> list[int]:
+        made = step.map("x", lambda n: "y" * 1000 * (n + 3), range(3))
+        return [len(text) for text in made]
+
+    parent_that(harness, body)
+    run = harness.send_and_settle("a/b")
+    assert run.result == [3000, 4000, 5000]
+    outcomes = read_outcomes(harness.state.store, run.id, "x").by_place
+    assert max(len(text) for _, text in outcomes.values()) < 300
+
+
+def test_a_result_that_is_too_large_fails_its_branch_with_a_clear_error(
+    make_harness: t.Callable[..., Harness],
+) -> None:
+    """2.9: without a blob store the error says how large a result may be."""
+    harness = make_harness(DURABLE_MAX_VALUE=1024, DURABLE_INLINE_LIMIT=1024)
+    parent_that(harness, lambda event, step: step.map("x", lambda n: "y" * n, [2000]))
+    run = harness.send_and_settle("a/b")
+    assert run.status == RunStatus.FAILED
+    assert run.failure.step == "x[0]"
+    assert "larger than the 1024 bytes" in run.failure.message
+
+
+def test_a_step_has_a_thousand_branches_in_four_pages(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.9, 2.12: 1,000 branches a group, at most 250 a script."""
+    pages: list[int] = []
+
+    def counted(*args: t.Any) -> t.Any:
+        pages.append(len(args[5]))
+        return start_branches(*args)
+
+    monkeypatch.setattr(branches, "start_branches", counted)
+    parent_that(harness, lambda event, step: step.map("x", str, range(1000), limit=1))
+    event = harness.send("a/b")
+    harness.route()
+    harness.execute()
+    run = harness.run_of(event)
+    assert (run.status, run.reason) == (RunStatus.SUSPENDED, "branches")
+    assert pages == [250, 250, 250, 250]
+    assert len(harness.runs.list(parent=run.id, limit=1000)) == 1000
 
 
 def test_a_run_without_room_for_its_branches_fails(
