@@ -209,6 +209,23 @@ def test_a_run_that_does_not_start_in_time_is_cancelled(harness: Harness) -> Non
     assert harness.run_of(started).status == RunStatus.SUSPENDED
 
 
+def test_a_timer_of_another_release_keeps_no_other_from_its_end(
+    harness: Harness,
+) -> None:
+    @harness.durable.function(on="a/b", timeout="5m")
+    def work(event: Event[t.Any], step: Step) -> None:
+        step.sleep("wait", "1h")
+
+    run = harness.send_and_settle("a/b")
+    timers = f"{harness.state.store.keys.tag_of(run.id)}:timers"
+    harness.state.server.client.zadd(timers, {"newer:kind": 1})
+    harness.move_clock(301)
+    harness.sweep()
+
+    assert harness.runs.get(run.id).status == RunStatus.CANCELLED
+    assert harness.state.server.client.zscore(timers, "newer:kind") is not None
+
+
 def test_a_failed_run_is_retried_from_the_step_that_failed(harness: Harness) -> None:
     calls: list[str] = []
     healthy: list[bool] = []
