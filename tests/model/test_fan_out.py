@@ -933,3 +933,36 @@ def test_a_branch_costs_three_calls(
     assert calls["run_claim"] <= 102
     assert calls["step_commit"] == 100
     assert calls["run_finish"] == 101
+
+
+def test_a_branch_goes_on_from_its_steps_however_long_ago_it_failed(
+    any_harness: Harness,
+) -> None:
+    """2.7: its memos are kept for as long as its run."""
+    called: list[str] = []
+    broken = [True]
+
+    def early(step: Step) -> str:
+        step.run("once", lambda: called.append("once"))
+        if broken:
+            raise ValueError("early")
+        return "early"
+
+    def late(step: Step) -> str:
+        step.sleep("long", "60d")
+        if broken:
+            raise ValueError("late")
+        return "late"
+
+    parent_that(
+        any_harness,
+        lambda event, step: step.parallel("x", tolerate=1, early=early, late=late),
+    )
+    run = waiting(any_harness)
+    any_harness.advance(61 * 86400)
+    any_harness.sweep()
+    assert again(any_harness, run).status == RunStatus.FAILED
+    broken.clear()
+    any_harness.runs.retry(run.id)
+    assert again(any_harness, run).result == {"early": "early", "late": "late"}
+    assert called == ["once"]

@@ -809,6 +809,9 @@ class Oracle:
             if self.unfinished[id]:
                 self.expiry[id] = self.now + 60_000
                 continue
+            if self._is_needed(self.runs[id]):
+                self.expiry[id] = self.now + 3_600_000
+                continue
             self.children[self.runs[id].parent or ""].pop(id, None)
             self.children.pop(id, None)
             del self.runs[id], self.expiry[id]
@@ -830,6 +833,14 @@ class Oracle:
             else:
                 del self.outboxes[queue]
         return [runs, events, timeouts, [], 0, []]
+
+    def _is_needed(self, run: Run) -> bool:
+        """Return whether a branch may be revived, which needs its memos."""
+        parent = self.runs.get(run.parent or "")
+        if parent is None or run.by is None:
+            return False
+        outcome = parent.groups[run.parent_step or ""].outcomes.get(run.place or "")
+        return not (outcome or "").startswith("done ")
 
     def _look(self, run: Run, lease: int) -> None:
         assert run.token is not None

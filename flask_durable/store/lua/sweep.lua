@@ -220,18 +220,28 @@ end
 -- 5. Finished runs whose retention is over. Those with objects in the blob store are
 -- marked, and named again a minute later in case their remover dies: a marked run can be
 -- neither retried nor created again. A child's objects stay for as long as its parent,
--- whose memo refers to them. A run is kept until its children have ended.
+-- whose memo refers to them. A run is kept until its children have ended. A branch without
+-- a result is kept for as long as its parent: where that is retried, it goes on from its
+-- memos, and a new one would execute its steps again.
 local REMOVAL = 60000
 local KEPT = 3600000
 local expiring = {}
+
+local function has_result(id)
+  local branch = get(id, 'parent', 'parent_step', 'place')
+  local outcome = redis.call('HGET', group_key(branch[1], branch[2]), '=' .. branch[3])
+  return outcome and string.sub(outcome, 1, 5) == 'done '
+end
+
 for _, id in ipairs(due(tag .. ':expire')) do
-  local run = get(id, 'status', 'function', 'blobs', 'parent', 'children')
+  local run = get(id, 'status', 'function', 'blobs', 'parent', 'children', 'by')
+  local needed = run[3] or run[6] and not has_result(id)
   if not terminal(run[1]) then
     redis.call('ZREM', tag .. ':expire', id)
   elseif run[5] and has_unfinished(id) then
     ask_children(id)
     redis.call('ZADD', tag .. ':expire', now + REMOVAL, id)
-  elseif run[3] and run[4] and redis.call('EXISTS', run_key(run[4])) == 1 then
+  elseif needed and run[4] and redis.call('EXISTS', run_key(run[4])) == 1 then
     redis.call('ZADD', tag .. ':expire', now + KEPT, id)
   elseif run[3] then
     put(id, 'expiring', '1')
