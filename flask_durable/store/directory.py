@@ -99,7 +99,7 @@ def _published(
     """Return the published functions.
 
     :param texts: Names to descriptions, the oldest version first.
-    :param learned: Names of events that steps wait for without a declaration.
+    :param learned: Names of events that steps have waited for.
     """
     versions: dict[str, list[Description]] = {}
     for name, text in texts.items():
@@ -136,7 +136,7 @@ class Directory:
         self._cached = Published(-1, {})
         #: The texts that the remembered functions were read from.
         self._read: dict[str, str] = {}
-        #: Awaited names that no function declares, and until when they are known.
+        #: Names that steps have waited for, and until when they are known.
         self._learned: dict[str, int] = {}
 
     def claim_namespace(self, app_name: str) -> None:
@@ -220,7 +220,7 @@ class Directory:
             return self._cached
 
     def learned_until(self, name: str) -> int:
-        """Return until when a name is known that no function declares as awaited.
+        """Return until when a name is known to be awaited, declared or not.
 
         :returns: Milliseconds since 1970, as they were read last; 0 if it is not known.
         """

@@ -26,6 +26,7 @@ from flask_durable.cli.timeline import describe
 from flask_durable.engine.router import Router
 from flask_durable.errors import DefinitionError
 from flask_durable.payloads.cipher import new_encryption_key
+from flask_durable.store.directory import VERSION_GONE
 
 from ..support.harness import Harness
 from ..support.servers import ValkeyServer
@@ -413,6 +414,62 @@ def test_a_name_is_learned_when_a_wait_first_asks_for_it(
     assert result(any_harness) == ["p1", "p2"]
     actions = [getattr(record, "action", "") for record in caplog.records]
     assert actions.count("awaited_name_learned") == 1
+
+
+def test_a_wait_gets_its_event_although_no_release_declares_the_name_any_more(
+    make_harness: t.Callable[..., Harness],
+) -> None:
+    """1.9: a wait that is registered gets each event that fits."""
+
+    def release(awaits: t.Sequence[str]) -> Harness:
+        durable = Durable()
+        wait_in(durable, awaits=awaits)
+        return make_harness(durable=durable)
+
+    start(release(["order/paid"]))
+    later = release([])
+    later.start()
+    seen = f"{later.state.store.keys.root}:functions:seen"
+    for version in later.state.server.client.zrange(seen, 0, -1):
+        later.state.server.client.zincrby(seen, -2 * VERSION_GONE, version)
+    later.publish()
+    assert not later.state.directory.remembered.declared
+    later.send("order/paid", id="paid")
+    later.settle()
+
+    assert result(later) == ["paid"]
+
+
+@pytest.mark.parametrize("event", ["order/paid", "order/settled"])
+def test_a_retried_run_waits_for_what_the_code_asks_for_now(
+    make_harness: t.Callable[..., Harness],
+    event: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """1.3: a wait that another release registered is not taken for the same."""
+
+    def release(event: str, value: int) -> Harness:
+        durable = Durable()
+        wait_in(durable, event=event, match={"data.amount": value})
+        return make_harness(durable=durable)
+
+    old = release("order/paid", 1)
+    run_id = old.run_of(start(old)).id
+    old.runs.cancel(run_id)
+    new = release(event, 2)
+    new.runs.retry(run_id)
+    new.settle()
+    new.send(event, {"amount": 1}, id="one")
+    new.settle()
+    assert new.run_of("order").status == RunStatus.SUSPENDED
+    shown = "\n".join(describe(new.run_of("order")))
+    assert f"{event} where data.amount = 2" in shown
+    new.send(event, {"amount": 2}, id="two")
+    new.settle()
+
+    assert result(new) == ["two"]
+    actions = [getattr(record, "action", "") for record in caplog.records]
+    assert "step_call_changed" not in actions
 
 
 def test_another_process_hears_of_a_learned_name_before_it_gives_up_an_event(

@@ -466,7 +466,7 @@ class Oracle:
             if existing and existing.status == "waiting":
                 due = existing.number
             memo = Memo("waiting", token, due, order, payload)
-            if existing and existing.status == "waiting":
+            if existing and existing.status == "waiting" and how in ("sleep", "poll"):
                 memo = existing
             if due <= self.now:
                 becomes = "begun" if how == "poll" else "done"
@@ -1035,9 +1035,8 @@ class Oracle:
         if event in used:
             return ["used"]
         used.add(event)
-        payload = (memo.payload if memo else payload) + text
-        order = run.order_of(step)
-        run.memos[step] = Memo("done", f"event:{event}", self.now, order, payload)
+        order, by = run.order_of(step), f"event:{event}"
+        run.memos[step] = Memo("done", by, self.now, order, payload + text)
         run.dispatches = run.attempt = 0
         if run.status == "suspended" and run.waiting == step:
             self.timers.pop(f"wake:{id}", None)

@@ -119,8 +119,10 @@ class Home:
         self.kept.setdefault("since", now if learned else 0)
         cut_at = self.kept.get("cut_at", 0) // 1000
         known = str(max(cut_at, self.kept["since"], now - look_back))
-        if (run, step) in self.waits:
-            return ["waiting", str(self.waits[run, step].ends), known]
+        if (wait := self.waits.get((run, step))) is not None:
+            if wait.digest == digest and wait.stamp // 1000 >= created:
+                return ["waiting", str(wait.ends), known]
+            del self.waits[run, step]
         end = int(ends[1:]) if ends.startswith("@") else now + int(ends)
         if paths:
             first, last = self.paths.get(paths) or (self.stamp(now), 0)

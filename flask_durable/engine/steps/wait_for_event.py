@@ -133,6 +133,7 @@ class EventWait:
         self._created = attempt.info.created
         if attempt.run.above:
             self._created = int(owner_of(attempt.run)[1]["created"])
+        self._tries = memo.tries if memo else (Try(attempt.server_time, 0),)
 
     def begin(self, sketch: bytes) -> Memo:
         """Wait; return the memo if the event is there already.
@@ -145,7 +146,7 @@ class EventWait:
         text = payload(
             KIND,
             f"{about}\n",
-            tries=[Try(attempt.server_time, 0)],
+            tries=self._tries,
             digest=payloads.digest(sketch),
         )
         ends = self._ends
@@ -231,29 +232,33 @@ class EventWait:
         return opened is not None and content_at(self._paths, opened.opened) == content
 
     def _learn(self) -> bool:
-        """Have events of the name kept, if no function declares that it is awaited.
+        """Have the directory know until the end of this wait that its name is awaited.
 
-        :returns: True if none does.
+        A name that functions declare is learned too: a release that declares it no more
+        would keep its events from the waits that older ones registered.
+
+        :returns: True if no function declares it.
         """
         services = self._services
         name, directory = self._event, services.directory
-        if name in directory.remembered.declared:
-            return False
-        if any(name in function.awaits for function in services.functions):
-            return False
+        declared = name in directory.remembered.declared or any(
+            name in function.awaits for function in services.functions
+        )
         until = self._attempt.server_time + int(self._seconds * 1000)
         until += services.waiters.look_back
         known = directory.learned_until(name)
         if known >= until:
-            return True
+            return not declared
         learn = functools.partial(services.waiters.learn, name, until)
         if not self._attempt.as_owner(learn):
+            if declared:
+                return False
             raise StepUsageError(
                 f"Step {self._key!r} cannot wait for {name!r}: 10,000 names are "
                 "awaited already.",
                 hint="Put what differs into the data, and match it.",
             )
-        if not known:
+        if not known and not declared:
             logger.warning(
                 "Events %r are kept for waits from now on; earlier ones are not known. "
                 "To keep them before the first wait, declare awaits=[%r].",
@@ -262,7 +267,7 @@ class EventWait:
                 extra={"action": "awaited_name_learned"},
             )
         self._attempt.as_owner(directory.current)
-        return True
+        return not declared
 
     def _tell_unknown(self, known: int) -> None:
         if known <= self._created:

@@ -1,4 +1,4 @@
--- Notes that a step waits for events of a name that no function declares. (G1)
+-- Notes that a step waits for events of a name, until it has ended. (G1)
 --
 -- KEYS[1] tag of partition 0
 -- ARGV[1] name of the event
@@ -6,8 +6,10 @@
 --
 -- Reply   {"learned"} | {"full"}: 10,000 names are known
 --
--- The names are a part of the directory: a new one changes its version, so a router that
--- does not know of it yet notices before it gives up an event. A repeat finds the name.
+-- A name that functions declare is noted too: their next release may declare it no more,
+-- and the wait still gets its event. The names are a part of the directory: a new one
+-- changes its version, so a router that does not know of it yet notices before it gives
+-- up an event. A repeat finds the name.
 -- Bound: 100 names that are forgotten.
 
 local MAX_NAMES = 10000

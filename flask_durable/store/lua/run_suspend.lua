@@ -118,7 +118,9 @@ if how == 'retry' then
 else
   if was == 'waiting' then due = number end
   value = memo(due > now and 'waiting' or becomes, token, due, order, ARGV[9])
-  if was == 'waiting' and due > now then value = existing end
+  -- What is awaited is that of the latest call: it may be of another release.
+  local kept = how == 'sleep' or how == 'poll'
+  if was == 'waiting' and due > now and kept then value = existing end
 end
 local taken
 local inbox = signals_key(run[9] or id)

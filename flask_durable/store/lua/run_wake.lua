@@ -7,7 +7,7 @@
 -- ARGV[3] event id
 -- ARGV[4] when the event was seen first, milliseconds since 1970
 -- ARGV[5] the end of the wait, milliseconds since 1970; "" if the memo says it
--- ARGV[6] payload of the memo, if there is none yet
+-- ARGV[6] payload of the memo: that of the wait that the event fits
 -- ARGV[7] text of the event, opaque
 --
 -- Reply   {"queued", time, function, queue}  the run goes on with it; its message is owed
@@ -34,14 +34,13 @@ if not run[1] then return {'settled'} end
 
 local token = 'event:' .. event
 local existing = redis.call('HGET', steps_key(id), step)
-local ends, order, payload = tonumber(ARGV[5]), nil, ARGV[6]
+local ends, order = tonumber(ARGV[5]), nil
 if existing then
   local was, by
   was, by, ends, order = head(existing)
   if was ~= 'waiting' then
     return by == token and given(id) or {'settled'}
   end
-  payload = string.match(existing, '^[^\n]*\n(.*)$')
 end
 if terminal(run[1]) then return {'settled'} end
 if event == run[2] then return {'own'} end
@@ -52,7 +51,7 @@ if redis.call('SADD', used, event) == 0 then return {'used'} end
 
 local now = clock()
 order = order or text(redis.call('HLEN', steps_key(id)) + (run[3] or 0))
-local value = memo('done', token, now, order, payload .. ARGV[7])
+local value = memo('done', token, now, order, ARGV[6] .. ARGV[7])
 put(id, 'dispatches', '0', 'attempt', '0')
 answer_wait(id, step, existing, value, now)
 return given(id)

@@ -28,7 +28,10 @@
 -- caller takes the events one after the other (run_wake), and calls again if it could use
 -- none. So the oldest event wins, and a wait is registered only once all are used.
 --
--- A repeat finds the wait and changes nothing; its end is that of the first call.
+-- A repeat finds the wait and changes nothing; its end is that of the first call. A wait
+-- for other values is not a repeat: another release asks for them, and its wait takes the
+-- place of the earlier one. Neither is one from before the run was created: an id may come
+-- again.
 -- Bound: 10 events a call.
 
 -- Path sets that a name may have, and events that one call returns.
@@ -47,7 +50,11 @@ local marks = redis.call('HMGET', kept, 'cut_at', 'since')
 local known = text(math.max(time_of(marks[1] or '0'), tonumber(marks[2]), now - look_back))
 
 local wait = redis.call('HGET', waits_key(name), member)
-if wait then return {'waiting', string.match(wait, '^%d+ (%d+)'), known} end
+if wait then
+  local stamp, ends, was = string.match(wait, '^(%d+) (%d+) (%S*)\n')
+  if was == digest and time_of(stamp) >= created then return {'waiting', ends, known} end
+  forget_wait(name, member)
+end
 
 local ends = ARGV[8]
 ends = string.match(ends, '^@(%d+)') or text(now + tonumber(ends))
