@@ -19,6 +19,7 @@ from ..events.builtin import INVOKED
 from ..events.model import Event
 from ..events.model import EventData
 from ..events.model import RESERVED_PREFIX
+from ..functions.function import FAILURE_SUFFIX
 from ..functions.function import Function
 from ..messages import EventMessage
 from ..serialization import Codec
@@ -74,8 +75,13 @@ def id_of(function: t.Any) -> str:
 def callee_of(services: EngineServices, id: str) -> Callee:
     """Return the function to be run, from the code here or from the directory.
 
-    :raises StepUsageError: No process has it.
+    :raises StepUsageError: No process has it, or it is a failure handler.
     """
+    if id.endswith(FAILURE_SUFFIX):
+        raise StepUsageError(
+            f"{id!r} is a failure handler, which only the failure of a run starts.",
+            hint="Put the work into a durable function of its own, and start that.",
+        )
     code = services.functions.get(id)
     if code is not None:
         names = tuple(dict.fromkeys([*code.schemas, *code.triggers]))

@@ -156,6 +156,19 @@ class StepOptions:
         }
         return replace(self, **given)
 
+    def refuse_for(self, operation: str) -> None:
+        """Refuse these options for an operation that they mean nothing to.
+
+        :param operation: Its name, such as ``"sleep"``.
+        :raises StepUsageError: An option is set.
+        """
+        if self is not NO_OPTIONS and self != NO_OPTIONS:
+            raise StepUsageError(
+                f"step.options(...) do not apply to step.{operation}.",
+                hint="They apply to run, transaction, send_event, poll, and to map of "
+                "a function that takes an item alone. Use step tools without them.",
+            )
+
     def effective_retries(self, function_retries: int) -> int:
         """Return the retries of a step with these options.
 
@@ -264,3 +277,7 @@ def _seconds(name: str, value: t.Any) -> float | None:
     if seconds == 0:
         raise ValueError(f"{name}=0 leaves no time: give more, or None for no limit.")
     return seconds
+
+
+#: The options of step tools that were given none.
+NO_OPTIONS = StepOptions()

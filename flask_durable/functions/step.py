@@ -84,6 +84,11 @@ class Step(abc.ABC):
     ) -> Step:
         """Return step tools with other options; ``None`` is "as the function says".
 
+        They are for operations that call a function: :meth:`run`, :meth:`transaction`,
+        :meth:`send_event`, :meth:`poll`, and :meth:`map` over a callable that takes an
+        item alone. The other operations of these tools raise
+        :class:`~flask_durable.StepUsageError`.
+
         :param retries: The number of attempts after the first one.
         :param backoff: The delays between attempts.
         :param non_retriable: Errors that end the step at once, besides the function's.

@@ -146,6 +146,23 @@ def test_a_function_that_nobody_has_is_no_callee(any_harness: Harness) -> None:
     assert any_harness.runs.list(parent=run.id) == []
 
 
+def test_a_failure_handler_is_no_callee(any_harness: Harness) -> None:
+    """2.1: only the failure of a run starts a handler."""
+
+    @any_harness.durable.function(on="far/asked")
+    def far(event: Event[t.Any], step: Step) -> None: ...
+
+    @far.on_failure
+    def handle(event: Event[t.Any], step: Step, failure: Failure) -> None: ...
+
+    parent_that(any_harness, lambda event, step: step.invoke("x", "far/on_failure"))
+    run = any_harness.send_and_settle("a/b")
+
+    assert run.status == RunStatus.FAILED
+    assert "is a failure handler" in run.failure.message
+    assert any_harness.runs.list(parent=run.id) == []
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [

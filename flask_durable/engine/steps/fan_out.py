@@ -31,6 +31,7 @@ from ...errors import StepUsageError
 from ...functions.callables import positions_of
 from ...functions.checks import MAX_STEP_NAME
 from ...functions.function import Function
+from ...functions.options import NO_OPTIONS
 from ...functions.options import StepOptions
 from ...functions.step_function import StepFunction
 from ...serialization import Codec
@@ -140,9 +141,12 @@ def map(
     """Carry out :meth:`flask_durable.Step.map`."""
     key = attempt.enter(name)
     if isinstance(fn, (Function, str)):
+        options.refuse_for("map of a durable function")
         mapped = _of_function(attempt, key, fn)
     else:
         check_function(name, fn)
+        if options is not NO_OPTIONS and positions_of(fn)[1] > 1:
+            options.refuse_for("map whose branches have steps of their own")
         mapped = _of_callable(attempt, step, options, key, fn)
     memo = attempt.recall(key, KIND, mapped.sketch)
     if memo is None or not memo.final:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ...common.durations import Duration
 from ...functions.address import Page
+from ...functions.options import NO_OPTIONS
 from ...functions.options import StepOptions
 from ...functions.retries import Backoff
 from ...functions.step import Step
@@ -32,8 +33,6 @@ if t.TYPE_CHECKING:
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
 
-_DEFAULTS = StepOptions()
-
 
 class AttemptStep(Step):
     """The step tools that one attempt gives to its body.
@@ -44,7 +43,7 @@ class AttemptStep(Step):
 
     __slots__ = ("_options", "attempt")
 
-    def __init__(self, attempt: Attempt, options: StepOptions = _DEFAULTS) -> None:
+    def __init__(self, attempt: Attempt, options: StepOptions = NO_OPTIONS) -> None:
         self.attempt = attempt
         self._options = options
 
@@ -85,9 +84,11 @@ class AttemptStep(Step):
         return AttemptStep(self.attempt, self._options.merged(given))
 
     def sleep(self, id: str, duration: Duration, /) -> None:
+        self._options.refuse_for("sleep")
         sleep.sleep(self.attempt, id, duration)
 
     def sleep_until(self, id: str, when: datetime, /) -> None:
+        self._options.refuse_for("sleep_until")
         sleep.sleep_until(self.attempt, id, when)
 
     def invoke(
@@ -99,6 +100,7 @@ class AttemptStep(Step):
         *,
         timeout: Duration | None = None,
     ) -> t.Any:
+        self._options.refuse_for("invoke")
         return invoke.invoke(self.attempt, id, function, data, timeout)
 
     def parallel(
@@ -111,6 +113,7 @@ class AttemptStep(Step):
         return_exceptions: bool = False,
         **branches: t.Callable[[Step], t.Any],
     ) -> dict[str, t.Any]:
+        self._options.refuse_for("parallel")
         return fan_out.parallel(
             self.attempt,
             self,
@@ -149,6 +152,7 @@ class AttemptStep(Step):
     def first(
         self, id: str, /, **branches: t.Callable[[Step], t.Any]
     ) -> tuple[str, t.Any]:
+        self._options.refuse_for("first")
         return fan_out.first(self.attempt, self, id, branches)
 
     def poll(
@@ -177,11 +181,13 @@ class AttemptStep(Step):
         timeout: Duration | None = None,
         match: str | t.Mapping[str, t.Any] | None = None,
     ) -> t.Any:
+        self._options.refuse_for("wait_for_event")
         return wait_for_event.wait_for_event(self.attempt, id, event, timeout, match)
 
     def wait_for_signal(
         self, id: str, name: str, /, *, timeout: Duration | None = None
     ) -> t.Any:
+        self._options.refuse_for("wait_for_signal")
         return wait_for_signal.wait_for_signal(self.attempt, id, name, timeout)
 
     def create_url(
@@ -195,9 +201,11 @@ class AttemptStep(Step):
         button: str = "",
     ) -> Address:
         page = Page(title or id, text, button or id)
+        self._options.refuse_for("create_url")
         return create_url.create_url(self.attempt, id, expires, page)
 
     def wait_for_url(
         self, id: str, url: Address, /, *, timeout: Duration | None = None
     ) -> dict[str, t.Any] | None:
+        self._options.refuse_for("wait_for_url")
         return wait_for_url.wait_for_url(self.attempt, id, url, timeout)

@@ -455,3 +455,38 @@ def test_arguments_of_a_step_are_not_kept_until_the_run_ends(harness: Harness) -
 
     harness.send_and_settle("a/b")
     assert alive == [False]
+
+
+def _nothing(*_: t.Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda step: step.sleep("x", "1h"),
+        lambda step: step.sleep_until("x", datetime.now(timezone.utc)),
+        lambda step: step.invoke("x", "work"),
+        lambda step: step.wait_for_event("x", "a/b", timeout="1h"),
+        lambda step: step.wait_for_signal("x", "go", timeout="1h"),
+        lambda step: step.create_url("x", expires="1h"),
+        lambda step: step.wait_for_url("x", None),
+        lambda step: step.parallel("x", a=_nothing),
+        lambda step: step.first("x", a=_nothing),
+        lambda step: step.map("x", lambda item, step: item, [1]),
+        lambda step: step.map("x", "work", [{}]),
+    ],
+)
+def test_options_are_refused_by_what_calls_no_function(
+    harness: Harness, use: t.Callable[[Step], t.Any]
+) -> None:
+    run = run_body(harness, lambda event, step: use(step.options(retries=5)))
+
+    assert run.status == RunStatus.FAILED
+    assert run.failure is not None
+    assert "step.options(...) do not apply" in run.failure.message
+    assert not run.steps
+
+
+def test_options_that_say_nothing_are_none(harness: Harness) -> None:
+    run = run_body(harness, lambda event, step: step.options().sleep("x", "1h"))
+    assert run.status == RunStatus.SUSPENDED
