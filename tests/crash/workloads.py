@@ -7,6 +7,9 @@ import typing as t
 from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
+from urllib.parse import urlsplit
+
+from flask import current_app
 
 from flask_durable import current_run
 from flask_durable import Durable
@@ -185,7 +188,7 @@ class Waits(Workload):
 
     Of the events two come before their waits, one while it is waited for, and one has a
     time that is still to come. One signal comes before its wait, one after. For one
-    event and one signal the run waits as long as it can.
+    event and one signal the run waits as long as it can. An address is answered.
     """
 
     EVENT = "trip/planned"
@@ -221,21 +224,36 @@ class Waits(Workload):
                 "seen", "trip/seen", timeout="30d", match="data.number"
             )
             packed = step.wait_for_event("packed", "trip/packed", timeout="30d")
-            step.send_event("ask", Event("trip/asked", {"run": current_run.id}))
+            url = step.create_url("visa", expires="90d")
+            asked = {"run": current_run.id, "href": url.href}
+            step.send_event("ask", Event("trip/asked", asked))
             granted = step.wait_for_event("granted", "trip/granted", timeout="30d")
             stamped = step.wait_for_event("stamped", "trip/stamped", timeout="30d")
             gate = step.wait_for_signal("gate", "call", timeout="30d")
             seat = step.wait_for_signal("seat", "call", timeout="30d")
+            visa = step.wait_for_url("stamp-of-visa", url)
             # Each event and signal was used, and came once.
             again = step.wait_for_event("again", "trip/granted", timeout="1h")
             nobody = step.wait_for_event("nobody", "trip/cancelled", timeout="1h")
             step.run("leave", world.effect)
             nothing = step.wait_for_signal("nothing", "call", timeout="1h")
             events = (seen, packed, granted, stamped, again, nobody)
-            return [*[event and event.data for event in events], gate, seat, nothing]
+            return [
+                *[event and event.data for event in events],
+                gate,
+                seat,
+                visa,
+                nothing,
+            ]
 
         def tell(run: str, what: str) -> None:
             durable.signal(run, "call", f"the {what}", id=f"{what}-7")
+
+        def answer(href: str) -> None:
+            client = current_app.test_client()
+            response = client.post(urlsplit(href).path, json={"by": "clerk"})
+            if response.status_code != 200:
+                raise OSError(response.status)
 
         @durable.function(on="trip/asked")
         def clerk(event: Event[t.Any], step: Step) -> None:
@@ -247,13 +265,15 @@ class Waits(Workload):
             step.run("order-a-taxi", taxi.start, {}, id="taxi-7")
             step.sleep("look-up", "2h")
             step.run("tell-seat", tell, run, "seat")
+            step.sleep("walk", "1h")
+            step.run("answer", answer, event.data["href"])
 
         return durable
 
     def check(self, runs: dict[str, t.Any], killed: bool) -> None:
         assert runs["trip"].result == [
             *({"number": 7}, {}, {"number": 8}, {"number": 9}, None, None),
-            *("the gate", "the seat", None),
+            *("the gate", "the seat", {"by": "clerk"}, None),
         ]
 
 

@@ -102,6 +102,8 @@ class World:
             durable=workload.declare(self),
             in_place=in_place,
             DURABLE_QUEUE_URL=queue_url,
+            SECRET_KEY="of the app",
+            DURABLE_EXTERNAL_URL="https://shop.example",
             DURABLE_LEASE=LEASE,
             DURABLE_VISIBILITY_TIMEOUT=VISIBILITY,
             DURABLE_FSYNC=fsync,

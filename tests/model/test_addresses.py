@@ -715,6 +715,69 @@ def test_an_answer_that_comes_while_the_wait_begins_is_not_lost(
     assert len(harness.run_of("order").claims) == 1
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_branch_waits_for_an_address_of_its_run(
+    harness: Harness, early: bool
+) -> None:
+    """1.12: in a branch as outside of one."""
+    made: list[Address] = []
+
+    def answered(step: Step, url: Address) -> dict[str, t.Any] | None:
+        if early:
+            step.sleep("nap", "1h")
+        return step.wait_for_url("answer", url)
+
+    @harness.durable.function(on="order/placed")
+    def order(event: Event[t.Any], step: Step) -> list[t.Any]:
+        url = step.create_url("approve", expires="7d")
+        made.append(url)
+        return [
+            *step.first(
+                "answer",
+                yes=lambda step: answered(step, url),
+                late=lambda step: step.sleep("day", "1d"),
+            )
+        ]
+
+    harness.send("order/placed", id="order")
+    harness.settle()
+    assert len(set(made)) == 1
+    path = urlsplit(made[0].href).path.removeprefix("/base")
+    client = harness.app.test_client()
+    assert client.post(path, json={"a": 1}).status_code == 200
+    assert client.post(path, json={"a": 1}).status_code == 200
+    assert client.post(path, json={"a": 2}).status_code == 409
+    harness.settle()
+    if early:
+        harness.advance(3601)
+
+    assert harness.run_of("order").result == ["yes", {"a": 1}]
+
+
+def test_each_branch_makes_an_address_of_its_own(harness: Harness) -> None:
+    """1.12: an address that was made in a branch."""
+    made: dict[str, Address] = {}
+
+    def ask(name: str, step: Step) -> t.Any:
+        made[name] = step.create_url("approve", expires="7d", title=name)
+        return step.wait_for_url("answer", made[name])
+
+    @harness.durable.function(on="order/placed")
+    def order(event: Event[t.Any], step: Step) -> list[t.Any]:
+        return step.map("ask", ask, ["ada", "bob"])
+
+    harness.send("order/placed", id="order")
+    harness.settle()
+    client = harness.app.test_client()
+    for name in ("bob", "ada"):
+        path = urlsplit(made[name].href).path.removeprefix("/base")
+        assert f"<h1>{name}</h1>" in client.get(path).text
+        assert client.post(path, json={"by": name}).status_code == 200
+        harness.settle()
+
+    assert harness.run_of("order").result == [{"by": "ada"}, {"by": "bob"}]
+
+
 def test_a_server_that_does_not_answer_leaves_the_address_as_it_is(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
