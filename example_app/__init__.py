@@ -32,6 +32,8 @@ def create_app(
     """
     app = Flask(__name__, instance_path=instance_path)
     app.config.from_mapping(
+        # Signs the links in mails. Set FLASK_SECRET_KEY where others reach this app.
+        SECRET_KEY="dev",
         SQLALCHEMY_DATABASE_URI="sqlite:///recordings.db",
         # Several processes write: they wait for each other, at most 15 seconds.
         SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 15}},

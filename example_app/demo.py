@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import UTC
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import urlencode
 from urllib.request import Request
 from urllib.request import urlopen
 from uuid import uuid4
@@ -113,6 +114,7 @@ def _send(url: str, recording_id: str, clip: Path, rehearse: str | None) -> None
 
 def _follow(recording_id: str) -> Run:
     timeline = Timeline(recording_id)
+    approved = False
     run = run_of(recording_id)
     while run is None or not run.status.finished:
         if time.monotonic() > timeline.last_change + PATIENCE:
@@ -121,7 +123,21 @@ def _follow(recording_id: str) -> Run:
         run = run_of(recording_id)
         if run is not None:
             timeline.show(run, chunks_of(run))
+            if run.reason == "url" and not approved:
+                approved = True
+                _approve(recording_id)
     return run
+
+
+def _approve(recording_id: str) -> None:
+    """Do what the owner does: open the link in the mail, and press the button."""
+    mails = recordings.mails(current_app.config["TENANT"])
+    (link,) = [m.link for m in mails if m.recording_id == recording_id and m.link]
+    with urlopen(link, timeout=30) as response:
+        _say(f"The owner opens the link in the mail: GET  →  {response.status}")
+    form = urlencode({"button": "Publish"}).encode()
+    with urlopen(Request(link, data=form), timeout=30) as response:
+        _say(f"The owner presses the button:         POST  →  {response.status}")
 
 
 class Timeline:
@@ -142,6 +158,8 @@ class Timeline:
                 self._tell(record.name, what, "green")
             elif record.kind == "group" and self._is_new(record.name):
                 self._tell(record.name, f"started, {chunks.total} branches")
+            elif record.kind == "url" and record.due is not None:
+                self._tell(record.name, f"waits until {record.due:%-d %B}")
             elif record.failure is not None and self._is_new(
                 record.name, record.attempt
             ):
@@ -149,7 +167,7 @@ class Timeline:
                 _say(f"{'':32}{record.failure.message}{_again(run)}")
         done = {record.name for record in run.steps if record.status == "done"}
         current = next((name for name in STEPS if name not in done), "")
-        if run.status == "running" and current not in ("", "chunks"):
+        if run.status == "running" and current not in ("", "chunks", "approval"):
             self._tell(current, "started")
         self._show_kill(chunks)
         if self._is_new("percent", chunks.percent):

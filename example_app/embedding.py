@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 
 #: The length of a vector.
-SIZE = 256
+SIZE = 512
 
 _WORD = re.compile(r"[^\W_]+")
 

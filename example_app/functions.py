@@ -24,7 +24,7 @@ from .rehearsal import Rehearsal
 durable = Durable()
 
 #: The time that an owner has to approve a recording.
-REVIEW = "7d"
+APPROVAL = "7d"
 
 
 class TranscriptionRequested(EventData, name="transcription/requested"):
@@ -74,8 +74,21 @@ def transcribe_audio(
     transcript = step.run("join", steps.join, id, passages)
     embedding = step.run("embed", embed, transcript.text)
     step.run("index", steps.index, id, transcript, embedding)
+    result: dict[str, t.Any] = {"chunks": len(passages), "words": transcript.words}
+
+    link = step.create_url(
+        "approval-link",
+        expires=APPROVAL,
+        title=f"Publish “{request.title or 'Untitled'}”?",
+        text=f"It has {transcript.words} words, and you alone can see it so far.",
+        button="Publish",
+    )
+    step.run("ask-owner", steps.ask_owner, id, request.tenant, link.href, link.expires)
+    if step.wait_for_url("approval", link) is None:
+        step.run("leave-unpublished", steps.leave_unpublished, id)
+        return {**result, "published": False}
     step.transaction("publish", steps.publish, id, request.tenant, transcript.words)
-    return {"chunks": len(passages), "words": transcript.words}
+    return {**result, "published": True}
 
 
 @transcribe_audio.on_failure

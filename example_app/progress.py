@@ -26,6 +26,8 @@ STEPS = {
     "join": "Join the words",
     "embed": "Compute its likeness",
     "index": "Make it searchable",
+    "ask-owner": "Ask the owner",
+    "approval": "Wait for the owner",
     "publish": "Publish it",
 }
 
@@ -34,8 +36,9 @@ STEPS = {
 class StepProgress:
     """One step as a reader sees it.
 
-    :param state: The word ``"waiting"``, ``"running"``, ``"retrying"``, ``"done"``,
-        ``"failed"`` or, where the run ended before it, ``"skipped"``.
+    :param state: The word ``"waiting"``, ``"running"``, ``"retrying"``, ``"asking"``
+        (its owner), ``"done"``, ``"failed"`` or, where the run ended before it,
+        ``"skipped"``.
     :param detail: The seconds that it took, or another word on its state.
     :param note: The last error on the way, or an empty text.
     """
@@ -123,7 +126,7 @@ def progress_of(recording: Recording) -> Progress:
         status = run.status.value
     elif status == Status.PUBLISHED and run is not None and not run.status.finished:
         status = Status.PROCESSING.value
-    finished = status not in (Status.QUEUED, Status.PROCESSING)
+    finished = status not in (Status.QUEUED, Status.PROCESSING, Status.REVIEW)
     return Progress(status, finished, chunks.percent, _steps(run, chunks, recording))
 
 
@@ -156,18 +159,27 @@ def _state(record: StepRecord, run: Run | None) -> str:
         return record.status
     if run is None or run.status.finished:
         return "skipped"
-    waits = record.status == "waiting"  # for its branches
-    return "running" if waits or run.status == "running" else "retrying"
+    if record.status == "waiting":
+        return "asking" if record.kind == "url" else "running"
+    return "running" if run.status == "running" else "retrying"
 
 
 def _detail(record: StepRecord | None, chunks: Chunks) -> str:
     if record is None:
         return ""
     if record.status == "done" and record.duration is not None:
-        return f"{record.duration:.2f} s"
+        return _time(record.duration)
     if record.kind == "group":
         return f"{chunks.done} of {chunks.total}"
+    if record.due is not None:
+        return f"until {record.due:%-d %B}"
     return ""
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _note(record: StepRecord | None) -> str:

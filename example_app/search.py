@@ -25,8 +25,10 @@ from .recordings import visible_to
 #: The most words of a query that are used.
 MAX_WORDS = 20
 
-#: The least similarity of what counts as similar.
-SIMILAR = 0.2
+#: The least similarity of recordings that are alike, and of one and a query, which has
+#: few of the words of what it is meant to find.
+ALIKE = 0.3
+LIKE_QUERY = 0.12
 
 # Two characters that no transcript has stand for the marks until the rest is escaped.
 _OPEN, _CLOSE = "\x02", "\x03"
@@ -86,10 +88,12 @@ def find(query: str, tenant: str, limit: int = 50) -> list[Hit]:
 
 def like(query: str, tenant: str) -> list[Hit]:
     """Return the recordings that are similar to a text, such as a misspelt query."""
-    return nearest(embed(query), tenant)
+    return nearest(embed(query), tenant, least=LIKE_QUERY)
 
 
-def nearest(vector: t.Sequence[float], tenant: str, limit: int = 5) -> list[Hit]:
+def nearest(
+    vector: t.Sequence[float], tenant: str, *, least: float = ALIKE, limit: int = 4
+) -> list[Hit]:
     """Return the recordings with the most similar vectors, the nearest first.
 
     It looks at each, which takes a second for some hundred thousand. More need an index
@@ -99,7 +103,7 @@ def nearest(vector: t.Sequence[float], tenant: str, limit: int = 5) -> list[Hit]
     near = {
         id: closeness
         for id, other in db.session.execute(query)
-        if other and (closeness := similarity(vector, other)) >= SIMILAR
+        if other and (closeness := similarity(vector, other)) >= least
     }
     nearest = sorted(near, key=lambda id: near[id], reverse=True)[:limit]
     found = db.session.scalars(select(Recording).where(Recording.id.in_(nearest)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from dataclasses import dataclass
+from datetime import datetime
 
 from flask_durable import current_run
 from flask_durable import NonRetriable
@@ -109,6 +110,26 @@ def index(
     search.put(recording_id, transcript.text)
     recordings.change(recording_id, embedding=embedding)
     db.session.commit()
+
+
+def ask_owner(recording_id: str, tenant: str, link: str, expires: datetime) -> None:
+    """Send the owner a mail with the link that publishes, once.
+
+    :param link: The signed address. It is a secret of the owner's.
+    """
+    key = f"{recording_id}:ask"
+    if current_run and current_run.step:
+        key = current_run.step.idempotency_key
+    message = f"Its words are there. You can publish it until {expires:%-d %B}."
+    recordings.write_mail(key, recording_id, tenant, message, link)
+    recordings.change(recording_id, status=Status.REVIEW)
+    db.session.commit()
+
+
+def leave_unpublished(recording_id: str) -> None:
+    """Note that the owner did not answer in time."""
+    reason = "Its owner did not publish it in time: only the owner can see it."
+    recordings.update(recording_id, status=Status.UNPUBLISHED, reason=reason)
 
 
 def publish(recording_id: str, tenant: str, words: int) -> None:

@@ -56,6 +56,7 @@ def example(
         "DURABLE_REDIS_URL": valkey.url,
         "DURABLE_NAMESPACE": namespace,
         "DURABLE_FSYNC": "off",
+        "DURABLE_EXTERNAL_URL": "http://library.test",
     }
     app = create_app(config, instance_path=str(tmp_path / "instance"))
     harness = ExampleHarness(app)

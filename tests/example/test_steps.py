@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import typing as t
 from dataclasses import replace
+from datetime import datetime
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -24,15 +26,20 @@ from example_app.models import Mail
 from example_app.models import Recording
 from flask_durable import Event
 from flask_durable import Failure
+from flask_durable.functions.address import Address
 
 SAMPLE = "samples/sense-and-sensibility-0920.wav"
 
 
 class PlainStep:
-    """Calls each step, and notes its name."""
+    """Calls each step, and notes its name.
 
-    def __init__(self) -> None:
+    :param answer: The answer of the recording's owner.
+    """
+
+    def __init__(self, answer: dict[str, t.Any] | None = None) -> None:
         self.names: list[str] = []
+        self.answer = answer
 
     def run(self, id: str, fn: t.Callable[..., t.Any], *args: t.Any) -> t.Any:
         self.names.append(id)
@@ -52,6 +59,14 @@ class PlainStep:
     ) -> list[t.Any]:
         return [self.run(f"{id}[{n}]", fn, item) for n, item in enumerate(items)]
 
+    def create_url(self, id: str, **page: t.Any) -> Address:
+        self.names.append(id)
+        return Address("http://library.test/link", datetime.now(UTC), "run")
+
+    def wait_for_url(self, id: str, url: Address) -> dict[str, t.Any] | None:
+        self.names.append(id)
+        return self.answer
+
 
 def requested(path: str = SAMPLE, **values: t.Any) -> Event[TranscriptionRequested]:
     data = TranscriptionRequested(audio_path=path, tenant="ann", **values)
@@ -70,7 +85,7 @@ def indexed(id: str, words: str) -> media.Transcript:
 
 
 def test_the_function_publishes_a_recording(app: Flask) -> None:
-    step = PlainStep()
+    step = PlainStep({"button": "Publish"})
 
     result = transcribe_audio(requested(title="A clip"), t.cast(t.Any, step))
 
@@ -84,6 +99,9 @@ def test_the_function_publishes_a_recording(app: Flask) -> None:
         "join",
         "embed",
         "index",
+        "approval-link",
+        "ask-owner",
+        "approval",
         "publish",
     ]
     recording = recordings.get("r1")
@@ -91,12 +109,16 @@ def test_the_function_publishes_a_recording(app: Flask) -> None:
     assert recording.status == "published"
     assert recording.title == "A clip"
     assert recording.segments == 2
-    assert result == {"chunks": 3, "words": len(recording.text.split())}
+    words = len(recording.text.split())
+    assert result == {"chunks": 3, "words": words, "published": True}
     assert [hit.recording_id for hit in search.find("amiable woman", "bob")] == ["r1"]
     assert [
         hit.recording_id for hit in search.like("maried a more amiable", "bob")
     ] == ["r1"]
-    assert [mail.tenant for mail in rows(Mail)] == ["ann"]
+    assert [(mail.tenant, mail.link) for mail in rows(Mail)] == [
+        ("ann", "http://library.test/link"),
+        ("ann", ""),
+    ]
     assert not storage.sound_file("r1").exists()
 
 
@@ -110,11 +132,12 @@ def test_every_step_run_twice_leaves_one_result(app: Flask) -> None:
     for _ in range(2):
         transcript = steps.join("r1", passages)
         steps.index("r1", transcript, embed(transcript.text))
+        steps.ask_owner("r1", "ann", "http://library.test/link", datetime.now(UTC))
 
     assert metadata.codec == "pcm_s16le"
     assert len(stream.segments) == 2
     assert len(speech.chunks) == 3
-    assert len(rows(Recording)) == 1
+    assert len(rows(Recording)) == len(rows(Mail)) == 1
     assert len(search.find("once upon a time", "ann")) == 1
     assert len(list((storage.media_folder() / "streams").iterdir())) == 1
     assert list((storage.media_folder() / "sounds").iterdir()) == []

@@ -66,6 +66,8 @@ class DevStack:
     No stack sees the data of an earlier one, or that of ``flask durable dev``. In the
     block :attr:`app` uses the server too.
 
+    When the app has no ``DURABLE_EXTERNAL_URL``, it is that of the web app.
+
     When the app has a ``DURABLE_REDIS_URL``, that server is used and none is started.
     Its data stays: give tests a ``DURABLE_NAMESPACE`` of their own.
 
@@ -276,6 +278,8 @@ class DevStack:
         environment = dict(os.environ)
         if self.server is not None:
             environment["FLASK_DURABLE_REDIS_URL"] = self.redis_url
+        if self.settings.external_url is None and not self.app.config["SERVER_NAME"]:
+            environment["FLASK_DURABLE_EXTERNAL_URL"] = self.url
         if self.is_local:
             # The endpoint for events may be open without a key.
             environment[DEVELOPMENT_MARK] = "1"

@@ -31,6 +31,13 @@ from ..processes import gone
 #: The module's name, so that it is not mistaken for another app.
 MODULE = "stack_test_app"
 
+ADDRESS = """
+
+@durable.function(on="address/asked")
+def address(event, step):
+    return step.create_url("link", expires="1h").href
+"""
+
 
 @pytest.fixture
 def app_import(
@@ -110,6 +117,21 @@ def test_a_stack_with_several_worker_processes_becomes_ready(app_import: str) ->
     with DevStack(app_import, port=0, processes=2, quiet=True) as stack:
         stack.wait_ready(TIMEOUT)
         assert greeting_of(stack, "ada") == {"greeting": "Hello, Ada"}
+
+
+def test_the_addresses_that_a_worker_makes_are_those_of_the_web_app(
+    app_import: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{MODULE}.py").write_text(APP + ADDRESS)
+    monkeypatch.setenv("FLASK_SECRET_KEY", "not a secret")
+    with DevStack(app_import, port=0, quiet=True) as stack, stack.app.app_context():
+        stack.wait_ready(TIMEOUT)
+        stack.durable.send("address/asked", {}, id="once")
+        runs = stack.durable.runs
+        wait_until(lambda: runs.of_event("once"), timeout=TIMEOUT)
+        (run,) = runs.of_event("once")
+        address = runs.wait(run.id, timeout=TIMEOUT).result
+    assert address.startswith(f"{stack.url}/durable/answers/")
 
 
 def test_a_quiet_stack_writes_what_its_processes_print_to_files(
