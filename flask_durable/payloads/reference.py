@@ -15,7 +15,7 @@ EVENTS = "events"
 #: Folder of the object that a check of the blob store writes.
 HEALTH = "health"
 
-#: What follows the first part of a run's id, see ``common/ids.py``: of a child, of a
+#: The rest of a run's id after its first part, see ``common/ids.py``: of a child, of a
 #: branch, of a failure handler's run.
 _SUFFIX = r"\.(?:[0-9a-v]{26}|b-[0-9a-v]{16}|failure(?:-[0-9]+)?)"
 
