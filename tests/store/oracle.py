@@ -66,6 +66,8 @@ class Group:
     tolerate: int
     most: int
     memo: str
+    total: int
+    again: str
     filled: int = 0
     under: int = 0
     ended: int = 0
@@ -631,10 +633,9 @@ class Oracle:
             new = Memo("waiting", token, 0, run.order_of(step), head + body)
             if full := self._full(run, step, new, most_steps, most_bytes):
                 return ["full", full]
-            if group is not None:
-                self._leave_orphans(run)
+            again = "" if group is None else "1"
             outcomes = {} if group is None else group.outcomes
-            group = Group(token, until, limit, tolerate, most_bytes, head)
+            group = Group(token, until, limit, tolerate, most_bytes, head, total, again)
             group.outcomes = outcomes
             run.memos[step], run.groups[step] = new, group
             run.children, run.dispatches, run.attempt = "1", 0, 0
@@ -656,6 +657,8 @@ class Oracle:
         if group.filled < total:
             self.leases[id] = self.now + lease
             return ["more", self._owed_branches(branches)]
+        if group.again:
+            self._leave_orphans(run)
         self._leave(run, ["suspended", "0", "branches"])
         run.status, run.reason, run.waiting = "suspended", "branches", step
         run.dispatches = run.attempt = 0
@@ -898,7 +901,17 @@ class Oracle:
     def _is_orphan(self, child: Run) -> bool:
         if child.parent is None or child.status in FINISHED:
             return False
-        return self._awaited_by(child) is None
+        return self._awaited_by(child) is None and not self._may_be_asked_for(child)
+
+    def _may_be_asked_for(self, child: Run) -> bool:
+        """Return whether a beginning that still has pages may ask for a branch."""
+        parent = self.runs.get(child.parent or "")
+        if parent is None or parent.status in FINISHED or child.by is None:
+            return False
+        group = parent.groups[child.parent_step or ""]
+        memo = parent.memos.get(child.parent_step or "")
+        waits = memo is not None and memo.status == "waiting"
+        return waits and group.filled < group.total
 
     def _awaited_by(self, child: Run) -> Memo | None:
         """Return the memo that waits for a child."""

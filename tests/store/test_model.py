@@ -688,7 +688,8 @@ class Model(RuleBasedStateMachine):
         if run.kind != "branch" or (run.status, run.reason) != ("suspended", "limit"):
             return False
         group = self.oracle.runs[run.parent or ""].groups[run.parent_step or ""]
-        return id in group.next or self.oracle._is_orphan(run)
+        asked = self.oracle._may_be_asked_for(run)
+        return id in group.next or asked or self.oracle._is_orphan(run)
 
     @invariant()
     def no_more_branches_are_under_way_than_may(self) -> None:

@@ -214,6 +214,24 @@ def test_a_new_owner_keeps_what_exists(kit: Kit) -> None:
     assert kit.status(parent) == "queued"
 
 
+def test_no_branch_is_an_orphan_while_a_new_owner_asks_for_them(kit: Kit) -> None:
+    parent = kit.running()
+    start(kit, parent, "ab", total=4)
+    start(kit, parent, "c", offset=2, total=4)
+    kit.lose(parent)
+    for place in "bc":
+        kit.claim(f"{parent}.b-{place}", f"w{place}")
+    kit.claim(parent, "t2")
+    start(kit, parent, "a", "t2", total=2)
+    assert kit.sweep().timeouts == []
+    for place in "bc":
+        kit.store.admin(f"{parent}.b-{place}", "orphaned")
+    assert states(kit, parent, "bc") == ["running", "running"]
+
+    start(kit, parent, "b", "t2", offset=1, total=2)
+    assert kit.sweep().timeouts == [f"orphan:{parent}.b-c"]
+
+
 def test_a_new_owner_with_a_shorter_list_waits_for_that_alone(kit: Kit) -> None:
     parent = kit.running()
     start(kit, parent, "abc", total=4)

@@ -37,7 +37,8 @@
 -- The group of the step is one hash:
 --
 --   by        the token of the attempt that began it last
---   filled    the number of branches in the pages so far
+--   filled, total   the number of branches in the pages so far, and in all pages
+--   again     "1" if it was begun before, otherwise ""
 --   under     the number of branches that are under way
 --   ended, failed   the number of branches that ended, and of those that failed
 --   until, limit, tolerate, most, memo   as in ARGV[11], [12], [13], [8], [5]
@@ -48,7 +49,8 @@
 -- beginning. Races that this closes:
 --
 --   a death between two pages   the next owner begins again from the first page: what
---                               exists goes on, and is asked for by the new token.
+--                               exists goes on, and is asked for by the new token. No
+--                               branch is an orphan before the last page.
 --   a branch ends               before the last page: it is counted, and the last page
 --                               finds the outcome. After: the parent is SUSPENDED.
 --   the parent is retried       a branch that is done stays so, one that is under way is
@@ -141,12 +143,11 @@ if begins then
   write_memo(id, step, existing, value)
   existing = value
   put(id, 'children', '1', 'dispatches', '0', 'attempt', '0')
-  -- Branches that the newest beginning does not ask for, as its list is shorter.
-  if known[1] then leave_orphans(id, now) end
   redis.call('SADD', tag .. ':groups:' .. id, step)
   redis.call('UNLINK', waiting)
   redis.call('HSET', group, 'by', token, 'until', ARGV[11], 'limit', ARGV[12],
-    'tolerate', ARGV[13], 'most', ARGV[8], 'memo', ARGV[5], 'failed', '0')
+    'tolerate', ARGV[13], 'most', ARGV[8], 'memo', ARGV[5], 'failed', '0',
+    'total', text(total), 'again', known[1] and '1' or '')
 end
 
 local function start(branch, from, created, place)
@@ -255,6 +256,8 @@ if filled < total then
   redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
   return {'more', owed()}
 end
+-- Branches that the newest beginning did not ask for, as its list is shorter.
+if redis.call('HGET', group, 'again') == '1' then leave_orphans(id, now) end
 disown(id, 'suspended', now)
 set_status(id, run[1], 'suspended', run[5], 'reason', 'branches', 'waiting', step,
   'dispatches', '0', 'attempt', '0', 'last_token', token,

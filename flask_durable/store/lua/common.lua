@@ -326,22 +326,32 @@ local CANCELLED = '{"type":"RunCancelled","message":"the run was cancelled",'
 local function group_key(parent, step) return tag .. ':group:' .. parent .. ':' .. step end
 local function next_key(parent, step) return tag .. ':next:' .. parent .. ':' .. step end
 
--- Returns the memo of a parent's step that still waits for the branch, or nil. The group
--- waits for those branches alone that its newest beginning asked for, named by its token.
-local function awaited_branch(parent, step, by)
+-- Returns the memo of a step that waits for its branches, or nil.
+local function waiting_group(parent, step)
   local status = get(parent, 'status')[1]
   if not status or terminal(status) then return end
-  if redis.call('HGET', group_key(parent, step), 'by') ~= by then return end
   local existing = redis.call('HGET', steps_key(parent), step)
   if existing and string.sub(existing, 1, 8) == 'waiting ' then return existing end
 end
 
+-- Returns the memo of a parent's step that still waits for the branch, or nil. The group
+-- waits for those branches alone that its newest beginning asked for, named by its token.
+local function awaited_branch(parent, step, by)
+  if redis.call('HGET', group_key(parent, step), 'by') ~= by then return end
+  return waiting_group(parent, step)
+end
+
 -- True for an unfinished child or branch that its parent does not wait for any more.
+-- While a beginning still has pages to come it may ask for any branch that there is.
 local function orphaned(id)
   local child = get(id, 'status', 'parent', 'parent_step', 'parent_generation', 'by')
-  if not child[2] or terminal(child[1]) then return false end
-  if child[5] then return not awaited_branch(child[2], child[3], child[5]) end
-  return not awaited_by(child[2], child[3], child[4])
+  local parent, step = child[2], child[3]
+  if not parent or terminal(child[1]) then return false end
+  if not child[5] then return not awaited_by(parent, step, child[4]) end
+  if awaited_branch(parent, step, child[5]) then return false end
+  local pages = redis.call('HMGET', group_key(parent, step), 'filled', 'total')
+  local begins = tonumber(pages[1] or '0') < tonumber(pages[2] or '0')
+  return not (begins and waiting_group(parent, step))
 end
 
 -- True for a branch that is orphaned, or below one that is. What comes for its run is
