@@ -92,7 +92,7 @@ class RunAdmin:
         if reply.queued:
             self._outbox.send_runs([parent_of(record, reply.queued, reply.branch)])
         self._outbox.send_events(run_events.entries(run_id, record, events))
-        self._confirm()
+        self._outbox.confirm_at_once()
         return record
 
     def _cancel_children(self, run_id: str) -> None:
@@ -173,7 +173,7 @@ class RunAdmin:
                 self._outbox.send_runs(
                     [(reply.run, reply.function, reply.queue, reply.time)]
                 )
-                self._confirm()
+                self._outbox.confirm_at_once()
 
     def _events(self, run_id: str, record: Record) -> list[str]:
         if record.get("kind") == "branch":  # whose end is not its run's
@@ -240,24 +240,13 @@ class RunAdmin:
             self._outbox.send_runs(
                 [(run_id, record["function"], record["queue"], queued)]
             )
-            self._confirm()
+            self._outbox.confirm_at_once()
 
     def _record(self, run_id: str) -> Record:
         # Without the memos: they may be megabytes.
         for record in self._store.read_records([run_id]):
             return record
         raise _not_found(run_id)
-
-    def _confirm(self) -> None:
-        # A process that is no worker has no sweeper to do it later.
-        try:
-            self._outbox.confirm()
-        except TRANSIENT as error:
-            logger.warning(
-                "Sent messages are not confirmed: %s",
-                error,
-                extra={"action": "send_unconfirmed"},
-            )
 
 
 def _not_found(run_id: str) -> RunNotFound:

@@ -20,13 +20,11 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ..common.safe_logging import get_logger
 from ..common.times import now_milliseconds
 from ..errors import UnavailableError
 from ..functions.address import Page
 from ..functions.address import signal_of
 from ..redis.errors import is_transient
-from ..redis.errors import TRANSIENT
 from ..store.barrier import Barrier
 from ..store.inbox import AddressState
 from ..store.inbox import Inbox
@@ -44,8 +42,6 @@ T = t.TypeVar("T")
 
 #: ``open`` takes an answer; ``answered`` has one; ``over`` takes none any more.
 State = t.Literal["open", "answered", "over"]
-
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,9 @@ class Answers:
         )
         match reply:
             case Woken():
-                self._send(reply)
+                queued = (reply.run, reply.function, reply.queue, reply.time)
+                self._outbox.send_runs([queued])
+                self._outbox.confirm_at_once()
             case Taken():
                 pass
             case OtherMark():
@@ -174,16 +172,3 @@ class Answers:
             return None
         about = json.loads(payloads.open(found.memo.about))
         return Page(about["title"], about["text"], about["button"]), about["ends"]
-
-    def _send(self, woken: Woken) -> None:
-        run = (woken.run, woken.function, woken.queue, woken.time)
-        self._outbox.send_runs([run])
-        try:
-            # A process that is no worker has no sweeper to do it later.
-            self._outbox.confirm()
-        except TRANSIENT as error:
-            logger.warning(
-                "What was sent is not confirmed: %s",
-                error,
-                extra={"action": "send_unconfirmed"},
-            )

@@ -255,6 +255,20 @@ class Outbox:
         if failures:
             raise failures[0]
 
+    def confirm_at_once(self) -> None:
+        """Confirm what was sent, or log that the state server did not answer.
+
+        For a process that is no worker: it has no sweeper that confirms a little later.
+        """
+        try:
+            self.confirm()
+        except TRANSIENT as error:
+            logger.warning(
+                "Sent messages are not confirmed: %s",
+                error,
+                extra={"action": "send_unconfirmed"},
+            )
+
     def _send(self, queue: str, bodies: list[str]) -> list[Exception | None]:
         """Send *bodies*; return for each why the queue did not take it, or ``None``."""
         began = time.monotonic()

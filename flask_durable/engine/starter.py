@@ -20,11 +20,9 @@ import typing as t
 from ..common.ids import new_event_id
 from ..common.ids import run_id
 from ..common.interruption import shielded
-from ..common.safe_logging import get_logger
 from ..errors import UnavailableError
 from ..messages import EventMessage
 from ..redis.errors import is_transient
-from ..redis.errors import TRANSIENT
 from ..store.barrier import Barrier
 from ..store.memory_guard import MemoryGuard
 from ..store.replies import Creation
@@ -38,8 +36,6 @@ from .children import message_for
 from .event_sender import announced
 from .outbox import Outbox
 from .services import EngineServices
-
-logger = get_logger(__name__)
 
 
 class RunStarter:
@@ -89,7 +85,9 @@ class RunStarter:
                 raise
             told.outcomes = ["accepted"]
             if isinstance(reply, Queued):
-                self._send(run, reply)
+                queued = (run.id, run.function, run.queue, reply.time)
+                self._outbox.send_runs([queued])
+                self._outbox.confirm_at_once()
         return run.id
 
     def _new_run(self, callee: Callee, message: EventMessage) -> NewRun:
@@ -130,15 +128,3 @@ class RunStarter:
         if services.write_through:
             self._barrier.wait(mark)
         return reply
-
-    def _send(self, run: NewRun, reply: Queued) -> None:
-        self._outbox.send_runs([(run.id, run.function, run.queue, reply.time)])
-        try:
-            # A process that is no worker has no sweeper to do it later.
-            self._outbox.confirm()
-        except TRANSIENT as error:
-            logger.warning(
-                "What was sent is not confirmed: %s",
-                error,
-                extra={"action": "send_unconfirmed"},
-            )

@@ -22,6 +22,8 @@ from ..queue.sqs_proxy import Answer
 from ..queue.sqs_proxy import Proxy
 from ..queue.sqs_proxy import sqs_proxy
 from ..support.harness import Harness
+from ..support.proxy import proxy
+from ..support.proxy import queue_url
 from ..support.servers import SQSServer
 from ..support.servers import ValkeyServer
 from ..support.servers import wait_until
@@ -163,3 +165,24 @@ def test_what_is_sent_for_a_cancelled_or_retried_run_is_confirmed(
 
     outbox = f"{harness.state.store.keys.tag_of(run.id)}:outbox:default"
     assert harness.state.server.client.zcard(outbox) == 0
+
+
+def test_what_was_sent_stands_if_the_state_server_does_not_confirm_it(
+    valkey: ValkeyServer,
+    sqs: SQSServer,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with proxy(valkey.port, b"\0") as network:
+        state = queue_url("redis", network.port)
+        harness = Harness(state, namespace, DURABLE_QUEUE_URL=sqs.url)
+        outbox = harness.state.outbox
+        assert outbox.send_runs([("r1", "read", "default", 1)]) == set()
+        network.take_down()
+
+        outbox.confirm_at_once()
+
+        network.bring_up()
+        harness.close()
+    [line] = [record for record in caplog.records if record.name.endswith("outbox")]
+    assert vars(line)["action"] == "send_unconfirmed"
