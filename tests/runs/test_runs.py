@@ -32,7 +32,7 @@ def test_children_and_branches_are_found_and_their_data_when_it_is_asked_for(
     @harness.durable.function(on="a/b", retries=0)
     def work(event: Event[t.Any], step: Step) -> None:
         step.invoke("text", transcribe, {"path": "a.wav"})
-        step.options(retries=0).map("chunks", chunk, [1, 0], tolerate=1)
+        step.map("chunks", chunk, [1, 0], tolerate=1)
 
     run = harness.send_and_settle("a/b", {"n": 1})
 
