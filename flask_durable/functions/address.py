@@ -47,6 +47,8 @@ class Page(t.NamedTuple):
 def signal_of(token: str) -> str:
     """Return name and id of the signal that the answer to an address becomes.
 
+    ``durable.signal`` can give none of that name.
+
     :param token: The last part of the address.
     """
-    return f"url:{derived_id('address', token)}"
+    return f"@{derived_id('address', token)}"

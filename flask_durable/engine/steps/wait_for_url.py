@@ -54,7 +54,7 @@ def wait_for_url(
         text = payload(
             KIND,
             f"{about}\n",
-            tries=[Try(attempt.server_time, 0)],
+            tries=memo.tries if memo else [Try(attempt.server_time, 0)],
             digest=payloads.digest(sketch),
         )
         what = "the answer to an address"
