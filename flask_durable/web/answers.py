@@ -11,7 +11,7 @@
 status  when
 ======  =======================================================================
 200     the answer is the run's, now or since the same was posted before
-400     the body is not an object of JSON
+400     the body is not an object of JSON, or a malformed form
 404     the address was not signed here; the answer is the same for every such one
 409     another answer was posted before
 410     the address takes no answer any more: its time is over, or the run has ended
@@ -75,7 +75,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 #: The code, and the text for a person, of each status.
 _TOLD = {
     200: ("accepted", "Thank you. Your answer has been received."),
-    400: ("bad_request", "This answer is not an object of JSON."),
+    400: ("bad_request", "This answer is no object of JSON, or a malformed form."),
     404: ("not_found", "There is nothing here."),
     409: ("conflict", "This was answered before, in another way."),
     410: ("gone", "This link takes no answer any more."),
@@ -129,7 +129,9 @@ class _Routes:
             given = self.state.answers.give(*named, token, _answer())
         except (Refused, HTTPException) as error:
             status = error.status if isinstance(error, Refused) else error.code
-            return _told(status or 500)
+            if status not in _TOLD:
+                raise
+            return _told(status)
         except (UnavailableError, PayloadError) as error:
             _log(error)
             return _told(503)
@@ -164,6 +166,8 @@ def _form() -> dict[str, t.Any]:
     if request.files:
         raise Refused(415, "")
     fields = request.form.to_dict(flat=False)
+    if not fields and request.mimetype == "multipart/form-data":
+        raise Refused(400, "")  # Werkzeug makes an empty form of a malformed one
     return {name: v[0] if len(v) == 1 else v for name, v in fields.items()}
 
 

@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
+from urllib.parse import quote
 from urllib.parse import urlsplit
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import redis
 from flask import Flask
@@ -412,6 +415,8 @@ def test_what_is_no_answer_is_refused(harness: Harness) -> None:
         ({"json": {"a": "x" * 2**16}}, 413),
         ({"data": {"a": "x" * 2**16}}, 413),
         ({"data": {"a": (io.BytesIO(b"x"), "a.txt")}}, 415),
+        ({"data": b"x", "content_type": "multipart/form-data"}, 400),
+        ({"data": b"x", "content_type": "multipart/form-data; boundary=b"}, 400),
         ({"data": b"text", "content_type": "text/plain"}, 415),
         ({"data": b"text"}, 415),
     ]
@@ -445,6 +450,35 @@ def test_a_form_that_a_hook_has_read_before_is_an_answer(harness: Harness) -> No
     assert asked.post(data={"a": "x" * 2**16}).status_code == 413
     assert asked.post(data={"a": "1"}).status_code == 200
     assert asked.result == {"a": "1"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_request_to_an_address_is_a_crash(harness: Harness, method: str) -> None:
+    """1.12: what is wrong is refused."""
+    asked = Asked(harness)
+    asked.start()
+    kinds = ["application/json", BROWSER_FORM, "multipart/form-data; boundary=b", ""]
+
+    @hypothesis.settings(max_examples=60, database=None)
+    @hypothesis.given(
+        token=st.none() | st.text(max_size=30),
+        body=st.binary(max_size=60) | st.from_regex(rb'\{"a":[^}]*\}'),
+        kind=st.sampled_from(kinds),
+        accept=st.sampled_from(["", "text/html", "a;q=x", "*/*"]),
+    )
+    def send(token: str | None, body: bytes, kind: str, accept: str) -> None:
+        path = asked.path if token is None else f"/durable/answers/{quote(token, '')}"
+        response = harness.app.test_client().open(
+            path,
+            method=method,
+            data=body,
+            content_type=kind or None,
+            headers={"Accept": accept},
+        )
+        known = (200, 400, 409, 415) if token is None else (404, 308)
+        assert response.status_code in known, response.text
+
+    send()
 
 
 @pytest.mark.parametrize("kind", ["application/json", BROWSER_FORM])
