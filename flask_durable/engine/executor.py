@@ -445,9 +445,10 @@ class Executor:
 
 
 def _new_context(attempt: Attempt, event: t.Any) -> RunContext:
-    started = int(attempt.record.get("started", 0)) / 1000
+    owner, record = owner_of(attempt.run)
+    started = int(record.get("started", 0)) / 1000
     return RunContext(
-        id=owner_of(attempt.run)[0],
+        id=owner,
         function=attempt.function.id,
         event=event,
         attempt=int(attempt.record["attempt"]) + 1,

@@ -890,6 +890,26 @@ def test_current_run_is_the_run_in_a_branch(any_harness: Harness) -> None:
     assert len(keys) == 2
 
 
+def test_a_branch_has_the_time_when_its_run_started(any_harness: Harness) -> None:
+    """2.11: ``current_run`` in a branch is the run's."""
+    seen: set[t.Any] = set()
+
+    def look(step: Step) -> None:
+        seen.add(current_run.started_at)
+        step.sleep("night", "1d")
+
+    def body(event: AnyEvent, step: Step) -> None:
+        seen.add(current_run.started_at)
+        step.sleep("long", "1d")
+        step.parallel("x", look=look)
+
+    parent_that(any_harness, body)
+    any_harness.send_and_settle("a/b")
+    for _ in range(2):
+        any_harness.advance(86400)
+    assert len(seen) == 1
+
+
 def test_an_event_sent_by_a_branch_has_the_same_id_after_a_retry(
     any_harness: Harness,
 ) -> None:
