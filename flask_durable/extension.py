@@ -216,6 +216,8 @@ class Durable(Decorators):
         :raises EventError: The name, the id or the data is not valid.
         :raises RunNotFound: There is no such run.
         :raises RunStateError: The run has ended, or 1,000 signals wait for it.
+        :raises UnavailableError: The state server is full, or does not confirm that it
+            keeps the signal. Giving it again with the same id is harmless.
         """
         state = self._state
         _refuse_in_body()

@@ -230,7 +230,14 @@ class AppState(Stores):
     @functools.cached_property
     def admin(self) -> RunAdmin:
         """The changes that can be made to runs from outside."""
-        return RunAdmin(self.store, self.outbox, self.directory, self.payloads)
+        return RunAdmin(
+            self.store,
+            self.outbox,
+            self.directory,
+            self.payloads,
+            self.memory,
+            self._senders_barrier if self.settings.fsync == "step" else None,
+        )
 
     @functools.cached_property
     def runs(self) -> Runs:

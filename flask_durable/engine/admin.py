@@ -17,12 +17,14 @@ from ..messages import EventMessage
 from ..messages import UndecodableMessage
 from ..payloads.sealing import Payloads
 from ..redis.errors import TRANSIENT
+from ..store.barrier import Barrier
 from ..store.children import ORPHANED
 from ..store.children import unfinished_children
 from ..store.directory import Directory
 from ..store.inbox import Inbox
 from ..store.inbox import inbox_of
 from ..store.inbox import InboxFull
+from ..store.memory_guard import MemoryGuard
 from ..store.replies import Changed
 from ..store.replies import Missing
 from ..store.replies import NotFailed
@@ -46,7 +48,11 @@ logger = get_logger(__name__)
 
 
 class RunAdmin:
-    """Changes runs that this process does not own."""
+    """Changes runs that this process does not own.
+
+    :param memory: The guard that refuses signals where the server has no room for them.
+    :param barrier: The barrier that a signal waits for; ``None`` if it waits for none.
+    """
 
     def __init__(
         self,
@@ -54,11 +60,15 @@ class RunAdmin:
         outbox: Outbox,
         directory: Directory,
         payloads: Payloads,
+        memory: MemoryGuard,
+        barrier: Barrier | None,
     ) -> None:
         self._store = store
         self._outbox = outbox
         self._directory = directory
         self._payloads = payloads
+        self._memory = memory
+        self._barrier = barrier
 
     def cancel(self, run_id: str, reason: str, *, timer: str = "") -> bool:
         """End an unfinished run as CANCELLED, at once.
@@ -151,10 +161,14 @@ class RunAdmin:
         :param data: The data, as JSON text.
         :raises RunNotFound: There is no such run.
         :raises RunStateError: The run has ended, or its inbox is full.
+        :raises UnavailableError: The server is full, or does not say that it is kept.
+            In the second case it may be; giving it again with its id is harmless.
         """
+        self._memory.check()
         sealed = self._payloads.seal_text(data)
         run_id = inbox_of(run_id)
         inbox = Inbox(self._store.server, self._store.keys)
+        mark = self._barrier.mark() if self._barrier is not None else None
         reply = inbox.put(run_id, name, signal_id, sealed)
         match reply:
             case Missing():
@@ -169,11 +183,12 @@ class RunAdmin:
                     hint="1,000 wait at most until steps ask for them, 10,000 come in "
                     "all.",
                 )
-            case Woken():
-                self._outbox.send_runs(
-                    [(reply.run, reply.function, reply.queue, reply.time)]
-                )
-                self._outbox.confirm_at_once()
+        if self._barrier is not None:
+            self._barrier.wait(mark)
+        if isinstance(reply, Woken):
+            run = (reply.run, reply.function, reply.queue, reply.time)
+            self._outbox.send_runs([run])
+            self._outbox.confirm_at_once()
 
     def _events(self, run_id: str, record: Record) -> list[str]:
         if record.get("kind") == "branch":  # whose end is not its run's

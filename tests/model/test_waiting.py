@@ -22,6 +22,7 @@ from flask_durable import RunStateError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
+from flask_durable import UnavailableError
 from flask_durable.cli.timeline import describe
 from flask_durable.engine.router import Router
 from flask_durable.errors import DefinitionError
@@ -744,6 +745,33 @@ def signals_in(durable: Durable, *names: str, nap: bool = False) -> None:
 def signal(harness: Harness, *args: t.Any, **kwargs: t.Any) -> str:
     with harness.app.app_context():
         return harness.durable.signal(harness.run_of("order").id, *args, **kwargs)
+
+
+def test_a_signal_is_answered_when_it_is_durable(
+    make_harness: t.Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.11: with DURABLE_FSYNC="step", as all that is sent."""
+    harness = make_harness(DURABLE_FSYNC="step", in_place=0)
+    wait_in(harness.durable)
+    run_id = harness.run_of(start(harness)).id
+    waits: list[object] = []
+    barrier = harness.state.admin._barrier
+    monkeypatch.setattr(barrier, "wait", waits.append)
+    with harness.app.app_context():
+        harness.durable.signal(run_id, "approve")
+    assert len(waits) == 1
+
+
+def test_a_signal_is_refused_where_the_server_is_nearly_full(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.11: what was accepted has the room that is left."""
+    wait_in(harness.durable)
+    run_id = harness.run_of(start(harness)).id
+    monkeypatch.setattr(harness.state.memory, "_ask", lambda: 0.95)
+    harness.state.memory._ask_at = 0
+    with harness.app.app_context(), pytest.raises(UnavailableError, match="95% full"):
+        harness.durable.signal(run_id, "approve")
 
 
 def test_a_signal_wakes_the_run_that_it_is_addressed_to(any_harness: Harness) -> None:
