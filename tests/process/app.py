@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -19,7 +20,9 @@ from flask_durable import current_run
 from flask_durable import Durable
 from flask_durable import Event
 from flask_durable import EventData
+from flask_durable import NonRetriable
 from flask_durable import Step
+from flask_durable.app.state import AppState
 from flask_durable.engine import asking
 
 durable = Durable()
@@ -66,11 +69,19 @@ def _is_committed(run: str, step: str) -> bool:
     while True:
         # An older release calls this too: it knows what has its name here and there.
         try:
-            _, memos = state.store.read(run)
+            runs = [run, *(_branches(state, run) if "[" in step else ())]
+            found = [state.store.read(id)[1].get(step) for id in runs]
         except redis.RedisError:
             time.sleep(0.05)
         else:
-            return step in memos and memos[step].final
+            return any(memo is not None and memo.final for memo in found)
+
+
+def _branches(state: AppState, run: str) -> list[str]:
+    """Return the ids of a run's branches."""
+    key = f"{state.store.keys.tag_of(run)}:children:{run}"
+    children = t.cast("list[str]", state.server.client.zrange(key, 0, -1))
+    return [child for child in children if ancestors_of(child)]
 
 
 def work(pace: float) -> str:
@@ -230,3 +241,48 @@ if "fresh" not in _WITHOUT:
     @durable.function(on="work/fresh")
     def fresh(event: Event[t.Any], step: Step) -> str:
         return step.run("fresh", work, 0)
+
+
+if "tangle" not in _WITHOUT:
+    from flask_durable.common.ids import ancestors_of
+
+    @durable.function(on="work/tangled", awaits=["work/answered"])
+    def tangled(event: Event[t.Any], step: Step) -> str:
+        run, pace = current_run.id, event.data["pace"] / 2
+        step.map("parts", functools.partial(part, pace), [1, 2, 3], limit=2)
+        step.parallel(
+            "both",
+            nap=nap_between,
+            errand=lambda step: step.invoke("errand", errand, {"pace": pace}),
+        )
+        step.send_event("ask", Event("work/asked-of", {"run": run}))
+        answer = step.wait_for_event(
+            "answer", "work/answered", match={"data.run": run}, timeout="1d"
+        )
+        told = step.wait_for_signal("told", "told", timeout="1d")
+        if answer is None or told is None:
+            raise NonRetriable(f"answer: {answer}, told: {told}")
+        return step.run("last", work, 0)
+
+    def part(pace: float, item: int) -> str:
+        return work(pace)
+
+    def nap_between(step: Step) -> str:
+        step.run("before", work, 0)
+        step.sleep("nap", "300ms")
+        return step.run("after", work, 0)
+
+    @durable.function(on=None)
+    def errand(event: Event[t.Any], step: Step) -> str:
+        return step.run("errand", work, event.data["pace"])
+
+    @durable.function(on="work/asked-of")
+    def teller(event: Event[t.Any], step: Step) -> None:
+        run = event.data["run"]
+        step.send_event("answer", Event("work/answered", {"run": run}))
+        step.run("tell", tell, run)
+
+    def tell(run: str) -> None:
+        mark("begin")
+        durable.signal(run, "told", "something", id="told")
+        mark("end")

@@ -41,7 +41,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         # Else the folder that the process is started in comes first.
         "PYTHONSAFEPATH": "1",
-        "TEST_WITHOUT": "fresh,growth",
+        "TEST_WITHOUT": "fresh,growth,tangle",
     }
 
 
@@ -64,6 +64,9 @@ class Releases(Chaos):
     :param last: The release that a worker of is started last, before only those of
         the newer one are left.
     """
+
+    #: The older release has neither waits nor branches.
+    names: t.ClassVar = [*["work/five"] * 4, "work/snooze"]
 
     def __init__(
         self, site: Site, chance: random.Random, older: dict[str, str], last: str
