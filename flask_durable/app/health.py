@@ -228,7 +228,7 @@ class HealthChecks:
         return worker["threads"] > 0 or url.startswith("sqs:")
 
     def _check_paused(self) -> HealthCheck:
-        paused = self._state.store.count("paused")
+        paused = self._state.store.count("paused", branches=True)
         detail = f"{paused}" + (', see "flask durable runs list"' if paused else "")
         return HealthCheck("paused runs", True, detail)
 

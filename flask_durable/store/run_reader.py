@@ -164,11 +164,15 @@ class RunReader:
             waiting[queue, function] += count
         return +waiting
 
-    def count(self, status: str) -> int:
-        """Return the number of runs with *status*."""
+    def count(self, status: str, *, branches: bool = False) -> int:
+        """Return the number of runs with *status*.
+
+        :param branches: True to count branches too, each like a run.
+        """
         client = self.server.client
-        tags = self.keys.tags
-        return sum([client.zcard(f"{tag}:status:{status}") for tag in tags])
+        indexes = ["status", "branches"] if branches else ["status"]
+        keys = [f"{tag}:{name}:{status}" for tag in self.keys.tags for name in indexes]
+        return sum([client.zcard(key) for key in keys])
 
 
 def told_strays(waiting: t.Mapping[tuple[str, str], int]) -> str:

@@ -329,12 +329,17 @@ class World:
         """Return the differences from the end of a life."""
         left = []
         for status in ("queued", "running", "suspended", "paused"):
-            if count := self._redis.zcard(f"{self._tag}:status:{status}"):
+            if count := self._number_of(status):
                 left.append(f"{count} run(s) {status}")
         for name in (*TIMES, *OUTBOXES, "looks", "events", "coming"):
             if self._redis.exists(f"{self._tag}:{name}"):
                 left.append(f"{name} are left")
         return left or self.workload.left() or self._messages()
+
+    def _number_of(self, status: str) -> int:
+        """Return the number of runs and branches in a state."""
+        keys = [f"{self._tag}:{kind}:{status}" for kind in ("status", "branches")]
+        return sum([int(self._redis.zcard(key)) for key in keys])
 
     def _messages(self) -> list[str]:
         if self._process is None:
@@ -353,11 +358,11 @@ class World:
         A script whose reply was lost is called again and leaves nothing to be mended.
         """
         fault, (kind, _) = self.operations.fault, self.operations.at
-        if not self.killed and self._redis.zcard(f"{self._tag}:status:running"):
+        if not self.killed and self._number_of("running"):
             self.violations.append("a run has lost its owner")
         ours = any(name in kind for name in REPEATABLE)
         asked_again = fault is Fault.LOST_REPLY and ours
-        queued = self._redis.zcard(f"{self._tag}:status:queued")
+        queued = self._number_of("queued")
         if asked_again and self._accepted and queued:
             self.violations.append("a run's message was not sent")
 

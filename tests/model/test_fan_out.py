@@ -21,6 +21,7 @@ from flask_durable import RunStateError
 from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
+from flask_durable.app.health import HealthChecks
 from flask_durable.engine.steps import branches
 from flask_durable.store.branches import read_outcomes
 from flask_durable.store.branches import start_branches
@@ -443,6 +444,10 @@ def test_a_branch_whose_step_moved_is_paused(any_harness: Harness) -> None:
     assert "reaches step 'new', which has no outcome, before step 'x'" in str(
         branch.reason
     )
+    # It is no run in counts, but nothing that waits for an operator is hidden.
+    checks = {c.name: c for c in HealthChecks(any_harness.state).everything()}
+    assert checks["paused runs"].detail.startswith("1")
+    assert any_harness.runs.count("paused") == 0
     changed = False
     any_harness.runs.resume(branch.id)
     assert again(any_harness, run).result == [1]
@@ -797,7 +802,9 @@ def test_branches_are_no_runs_in_lists_and_counts(any_harness: Harness) -> None:
     run = any_harness.send_and_settle("a/b")
     assert [r.id for r in any_harness.runs.list(function="parent")] == [run.id]
     assert {r.branch for r in any_harness.runs.list()} == {None}
-    assert {r.branch for r in any_harness.runs.list(status="completed")} == {None}
+    completed = [r.id for r in any_harness.runs.list(status="completed", limit=2)]
+    assert run.id in completed
+    assert any_harness.runs.count("completed") == len(completed) == 2
     assert ended == [run.id]
 
 

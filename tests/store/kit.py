@@ -12,6 +12,7 @@ import typing as t
 
 import redis
 
+from flask_durable.common.ids import ancestors_of
 from flask_durable.config.settings import Settings
 from flask_durable.redis.exchange import Argument
 from flask_durable.store.keys import Keys
@@ -165,7 +166,8 @@ class Kit:
     def indexed(self, run_id: str) -> list[str]:
         """Return the statuses under which a run is found."""
         found = []
-        for key in self.client.scan_iter(f"{self.tag(run_id)}:status:*"):
+        kind = "branches" if ancestors_of(run_id) else "status"
+        for key in self.client.scan_iter(f"{self.tag(run_id)}:{kind}:*"):
             if self.client.zscore(key, run_id) is not None:
                 found.append(str(key).rpartition(":")[2])
         return found

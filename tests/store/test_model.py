@@ -772,7 +772,8 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         found |= {f"{name}:{id}": dict(children) for id, children in kept}
     indexes: dict[str, dict[str, int]] = defaultdict(dict)
     for run in oracle.runs.values():
-        indexes[f"status:{run.status}"][run.id] = run.created
+        index = "branches" if run.kind == "branch" else "status"
+        indexes[f"{index}:{run.status}"][run.id] = run.created
         if run.kind != "branch":
             indexes[f"function:{run.function}"][run.id] = run.created
         if run.groups:

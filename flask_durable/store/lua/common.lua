@@ -10,6 +10,7 @@
 --   <tag>:log:<id>        list   its newest log lines, "<number> <token> <opaque text>"
 --   <tag>:runs            zset   every run by the time it was created
 --   <tag>:status:<s>      zset   the same, by status
+--   <tag>:branches:<s>    zset   branches by status: they are no runs in lists and counts
 --   <tag>:function:<f>    zset   the same, by function
 --   <tag>:leases          zset   RUNNING runs by the end of their lease
 --   <tag>:alive:<process> string  a process that cannot renew its leases lives; expires
@@ -146,10 +147,16 @@ local function remove_memo(id, step)
   redis.call('HINCRBY', run_key(id), 'removed', 1)
 end
 
+-- A branch is known by its id, see common/ids.py.
+local function status_key(id, status)
+  local index = string.find(id, '%.b%-[^.]*$') and ':branches:' or ':status:'
+  return tag .. index .. status
+end
+
 -- Further arguments are fields and values, to be written with the status.
 local function set_status(id, from, to, created, ...)
-  if from ~= '' then redis.call('ZREM', tag .. ':status:' .. from, id) end
-  redis.call('ZADD', tag .. ':status:' .. to, created, id)
+  if from ~= '' then redis.call('ZREM', status_key(id, from), id) end
+  redis.call('ZADD', status_key(id, to), created, id)
   put(id, 'status', to, ...)
 end
 
@@ -637,7 +644,7 @@ local function remove(id, status, function_id)
     tag .. ':children:' .. id, tag .. ':used:' .. id,
     signals_key(id), line_key(id))
   redis.call('ZREM', tag .. ':runs', id)
-  redis.call('ZREM', tag .. ':status:' .. status, id)
+  redis.call('ZREM', status_key(id, status), id)
   redis.call('ZREM', tag .. ':function:' .. function_id, id)
   redis.call('ZREM', tag .. ':expire', id)
 end
