@@ -8,6 +8,8 @@ import typing as t
 
 import pytest
 
+from flask_durable.common.redelivery import MAX_DELAY
+
 from ..forwarding.receiver import receiver as receiver
 from ..support.servers import valkey_server
 from ..support.servers import ValkeyServer
@@ -15,12 +17,17 @@ from .chaos import LONG
 from .chaos import SHORT
 from .sites import Site
 
-#: Seconds that a chaos test may take beyond its time of chaos.
+#: Seconds that a chaos test may take beyond its time of chaos: by default, and if that
+#: is long. Then a message may have been received so often that it waits out the longest
+#: pause.
 PATIENCE = 300
+LONG_PATIENCE = 300 + MAX_DELAY
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    timeout = pytest.mark.timeout(_reign(session) + PATIENCE)
+    reign = _reign(session)
+    patience = PATIENCE if reign <= SHORT else LONG_PATIENCE
+    timeout = pytest.mark.timeout(reign + patience)
     for item in _nets(session):
         item.add_marker(timeout, append=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import random
 
+from flask_durable.common.redelivery import MAX_DELAY
 from flask_durable.messages import EVENT_QUEUE
 from flask_durable.messages import EventMessage
 
@@ -17,6 +18,10 @@ from .sites import Site
 
 #: The way the process ends each time: one at a time, or nothing else would ever go on.
 DEADLY = ("filter dies", "run dies")
+
+#: Seconds that all may take to end: an event that was received together with several
+#: that killed their process waits out the pause for so many receives.
+PATIENCE = RECOVERY + MAX_DELAY
 
 #: Each kind of poison: name, data, and what may have come of it in the end. What is
 #: taken only after there was an antidote completes.
@@ -72,7 +77,7 @@ class Poison(Chaos):
 
     def judge(self) -> None:
         try:
-            wait_until(self._has_ended, "what is poison to end", RECOVERY)
+            wait_until(self._has_ended, "what is poison to end", PATIENCE)
         except TimeoutError as error:
             outcomes = self._outcomes()
             found = {e: (kind, outcomes[e]) for e, kind in self.poison.items()}
@@ -87,7 +92,7 @@ class Poison(Chaos):
         dead = self._dead()
         assert dead <= set(bad), dead
         # One may have come twice, and wait out a pause though its run is over.
-        wait_until(self._is_over, "queues with dead letters alone", RECOVERY)
+        wait_until(self._is_over, "queues with dead letters alone", PATIENCE)
 
     def _has_ended(self) -> bool:
         self.mend()
