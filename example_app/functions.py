@@ -79,7 +79,7 @@ def transcribe_audio(
     link = step.create_url(
         "approval-link",
         expires=APPROVAL,
-        title=f"Publish “{request.title or 'Untitled'}”?",
+        title=f"Publish “{request.title[:100] or 'Untitled'}”?",
         text=f"It has {transcript.words} words, and you alone can see it so far.",
         button="Publish",
     )

@@ -103,7 +103,8 @@ def nearest(
     near = {
         id: closeness
         for id, other in db.session.execute(query)
-        if other and (closeness := similarity(vector, other)) >= least
+        if len(other) == len(vector)
+        and (closeness := similarity(vector, other)) >= least
     }
     nearest = sorted(near, key=lambda id: near[id], reverse=True)[:limit]
     found = db.session.scalars(select(Recording).where(Recording.id.in_(nearest)))

@@ -41,9 +41,9 @@ def index() -> str:
 
 
 def _index(query: str = "", error: str = "") -> str:
-    hits = search.find(query, _tenant())
+    hits = search.find(query, _tenant()) if query else []
     found = {hit.recording_id for hit in hits}
-    similar = search.like(query, _tenant())
+    similar = search.like(query, _tenant()) if query else []
     return render_template(
         "index.html",
         query=query,

@@ -101,6 +101,18 @@ def test_it_is_published_by_the_button_behind_the_link_in_the_mail(
     assert link not in client.get("/mail").text
 
 
+def test_a_long_title_is_no_reason_to_fail(
+    example: ExampleHarness, recognised: list[float]
+) -> None:
+    asked = TranscriptionRequested(
+        audio_path=SAMPLE, tenant="home", title=300 * "long "
+    )
+    example.send_and_settle(asked, id="r1")
+    example.advance(2)
+
+    assert example.run_of("r1").reason == "url"
+
+
 def test_without_an_answer_it_stays_unpublished(
     example: ExampleHarness, recognised: list[float]
 ) -> None:
