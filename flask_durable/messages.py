@@ -17,6 +17,8 @@ import re
 import typing as t
 
 from .common.ids import derived_id
+from .common.ids import marked_function
+from .common.ids import plain_function
 
 #: Version of the form. A message with another version is of another release.
 VERSION = 1
@@ -176,7 +178,8 @@ class RunMessage:
     def encode(self) -> str:
         """Return the message as JSON text."""
         fields = {"v": VERSION, "kind": "run", "run": self.run}
-        fields |= {"function": self.function, "queued": self.queued}
+        function = marked_function(self.function, self.run)
+        fields |= {"function": function, "queued": self.queued}
         if self.failed is not None:
             fields["failed"] = self.failed
         return _ENCODER.encode(fields | _group(self.group) | _home(self.home))
@@ -318,6 +321,8 @@ def decode(body: str | bytes) -> Message:
             raise UndecodableMessage(f"field {name!r} is not {kinds[0].__name__}")
     if cls is EventMessage:
         _check_event(values)
+    else:
+        values["function"] = plain_function(str(values["function"]))
     return t.cast(Message, cls(**values))
 
 

@@ -11,6 +11,7 @@ from flask_durable.messages import decode
 from flask_durable.messages import EventMessage
 from flask_durable.messages import FIRST_TIME
 from flask_durable.messages import LAST_TIME
+from flask_durable.messages import RunMessage
 from flask_durable.messages import UndecodableMessage
 
 
@@ -45,3 +46,13 @@ def test_every_time_that_there_is_may_be_given() -> None:
         message = decode(body(at=time, due=time))
         assert isinstance(message, EventMessage)
         assert message.at == message.due == time
+
+
+def test_a_branch_s_message_is_of_a_function_that_older_releases_do_not_have() -> None:
+    text = RunMessage("r1.b-x", "work", 1).encode()
+
+    assert json.loads(text)["function"] == "work[branch]"
+    assert decode(text) == RunMessage("r1.b-x", "work", 1)
+    # As a sweep has it, which reads it from the run.
+    assert RunMessage("r1.b-x", "work[branch]", 1).encode() == text
+    assert json.loads(RunMessage("r1", "work", 1).encode())["function"] == "work"

@@ -14,6 +14,9 @@ _SEPARATOR = "\x1f"
 #: The beginning of a branch's own part of its id: no other id has a hyphen there.
 _BRANCH = "b-"
 
+#: The end of the id of a branch's function, see branches_start.lua. No function has it.
+_MARK = "[branch]"
+
 #: Random for each process.
 _process = uuid.uuid4().hex
 
@@ -83,6 +86,22 @@ def mapped_run_id(parent: str, created: str, step: str, place: str) -> str:
     """
     root = parent.partition(".")[0]
     return f"{root}.{derived_id('mapped', parent, created, step, place)}"
+
+
+def marked_function(function: str, run_id: str) -> str:
+    """Return the id of a run's function as messages and the state server have it.
+
+    That of a branch has a mark. A release from before branches has no function of that
+    id, so it sets the run aside for others; else it would take the branch for a whole
+    run.
+    """
+    plain = plain_function(function)
+    return plain + _MARK if ancestors_of(run_id) else plain
+
+
+def plain_function(function: str) -> str:
+    """Return the id of a function without that mark."""
+    return function.removesuffix(_MARK)
 
 
 def ancestors_of(run_id: str) -> list[str]:

@@ -29,7 +29,15 @@ if t.TYPE_CHECKING:
     from .claimed_run import ClaimedRun
 
 #: Fields of a run that its branches have too.
-_SHARED = ("event", "event_id", "event_name", "cause", "failed_run", "quiet")
+_SHARED = (
+    "function",
+    "event",
+    "event_id",
+    "event_name",
+    "cause",
+    "failed_run",
+    "quiet",
+)
 
 
 @dataclass(frozen=True)

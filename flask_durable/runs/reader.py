@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
 
+from ..common.ids import plain_function
 from ..common.times import datetime_of
 from ..errors import Failure
 from ..events.model import Event
@@ -44,7 +45,7 @@ class Reader:
     ) -> Run:
         return Run(
             id=record["id"],
-            function=record["function"],
+            function=plain_function(record["function"]),
             status=RunStatus(record["status"]),
             reason=record.get("reason"),
             due=_moment(record.get("due")),

@@ -23,6 +23,8 @@ from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable.app.health import HealthChecks
 from flask_durable.engine.steps import branches
+from flask_durable.messages import RunMessage
+from flask_durable.scaler.introspectors.own import RunSensor
 from flask_durable.store.branches import read_outcomes
 from flask_durable.store.branches import start_branches
 from flask_durable.store.replies import NotOwner
@@ -993,3 +995,44 @@ def test_a_branch_goes_on_from_its_steps_however_long_ago_it_failed(
     any_harness.runs.retry(run.id)
     assert again(any_harness, run).result == {"early": "early", "late": "late"}
     assert called == ["once"]
+
+
+def test_a_worker_of_a_release_without_branches_leaves_them_to_others(
+    any_harness: Harness,
+) -> None:
+    """2.6: it sets a branch aside, and executes no part of it."""
+    calls: list[str] = []
+
+    def body(event: Event[t.Any], step: Step) -> t.Any:
+        calls.append("body")
+        return step.parallel("all", a=lambda step: step.run("x", lambda: 1))
+
+    parent_that(any_harness, body)
+    any_harness.in_place = 1
+    any_harness.send("a/b", {})
+    any_harness.route()
+    [run] = any_harness.threads.runs
+    any_harness.threads.runs = []
+    any_harness.executor.execute(run)
+    [branch] = any_harness.runs.children(run.run_id)
+    assert branch.function == run.record["function"]
+    store = any_harness.state.store
+    server = any_harness.state.server
+
+    # Whichever way it hears of the branch, it has the name of the function from here.
+    key = f"{store.keys.tag_of(branch.id)}:run:{branch.id}"
+    stored = str(server.client.hget(key, "function"))
+    seen = RunSensor(server, store.keys, ["default"]).look(60)
+    assert [(each.function, each.jobs) for each in seen.waiting] == [
+        (branch.function, 1)
+    ]
+    assert any_harness.executor.claim(RunMessage(branch.id, stored, 0)) is None
+    parked = any_harness.runs.get(branch.id)
+    assert parked is not None
+    assert (parked.status, parked.reason) == (RunStatus.SUSPENDED, "deferred")
+    assert calls == ["body"]
+
+    any_harness.advance(120)
+    ended = any_harness.runs.get(run.run_id)
+    assert ended is not None
+    assert ended.result == {"a": 1}

@@ -677,7 +677,8 @@ class Oracle:
         branch = self.runs.get(id)
         starts = True
         if branch is None:
-            branch = Run(id, run.function, run.queue, self.now)
+            marked = run.function + ("" if run.root else "[branch]")
+            branch = Run(id, marked, run.queue, self.now)
             branch.kind, branch.parent, branch.parent_step = "branch", run.id, step
             branch.place, branch.item = place, item
             branch.root = run.root or run.id

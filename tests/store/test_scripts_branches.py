@@ -76,7 +76,7 @@ def test_branches_are_queued_and_their_run_waits(kit: Kit) -> None:
     assert kit.memo(parent, "x") == f"waiting t1 0 0\n{HEAD}[]"
     assert (branch["kind"], branch["place"], branch["item"]) == ("branch", "a", '"i"')
     assert (branch["function"], branch["queue"]) == (
-        record["function"],
+        f"{record['function']}[branch]",
         record["queue"],
     )
     assert kit.owed() == [f"run:{parent}.b-a", f"run:{parent}.b-b"]

@@ -12,6 +12,7 @@ import dataclasses
 import typing as t
 from collections import Counter
 
+from ...common.ids import plain_function
 from ...common.ids import process_of
 from ...redis.client import ask_holder
 from ...store.keys import Keys
@@ -182,7 +183,7 @@ class RunSensor:
         jobs = [job for job in counts if job.partition(":")[0] in self._queues]
         pipeline = self._server.client.pipeline(transaction=False)
         for job in jobs:
-            queue, _, function = job.partition(":")
+            queue, function = job.partition(":")[0], _function_of(job)
             known = queues.get(function, queue)
             queues[function] = min(known, queue, key=self._queues.index)
             arrived[function] = arrived.get(function, 0) + int(counts[job])
@@ -243,8 +244,9 @@ class RunSensor:
             pipeline.hmget(f"{tag}:run:{id}", ["queue", "function", *fields])
         for queue, function, *values in pipeline.execute():
             if queue in self._queues and None not in values:
-                yield function, *values
+                yield plain_function(function), *values
 
 
 def _function_of(job: str) -> str:
-    return job.partition(":")[2]
+    # Branches have the service times of their function.
+    return plain_function(job.partition(":")[2])

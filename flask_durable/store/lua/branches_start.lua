@@ -177,7 +177,10 @@ local function create(i)
     put(branch, 'parent_function', run[9], 'parent_queue', run[10])
     index(branch, get(branch, 'function')[1], now)
   else
-    put(branch, 'function', run[9], 'queue', run[10], 'event_id', run[11],
+    -- A worker of a release from before branches has no such function: it sets the run
+    -- aside, where it would take it for a whole one. See common/ids.py.
+    local marked = run[13] and run[9] or run[9] .. '[branch]'
+    put(branch, 'function', marked, 'queue', run[10], 'event_id', run[11],
       'event_name', run[12], 'timeout', '0', 'root', run[13] or id)
   end
   redis.call('HINCRBY', run_key(id), 'bytes', #item)
