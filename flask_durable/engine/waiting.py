@@ -124,7 +124,9 @@ class WaitingSteps:
 
     def _wake(self, message: EventMessage, text: str, reply: Waits, came: str) -> None:
         waiters = self._services.waiters
-        answers = waiters.wake_all(reply.found, message.id, reply.seen, text)
+        answers = waiters.wake_all(
+            message.name, reply.found, message.id, reply.seen, text
+        )
         over: list[Wait] = []
         queued = []
         failure: Exception | None = None

@@ -280,25 +280,28 @@ class Waiters:
                 return Waits(int(seen), next, limit, [Wait(*wait) for wait in found])
         raise UnknownReply("event_deliver", reply)
 
-    def wake(self, wait: Wait, event_id: str, seen: int, text: str) -> Wake:
-        """Give an event to a step that waits for it, see ``run_wake.lua``."""
-        name, tag, args = self._wake(wait, event_id, seen, text)
-        return _wake_of(self._server.call(name, tag, *args))
+    def wake(self, name: str, wait: Wait, event_id: str, seen: int, text: str) -> Wake:
+        """Give an event to a step that waits for it, see ``run_wake.lua``.
+
+        :param name: The name of the event.
+        """
+        script, tag, args = self._wake(name, wait, event_id, seen, text)
+        return _wake_of(self._server.call(script, tag, *args))
 
     def wake_all(
-        self, waits: t.Sequence[Wait], event_id: str, seen: int, text: str
+        self, name: str, waits: t.Sequence[Wait], event_id: str, seen: int, text: str
     ) -> list[Wake | Exception]:
         """Give an event to several steps; an error stands in its answer's place."""
-        calls = [self._wake(wait, event_id, seen, text) for wait in waits]
+        calls = [self._wake(name, wait, event_id, seen, text) for wait in waits]
         return [
             reply if isinstance(reply, Exception) else _wake_of(reply)
             for reply in self._server.call_many(calls)
         ]
 
-    def _wake(self, wait: Wait, event_id: str, seen: int, text: str) -> Call:
+    def _wake(self, name: str, wait: Wait, event_id: str, seen: int, text: str) -> Call:
         tag = self._keys.tag_of(wait.run)
         args = (wait.run, wait.step, event_id, seen, wait.ends, wait.payload, text)
-        return "run_wake", tag, args
+        return "run_wake", tag, (*args, name)
 
     def remove(self, name: str, waits: t.Iterable[Wait], *, came: str = "") -> None:
         """Remove waits that have their answer.

@@ -310,6 +310,26 @@ def test_the_event_that_started_a_run_answers_none_of_its_waits(
     assert any_harness.run_of("other").status == RunStatus.SUSPENDED
 
 
+def test_events_of_several_names_may_have_one_id(any_harness: Harness) -> None:
+    """1.5: such as an order's. An event is another one than that of another name."""
+
+    @any_harness.durable.function(
+        on="order/started", awaits=["order/paid", "order/sent"]
+    )
+    def order(event: Event[t.Any], step: Step) -> list[str | None]:
+        found = [
+            step.wait_for_event(name, f"order/{name}", timeout="1h")
+            for name in ("paid", "sent")
+        ]
+        return [event and event.name for event in found]
+
+    start(any_harness, id="17")
+    for name in ("order/paid", "order/sent"):
+        any_harness.send(name, id="17")
+        any_harness.settle()
+    assert result(any_harness, "17") == ["order/paid", "order/sent"]
+
+
 def test_an_event_with_a_time_to_come_counts_when_it_has_come(
     any_harness: Harness,
 ) -> None:

@@ -1027,6 +1027,7 @@ class Oracle:
         ends: str,
         payload: str,
         text: str,
+        name: str,
     ) -> Reply:
         run = self.runs.get(id)
         if run is None:
@@ -1038,7 +1039,7 @@ class Oracle:
             return self._taken(run)
         if run.status in FINISHED:
             return ["settled"]
-        if event == run.event_id:
+        if (name, event) == (NAME, run.event_id):  # all runs have this name
             return ["own"]
         end = memo.number if memo else int(ends) if ends else None
         if end is not None and seen > end:
@@ -1046,9 +1047,9 @@ class Oracle:
         if self._abandoned(run):
             return ["abandoned"]
         used = self.runs[run.root or id].used
-        if event in used:
+        if f"{name} {event}" in used:
             return ["used"]
-        used.add(event)
+        used.add(f"{name} {event}")
         order, by = run.order_of(step), f"event:{event}"
         run.memos[step] = Memo("done", by, self.now, order, payload + text)
         run.dispatches = run.attempt = 0

@@ -365,7 +365,7 @@ class Model(RuleBasedStateMachine):
             return
         over = []
         for run, step, stamp, ends, payload in reply[4:]:
-            args = (run, step, event, int(reply[1]), ends, payload, text)
+            args = (run, step, event, int(reply[1]), ends, payload, text, NAME)
             if self.do("run_wake", *args)[0] not in ("used", "own"):
                 over += [run, step, stamp]
         self.do("waiters_remove", NAME, event if is_due else "", *over)
@@ -382,11 +382,18 @@ class Model(RuleBasedStateMachine):
         run_id = self.pick(run, "suspended", "running")
         self.do("signal_put", run_id, name, id, "data", mark, until)
 
-    @rule(run=choices, step=steps, event=st.sampled_from(["e\n1", "p1", "p2"]))
-    def wake(self, run: int, step: str, event: str) -> None:
+    @rule(
+        run=choices,
+        step=steps,
+        event=st.sampled_from(["e\n1", "p1", "p2"]),
+        name=st.sampled_from([NAME, "c/d"]),
+    )
+    def wake(self, run: int, step: str, event: str, name: str) -> None:
+        if event == "e\n1":  # no id of an event that could answer a wait
+            name = NAME
         id = self.pick(run, "suspended", "running")
         now = self.oracle.now
-        self.do("run_wake", id, step, event, now, str(now), "p\n", "text")
+        self.do("run_wake", id, step, event, now, str(now), "p\n", "text", name)
 
     @rule(
         run=choices,

@@ -205,7 +205,9 @@ class EventWait:
         """Give earlier events to the step; return whether it waits no more."""
         wait = Wait(self._attempt.run_id, self._key, "", "", text)
         for event in events:
-            give = functools.partial(self._services.waiters.wake, wait, *event)
+            give = functools.partial(
+                self._services.waiters.wake, self._event, wait, *event
+            )
             match self._attempt.as_owner(give):
                 case NotTaken(waits=True):
                     continue

@@ -42,8 +42,8 @@
 --   <tag>:groups:<id>     set    the steps of a run that have branches
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
---   <tag>:used:<id>       set    ids of the events that waits of the run, and of its
---                                branches, have used
+--   <tag>:used:<id>       set    "<name> <id>" of the events that waits of the run, and of
+--                                its branches, have used
 --   <tag>:signals:<id>    hash   its inbox: "id <id>" of each signal that it was given, with
 --                                a mark of what an answer to an address says; "to <id>",
 --                                the branch that got it;

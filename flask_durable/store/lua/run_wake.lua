@@ -9,6 +9,7 @@
 -- ARGV[5] the end of the wait, milliseconds since 1970; "" if the memo says it
 -- ARGV[6] payload of the memo: that of the wait that the event fits
 -- ARGV[7] text of the event, opaque
+-- ARGV[8] name of the event
 --
 -- Reply   {"queued", time, function, queue}  the run goes on with it; its message is owed
 --         {"taken"}    the step has it, and no message of the run is owed
@@ -25,11 +26,12 @@
 -- a part of its run: what is used is noted for the run, in the same partition. The event
 -- that started the run is in the record of each branch.
 --
--- The memo names the event in the place of a token. A repeat finds that, and the run's
+-- Apps may give one id to events of several names, such as an order's, so an event is
+-- known by both. The memo has its id in the place of a token. A repeat finds that, and the run's
 -- message if it is still owed, and gives the first answer.
 
 local id, step, event = ARGV[1], ARGV[2], ARGV[3]
-local run = get(id, 'status', 'event_id', 'removed', 'root')
+local run = get(id, 'status', 'event_id', 'removed', 'root', 'event_name')
 if not run[1] then return {'settled'} end
 
 local token = 'event:' .. event
@@ -43,11 +45,11 @@ if existing then
   end
 end
 if terminal(run[1]) then return {'settled'} end
-if event == run[2] then return {'own'} end
+if event == run[2] and ARGV[8] == run[5] then return {'own'} end
 if ends and tonumber(ARGV[4]) > ends then return {'late'} end
 if run[4] and abandoned(id) then return {'abandoned'} end
 local used = tag .. ':used:' .. (run[4] or id)
-if redis.call('SADD', used, event) == 0 then return {'used'} end
+if redis.call('SADD', used, ARGV[8] .. ' ' .. event) == 0 then return {'used'} end
 
 local now = clock()
 order = order or text(redis.call('HLEN', steps_key(id)) + (run[3] or 0))
