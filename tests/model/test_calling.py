@@ -29,6 +29,8 @@ from flask_durable import RunStatus
 from flask_durable import Step
 from flask_durable import StepUsageError
 from flask_durable import UnavailableError
+from flask_durable.cli.family import family_of
+from flask_durable.cli.timeline import describe
 from flask_durable.middleware import AttemptInfo
 from flask_durable.middleware import SendInfo
 from flask_durable.middleware import StepInfo
@@ -144,6 +146,35 @@ def test_a_function_that_nobody_has_is_no_callee(any_harness: Harness) -> None:
     assert run.status == RunStatus.FAILED
     assert "No process has a function 'gone'" in run.failure.message
     assert any_harness.runs.list(parent=run.id) == []
+
+
+def test_a_paused_child_is_shown_with_the_parent_that_waits_for_it(
+    any_harness: Harness,
+) -> None:
+    """2.1: the parent waits for as long as it takes; what holds it up is shown."""
+    deployed: list[str] = []
+
+    @any_harness.durable.function(on="far/asked")
+    def far(event: Event[t.Any], step: Step) -> str:
+        if deployed:
+            return step.run("nap", lambda: "another kind of step")
+        step.sleep("nap", "1h")
+        return "slept"
+
+    parent_that(any_harness, lambda event, step: step.invoke("x", "far"))
+    run = any_harness.send_and_settle("a/b")
+    deployed.append("another release")
+    any_harness.advance(3601)
+
+    child = child_of(any_harness, run)
+    assert child.status == RunStatus.PAUSED
+    parent = any_harness.runs.get(run.id)
+    assert parent is not None
+    assert (parent.status, parent.reason) == (RunStatus.SUSPENDED, "child")
+    shown = "\n".join(describe(parent, family_of(any_harness.runs, parent)))
+    assert child.id in shown
+    assert "paused" in shown
+    assert "is a 'run' step now" in shown
 
 
 def test_a_failure_handler_is_no_callee(any_harness: Harness) -> None:
