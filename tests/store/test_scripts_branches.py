@@ -243,6 +243,17 @@ def test_a_new_owner_with_a_shorter_list_waits_for_that_alone(kit: Kit) -> None:
     assert kit.status(parent) == "queued"
 
 
+def test_orphans_behind_many_branches_are_named(kit: Kit) -> None:
+    parent = kit.running()
+    places = "".join([chr(ord("A") + number) for number in range(150)])
+    start(kit, parent, places, total=151)
+    kit.lose(parent)
+    kit.claim(parent, "t2")
+    start(kit, parent, places[:120], "t2")
+    named = {timer.rpartition("b-")[2] for timer in kit.sweep().timeouts}
+    assert named == set(places[120:])
+
+
 def test_a_retried_run_revives_what_failed_and_keeps_what_is_done(kit: Kit) -> None:
     parent = kit.running()
     start(kit, parent, "abc")

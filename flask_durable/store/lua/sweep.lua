@@ -88,15 +88,18 @@ end
 -- The time of an event, "due:<name> <id>", is given to the caller likewise.
 local timeouts = {}
 
--- Children are named until none is left. The page is full of them while there are more:
--- only a run that has ended leaves several, and then each of them is an orphan. All runs
--- share one page: the caller cancels one by one, and leases are not to wait for that.
+-- Children are named until none is left. Those of a run that has ended are orphans, all of
+-- them. One that goes on may leave some of the branches of a step, which has 1,000 at
+-- most, so as many are looked at. All runs share one page: the caller cancels one by one,
+-- and leases are not to wait for that.
+local LOOKED_AT = 1000
 local room = limit
 local function name_orphans(id)
   local timer, found = 'orphans:' .. id, 0
   local children = redis.call('ZRANGEBYSCORE', tag .. ':unfinished:' .. id, '-inf',
-    '+inf', 'LIMIT', 0, room)
+    '+inf', 'LIMIT', 0, LOOKED_AT)
   for _, child in ipairs(children) do
+    if found == room then break end
     if orphaned(child) then
       timeouts[#timeouts + 1] = 'orphan:' .. child
       found = found + 1
