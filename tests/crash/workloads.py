@@ -189,11 +189,16 @@ class Waits(Workload):
     Of the events two come before their waits, one while it is waited for, and one has a
     time that is still to come. One signal comes before its wait, one after. For one
     event and one signal the run waits as long as it can. An address is answered.
+    The second look of a poll finds something.
     """
 
     EVENT = "trip/planned"
     ENDS: t.ClassVar = {"trip": "completed", "clerk": "completed", "taxi": "completed"}
-    EFFECTS: t.ClassVar = {("trip", "leave"): 1, ("taxi", "drive"): 1}
+    EFFECTS: t.ClassVar = {
+        ("trip", "leave"): 1,
+        ("trip", "arrived"): 2,
+        ("taxi", "drive"): 1,
+    }
     OPERATIONS = (
         "awaited_learn",
         "waiter_add",
@@ -236,6 +241,7 @@ class Waits(Workload):
             again = step.wait_for_event("again", "trip/granted", timeout="1h")
             nobody = step.wait_for_event("nobody", "trip/cancelled", timeout="1h")
             step.run("leave", world.effect)
+            arrived = step.poll("arrived", world.look, every="1h", timeout="30d")
             nothing = step.wait_for_signal("nothing", "call", timeout="1h")
             events = (seen, packed, granted, stamped, again, nobody)
             return [
@@ -243,6 +249,7 @@ class Waits(Workload):
                 gate,
                 seat,
                 visa,
+                arrived,
                 nothing,
             ]
 
@@ -273,7 +280,7 @@ class Waits(Workload):
     def check(self, runs: dict[str, t.Any], killed: bool) -> None:
         assert runs["trip"].result == [
             *({"number": 7}, {}, {"number": 8}, {"number": 9}, None, None),
-            *("the gate", "the seat", {"by": "clerk"}, None),
+            *("the gate", "the seat", {"by": "clerk"}, "arrived of trip", None),
         ]
 
 

@@ -154,7 +154,7 @@ class World:
     def look(self) -> str | None:
         """Find something in the second look."""
         trace = self.effect()
-        looks = self.effects[current_run.function, "ready"]
+        looks = self.effects[current_run.function, current_run.step.name]
         return trace if looks > 1 else None
 
     def resumed(self) -> int:
