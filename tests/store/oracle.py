@@ -1121,7 +1121,7 @@ class Oracle:
     def _abandoned(self, run: Run | None) -> bool:
         """True for a branch that its run, or a branch above, does not wait for."""
         while run is not None and run.kind == "branch":
-            if run.status not in FINISHED and self._awaited_by(run) is None:
+            if self._is_orphan(run):
                 return True
             run = self.runs.get(run.parent or "")
         return False
