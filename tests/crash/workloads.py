@@ -362,12 +362,12 @@ class FanOut(Workload):
 
 
 class Ledger(Workload):
-    """A step that commits in a database, and an event that is stored with it."""
+    """A step that commits in a database, an event that is stored with it, a poll."""
 
     EVENT = "note/asked"
     ENDS: t.ClassVar = {"keep": "completed", "hear": "completed"}
-    EFFECTS: t.ClassVar = {("hear", "note"): 1}
-    OPERATIONS = ("sql commit", "lease_renew", "step_commit", "run_create")
+    EFFECTS: t.ClassVar = {("hear", "look"): 2}
+    OPERATIONS = ("sql commit", "lease_renew", "step_commit", "run_suspend")
 
     books: Books
 
@@ -384,9 +384,13 @@ class Ledger(Workload):
         def keep(event: Event[t.Any], step: Step) -> str:
             return step.transaction("save", save)
 
+        def look() -> str | None:
+            trace = world.effect()
+            return trace if world.effects["hear", "look"] > 1 else None
+
         @durable.function(on="note/told")
         def hear(event: Event[t.Any], step: Step) -> str:
-            step.run("note", world.effect)
+            step.poll("look", look, every="30m", timeout="1d")
             return str(event.data["key"])
 
         return durable

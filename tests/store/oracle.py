@@ -141,6 +141,11 @@ class Run:
     #: given up, and how it ended.
     claimed: list[list[t.Any]] = field(default_factory=list)
     progress: str | None = None
+    #: "1" if it has objects in the blob store, and once these are being removed.
+    blobs: str | None = None
+    expiring: str | None = None
+    #: The first step that a replay called differently.
+    changed_step: str | None = None
     memos: dict[str, Memo] = field(default_factory=dict)
     #: Its inbox: accepted ids with their marks; signals by name, and how many of them
     #: were taken.
@@ -329,6 +334,8 @@ class Oracle:
         other = action == "retry" and events and events[0] != str(run.generation)
         if not allowed[action] or other:
             return ["state", run.status]
+        if action == "retry" and run.expiring:
+            return ["missing"]
         ends = action in ("cancel", "orphaned", "timeout", "unstarted")
         reply = ["ok", str(self.now)]
         if ends:
@@ -418,6 +425,29 @@ class Oracle:
             return self._refusal(run)
         run.progress = progress
         return ["ok"]
+
+    def run_hold(self, id: str, token: str) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        run.blobs = "1"
+        return ["ok"]
+
+    def run_note(self, id: str, token: str, step: str) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        run.changed_step = run.changed_step or step
+        return ["ok"]
+
+    def run_excuse(self, *owned: str) -> int:
+        excused = 0
+        for id, token in zip(owned[::2], owned[1::2], strict=True):
+            run = self.runs.get(id)
+            if run is not None and run.token == token:
+                run.dispatches = 0
+                excused += 1
+        return excused
 
     def run_suspend(
         self,
@@ -809,16 +839,20 @@ class Oracle:
                 self._look_at_parent(self.runs[id], kind, timeouts)
         for id in self._due(self.queued):
             self._doubt(self.runs[id])
+        expiring: list[str] = []
         for id in self._due(self.expiry):
             if self.unfinished[id]:
                 self.expiry[id] = self.now + 60_000
                 continue
-            if self._is_needed(self.runs[id]):
+            run = self.runs[id]
+            if self._is_needed(run) or (run.blobs and run.parent in self.runs):
                 self.expiry[id] = self.now + 3_600_000
-                continue
-            self.children[self.runs[id].parent or ""].pop(id, None)
-            self.children.pop(id, None)
-            del self.runs[id], self.expiry[id]
+            elif run.blobs:
+                run.expiring = "1"
+                self.expiry[id] = self.now + 60_000
+                expiring.append(id)
+            else:
+                self._remove(run)
         runs: Reply = []
         events: Reply = []
         for queue in self._due(self.outboxes):
@@ -836,14 +870,21 @@ class Oracle:
                 self.outboxes[queue] = min(owed.values())
             else:
                 del self.outboxes[queue]
-        return [runs, events, timeouts, [], 0, []]
+        return [runs, events, timeouts, expiring, 0, []]
+
+    def _remove(self, run: Run) -> None:
+        self.children[run.parent or ""].pop(run.id, None)
+        self.children.pop(run.id, None)
+        del self.runs[run.id], self.expiry[run.id]
 
     def _is_needed(self, run: Run) -> bool:
         """Return whether a branch may be revived, which needs its memos."""
         parent = self.runs.get(run.parent or "")
         if parent is None or run.by is None:
             return False
-        outcome = parent.groups[run.parent_step or ""].outcomes.get(run.place or "")
+        # The parent may be another run, with the same id.
+        group = parent.groups.get(run.parent_step or "")
+        outcome = group and group.outcomes.get(run.place or "")
         return not (outcome or "").startswith("done ")
 
     def _look(self, run: Run, lease: int) -> None:
@@ -959,7 +1000,9 @@ class Oracle:
         return [name for _, name in due]
 
     def run_expire(self, id: str) -> int:
-        # Here no run has objects that a sweep would have marked it for.
+        run = self.runs.get(id)
+        if run is not None and run.expiring:
+            self._remove(run)
         return int(id not in self.runs)
 
     def outbox_confirm(self, id: str, queued: str) -> int:

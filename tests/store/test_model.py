@@ -613,17 +613,61 @@ class Model(RuleBasedStateMachine):
             self.do("run_claim", id, token, LEASE, MOST_DISPATCHES, "v1", 0)
             self.lose_every_lease()
 
+    @rule(run=choices, age=ages)
+    def hold(self, run: int, age: int) -> None:
+        id = self.pick(run, "running")
+        self.do("run_hold", id, self.owner(id, age))
+
+    @rule(run=choices, age=ages, step=steps)
+    def note(self, run: int, age: int, step: str) -> None:
+        id = self.pick(run, "running")
+        self.do("run_note", id, self.owner(id, age), step)
+
+    @rule(chosen=st.lists(st.tuples(choices, ages), min_size=1, max_size=3))
+    def excuse(self, chosen: list[tuple[int, int]]) -> None:
+        args = []
+        for run, age in chosen:
+            id = self.pick(run, "running")
+            args += [id, self.owner(id, age)]
+        self.do("run_excuse", *args)
+
     @rule(run=choices)
     def expire(self, run: int) -> None:
         self.do("run_expire", self.pick(run, *FINISHED))
 
-    @rule()
-    def expire_all(self) -> None:
+    @rule(retried=st.booleans(), died=st.booleans())
+    def expire_all(self, **given: bool) -> None:
+        self._expire_all(**given)
+
+    def _expire_all(self, retried: bool, died: bool) -> None:
+        """Let the retention be over, and have the objects of runs removed.
+
+        :param retried: True if such a run is retried first.
+        :param died: True if the first remover dies, and a later sweep names them again.
+        """
         self.advance(RETENTION)
-        self.sweep([])
-        # A run stays until its children have ended, and a branch until its run is gone.
-        left = {id for id in self.oracle.expiry if not self.oracle.unfinished[id]}
-        assert all(self.oracle.runs[id].kind == "branch" for id in left)
+        found = self.do("sweep", LEASE, 100, 0)
+        if died:
+            self.advance(60_000)
+            found = self.do("sweep", LEASE, 100, 0)
+        for id in found[3]:
+            if retried:
+                self.do("run_admin", id, "retry", self.new_token(), "", RETENTION)
+            assert self.do("run_expire", id) == 1
+        # A run stays until its children have ended, and a branch, or a child that has
+        # objects, a while longer than its run.
+        for id in self.oracle.expiry:
+            run = self.oracle.runs[id]
+            stays = run.kind == "branch" or (run.parent and run.blobs)
+            assert self.oracle.unfinished[id] or stays
+
+    @rule(run=choices, retried=st.booleans(), died=st.booleans())
+    def leave_objects(self, run: int, **given: bool) -> None:
+        """Cancel a run that has objects, and have it expire."""
+        id = self.pick(run, "running")
+        self.do("run_hold", id, self.owner(id, 0))
+        self.do("run_admin", id, "cancel", self.new_token(), "why", RETENTION)
+        self._expire_all(**given)
 
     def _is_gone(self, run: str) -> None:
         for pair in [pair for pair in self.outcomes if pair[0] == run]:
@@ -851,6 +895,9 @@ FIELDS = (
     "result",
     "failed_step",
     "progress",
+    "blobs",
+    "expiring",
+    "changed_step",
     "kind",
     "parent",
     "parent_step",
