@@ -202,6 +202,27 @@ def test_an_event_that_another_app_gets_twice_makes_one_run_there(
     assert (event.name, event.data["of"]) == ("media/up", "é")
 
 
+def test_what_branches_send_is_forwarded_and_answers_waits_too(
+    any_harness: Harness, receiver: Receiver
+) -> None:
+    forward(any_harness, receiver.url)
+
+    def tell(place: str, step: Step) -> None:
+        step.send_event("tell", Event("media/up", {"place": place}))
+
+    @any_harness.durable.function(on="work/asked", awaits=["media/up"])
+    def work(event: Event[t.Any], step: Step) -> t.Any:
+        step.map("told", tell, ["here", "there"])
+        match = {"data.place": "there"}
+        found = step.wait_for_event("found", "media/up", match=match, timeout="1h")
+        return found and found.data
+
+    run = any_harness.send_and_settle("work/asked", {})
+
+    assert (run.status, run.result) == (RunStatus.COMPLETED, {"place": "there"})
+    assert len(receiver.deliveries) == 2
+
+
 def test_a_forward_to_the_app_itself_ends(other: Harness) -> None:
     with serving(other.app) as port:
         url = f"http://127.0.0.1:{port}/e/{EVENT_KEY}"
