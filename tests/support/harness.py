@@ -207,3 +207,5 @@ class Harness:
         self.state.server.close()
         if "impatient_server" in vars(self.state):
             self.state.impatient_server.close()
+        if "store" in vars(self.state):
+            self.state.store.upkeep.close()
