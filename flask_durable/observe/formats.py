@@ -12,6 +12,8 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
+from flask.logging import default_handler
+
 from ..common.safe_logging import get_logger
 from .logging import CONSOLE_FORMAT
 from .logging import install
@@ -103,6 +105,10 @@ def set_up(app_logger: logging.Logger, log_format: LogFormat | None = None) -> N
             _remove_handlers(app_logger)
     if not root.handlers:
         root.addHandler(_handler(log_format or "console"))
+        if app_logger.propagate:
+            # Flask adds this handler by itself where the root logger has none yet.
+            # With both, each line of the app would be written twice.
+            app_logger.removeHandler(default_handler)
         # Dramatiq logs each message, which is each run, at a level of its own choice.
         logging.getLogger("dramatiq").setLevel(logging.WARNING)
     if is_bare:

@@ -16,6 +16,7 @@ import typing as t
 import pytest
 import redis
 from flask import Flask
+from flask.logging import default_handler
 
 from flask_durable import Durable
 from flask_durable.observe.formats import JsonFormatter
@@ -213,6 +214,17 @@ def test_handlers_of_the_app_stay_unless_a_format_is_asked_for() -> None:
         assert isinstance(tail, TailHandler)
         assert isinstance(handler.formatter, JsonFormatter)
         assert root.level == logging.WARNING
+
+
+def test_a_line_of_the_app_is_written_once_in_a_worker() -> None:
+    """The worker asks for app.logger before it sets up the root logger."""
+    app = Flask("written_once")
+    with root_with() as root:
+        app_logger = app.logger
+        assert app_logger.handlers == [default_handler]
+        set_up(app_logger)
+        assert app_logger.handlers == []
+        assert [type(h) for h in root.handlers][1:] == [TailHandler]
 
 
 def test_the_web_process_keeps_its_root_logger(
