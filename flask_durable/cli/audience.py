@@ -48,7 +48,8 @@ class Audience:
     :param required: Those of them that no ``where=`` can keep from a run.
     :param abandoned: The functions with a trigger for it whose code no worker has,
         though workers are alive: a run of them is not executed.
-    :param nearest: The nearest known triggers, if there is no function.
+    :param nearest: The nearest triggers and awaited names, if there is no function.
+    :param awaited: True if steps wait for such events, as far as is known.
     :param workers: True if a worker is alive.
     """
 
@@ -58,12 +59,15 @@ class Audience:
     abandoned: frozenset[str]
     nearest: tuple[str, ...]
     workers: bool
+    awaited: bool
 
     def notes(self) -> t.Iterator[str]:
         """Yield notes for the sender."""
         for id in sorted(self.abandoned):
             yield f"No worker has the code of {id}: no run of it is waited for."
-        if not self.functions and not self.abandoned:
+        if not self.functions and not self.abandoned and self.awaited:
+            yield f"No function starts with {self.name!r}: it is for steps that wait."
+        elif not self.functions and not self.abandoned:
             known = f" The nearest: {', '.join(self.nearest)}." if self.nearest else ""
             yield f"No function waits for {self.name!r}.{known}"
         elif not self.workers:
@@ -110,11 +114,15 @@ def audience_of(
     else:
         abandoned = set()
     triggers = {trigger for spec in specs.values() for trigger in spec["triggers"]}
+    declared = {name for spec in specs.values() for name in spec.get("awaits", ())}
     return Audience(
         name,
         functions=frozenset(reached),
         required=frozenset(id for id, spec in reached.items() if not spec["where"]),
         abandoned=frozenset(abandoned),
-        nearest=tuple(difflib.get_close_matches(name, triggers, _NEAREST, cutoff=0.4)),
+        nearest=tuple(
+            difflib.get_close_matches(name, triggers | declared, _NEAREST, cutoff=0.4)
+        ),
         workers=workers,
+        awaited=name in declared or name in directory.current().awaited,
     )

@@ -129,10 +129,19 @@ def durable_of(app: Flask) -> Durable:
 def _details(error: DurableError) -> list[str]:
     lines = []
     if isinstance(error, EventError):
-        lines += [f"{fault['field']}: {fault['message']}" for fault in error.errors]
+        lines += [
+            f"{fault['field']}: {fault['message']}"
+            for fault in error.errors
+            if not _is_told(fault, error.message)
+        ]
     if error.hint:
         lines.append(f"Hint: {error.hint}")
     return lines
+
+
+def _is_told(fault: t.Mapping[str, str], message: str) -> bool:
+    field, text = fault["field"], fault["message"]
+    return f"{field}: {text}" in message or f"{field} {text}" in message
 
 
 def _state_server(ctx: click.Context) -> str:
