@@ -94,6 +94,22 @@ def positions_of(callable: t.Any) -> tuple[str, int]:
     return next((parameter.name for parameter in parameters), ""), needed
 
 
+def takes(callable: t.Any, count: int) -> bool:
+    """Return whether *callable* can be called with *count* positional arguments.
+
+    It is true if that cannot be seen.
+    """
+    try:
+        signature = inspect.signature(callable)
+    except (TypeError, ValueError):  # of some builtins there is none
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
 class UnresolvedAnnotation(Exception):
     """Raised when an annotation's text has a name that its module lacks."""
 

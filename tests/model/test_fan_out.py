@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
+import re
 import typing as t
 from collections import Counter
 from datetime import date
@@ -850,6 +852,41 @@ def test_a_first_branch_that_fails_is_raised(any_harness: Harness) -> None:
     parent_that(any_harness, lambda event, step: step.first("x", a=fail, b=nap))
     run = any_harness.send_and_settle("a/b")
     assert (run.status, run.failure.step) == (RunStatus.FAILED, "x[a]")
+
+
+@pytest.mark.parametrize(
+    ("fan_out", "said"),
+    [
+        (lambda step: step.parallel("x", a=lambda: 1), r"Branch 'a' .*a=lambda step"),
+        (lambda step: step.first("x", a=lambda: 1), r"Branch 'a' .*a=lambda step"),
+        (lambda step: step.parallel("x", a=lambda s, t: 1), "Branch 'a' "),
+        (lambda step: step.map("x", lambda: 1, [1]), r"\(item\) for one step"),
+        (lambda step: step.map("x", lambda a, b, c: 1, [1]), r"\(item, step\)"),
+    ],
+)
+def test_a_callable_that_takes_other_arguments_is_refused_before_branches_are_made(
+    harness: Harness, fan_out: t.Callable[[Step], t.Any], said: str
+) -> None:
+    """2.2: a branch is called with step tools, or with an item."""
+    parent_that(harness, lambda event, step: fan_out(step))
+    run = harness.send_and_settle("a/b")
+    assert (run.status, run.attempt) == (RunStatus.FAILED, 1)
+    assert run.failure is not None
+    assert re.search(said, run.failure.message, re.S), run.failure.message
+    assert harness.runs.list(parent=run.id) == []
+
+
+@pytest.mark.parametrize(
+    "fn", [str, len, functools.partial(pow, 2), lambda *items: 1, lambda item=0: 1]
+)
+def test_a_callable_that_can_take_an_item_is_not_refused(
+    harness: Harness, fn: t.Callable[..., t.Any]
+) -> None:
+    def body(event: AnyEvent, step: Step) -> t.Any:
+        return step.map("x", fn, ["ab"] if fn is len else [3])
+
+    parent_that(harness, body)
+    assert harness.send_and_settle("a/b").status is RunStatus.COMPLETED
 
 
 def test_first_of_nothing_is_refused(harness: Harness) -> None:

@@ -29,6 +29,7 @@ from ...errors import Failure
 from ...errors import ReplayMismatch
 from ...errors import StepUsageError
 from ...functions.callables import positions_of
+from ...functions.callables import takes
 from ...functions.checks import MAX_STEP_NAME
 from ...functions.function import Function
 from ...functions.options import NO_OPTIONS
@@ -94,6 +95,7 @@ def parallel(
     _turn_off(attempt, key, functools.partial(_call_named, attempt, step, branches))
     memo = attempt.recall(key, KIND, sketch)
     if memo is None or not memo.final:
+        _check_branches(name, branches)
         made = branches_of(attempt, key, [(place, "") for place in branches])
         memo = begin(attempt, key, sketch, made, list(branches), terms)
     ids = functools.partial(branch_id, attempt, key)
@@ -115,6 +117,7 @@ def first(
     _turn_off(attempt, key, functools.partial(_call_named, attempt, step, branches))
     memo = attempt.recall(key, KIND, sketch)
     if memo is None or not memo.final:
+        _check_branches(name, branches)
         terms = Terms(until=1, limit=len(branches), tolerate=0)
         made = branches_of(attempt, key, [(place, "") for place in branches])
         memo = begin(attempt, key, sketch, made, list(branches), terms)
@@ -162,6 +165,16 @@ def map(
     return list(results.values())
 
 
+def _check_branches(name: str, branches: t.Mapping[str, Callable]) -> None:
+    for place, fn in branches.items():
+        if not takes(fn, 1):
+            raise StepUsageError(
+                f"Branch {place!r} of step {name!r} cannot be called with step tools "
+                "alone.",
+                hint=f"Write {place}=lambda step: step.run(...).",
+            )
+
+
 @dataclass(frozen=True)
 class _Mapped:
     """The thing that a map has for each item: a branch, or a run of a function.
@@ -187,6 +200,12 @@ def _of_callable(
     def make(
         places: t.Sequence[str], items: t.Sequence[t.Any]
     ) -> tuple[list[NewBranch], None]:
+        if not takes(fn, 2 if positions_of(fn)[1] > 1 else 1):
+            raise StepUsageError(
+                f"The callable of step {key!r} can be called neither with an item "
+                "alone nor with an item and step tools.",
+                hint="Give a function of (item) for one step each, or of (item, step).",
+            )
         texts = _items_of(attempt, key, places, items, item_codec)
         return branches_of(attempt, key, list(zip(places, texts, strict=True))), None
 
