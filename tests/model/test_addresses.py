@@ -806,7 +806,9 @@ def test_each_branch_makes_an_address_of_its_own(harness: Harness) -> None:
     client = harness.app.test_client()
     for name in ("bob", "ada"):
         path = urlsplit(made[name].href).path.removeprefix("/base")
-        assert f"<h1>{name}</h1>" in client.get(path).text
+        page = client.get(path).text
+        assert f"<h1>{name}</h1>" in page
+        assert "<p>" not in page, "nothing is said that the function does not say"
         assert client.post(path, json={"by": name}).status_code == 200
         harness.settle()
 
