@@ -26,7 +26,7 @@ FRAMEWORKS = {"flask", "werkzeug", "click", "boto3", "botocore", "dramatiq"}
 
 #: Where each of these may be imported at all.
 HOMES = {
-    "flask": {"app.addresses", "cli", "extension", "web"},
+    "flask": {"app.addresses", "cli", "extension", "observe.formats", "web"},
     "dramatiq": {"queue", "worker"},
     "redis": {
         "app.health",
