@@ -107,7 +107,8 @@ def sleepers(harness: Harness, number: int = 24) -> list[str]:
     def work(event: Event[t.Any], step: Step) -> None:
         step.sleep("nap", 5)
 
-    events = [harness.send("a/b") for _ in range(number)]
+    # Ids of which some are in each of four partitions.
+    events = [harness.send("a/b", id=f"sleeper-{n}") for n in range(number)]
     harness.settle()
     return events
 

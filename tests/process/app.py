@@ -22,8 +22,10 @@ from flask_durable import Event
 from flask_durable import EventData
 from flask_durable import NonRetriable
 from flask_durable import Step
-from flask_durable.app.state import AppState
 from flask_durable.engine import asking
+
+if t.TYPE_CHECKING:  # an older release has it elsewhere
+    from flask_durable.app.state import AppState
 
 durable = Durable()
 
