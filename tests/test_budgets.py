@@ -63,6 +63,8 @@ def test_a_branch_of_a_map_takes_at_most_6_round_trips(
 
     pages = [trip for trip in counted if "branches_start" in trip.commands]
     assert len(pages) == 2  # at most 250 branches each
+    lists = [trip for trip in counted if "branches_list" in trip.commands]
+    assert len(lists) == 2
     assert len(counted) <= 6 * 300, summary(counted)
 
 

@@ -23,6 +23,17 @@ The branches of a map over a durable function are *children*: runs of that funct
 an event and a result of their own, on its queue. All else is the same, except that only
 a sweep cancels them, which tells their ends. One that a person retries by itself leaves
 the group, and the next beginning asks for it again.
+
+The branches of a map that take several pages are first stored as a list::
+
+    none ──branches_list──► incomplete ──branches_list──► complete
+     ▲                       │      ▲                        │
+     │                       └──────┘                        │
+     │                 a new owner begins again              │
+     └────── the last page of branches, or the outcome ──────┘
+
+Branches are made of a complete list alone. So a new owner that finds the memo waiting
+has a list, unless its run was retried since, and makes the other branches from that.
 """
 
 from __future__ import annotations
@@ -34,7 +45,9 @@ from dataclasses import field
 from ..redis.exchange import Argument
 from .replies import branches_of
 from .replies import BranchesMade
+from .replies import Committed
 from .replies import Full
+from .replies import listing_of
 from .replies import Resolved
 from .run_store import MAX_MEMO_BYTES
 from .run_store import MAX_STEPS
@@ -152,6 +165,76 @@ def start_branches(
         args += [branch.place, branch.id, branch.item, *branch.event]
     tag = store.keys.tag_of(parent[0])
     return branches_of(store.server.call("branches_start", tag, *args))
+
+
+def store_branches(
+    store: RunStore,
+    parent: tuple[str, str],
+    step: str,
+    group: NewGroup,
+    offset: int,
+    branches: t.Sequence[NewBranch],
+    size: int,
+) -> Committed | Full:
+    """Store a page of the branches that a step is to have.
+
+    :param parent: Id and token of the run.
+    :param step: The key of the step.
+    :param offset: The number of branches in earlier pages.
+    :param branches: At most :data:`BRANCHES_PAGE`, and at least one.
+    :param size: The bytes of the items of all pages.
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    args: list[Argument] = [
+        *parent,
+        milliseconds(store.lease),
+        step,
+        group.body,
+        offset,
+        group.total,
+        3 + len(branches[0].event),
+        size,
+        MAX_STEPS,
+        MAX_MEMO_BYTES,
+    ]
+    for branch in branches:
+        args += [branch.place, branch.id, branch.item, *branch.event]
+    tag = store.keys.tag_of(parent[0])
+    return listing_of(store.server.call("branches_list", tag, *args))
+
+
+@dataclass(frozen=True)
+class StoredBranches:
+    """The branches that a step is to have.
+
+    :param body: The JSON of the memo.
+    """
+
+    body: str
+    branches: list[NewBranch] = field(repr=False)
+
+
+def read_branches(
+    store: RunStore, run_id: str, step: str, generation: str
+) -> StoredBranches | None:
+    """Return the list of a step, if there is a complete one.
+
+    :param generation: That of the run; a list of an earlier one does not count.
+    :raises redis.RedisError: The server did not answer.
+    """
+    key = f"{store.keys.tag_of(run_id)}:list:{run_id}:{step}"
+    found = t.cast("list[str]", store.server.client.lrange(key, 0, -1))
+    if not found:
+        return None
+    stored_in, total, each, _ = found[0].split(" ")
+    texts, width = found[2:], int(each)
+    if stored_in != generation or len(texts) != int(total) * width:
+        return None
+    branches = []
+    for start in range(0, len(texts), width):
+        place, id, item, *event = texts[start : start + width]
+        branches.append(NewBranch(place, id, item, tuple(event)))
+    return StoredBranches(found[1], branches)
 
 
 @dataclass(frozen=True)

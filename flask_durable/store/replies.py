@@ -346,6 +346,19 @@ def child_of(reply: t.Any) -> ChildStarted | Resolved | Full:
     raise refusal("child_start", reply)
 
 
+def listing_of(reply: t.Any) -> Committed | Full:
+    """Return the reply of ``branches_list``.
+
+    :raises NotOwner: The run is no longer the caller's.
+    """
+    match reply:
+        case ["ok"]:
+            return COMMITTED
+        case ["full", limit]:
+            return Full(limit)
+    raise refusal("branches_list", reply)
+
+
 def branches_of(reply: t.Any) -> BranchesMade | Resolved | Full:
     """Return the reply of ``branches_start``.
 

@@ -27,8 +27,10 @@ from flask_durable.app.health import HealthChecks
 from flask_durable.engine.steps import branches
 from flask_durable.messages import RunMessage
 from flask_durable.scaler.introspectors.own import RunSensor
+from flask_durable.store import branches as store
 from flask_durable.store.branches import read_outcomes
 from flask_durable.store.branches import start_branches
+from flask_durable.store.branches import store_branches
 from flask_durable.store.replies import NotOwner
 
 from ..support.harness import Harness
@@ -93,6 +95,31 @@ def again(harness: Harness, run: Run) -> Run:
     return t.cast(Run, harness.runs.get(run.id))
 
 
+def dying_after_its_first_page(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the worker that makes branches die between the first two pages of two."""
+    died: list[str] = []
+
+    def dying(*args: t.Any) -> t.Any:
+        reply = start_branches(*args)
+        if not died and args[3].total > 2:
+            died.append(args[2])
+            raise NotOwner(cancelled=False)  # it writes nothing more
+        return reply
+
+    monkeypatch.setattr(branches, "start_branches", dying)
+    monkeypatch.setattr(branches, "BRANCHES_PAGE", 2)
+    harness.in_place = 0
+
+
+def lists_of(harness: Harness) -> list[str]:
+    """Return the keys of stored lists."""
+    client = harness.state.store.server.client
+    prefix = harness.state.store.keys.tag_of("x").partition(":")[0]
+    return [key for key in client.scan_iter(f"{prefix}*") if ":list:" in key]
+
+
 # -- 2.4: names ----------------------------------------------------------------------
 
 
@@ -116,6 +143,117 @@ def test_the_items_are_those_of_the_first_time(any_harness: Harness) -> None:
     any_harness.advance(2 * 86400)
     assert again(any_harness, run).result == ["aa", "bb"]
     assert read == ["a", "b"]
+
+
+def test_a_list_that_changes_between_two_pages_changes_nothing(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.4: the places are those of the list that was stored, whatever dies."""
+    source = ["a", "b", "c", "d", "e"]
+    dying_after_its_first_page(any_harness, monkeypatch)
+    parent_that(
+        any_harness, lambda event, step: step.map("x", lambda item: item * 2, source)
+    )
+    event = any_harness.send("a/b")
+    any_harness.route()
+    any_harness.execute()
+    source.insert(0, "new")
+    any_harness.expire_leases()
+    any_harness.settle()
+    assert any_harness.run_of(event).result == ["aa", "bb", "cc", "dd", "ee"]
+
+
+def test_keys_that_change_between_two_pages_change_nothing(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.4: the same with ``key``, also in a branch: what it returned is stored."""
+    source = ["a", "b", "c"]
+    dying_after_its_first_page(any_harness, monkeypatch)
+
+    def inner(step: Step) -> t.Any:
+        return step.map("x", lambda item: item * 2, source, key=lambda i: f"of-{i}")
+
+    parent_that(any_harness, lambda event, step: step.parallel("m", a=inner))
+    event = any_harness.send("a/b")
+    any_harness.route()
+    any_harness.execute()
+    any_harness.execute()
+    source[:] = ["z"]
+    any_harness.expire_leases()
+    any_harness.settle()
+    run = any_harness.run_of(event)
+    assert run.result == {"a": ["aa", "bb", "cc"]}
+    [branch] = any_harness.runs.list(parent=run.id, limit=1)
+    names = {name.rpartition("/")[2] for name in branches_of(any_harness, branch)}
+    assert names == {"x[of-a]", "x[of-b]", "x[of-c]"}
+
+
+def test_a_retry_after_a_death_between_two_pages_has_the_new_list(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.4: a run that a person retries has the items that the list has then."""
+    source = ["a", "b", "c"]
+    dying_after_its_first_page(any_harness, monkeypatch)
+    parent_that(
+        any_harness,
+        lambda event, step: step.map("x", lambda i: i * 2, source, key=lambda i: i),
+    )
+    event = any_harness.send("a/b")
+    any_harness.route()
+    any_harness.execute()
+    run = any_harness.run_of(event)
+    any_harness.runs.cancel(run.id)
+    any_harness.sweep()
+    source[:] = ["c", "d", "e"]
+    any_harness.runs.retry(run.id)
+    assert again(any_harness, run).result == ["cc", "dd", "ee"]
+    assert lists_of(any_harness) == []
+
+
+def test_a_death_while_the_list_is_stored_leaves_nothing_of_it(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.4: a list that is not complete has no branches, and is written over."""
+    source = ["a", "b", "c"]
+    stored: list[int] = []
+
+    def dying(*args: t.Any) -> t.Any:
+        reply = store_branches(*args)
+        stored.append(args[4])
+        if len(stored) == 1:
+            raise NotOwner(cancelled=False)
+        return reply
+
+    monkeypatch.setattr(branches, "store_branches", dying)
+    monkeypatch.setattr(branches, "BRANCHES_PAGE", 2)
+    any_harness.in_place = 0
+    parent_that(any_harness, lambda event, step: step.map("x", str.upper, source))
+    event = any_harness.send("a/b")
+    any_harness.route()
+    any_harness.execute()
+    run = any_harness.run_of(event)
+    assert branches_of(any_harness, run) == {}
+    source[:] = ["d", "e", "f", "g"]
+    any_harness.expire_leases()
+    any_harness.settle()
+    assert again(any_harness, run).result == ["D", "E", "F", "G"]
+    assert stored == [0, 0, 2]
+    assert lists_of(any_harness) == []
+
+
+def test_items_that_have_no_room_are_not_stored(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.9: the bound in bytes holds before anything is stored."""
+    monkeypatch.setattr(branches, "BRANCHES_PAGE", 2)
+    monkeypatch.setattr(store, "MAX_MEMO_BYTES", 40)
+    parent_that(
+        harness, lambda event, step: step.map("x", str, ["a" * 10] * 4, tolerate=4)
+    )
+    run = harness.send_and_settle("a/b")
+    assert run.status == RunStatus.FAILED
+    assert branches_of(harness, run) == {}
+    assert lists_of(harness) == []
 
 
 def test_a_key_names_the_branch_of_an_item(any_harness: Harness) -> None:

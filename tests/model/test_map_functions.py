@@ -484,6 +484,35 @@ def test_a_child_that_was_retried_by_itself_counts_when_its_run_is_retried(
 # -- 2.9: the run --------------------------------------------------------------------
 
 
+def test_data_that_changes_between_two_pages_changes_nothing(
+    any_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.4: the places are those of the list that was stored, whatever dies."""
+    source = numbers(5)
+    died: list[str] = []
+
+    def dying(*args: t.Any) -> t.Any:
+        reply = start_branches(*args)
+        if not died:
+            died.append(args[2])
+            raise NotOwner(cancelled=False)  # it writes nothing more
+        return reply
+
+    monkeypatch.setattr(branches, "start_branches", dying)
+    monkeypatch.setattr(branches, "BRANCHES_PAGE", 2)
+    any_harness.in_place = 0
+    cut = cut_that(any_harness, lambda event, step: event.data["number"])
+    parent_that(any_harness, lambda event, step: step.map("x", cut, source))
+    event = any_harness.send("a/b")
+    any_harness.route()
+    any_harness.execute()
+    source.insert(0, {"number": 100})
+    any_harness.expire_leases()
+    any_harness.settle()
+    assert any_harness.run_of(event).result == [0, 1, 2, 3, 4]
+    assert any_harness.state.store.count("completed") == 6
+
+
 def test_a_death_between_two_pages_creates_no_child_twice(
     any_harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

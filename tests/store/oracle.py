@@ -125,6 +125,8 @@ class Run:
     items: int = 0
     #: By step: its branches.
     groups: dict[str, Group] = field(default_factory=dict)
+    #: By step: the branches that it is to have, behind a line and a memo's JSON.
+    lists: dict[str, list[str]] = field(default_factory=dict)
     failed_run: str | None = None
     failed_generation: int | None = None
     cause: str | None = None
@@ -619,6 +621,43 @@ class Oracle:
         self.parents[f"look:{id}"] = self.now + DOUBT
         return ["suspended", str(due), str(self.now)]
 
+    def branches_list(
+        self,
+        id: str,
+        token: str,
+        lease: int,
+        step: str,
+        body: str,
+        offset: int,
+        total: int,
+        width: int,
+        size: int,
+        most_steps: int,
+        most_bytes: int,
+        *texts: str,
+    ) -> Reply:
+        run = self.runs.get(id)
+        if run is None or run.token != token:
+            return self._refusal(run)
+        first = f"{run.generation} {total} {width} {token}"
+        found, stored = run.lists.get(step, [""]), 0
+        if found[0] == first:
+            stored = (len(found) - 2) // width
+        elif offset == 0:
+            if step not in run.groups:
+                if len(run.memos) + (run.branched or 0) + total > most_steps:
+                    return ["full", "steps"]
+                if run.size + size > most_bytes:
+                    return ["full", "bytes"]
+            found = run.lists[step] = [first, body]
+            run.children = "1"
+        if offset > stored:
+            return ["lost"]
+        if offset == stored:
+            found.extend(texts)
+        self.leases[id] = self.now + lease
+        return ["ok"]
+
     def branches_start(
         self,
         id: str,
@@ -687,6 +726,7 @@ class Oracle:
         if group.filled < total:
             self.leases[id] = self.now + lease
             return ["more", self._owed_branches(branches)]
+        run.lists.pop(step, None)
         if group.again:
             self._leave_orphans(run)
         self._leave(run, ["suspended", "0", "branches"])
@@ -752,6 +792,7 @@ class Oracle:
             memo.status, memo.payload = "failed", group.memo + failure
         group.decided = place
         group.next.clear()
+        run.lists.pop(step, None)
         told = "0"
         if run.status == "suspended" and run.waiting == step:
             run.waiting = run.becomes = None

@@ -460,6 +460,7 @@ class Model(RuleBasedStateMachine):
         first=st.booleans(),
         item=st.sampled_from(["", "1", '"ü"']),
         pages=st.sampled_from([1, 2, 2]),
+        listed=st.sampled_from([0, 0, 1, 2]),
     )
     def fan_out(
         self,
@@ -472,6 +473,7 @@ class Model(RuleBasedStateMachine):
         first: bool,
         item: str,
         pages: int,
+        listed: int,
     ) -> None:
         """Have a step ask for branches, in pages of which some may be missing."""
         id = self.pick(run, "running")
@@ -480,13 +482,20 @@ class Model(RuleBasedStateMachine):
         created = found.created - BEGIN if found else 0
         terms = (total, 1 if first else total, limit, tolerate)
         head = (id, token, LEASE, step, "group    ", str(total))
+        asked = [
+            (place, f"{id}.b-{step}{created}{place}", item)
+            for place in (f"p{number}" for number in range(total))
+        ]
+        for size in sizes[:listed]:
+            flat = [part for branch in asked[offset : offset + size] for part in branch]
+            most = (total * len(item.encode()), MOST_BRANCHES, 10 * MOST_BYTES)
+            head_of_list = (id, token, LEASE, step, str(total), offset, total, 3)
+            if self.do("branches_list", *head_of_list, *most, *flat)[0] != "ok":
+                return
+            offset += size
+        offset = 0
         for size in sizes[:pages]:
-            places = [f"p{number}" for number in range(offset, offset + size)]
-            flat = [
-                part
-                for place in places
-                for part in (place, f"{id}.b-{step}{created}{place}", item)
-            ]
+            flat = [part for branch in asked[offset : offset + size] for part in branch]
             limits = (MOST_BRANCHES, 10 * MOST_BYTES, offset)
             reply = self.do("branches_start", *head, *limits, *terms, 0, *flat)
             if reply[0] != "more":
@@ -827,8 +836,9 @@ def view_of(oracle: Oracle) -> dict[str, t.Any]:
         indexes[f"{index}:{run.status}"][run.id] = run.created
         if run.kind != "branch":
             indexes[f"function:{run.function}"][run.id] = run.created
-        if run.groups:
-            found[f"groups:{run.id}"] = dict.fromkeys(run.groups, 0)
+        for step, listed in run.lists.items():
+            found[f"list:{run.id}:{step}"] = listed
+        found[f"groups:{run.id}"] = dict.fromkeys([*run.groups, *run.lists], 0)
         for step, group in run.groups.items():
             found[f"group:{run.id}:{step}"] = group.fields()
             found[f"next:{run.id}:{step}"] = dict(group.next)
@@ -930,7 +940,7 @@ def seen(server: FrozenServer, tag: str) -> dict[str, t.Any]:
         if key == "clock":
             continue
         name = key.removeprefix(f"{tag}:")
-        if isinstance(value, list):
+        if isinstance(value, list) and not name.startswith("list:"):
             value = {member: int(score) for member, score in value}
         if isinstance(value, set):
             value = dict.fromkeys(value, 0)

@@ -1,4 +1,4 @@
-"""``branches_start``, and the news of a branch's end to the step that has it."""
+"""``branches_list``, ``branches_start``, and the news of a branch's end to its step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from flask_durable.store import branches
 from flask_durable.store.branches import Children
 from flask_durable.store.branches import NewBranch
 from flask_durable.store.branches import NewGroup
+from flask_durable.store.branches import read_branches
 from flask_durable.store.branches import read_outcomes
 from flask_durable.store.branches import start_branches
+from flask_durable.store.branches import store_branches
+from flask_durable.store.branches import StoredBranches
 from flask_durable.store.replies import BranchesMade
 from flask_durable.store.replies import Committed
 from flask_durable.store.replies import Full
@@ -342,6 +345,124 @@ def test_a_removed_run_leaves_nothing_of_its_branches(kit: Kit) -> None:
     end(kit, parent, "b")
     kit.claim(parent, "t2")
     kit.finish(parent, "t2")
+    for _ in range(2):
+        kit.advance(kit.settings.failed_retention + 1)
+        kit.sweep()
+    assert kit.mentions(parent) == []
+
+
+# -- The list of a step that takes several pages ---------------------------------------
+
+
+def keep(
+    kit: Kit,
+    parent: str,
+    places: str,
+    token: str = "t1",
+    *,
+    offset: int = 0,
+    total: int = 0,
+    size: int = 0,
+) -> Committed | Full:
+    """Store a branch for each letter of *places*."""
+    total = total or len(places)
+    group = NewGroup(HEAD, "[]", total, total, total, 0)
+    return store_branches(
+        kit.store, (parent, token), "x", group, offset, asked(parent, places), size
+    )
+
+
+def asked(parent: str, places: str) -> list[NewBranch]:
+    return [NewBranch(place, f"{parent}.b-{place}", f'"{place}"') for place in places]
+
+
+def kept(kit: Kit, parent: str, generation: str = "0") -> StoredBranches | None:
+    return read_branches(kit.store, parent, "x", generation)
+
+
+def test_a_list_is_found_when_it_is_complete(kit: Kit) -> None:
+    parent = kit.running()
+    assert kept(kit, parent) is None
+    assert keep(kit, parent, "ab", total=3) == Committed()
+    assert kept(kit, parent) is None
+    assert keep(kit, parent, "c", offset=2, total=3) == Committed()
+    assert kept(kit, parent) == StoredBranches("[]", asked(parent, "abc"))
+    assert kept(kit, parent, generation="1") is None  # the run was retried since
+    assert states(kit, parent, "abc") == [None, None, None]
+
+
+def test_the_events_of_children_are_in_the_list(kit: Kit) -> None:
+    parent = kit.running()
+    child = NewBranch("a", f"{parent}.ca", "{}", ("e1", "film/cut"))
+    group = NewGroup(HEAD, "1", 1, 1, 1, 0, CUT)
+    store_branches(kit.store, (parent, "t1"), "x", group, 0, [child], 2)
+    assert kept(kit, parent) == StoredBranches("1", [child])
+
+
+def test_an_owner_that_lost_its_run_stores_no_list(kit: Kit) -> None:
+    parent = kit.running()
+    keep(kit, parent, "ab")
+    kit.lose(parent)
+    with kit.unchanged(), pytest.raises(NotOwner):
+        keep(kit, parent, "cd")
+
+
+def test_a_list_that_is_not_complete_is_written_over(kit: Kit) -> None:
+    parent = kit.running()
+    keep(kit, parent, "ab", total=4)
+    kit.lose(parent)
+    kit.claim(parent, "t2")
+    with kit.unchanged(), pytest.raises(NotOwner):
+        keep(kit, parent, "cd", "t2", offset=2, total=4)
+    keep(kit, parent, "ef", "t2", total=4)
+    keep(kit, parent, "gh", "t2", offset=2, total=4)
+    assert kept(kit, parent) == StoredBranches("[]", asked(parent, "efgh"))
+
+
+def test_a_list_without_room_is_not_stored(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = kit.running()
+    with kit.unchanged():
+        assert keep(kit, parent, "ab", size=32 * 1024 * 1024 + 1) == Full("bytes")
+    monkeypatch.setattr(branches, "MAX_STEPS", 2)
+    with kit.unchanged():
+        assert keep(kit, parent, "ab", total=3) == Full("steps")
+    assert keep(kit, parent, "ab", size=32 * 1024 * 1024) == Committed()
+
+
+def test_items_of_branches_that_exist_are_not_counted_twice(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = kit.running()
+    start(kit, parent, "a", total=2, item="x" * 60)
+    monkeypatch.setattr(branches, "MAX_MEMO_BYTES", 100)
+    assert keep(kit, parent, "ab", size=90) == Committed()
+    with kit.unchanged():
+        assert keep(kit, parent, "abc", size=101) == Full("bytes")
+
+
+def test_the_last_page_of_branches_removes_the_list(kit: Kit) -> None:
+    parent = kit.running()
+    keep(kit, parent, "ab")
+    assert made(start(kit, parent, "a", total=2), more=True)
+    assert kept(kit, parent) is not None
+    assert made(start(kit, parent, "b", offset=1, total=2))
+    assert kept(kit, parent) is None
+
+
+def test_the_outcome_of_the_step_removes_the_list(kit: Kit) -> None:
+    parent = kit.running()
+    keep(kit, parent, "ab")
+    start(kit, parent, "a", total=2)
+    end(kit, parent, "a", failed=True, outcome="{}")
+    assert kept(kit, parent) is None
+
+
+def test_a_removed_run_leaves_nothing_of_its_list(kit: Kit) -> None:
+    parent = kit.running()
+    keep(kit, parent, "ab")
+    kit.finish(parent, "t1")
     for _ in range(2):
         kit.advance(kit.settings.failed_retention + 1)
         kit.sweep()

@@ -19,7 +19,10 @@ from ...store.branches import BRANCHES_PAGE
 from ...store.branches import Children
 from ...store.branches import NewBranch
 from ...store.branches import NewGroup
+from ...store.branches import read_branches
 from ...store.branches import start_branches
+from ...store.branches import store_branches
+from ...store.branches import StoredBranches
 from ...store.memo import Memo
 from ...store.memo import payload
 from ...store.memo import Try
@@ -119,6 +122,22 @@ def children_of(
     return branches, children
 
 
+def stored_branches(
+    attempt: Attempt, key: str, memo: Memo | None
+) -> StoredBranches | None:
+    """Return the branches that an owner before this one stored, and began to make.
+
+    :param memo: The memo of the step. Without one, no branch exists.
+    """
+    if memo is None:
+        return None
+    services = attempt.services
+    generation = attempt.record["generation"]
+    return services.retry_until_answered(
+        lambda: read_branches(services.store, attempt.run_id, key, generation)
+    )
+
+
 def begin(
     attempt: Attempt,
     key: str,
@@ -127,11 +146,15 @@ def begin(
     stored: t.Any,
     terms: Terms,
     children: Children | None = None,
+    *,
+    store_first: bool = False,
 ) -> Memo:
     """Make the branches of a step, and suspend the run until they have ended.
 
     :param stored: The places as the memo keeps them.
     :param children: The function, if the branches are children.
+    :param store_first: True if another owner could not make the same branches, and none
+        has stored them. Those of several pages are stored before the first is made.
     :returns: The memo, if the step has its outcome already.
     :raises Signal: The run is suspended, or is not ours any more.
     """
@@ -159,7 +182,8 @@ def begin(
     attempt.progress.flush()
     info = StepInfo(attempt.info, key, KIND, 1, branches=len(branches))
     with services.middleware.around_step(info):
-        reply = _make(attempt, key, group, branches)
+        full = _store(attempt, key, group, branches) if store_first else None
+        reply = full or _make(attempt, key, group, branches)
         if isinstance(reply, BranchesMade):
             info.outcome = "waiting"
         elif isinstance(reply, Resolved):
@@ -178,6 +202,35 @@ def begin(
         extra={"action": "branches_started"},
     )
     raise attempt.stop(Suspended("branches"))
+
+
+def _store(
+    attempt: Attempt, key: str, group: NewGroup, branches: t.Sequence[NewBranch]
+) -> Full | None:
+    """Store branches that take several pages. Those of one page are made at once."""
+    page, offset = _page(branches, 0), 0
+    if len(page) == len(branches):
+        return None
+    size = sum([len(branch.item.encode()) for branch in branches])
+    while page:
+        reply = attempt.as_owner(
+            functools.partial(
+                store_branches,
+                attempt.services.store,
+                (attempt.run_id, attempt.token),
+                key,
+                group,
+                offset,
+                page,
+                size,
+            ),
+            size=sum([len(branch.item) for branch in page]),
+        )
+        if isinstance(reply, Full):
+            return reply
+        offset += len(page)
+        page = _page(branches, offset)
+    return None
 
 
 def _make(

@@ -63,6 +63,7 @@ from .branches import branches_of
 from .branches import child_id
 from .branches import children_of
 from .branches import KIND
+from .branches import stored_branches
 from .branches import Terms
 from .outcome import check_size
 from .run import Execution
@@ -153,12 +154,27 @@ def map(
         mapped = _of_callable(attempt, step, options, key, fn)
     memo = attempt.recall(key, KIND, mapped.sketch)
     if memo is None or not memo.final:
-        given = list(items)
+        # The list of an owner that died between two pages: ours may be another one.
+        found = stored_branches(attempt, key, memo)
+        given = list(items) if found is None else found.branches
         terms = _terms(name, len(given), limit, tolerate, return_exceptions)
-        places = _places_of(name, given, key_of)
-        stored = len(given) if key_of is None else places
-        made, children = mapped.make(places, given)
-        memo = begin(attempt, key, mapped.sketch, made, stored, terms, children)
+        if found is None:
+            places = _places_of(name, given, key_of)
+            stored = len(given) if key_of is None else places
+            made, children = mapped.make(places, given)
+        else:
+            stored, made = json.loads(found.body), found.branches
+            _, children = mapped.make([], [])
+        memo = begin(
+            attempt,
+            key,
+            mapped.sketch,
+            made,
+            stored,
+            terms,
+            children,
+            store_first=found is None,
+        )
     codecs = dict.fromkeys(_places_in(memo), mapped.codec)
     ids = mapped.run_id
     results = _results(attempt, key, memo, codecs, ids, keep_errors=return_exceptions)

@@ -50,7 +50,8 @@
 --
 --   a death between two pages   the next owner begins again from the first page: what
 --                               exists goes on, and is asked for by the new token. No
---                               branch is an orphan before the last page.
+--                               branch is an orphan before the last page. The items of
+--                               a map are those of branches_list.lua.
 --   a branch ends               before the last page: it is counted, and the last page
 --                               finds the outcome. After: the parent is SUSPENDED.
 --   the parent is retried       a branch that is done stays so, one that is under way is
@@ -259,6 +260,7 @@ if filled < total then
   redis.call('ZADD', tag .. ':leases', now + tonumber(ARGV[3]), id)
   return {'more', owed()}
 end
+redis.call('UNLINK', list_key(id, step))
 -- Branches that the newest beginning did not ask for, as its list is shorter.
 if redis.call('HGET', group, 'again') == '1' then leave_orphans(id, now) end
 disown(id, 'suspended', now)

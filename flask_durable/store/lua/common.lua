@@ -39,6 +39,7 @@
 --   <tag>:unfinished:<id> zset   those that have not ended yet
 --   <tag>:group:<id>:<step> hash  the branches of a step (see branches_start.lua)
 --   <tag>:next:<id>:<step> zset   those that wait for room, in their order
+--   <tag>:list:<id>:<step> list   those that it is to have (see branches_list.lua)
 --   <tag>:groups:<id>     set    the steps of a run that have branches
 --   <tag>:failures        hash   "event:<id>", "run:<id>" -> "<time> <token>\n<error>"
 --   <tag>:failures:at     zset   the same by the time that their message failed last
@@ -332,6 +333,7 @@ local CANCELLED = '{"type":"RunCancelled","message":"the run was cancelled",'
 
 local function group_key(parent, step) return tag .. ':group:' .. parent .. ':' .. step end
 local function next_key(parent, step) return tag .. ':next:' .. parent .. ':' .. step end
+local function list_key(parent, step) return tag .. ':list:' .. parent .. ':' .. step end
 
 -- Returns the memo of a step that waits for its branches, or nil.
 local function waiting_group(parent, step)
@@ -398,7 +400,7 @@ local function close_group(parent, step, existing, place, failure, now)
     value = memo('done', token, now, order, string.match(existing, '\n(.*)$'))
   end
   redis.call('HSET', group, 'decided', place)
-  redis.call('UNLINK', next_key(parent, step))
+  redis.call('UNLINK', next_key(parent, step), list_key(parent, step))
   local queued = answer_wait(parent, step, existing, value, now)
   leave_orphans(parent, now)
   return queued
@@ -636,7 +638,7 @@ local function remove(id, status, function_id)
   if run[1] then redis.call('ZREM', tag .. ':children:' .. run[1], id) end
   if run[2] then
     for _, step in ipairs(redis.call('SMEMBERS', tag .. ':groups:' .. id)) do
-      redis.call('UNLINK', group_key(id, step), next_key(id, step))
+      redis.call('UNLINK', group_key(id, step), next_key(id, step), list_key(id, step))
     end
     redis.call('UNLINK', tag .. ':groups:' .. id)
   end
