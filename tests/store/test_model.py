@@ -366,6 +366,8 @@ class Model(RuleBasedStateMachine):
         over = []
         for run, step, stamp, ends, payload in reply[4:]:
             args = (run, step, event, int(reply[1]), ends, payload, text, NAME)
+            if self._waits_for_a_child(run, step):
+                continue
             if self.do("run_wake", *args)[0] not in ("used", "own"):
                 over += [run, step, stamp]
         self.do("waiters_remove", NAME, event if is_due else "", *over)
@@ -393,7 +395,13 @@ class Model(RuleBasedStateMachine):
             name = NAME
         id = self.pick(run, "suspended", "running")
         now = self.oracle.now
-        self.do("run_wake", id, step, event, now, str(now), "p\n", "text", name)
+        if not self._waits_for_a_child(id, step):
+            self.do("run_wake", id, step, event, now, str(now), "p\n", "text", name)
+
+    def _waits_for_a_child(self, id: str, step: str) -> bool:
+        """No event is sent to such a step: a step is of one kind."""
+        run = self.oracle.runs.get(id)
+        return run is not None and (run.waiting, run.reason) == (step, "child")
 
     @rule(
         run=choices,
