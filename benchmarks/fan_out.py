@@ -65,7 +65,7 @@ def _rate(url: str, rounds: int) -> Figure:
 
 def _trips(url: str) -> Figure:
     with recording(url, "fan-out-trips") as (state, trips):
-        count_map(state, trips, 10)  # loads the scripts
+        count_map(state, trips, 300)  # loads the scripts
         counted = count_map(state, trips, ITEMS)
     return Figure(
         "trips of a branch",
